@@ -1,0 +1,39 @@
+"""BoundNAS: one supernet whose search-space bounds are learned while it trains.
+
+The main job in five calls: build a `Supernet` (your own, or one of `models`), `fit` it,
+`search` its front, `extract` a network of the front, `export` it.
+"""
+
+from boundnas import cost, data, elastic, models
+from boundnas.calibrate import CalibratedArchitecture, calibrate
+from boundnas.errors import BoundNASError
+from boundnas.export import export
+from boundnas.extract import extract
+from boundnas.search import Front, FrontNetwork, search
+from boundnas.settings import SearchSettings, TrainSettings
+from boundnas.space import Architecture, Dimension, SearchSpace
+from boundnas.supernet import Supernet
+from boundnas.train import Run, fit
+
+__all__ = [
+    "Architecture",
+    "BoundNASError",
+    "CalibratedArchitecture",
+    "Dimension",
+    "Front",
+    "FrontNetwork",
+    "Run",
+    "SearchSettings",
+    "SearchSpace",
+    "Supernet",
+    "TrainSettings",
+    "calibrate",
+    "cost",
+    "data",
+    "elastic",
+    "export",
+    "extract",
+    "fit",
+    "models",
+    "search",
+]

@@ -1,0 +1,95 @@
+"""BatchNorm statistics of one sub-network, recomputed from training images (Sec. 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from boundnas.errors import CalibrationError
+from boundnas.space import Architecture
+from boundnas.supernet import Supernet
+
+
+@dataclass(frozen=True, eq=False)
+class CalibratedArchitecture(Architecture):
+    """An architecture with its own BatchNorm statistics: ready to evaluate, extract and export.
+
+    Args:
+        moments: Mean and variance by layer name, shape ``(c,)`` each.
+    """
+
+    moments: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def statistics(self, layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The statistics ``layer`` was calibrated to.
+
+        Raises:
+            CalibrationError: They were computed for another model.
+        """
+        if layer not in self.moments:
+            raise CalibrationError(
+                f"{layer}: no statistics under this name; they were calibrated on another model, "
+                f"with {', '.join(self.moments) or 'no BatchNorm layers'}"
+            )
+        return self.moments[layer]
+
+
+class _Observing(Architecture):
+    """Normalizes every layer by its batch and keeps the average of what it saw."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__(arch.space, arch.indices)
+        object.__setattr__(self, "seen", {})
+
+    def statistics(self, layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+        seen: dict[str, list[tuple[Tensor, Tensor]]] = self.seen  # type: ignore[attr-defined]
+        seen.setdefault(layer, []).append((mean, var))
+        return mean, var
+
+
+def observing(arch: Architecture) -> Architecture:
+    """``arch`` with every BatchNorm normalizing by its batch, whether training or not."""
+    return _Observing(arch)
+
+
+@torch.no_grad()
+def calibrate(
+    model: Supernet, arch: Architecture, images: Iterable[Tensor]
+) -> CalibratedArchitecture:
+    """Compute the BatchNorm statistics of ``arch`` on the given images.
+
+    Args:
+        model: The supernet.
+        arch: The sub-network.
+        images: Batches of normalized training images without augmentation, shape ``(N, C, H, W)``;
+            a batch's statistics count equally.
+
+    Returns:
+        The architecture with its statistics: ``model(x, calibrated)`` evaluates it.
+
+    Raises:
+        CalibrationError: There are no images.
+    """
+    observer = _Observing(arch)
+    training = model.training
+    model.eval()
+    batches = 0
+    for batch in images:
+        model(batch, observer)
+        batches += 1
+    model.train(training)
+    if not batches:
+        raise CalibrationError("calibration needs at least one batch of images, found none")
+    seen: dict[str, list[tuple[Tensor, Tensor]]] = observer.seen  # type: ignore[attr-defined]
+    moments = {
+        layer: (
+            torch.stack([mean for mean, _ in pairs]).mean(0),
+            torch.stack([var for _, var in pairs]).mean(0),
+        )
+        for layer, pairs in seen.items()
+    }
+    return CalibratedArchitecture(arch.space, arch.indices, moments)

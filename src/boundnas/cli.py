@@ -1,0 +1,107 @@
+"""The command line: ``boundnas run CONFIG`` and its steps one by one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from boundnas import pipeline
+from boundnas.config import read_config, write_config
+from boundnas.errors import BoundNASError, ConfigError, CostError, DataError
+from boundnas.report import write_report
+from boundnas.run_folder import RunFolder
+from boundnas.search import Front
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train one supernet, learn the bounds of its search space, deploy a family of networks.",
+)
+
+ConfigFile = Annotated[Path, typer.Argument(help="Configuration in YAML; see configs/.")]
+RunPath = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/digits.")]
+Runs = Annotated[Path, typer.Option(help="Folder that the run's own folder is made in.")]
+
+
+def _command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command; an error of ours becomes one message on stderr and an exit code."""
+
+    @wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except BoundNASError as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            # 2: the request was wrong and nothing was created; 1: it failed on the way.
+            refused = isinstance(error, ConfigError | CostError | DataError)
+            raise typer.Exit(2 if refused else 1) from None
+        except KeyboardInterrupt:
+            print("Stopped. The same command continues from the last checkpoint.", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+    return app.command()(guarded)
+
+
+@_command
+def run(config: ConfigFile, runs: Runs = Path("runs")) -> None:
+    """Train, search, export and report; an interrupted run continues."""
+    folder, front = pipeline.run(read_config(config), runs)
+    _show(front)
+    print(f"Report: {folder.report.resolve()}")
+
+
+@_command
+def train(config: ConfigFile, runs: Runs = Path("runs")) -> None:
+    """Train the supernet and its boundaries."""
+    settings = read_config(config)
+    job = pipeline.Job.prepare(settings)
+    folder = RunFolder.create(runs / settings.name, write_config(settings))
+    job.train(folder)
+    print(f"Trained: {folder.path.resolve()}")
+
+
+@_command
+def search(run: RunPath) -> None:
+    """Search the Pareto front of a run, after finishing its training if need be."""
+    job, folder = pipeline.reopen(run)
+    _show(job.search(job.train(folder)))
+
+
+@_command
+def export(run: RunPath) -> None:
+    """Write the networks of a run's front, after finishing its search if need be."""
+    job, folder = pipeline.reopen(run)
+    trained = job.train(folder)
+    job.export(trained, job.search(trained))
+    print(f"Networks: {folder.networks.resolve()}")
+
+
+@_command
+def report(run: RunPath) -> None:
+    """Write the report of a run from what is there so far."""
+    print(f"Report: {write_report(RunFolder.open(run).path).resolve()}")
+
+
+def _show(front: Front) -> None:
+    """Print the front as a table."""
+    table = Table("MMACs", "parameters", "validation accuracy", "test accuracy", title="Front")
+    for column in table.columns:
+        column.justify = "right"
+    for n in front.networks:
+        table.add_row(
+            f"{n.macs / 1e6:.3f}",
+            f"{n.parameters:,}",
+            f"{n.validation_accuracy:.2%}",
+            f"{n.test_accuracy:.2%}",
+        )
+    Console().print(table)
+    if front.dominated_on_test:
+        print(f"{len(front.dominated_on_test)} more were selected but are dominated on test data.")

@@ -1,0 +1,172 @@
+"""A data set as training wants it: three splits and the facts about them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from boundnas.data.source import Source, Subset, batches, describe
+from boundnas.data.split import carve
+from boundnas.errors import DataError
+from boundnas.randomness import stream
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """Labelled images in three disjoint splits.
+
+    Args:
+        name: For logs and reports.
+        train: What the weights and the boundaries are trained on.
+        validation: What the search selects on; carved from the training images.
+        test: What the final front is measured on, once.
+        classes: Class names; a label is a position here.
+        shape: ``(channels, height, width)`` of every image.
+        mean: Mean of each channel over training images, in units where white is 1.
+        std: Standard deviation of each channel, likewise; above 0.
+        padding: Zero pixels added on each side before the random crop of ``augment``.
+        flip: Whether ``augment`` may mirror an image left to right.
+
+    Raises:
+        DataError: An empty split, images of another shape, or numbers that do not fit.
+    """
+
+    name: str
+    train: Source
+    validation: Source
+    test: Source
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    padding: int
+    flip: bool
+
+    def __post_init__(self) -> None:
+        for split in ("train", "validation", "test"):
+            _check_split(f"{self.name}: {split}", getattr(self, split), self.shape)
+        channels = self.shape[0]
+        if len(self.mean) != channels or len(self.std) != channels or min(self.std) <= 0:
+            raise DataError(
+                f"{self.name}: mean and std need {channels} numbers each, one per channel, std "
+                f"above 0; found mean {self.mean} and std {self.std}"
+            )
+        if self.padding < 0:
+            raise DataError(f"{self.name}: padding must be 0 or more, found {self.padding}")
+
+
+def assemble(
+    name: str,
+    train: Source,
+    train_labels: Tensor,
+    test: Source,
+    classes: tuple[str, ...],
+    *,
+    validation_fraction: float,
+    seed: int,
+    padding: int,
+    flip: bool,
+    statistics_images: int | None = None,
+) -> ImageData:
+    """Carve the validation set, measure mean and standard deviation, and put all together.
+
+    Args:
+        name: For logs and reports.
+        train: Training images, from which validation is carved.
+        train_labels: Their class numbers, int64, shape ``(len(train),)``.
+        test: Test images.
+        classes: Class names; a label is a position here.
+        validation_fraction: Share of ``train`` for validation, in ``(0, 1)``.
+        seed: The run's seed; it draws the validation set and the sample for the statistics.
+        padding: As in ``ImageData``.
+        flip: As in ``ImageData``.
+        statistics_images: At most so many training images are read for mean and standard
+            deviation; by default all are.
+
+    Raises:
+        DataError: Images and labels that do not fit one another.
+
+    Example:
+        >>> from boundnas.data import InMemory
+        >>> images = torch.zeros(10, 1, 8, 8, dtype=torch.uint8)
+        >>> labels = torch.arange(10) % 2
+        >>> source = InMemory(images, labels)
+        >>> data = assemble("blank", source, labels, source, ("even", "odd"),
+        ...                 validation_fraction=0.2, seed=0, padding=1, flip=False)
+        >>> len(data.train), len(data.validation), data.shape
+        (8, 2, (1, 8, 8))
+    """
+    rest, validation = carve(train, train_labels, validation_fraction, seed)
+    largest = int(train_labels.max())
+    if largest >= len(classes):
+        raise DataError(
+            f"{name}: labels must lie in 0 to {len(classes) - 1} for {len(classes)} classes, "
+            f"found {largest}"
+        )
+    sample = torch.randperm(len(rest), generator=stream(seed, "statistics"))
+    measured = rest if statistics_images is None else Subset(rest, sample[:statistics_images])
+    mean, std = channel_statistics(measured)
+    channels, height, width = rest.take(torch.tensor([0]))[0].shape[1:]
+    return ImageData(
+        name=name,
+        train=rest,
+        validation=validation,
+        test=test,
+        classes=classes,
+        shape=(channels, height, width),
+        mean=mean,
+        std=std,
+        padding=padding,
+        flip=flip,
+    )
+
+
+def channel_statistics(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel over all images, in units where white is 1.
+
+    The sums are of integers and so exact: they depend neither on the order of the images nor on
+    the number of threads. A constant channel gets the deviation of one grey level, 1/255, so that
+    ``normalize`` can divide by it.
+
+    Args:
+        source: At least one image.
+
+    Returns:
+        Two tuples of one number per channel.
+
+    Example:
+        >>> from boundnas.data import InMemory
+        >>> images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
+        >>> channel_statistics(InMemory(images, torch.zeros(2, dtype=torch.int64)))
+        ((0.5,), (0.5,))
+    """
+    count, total, squares = 0, torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+    for images, _ in batches(source, torch.arange(len(source)), 256):
+        values = images.to(torch.int64)
+        count += values[:, 0].numel()
+        total = total + values.sum((0, 2, 3))
+        squares = squares + values.square().sum((0, 2, 3))
+    mean = tuple(t / count / 255 for t in total.tolist())
+    # count * squares - total^2 stays a Python integer, so nothing cancels.
+    std = tuple(
+        max(1.0, math.sqrt(count * s - t * t) / count) / 255
+        for t, s in zip(total.tolist(), squares.tolist(), strict=True)
+    )
+    return mean, std
+
+
+def _check_split(where: str, source: Source, shape: tuple[int, int, int]) -> None:
+    if len(source) == 0:
+        raise DataError(f"{where} has no images")
+    images, labels = source.take(torch.tensor([0]))
+    if images.dtype != torch.uint8 or images.shape != (1, *shape):
+        raise DataError(
+            f"{where} must give one image as uint8 of shape {(1, *shape)}, found {describe(images)}"
+        )
+    if labels.dtype != torch.int64 or labels.shape != (1,):
+        raise DataError(
+            f"{where} must give one label as int64 of shape (1,), found {describe(labels)}"
+        )

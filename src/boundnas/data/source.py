@@ -1,0 +1,192 @@
+"""Where labelled images come from: memory, files, or a part of another source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from boundnas.data.decode import read_image
+from boundnas.errors import DataError
+
+
+class Source(Protocol):
+    """A fixed, ordered set of labelled images that can be read at any positions."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The images at ``indices``, in that order.
+
+        Args:
+            indices: Positions from 0 to ``len(self) - 1``, int64, shape ``(n,)``.
+
+        Returns:
+            Images, uint8, shape ``(n, C, H, W)`` in any memory format, and labels, int64,
+            shape ``(n,)``.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class InMemory:
+    """Images held as one tensor.
+
+    Args:
+        images: uint8, shape ``(n, C, H, W)``.
+        labels: Class numbers, int64, shape ``(n,)``.
+
+    Raises:
+        DataError: Another type or shape.
+
+    Example:
+        >>> source = InMemory(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.arange(5))
+        >>> source.take(torch.tensor([3, 0]))[1]
+        tensor([3, 0])
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+            raise DataError(
+                "images must be uint8 of shape (n, channels, height, width), "
+                f"found {describe(self.images)}"
+            )
+        check_labels(self.labels, len(self.images))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``Source.take``."""
+        return self.images.index_select(0, indices), self.labels.index_select(0, indices)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """Image files that are decoded when they are taken; no pixel is kept.
+
+    Each image is turned upright, resized so that its shorter side measures ``image_size``, and cut
+    to the square in its middle; see ``decode.read_image``.
+
+    Args:
+        paths: The files.
+        labels: Class numbers, int64, shape ``(n,)``.
+        image_size: Height and width of the images, in pixels.
+        channels: 3 for RGB or 1 for grey.
+
+    Raises:
+        DataError: Labels that do not fit the paths, or a size or channel count that cannot be;
+            from ``take``, an image that cannot be read.
+    """
+
+    paths: tuple[Path, ...]
+    labels: Tensor
+    image_size: int
+    channels: int = 3
+
+    def __post_init__(self) -> None:
+        check_labels(self.labels, len(self.paths))
+        if self.image_size < 1:
+            raise DataError(f"image_size must be at least 1 pixel, found {self.image_size}")
+        if self.channels not in (1, 3):
+            raise DataError(f"channels must be 1 (grey) or 3 (RGB), found {self.channels}")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``Source.take``."""
+        labels = self.labels.index_select(0, indices)
+        size = self.image_size
+        images = torch.empty(len(indices), size, size, self.channels, dtype=torch.uint8)
+        pixels = images.numpy()
+        for row, index in enumerate(indices.tolist()):
+            pixels[row] = read_image(self.paths[index], size, self.channels)
+        return images.permute(0, 3, 1, 2), labels
+
+
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """Some images of another source.
+
+    Args:
+        source: Where they are.
+        indices: Their positions there, int64, shape ``(n,)``.
+
+    Raises:
+        DataError: A position outside the source, or indices of another type or shape.
+    """
+
+    source: Source
+    indices: Tensor
+
+    def __post_init__(self) -> None:
+        if self.indices.dtype != torch.int64 or self.indices.ndim != 1:
+            raise DataError(f"indices must be int64 of shape (n,), found {describe(self.indices)}")
+        if len(self.indices) == 0:
+            return
+        first, last = self.indices.aminmax()
+        if first < 0 or last >= len(self.source):
+            raise DataError(
+                f"indices must lie in 0 to {len(self.source) - 1}, "
+                f"found {int(first)} to {int(last)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``Source.take``."""
+        return self.source.take(self.indices.index_select(0, indices))
+
+
+def batches(source: Source, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images at ``order``, a batch at a time; the last batch may be short.
+
+    Args:
+        source: What to read.
+        order: Positions in ``source``, int64, shape ``(n,)``.
+        batch_size: Images per batch.
+
+    Yields:
+        Images and labels as ``Source.take`` gives them.
+
+    Raises:
+        DataError: ``batch_size`` below 1.
+
+    Example:
+        >>> source = InMemory(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.arange(5))
+        >>> [labels.tolist() for _, labels in batches(source, torch.arange(5), 2)]
+        [[0, 1], [2, 3], [4]]
+    """
+    if batch_size < 1:
+        raise DataError(f"batch_size must be at least 1, found {batch_size}")
+    for start in range(0, len(order), batch_size):
+        yield source.take(order[start : start + batch_size])
+
+
+def check_labels(labels: Tensor, count: int) -> None:
+    """Refuse labels that are not one class number for each of ``count`` images.
+
+    Raises:
+        DataError: Another type, shape or count, or a negative label.
+    """
+    if labels.dtype != torch.int64 or labels.shape != (count,):
+        raise DataError(
+            f"labels must be int64 of shape ({count},), one for each image, "
+            f"found {describe(labels)}"
+        )
+    if count and int(labels.min()) < 0:
+        raise DataError(f"labels must be 0 or more, found {int(labels.min())}")
+
+
+def describe(tensor: Tensor) -> str:
+    """Type and shape of a tensor, for messages."""
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"

@@ -1,0 +1,78 @@
+"""Stratified splits: every class gives the same share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from boundnas.data.source import Source, Subset, check_labels
+from boundnas.errors import DataError
+from boundnas.randomness import stream
+
+
+def stratified(
+    labels: Tensor, fraction: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Split positions in two so that each class gives about ``fraction`` of its images.
+
+    Of a class with ``n`` images ``n * fraction`` are taken, rounded, but at least one is taken and
+    at least one stays.
+
+    Args:
+        labels: Class numbers, int64, shape ``(n,)``.
+        fraction: Share to take, in ``(0, 1)``.
+        generator: Where the draws come from.
+
+    Returns:
+        The positions that stay and those taken, each int64 and ascending.
+
+    Raises:
+        DataError: ``fraction`` outside ``(0, 1)``, no images, or a class with a single one.
+
+    Example:
+        >>> labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+        >>> rest, taken = stratified(labels, 0.25, stream(0, "demo"))
+        >>> labels[taken].tolist()
+        [0, 1]
+    """
+    if not 0 < fraction < 1:
+        raise DataError(f"the fraction to split off must lie between 0 and 1, found {fraction}")
+    if len(labels) == 0:
+        raise DataError("there are no images to split")
+    taken = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero()[:, 0]
+        if len(members) == 1:
+            raise DataError(f"label {label} has 1 image, a split needs at least 2 of each class")
+        count = min(max(1, round(len(members) * fraction)), len(members) - 1)
+        taken[members[torch.randperm(len(members), generator=generator)[:count]]] = True
+    return (~taken).nonzero()[:, 0], taken.nonzero()[:, 0]
+
+
+def carve(train: Source, labels: Tensor, fraction: float, seed: int) -> tuple[Subset, Subset]:
+    """Take a stratified validation set out of the training set.
+
+    Args:
+        train: The training images.
+        labels: Their class numbers, int64, shape ``(len(train),)``.
+        fraction: Share for validation, in ``(0, 1)``.
+        seed: The run's seed; the draw is its stream ``"validation_split"``.
+
+    Returns:
+        What stays for training, and the validation set.
+
+    Raises:
+        DataError: As ``stratified``, or labels that do not fit the images.
+    """
+    check_labels(labels, len(train))
+    rest, taken = stratified(labels, fraction, stream(seed, "validation_split"))
+    return Subset(train, rest), Subset(train, taken)
+
+
+def fixed_test_split(labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
+    """The split for data that come without a test set: the same for every seed.
+
+    Runs of different seeds are compared on the test set, so it must not move between them.
+    Arguments, results and errors are those of ``stratified``.
+    """
+    return stratified(labels, fraction, stream(0, "test_split"))

@@ -1,0 +1,24 @@
+"""Elastic layers: built with dimensions, called as ``layer(x, arch)``."""
+
+from boundnas.elastic.activation import Activation
+from boundnas.elastic.convolution import Conv2d, DepthwiseConv2d
+from boundnas.elastic.layer import ElasticLayer, ElasticModule
+from boundnas.elastic.linear import Linear
+from boundnas.elastic.normalization import BatchNorm2d
+from boundnas.elastic.regularization import DropConnect, Dropout
+from boundnas.elastic.squeeze_excite import SqueezeExcite
+from boundnas.elastic.stage import Stage
+
+__all__ = [
+    "Activation",
+    "BatchNorm2d",
+    "Conv2d",
+    "DepthwiseConv2d",
+    "DropConnect",
+    "Dropout",
+    "ElasticLayer",
+    "ElasticModule",
+    "Linear",
+    "SqueezeExcite",
+    "Stage",
+]

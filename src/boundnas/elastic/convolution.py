@@ -1,0 +1,227 @@
+"""Elastic convolutions.
+
+Shapes: N batch, C channels, H and W pixels; ``ci`` and ``co`` active input and output channels,
+``k`` active kernel size. Padding is ``k // 2``, so a kernel's size never changes the resolution.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from boundnas.elastic.ghost import (
+    crops,
+    gate_weight,
+    ghost_inputs,
+    ghosts_of,
+    join,
+    membership,
+    mix,
+    part,
+    split,
+)
+from boundnas.elastic.layer import ElasticLayer, frozen
+from boundnas.errors import SpaceError
+from boundnas.polynomial import Polynomial, amount
+from boundnas.space import Architecture, Dimension, Setting, Value, choices, largest
+
+
+def _square(kernel: Value) -> int:
+    return int(kernel) ** 2
+
+
+def _check_kernels(kernel_size: Setting) -> None:
+    even = [k for k in choices(kernel_size) if int(k) % 2 == 0 or int(k) < 1]
+    if even:
+        raise SpaceError(f"kernel sizes must be odd so that they share a centre, found {even}")
+
+
+class _Convolution(ElasticLayer):
+    """What the two kinds share: the kernel crop and its gate."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    kernel_size: Setting
+    stride: int
+
+    def _initialize(self, shape: tuple[int, ...], fan: int, bias: bool) -> None:
+        """Normal weights of variance ``2 / fan`` and zero bias."""
+        self.weight = nn.Parameter(torch.randn(shape) * (2 / fan) ** 0.5)
+        self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
+
+    def _crop(self, weight: Tensor, k: int) -> Tensor:
+        margin = (weight.shape[-1] - k) // 2
+        return weight[..., margin : margin + k, margin : margin + k]
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) -> Tensor:
+        padding = weight.shape[-1] // 2
+        return F.conv2d(x, weight.contiguous(), bias, self.stride, padding, groups=groups)
+
+    def _gate_kernel(self, weight: Tensor, arch: Architecture) -> Tensor:
+        gate = arch.gate(self.kernel_size)
+        if gate is None:
+            return weight
+        assert isinstance(self.kernel_size, Dimension)
+        table = crops(self.kernel_size, weight.shape[-1], weight.device)
+        return gate_weight(weight, gate, table, (2, 3))
+
+    def _mix_larger_kernels(
+        self, y: Tensor, x: Tensor, weight: Tensor, arch: Architecture, groups: int = 1
+    ) -> Tensor:
+        """Add the gradient of kernels beyond the chosen one; the others' comes with the weights."""
+        k = arch.size(self.kernel_size)
+        x = part(x, arch.ghost_fraction)
+
+        def larger(size: int) -> Any:
+            return lambda: self._convolve(x, self._crop(weight.detach(), size), None, groups)
+
+        alternatives = {
+            j: larger(int(c)) for j, c in enumerate(choices(self.kernel_size)) if int(c) > k
+        }
+        return mix(y, arch.gate(self.kernel_size), alternatives, arch.ghost_fraction)
+
+
+class Conv2d(_Convolution):
+    """A convolution with searchable input width, output width and kernel size.
+
+    Args:
+        in_channels: Input channels: a number, or the dimension of the layer before.
+        out_channels: Output channels.
+        kernel_size: Odd; a smaller kernel is the centre of the largest.
+        stride: Same in both directions.
+        bias: Whether to add one.
+
+    Shape:
+        ``(N, ci, H, W)`` to ``(N, co, ceil(H / stride), ceil(W / stride))``.
+    """
+
+    def __init__(
+        self,
+        in_channels: Setting,
+        out_channels: Setting,
+        kernel_size: Setting = 1,
+        stride: int = 1,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_kernels(kernel_size)
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size, self.stride = kernel_size, stride
+        k = largest(kernel_size)
+        shape = (largest(out_channels), largest(in_channels), k, k)
+        self._initialize(shape, fan=shape[0] * k * k, bias=bias)
+
+    def forward(self, x: Tensor, arch: Architecture) -> Tensor:
+        """Convolve with the active slice; see the class for shapes."""
+        ci, co = arch.size(self.in_channels), arch.size(self.out_channels)
+        k = arch.size(self.kernel_size)
+        self.check_width(x, ci)
+        x, ghost = split(x)
+        weight = self._crop(self.weight, k)
+        active = self._gate_kernel(weight[:co, :ci], arch)
+        gate = arch.gate(self.in_channels)
+        if gate is not None:
+            table = membership(self.in_channels, weight.device)
+            active = gate_weight(active, gate, table[:, :ci], (1,))
+        y = self._convolve(x, active, None if self.bias is None else self.bias[:co])
+        if gate is not None and ghost is not None:
+            y = ghost_inputs(y, gate, ghost, weight[:co, ci:], table[:, ci:], self._weight_gradient)
+        y = self._mix_larger_kernels(y, x, self.weight[:co, :ci], arch)
+        return join(y, self._ghost(x, weight[co:, :ci], co, arch))
+
+    def _ghost(self, x: Tensor, weight: Tensor, co: int, arch: Architecture) -> Tensor | None:
+        if not ghosts_of(self.out_channels, arch.gate(self.out_channels), co):
+            return None
+        with torch.no_grad():
+            bias = None if self.bias is None else self.bias[co:]
+            return self._convolve(part(x, arch.ghost_fraction), weight, bias)
+
+    def _weight_gradient(self, gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        padding = weight.shape[-1] // 2
+        return torch.ops.aten.convolution_backward(
+            gradient, x, weight, None, [self.stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1,
+            [False, True, False],
+        )[1]  # fmt: skip
+
+    def macs(self, positions: int) -> Polynomial:
+        """``positions * ci * co * k^2``."""
+        taps = amount(self.kernel_size, _square)
+        return positions * amount(self.in_channels) * amount(self.out_channels) * taps
+
+    def parameter_count(self) -> Polynomial:
+        """``co * (ci * k^2 + bias)``."""
+        taps = amount(self.in_channels) * amount(self.kernel_size, _square)
+        return amount(self.out_channels) * (taps + int(self.bias is not None))
+
+    def plain(self, arch: Architecture) -> nn.Module:
+        """An ``nn.Conv2d`` of the active slice."""
+        ci, co = arch.size(self.in_channels), arch.size(self.out_channels)
+        weight = self._crop(self.weight, arch.size(self.kernel_size))[:co, :ci]
+        return _plain_convolution(weight, self.bias, self.stride, groups=1)
+
+
+class DepthwiseConv2d(_Convolution):
+    """A depthwise convolution with searchable width and kernel size.
+
+    Args:
+        channels: Input and output channels.
+        kernel_size: Odd; a smaller kernel is the centre of the largest.
+        stride: Same in both directions.
+        bias: Whether to add one.
+
+    Shape:
+        ``(N, C, H, W)`` to ``(N, C, ceil(H / stride), ceil(W / stride))``.
+    """
+
+    def __init__(
+        self, channels: Setting, kernel_size: Setting = 3, stride: int = 1, bias: bool = False
+    ) -> None:
+        super().__init__()
+        _check_kernels(kernel_size)
+        self.channels, self.kernel_size, self.stride = channels, kernel_size, stride
+        k = largest(kernel_size)
+        self._initialize((largest(channels), 1, k, k), fan=k * k, bias=bias)
+
+    def forward(self, x: Tensor, arch: Architecture) -> Tensor:
+        """Convolve every channel by itself, ghosts included; see the class for shapes."""
+        c, k = arch.size(self.channels), arch.size(self.kernel_size)
+        self.check_width(x, c)
+        x, ghost = split(x)
+        weight = self._crop(self.weight, k)
+        active = self._gate_kernel(weight[:c], arch)
+        bias = self.bias
+        y = self._convolve(x, active, None if bias is None else bias[:c], groups=c)
+        y = self._mix_larger_kernels(y, x, self.weight[:c], arch, groups=c)
+        if ghost is not None:
+            with torch.no_grad():
+                ghost_bias = None if bias is None else bias[c:]
+                ghost = self._convolve(ghost, weight[c:], ghost_bias, groups=ghost.shape[1])
+        return join(y, ghost)
+
+    def macs(self, positions: int) -> Polynomial:
+        """``positions * c * k^2``."""
+        return positions * amount(self.channels) * amount(self.kernel_size, _square)
+
+    def parameter_count(self) -> Polynomial:
+        """``c * (k^2 + bias)``."""
+        taps = amount(self.kernel_size, _square)
+        return amount(self.channels) * (taps + int(self.bias is not None))
+
+    def plain(self, arch: Architecture) -> nn.Module:
+        """An ``nn.Conv2d`` with one group per channel."""
+        c = arch.size(self.channels)
+        weight = self._crop(self.weight, arch.size(self.kernel_size))[:c]
+        return _plain_convolution(weight, self.bias, self.stride, groups=c)
+
+
+def _plain_convolution(weight: Tensor, bias: Tensor | None, stride: int, groups: int) -> nn.Conv2d:
+    co, ci, k, _ = weight.shape
+    with torch.device("meta"):
+        plain = nn.Conv2d(ci * groups, co, k, stride, k // 2, groups=groups, bias=bias is not None)
+    plain.weight = frozen(weight)
+    if bias is not None:
+        plain.bias = frozen(bias[:co])
+    return plain

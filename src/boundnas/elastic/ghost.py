@@ -1,0 +1,236 @@
+"""The exact gradient of every option at little more than the price of the chosen slice.
+
+With a relaxed architecture a searched quantity means ``y = sum_j z_j y_j``, ``z`` one-hot, so
+``dL/dz_j = <dL/dy, y_j>`` for *all* ``j``, the ones not chosen included. Where ``z_j = 0`` nothing
+flows back through ``y_j``, so it is computed without a graph, from active inputs only.
+
+- Channels that were not chosen travel beside the active ones as a **ghost** (`Ghosted`) until a
+  layer that mixes channels would have consumed them; there ``<dL/dy, W_c * x_c>`` is the gradient
+  of their gate (`ghost_inputs`). So gates sit at the consuming weights, after normalization and
+  activation: BatchNorm would undo a gate before it.
+- Whole alternatives (deeper layers, the other activation, squeeze-and-excite while it is off,
+  a larger kernel) are computed in the backward pass, when ``dL/dy`` is known, and dropped again
+  (`mix`).
+
+The reference all of this equals is a full-width pass with masks; it lives in ``tests/oracle.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from boundnas.space import Derived, Dimension, Setting, choices, largest
+
+
+class Ghosted(Tensor):
+    """A feature map of the active channels that carries the inactive ones as ``ghost``.
+
+    Functions between elastic layers (activations, sums, poolings) act on both parts, on the ghost
+    without a graph; they may do anything that treats channels alike and separately.
+    """
+
+    ghost: Tensor
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Apply ``func`` to the active part and, without a graph, to the ghost."""
+        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunctionSubclass():
+            result = func(*args, **kwargs)
+            if not isinstance(result, Tensor):
+                return result
+            with torch.no_grad():
+                ghost = func(*map(_ghost_of, args), **{k: _ghost_of(v) for k, v in kwargs.items()})
+            return join(result, ghost)
+
+
+def _ghost_of(argument: Any) -> Any:
+    if isinstance(argument, Ghosted):
+        return argument.ghost
+    if isinstance(argument, list | tuple):
+        return type(argument)(map(_ghost_of, argument))
+    return argument
+
+
+def split(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The active part as a plain tensor, and the ghost if there is one."""
+    if not isinstance(x, Ghosted):
+        return x, None
+    ghost = x.ghost
+    with torch._C.DisableTorchFunctionSubclass():
+        return x.as_subclass(Tensor), ghost
+
+
+def join(active: Tensor, ghost: Tensor | None) -> Tensor:
+    """Attach a ghost to the active channels; without one they stay a plain tensor."""
+    if ghost is None:
+        return active
+    with torch._C.DisableTorchFunctionSubclass():
+        joined: Ghosted = active.as_subclass(Ghosted)
+    joined.ghost = ghost.detach()
+    return joined
+
+
+def part(x: Tensor, fraction: float) -> Tensor:
+    """The leading part of the batch that serves the ghosts, at least one sample, detached."""
+    return x.detach()[: max(1, math.ceil(fraction * len(x)))]
+
+
+@cache
+def membership(setting: Dimension | Derived, device: torch.device) -> Tensor:
+    """Which options contain which channels, shape ``(d, largest)``: 1 when ``c < choices[j]``."""
+    sizes = torch.tensor([int(c) for c in choices(setting)], device=device)
+    return (torch.arange(largest(setting), device=device) < sizes[:, None]).float()
+
+
+@cache
+def crops(setting: Dimension, size: int, device: torch.device) -> Tensor:
+    """Which options up to ``size`` contain which taps of a kernel of that size.
+
+    Returns:
+        Shape ``(d, size * size)``; zero for larger options, whose gradient `mix` computes.
+    """
+    distance = (torch.arange(size, device=device) - size // 2).abs()
+    distance = torch.maximum(distance[:, None], distance[None, :]).flatten()
+    sizes = torch.tensor([int(c) for c in choices(setting)], device=device)[:, None]
+    return ((distance <= sizes // 2) & (sizes <= size)).float()
+
+
+class _GateWeight(torch.autograd.Function):
+    """Identity on a weight slice; backward adds ``dL/dz_j = <W_j, dL/dW_j>``.
+
+    ``W_j`` are the entries of the slice that option ``j`` contains: ``table[j]`` over ``axes``.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, weight: Tensor, gate: Tensor, table: Tensor, axes: tuple[int, ...]
+    ) -> Tensor:
+        ctx.save_for_backward(weight, table)
+        ctx.axes = axes
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        weight, table = ctx.saved_tensors
+        others = [axis for axis in range(weight.dim()) if axis not in ctx.axes]
+        products = (weight * gradient).sum(others).flatten()
+        return gradient, table.to(products) @ products, None, None
+
+
+def gate_weight(
+    weight: Tensor, gate: Tensor | None, table: Tensor, axes: tuple[int, ...]
+) -> Tensor:
+    """Let the options of ``gate`` see the gradient of the weights they contain.
+
+    Args:
+        weight: The active slice of a layer's weight.
+        gate: One-hot sample, shape ``(d,)``, or none.
+        table: Which option contains which entries along ``axes``, shape ``(d, entries)``.
+        axes: The axes of ``weight`` that the options range over.
+    """
+    return weight if gate is None else _GateWeight.apply(weight, gate, table, axes)
+
+
+class _GhostInputs(torch.autograd.Function):
+    """Identity on a layer's output; backward adds ``<dL/dy, W_c * x_c>`` of its ghost inputs."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, y: Tensor, gate: Tensor, ghost: Tensor, weight: Tensor, table: Tensor, conv: Any
+    ) -> Tensor:
+        ctx.save_for_backward(ghost, weight, table)
+        ctx.conv = conv
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        ghost, weight, table = ctx.saved_tensors
+        weight_gradient = ctx.conv(part(gradient, len(ghost) / len(gradient)), ghost, weight)
+        axes = [axis for axis in range(weight.dim()) if axis != 1]
+        products = (weight_gradient * weight).sum(axes) * (len(gradient) / len(ghost))
+        return gradient, table.to(products) @ products, None, None, None, None
+
+
+def ghost_inputs(
+    y: Tensor,
+    gate: Tensor,
+    ghost: Tensor,
+    weight: Tensor,
+    table: Tensor,
+    weight_gradient: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Let the options of an input width see the channels that were not chosen.
+
+    Args:
+        y: Output of the layer, from its active inputs.
+        gate: One-hot sample of the input width, shape ``(d,)``.
+        ghost: Inputs that were not chosen; their batch may be a leading part of ``y``'s.
+        weight: The weights they would have met; axis 1 ranges over the ghost channels.
+        table: Which option contains which ghost channel, shape ``(d, ghost channels)``.
+        weight_gradient: ``(dL/dy, ghost, weight) -> dL/dweight``.
+    """
+    return _GhostInputs.apply(y, gate, ghost, weight.detach(), table, weight_gradient)
+
+
+class _Mix(torch.autograd.Function):
+    """Identity on the chosen alternative; backward adds ``dL/dz_j = <dL/dy, y_j>``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        y: Tensor,
+        gate: Tensor,
+        alternatives: Mapping[int, Callable[[], Tensor] | None],
+        fraction: float,
+    ) -> Tensor:
+        chosen = None in alternatives.values()
+        ctx.save_for_backward(gate, *([y] if chosen else []))
+        ctx.alternatives, ctx.fraction = alternatives, fraction
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        gate, *chosen = ctx.saved_tensors
+        products = torch.zeros_like(gate)
+        shared = part(gradient, ctx.fraction)
+        scale = len(gradient) / len(shared)
+        for option, alternative in ctx.alternatives.items():
+            y = part(chosen[0], ctx.fraction) if alternative is None else alternative()
+            products[option] = (shared * y).sum() * scale
+        return gradient, products, None, None
+
+
+def mix(
+    y: Tensor,
+    gate: Tensor | None,
+    alternatives: Mapping[int, Callable[[], Tensor] | None],
+    fraction: float,
+) -> Tensor:
+    """``y = sum_j z_j y_j``, ``z`` one-hot: the value of the chosen one, everyone's gradient.
+
+    Args:
+        y: The chosen alternative; its ghost, if any, passes through.
+        gate: One-hot sample, shape ``(d,)``; none makes this the identity.
+        alternatives: Option to a function that computes it on the leading part of the batch, run
+            without a graph in the backward pass; none stands for ``y`` itself. Options left out
+            get no gradient here.
+        fraction: The part of the batch the alternatives are computed on.
+    """
+    if gate is None or not alternatives:
+        return y
+    active, ghost = split(y)
+    return join(_Mix.apply(active, gate, alternatives, fraction), ghost)
+
+
+def ghosts_of(setting: Setting, gate: Tensor | None, active: int) -> bool:
+    """Whether channels beyond the ``active`` ones have a gate waiting for their gradient."""
+    return gate is not None and active < largest(setting)

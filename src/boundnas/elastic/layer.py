@@ -1,0 +1,69 @@
+"""What every elastic layer offers, whatever it computes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from boundnas.errors import SpaceError
+from boundnas.polynomial import Polynomial, amount
+from boundnas.space import Architecture, Setting
+
+
+class ElasticModule(nn.Module, ABC):
+    """A module whose shape follows an architecture: ``module(x, arch)``.
+
+    Pure in (weights, ``x``, ``arch``). It holds the weights of its largest form, and a smaller form
+    uses a leading slice of them.
+    """
+
+    name: str = "?"
+    """Qualified name within the supernet; set by it."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, arch: Architecture) -> Tensor:
+        """Compute the form that ``arch`` chooses."""
+
+    def presence(self, child: str) -> Polynomial:
+        """One where the child module of this name is in use, zero where it is not."""
+        return amount(1)
+
+
+class ElasticLayer(ElasticModule):
+    """An elastic module with no modules inside: the unit of cost and of extraction."""
+
+    @abstractmethod
+    def macs(self, positions: int) -> Polynomial:
+        """Multiply-accumulates for one sample with ``positions`` output pixels."""
+
+    @abstractmethod
+    def parameter_count(self) -> Polynomial:
+        """Number of trained parameters in use."""
+
+    @abstractmethod
+    def plain(self, arch: Architecture) -> nn.Module | None:
+        """The chosen form as a plain module with its own weights; none where it does nothing."""
+
+    def check_width(self, x: Tensor, expected: int) -> None:
+        """Refuse an input that does not have the channels the architecture gives this layer.
+
+        Raises:
+            SpaceError: Names the layer, what it got and what it expects.
+        """
+        if x.shape[1] != expected:
+            raise SpaceError(
+                f"{self.name} ({type(self).__name__}) expects {expected} input channels in this "
+                f"architecture, found {x.shape[1]}; the layer before it must be built with "
+                "the same dimension"
+            )
+
+
+def frozen(weight: Tensor) -> nn.Parameter:
+    """A contiguous copy of a weight slice as the parameter of a plain module."""
+    return nn.Parameter(weight.detach().contiguous().clone())
+
+
+def is_varied(setting: Setting) -> bool:
+    """Whether a setting can take more than one value."""
+    return not isinstance(setting, int | str | bool) and len(set(setting.choices)) > 1

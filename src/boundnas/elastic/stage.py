@@ -1,0 +1,73 @@
+"""A stage of layers with elastic depth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from boundnas.elastic.ghost import mix, part, split
+from boundnas.elastic.layer import ElasticModule
+from boundnas.errors import SpaceError
+from boundnas.polynomial import Polynomial, amount
+from boundnas.space import Architecture, Setting, choices, largest
+
+
+class Stage(ElasticModule):
+    """The first ``depth`` of a sequence of layers.
+
+    Args:
+        layers: Modules called as ``layer(x, arch)``. Those that depth can cut off must keep the
+            shape of their input.
+        depth: How many are used, at least one.
+    """
+
+    def __init__(self, layers: Iterable[nn.Module], depth: Setting) -> None:
+        super().__init__()
+        self.depth = depth
+        for i, layer in enumerate(layers):
+            self.add_module(str(i), layer)
+        if int(min(choices(depth))) < 1 or largest(depth) != len(self):
+            raise SpaceError(
+                f"a stage of {len(self)} layers takes depths from 1 to {len(self)}, "
+                f"the largest included; found {', '.join(map(str, choices(depth)))}"
+            )
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def forward(self, x: Tensor, arch: Architecture) -> Tensor:
+        """Run the first ``depth`` layers."""
+        depth, gate = arch.size(self.depth), arch.gate(self.depth)
+        layers, outputs = list(self.children()), []
+        for layer in layers[:depth]:
+            x = layer(x, arch)
+            outputs.append(x)
+        if gate is None:
+            return x
+        last = _Deeper(layers[depth:], depth, arch.plain, part(split(x)[0], arch.ghost_fraction))
+        alternatives = {}
+        for j, option in enumerate(choices(self.depth)):
+            if int(option) <= depth:
+                y = part(split(outputs[int(option) - 1])[0], arch.ghost_fraction)
+                alternatives[j] = lambda y=y: y
+            else:
+                alternatives[j] = lambda d=int(option): last.at(d)
+        return mix(x, gate, alternatives, arch.ghost_fraction)
+
+    def presence(self, child: str) -> Polynomial:
+        """Layer ``i`` is in use where the depth is above ``i``."""
+        return amount(self.depth, lambda depth: int(int(depth) > int(child)))
+
+
+class _Deeper:
+    """Outputs of the layers beyond the chosen depth, each computed once, in ascending order."""
+
+    def __init__(self, layers: list[nn.Module], depth: int, arch: Architecture, x: Tensor) -> None:
+        self.layers, self.depth, self.arch, self.x = iter(layers), depth, arch, x
+
+    def at(self, depth: int) -> Tensor:
+        while self.depth < depth:
+            self.x = next(self.layers)(self.x, self.arch)
+            self.depth += 1
+        return self.x

@@ -1,0 +1,37 @@
+"""The exceptions BoundNAS raises on purpose; everything else that escapes is a bug."""
+
+
+class BoundNASError(Exception):
+    """Base of every error that tells a user what was found, where, and what to do."""
+
+
+class SpaceError(BoundNASError):
+    """A dimension, an architecture or a search space that cannot exist."""
+
+
+class CostError(BoundNASError):
+    """A cost that cannot be computed, or a cost range that no architecture meets."""
+
+
+class ConfigError(BoundNASError):
+    """A configuration file with faults; lists all of them."""
+
+
+class DataError(BoundNASError):
+    """A data set that is missing, damaged or of the wrong shape."""
+
+
+class CalibrationError(BoundNASError):
+    """BatchNorm statistics that are missing or do not belong to the architecture."""
+
+
+class TrainingError(BoundNASError):
+    """Training that cannot start or cannot go on, such as a non-finite loss."""
+
+
+class RunError(BoundNASError):
+    """A run folder, checkpoint or journal that is missing, in the way or damaged."""
+
+
+class ExportError(BoundNASError):
+    """A network that cannot be extracted or written to a file."""

@@ -1,0 +1,218 @@
+"""Plain sub-networks as files that run without BoundNAS: ONNX and torch.export programs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from boundnas.data import ImageData
+from boundnas.errors import ExportError
+from boundnas.extract import extract
+from boundnas.run_folder import cannot_write, sync_folder, write_text
+from boundnas.search import FrontNetwork
+from boundnas.supernet import Supernet
+
+Format = Literal["onnx", "pt2"]
+
+TOLERANCE = 1e-3
+"""Largest difference of a logit between a file and the network, relative to the largest logit."""
+
+
+def export(
+    net: nn.Module, path: Path | str, input_shape: tuple[int, int, int] | None = None
+) -> Path:
+    """Write a network to a file and check the file against it.
+
+    The file takes a batch of any size: ``images`` ``(N, C, H, W)`` to ``logits``
+    ``(N, classes)``, float32.
+
+    Args:
+        net: What `boundnas.extract` returned, or any plain module in evaluation mode.
+        path: Ends in ``.onnx`` or ``.pt2``; written atomically.
+        input_shape: Channels, height and width; an extracted network knows its own.
+
+    Returns:
+        The path.
+
+    Raises:
+        ExportError: Another suffix, or the file does not compute what the network computes.
+        RunError: The file cannot be written.
+    """
+    path = Path(path)
+    shape = input_shape or getattr(net, "meta", {}).get("input_shape")
+    if path.suffix not in _WRITERS or shape is None:
+        raise ExportError(
+            f"{path}: the suffix must be one of {', '.join(_WRITERS)}, found "
+            f"{path.suffix or 'none'}, and the shape of one image must be known, found {shape}; "
+            "rename the file, or pass input_shape=(channels, height, width)"
+        )
+    write, run = _WRITERS[path.suffix]
+    images = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0))
+    net = net.to("cpu")
+    program = _program(net, images)
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _quiet():
+            write(program, partial)
+            _check(path, net, images, run(partial, images))
+        partial.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, sum(4 * p.numel() for p in net.parameters()), error) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def export_network(
+    model: Supernet,
+    network: FrontNetwork,
+    data: ImageData,
+    folder: Path,
+    formats: Sequence[Format],
+) -> None:
+    """Write one network of a front into a folder of its own: complete, or not there at all.
+
+    Args:
+        model: The supernet.
+        network: The network.
+        data: What it was trained on; its card names the normalization and the classes.
+        folder: Will hold ``model.onnx``, ``model.pt2``, ``architecture.json`` and ``card.md``; one
+            that is there already is left as it is.
+        formats: Which model files to write.
+
+    Raises:
+        ExportError: A file does not compute what the network computes.
+        RunError: A file cannot be written.
+    """
+    if folder.exists():
+        return
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed here
+    net = extract(model, network.arch)
+    try:
+        for name in formats:
+            export(net, partial / f"model.{name}")
+        write_text(partial / "architecture.json", json.dumps(network.to_json(), indent=2) + "\n")
+        write_text(partial / "card.md", card(network, data, formats))
+        partial.rename(folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise cannot_write(folder, 0, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def card(network: FrontNetwork, data: ImageData, formats: Sequence[Format]) -> str:
+    """What a person needs to know to use the network: numbers, input, output, how to load it."""
+    channels, height, width = data.shape
+    usage = {
+        "onnx": (
+            "```python\nimport onnxruntime\n\n"
+            'session = onnxruntime.InferenceSession("model.onnx")\n'
+            'logits = session.run(None, {"images": images})[0]  # float32 numpy array\n```\n'
+        ),
+        "pt2": (
+            "```python\nimport torch\n\n"
+            'net = torch.export.load("model.pt2").module()\n'
+            "logits = net(images)  # float32 tensor\n```\n"
+        ),
+    }
+    settings = "\n".join(f"| {name} | {value} |" for name, value in network.arch.values.items())
+    return (
+        f"# Network of {network.macs / 1e6:.4g} MMACs for {data.name}\n\n"
+        "| | |\n|---|---|\n"
+        f"| MACs of one image | {network.macs:,} |\n"
+        f"| Parameters | {network.parameters:,} |\n"
+        f"| Validation accuracy (selected by) | {network.validation_accuracy:.2%} |\n"
+        f"| Test accuracy | {network.test_accuracy:.2%} |\n\n"
+        f"Input `images`: float32, shape (N, {channels}, {height}, {width}), any N. From pixel "
+        "values 0 to 255, per channel: `(pixel / 255 - mean) / std` with "
+        f"mean {list(data.mean)} and std {list(data.std)}.\n\n"
+        f"Output `logits`: float32, shape (N, {len(data.classes)}); the largest one is the class, "
+        f"in this order: {', '.join(data.classes)}.\n\n"
+        + "".join(usage[name] + "\n" for name in formats)
+        + f"| Dimension | Value |\n|---|---|\n{settings}\n"
+    )
+
+
+def _program(net: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
+    try:
+        with _quiet():
+            return torch.export.export(
+                net, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},)
+            )
+    except Exception as error:  # torch.export has no common base of its errors
+        raise ExportError(
+            f"torch.export cannot follow this network: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _check(path: Path, net: nn.Module, images: Tensor, found: Tensor) -> None:
+    with torch.no_grad():
+        expected = net(images)
+    difference = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
+    if not difference <= TOLERANCE:
+        raise ExportError(
+            f"{path}: the written file differs from the network by {difference:.2g} of its largest "
+            f"output, more than {TOLERANCE}; the file was not kept"
+        )
+
+
+def _write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
+    torch.export.save(program, path)
+
+
+def _run_pt2(path: Path, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.export.load(path).module()(images)
+
+
+def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
+    written = torch.onnx.export(
+        program,
+        (),
+        dynamo=True,
+        verbose=False,
+        input_names=["images"],
+        output_names=["logits"],
+    )
+    assert written is not None
+    written.save(path)
+
+
+def _run_onnx(path: Path, images: Tensor) -> Tensor:
+    import onnxruntime  # takes long to import, and only an export needs it
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+_WRITERS: dict[
+    str,
+    tuple[Callable[[torch.export.ExportedProgram, Path], None], Callable[[Path, Tensor], Tensor]],
+] = {".onnx": (_write_onnx, _run_onnx), ".pt2": (_write_pt2, _run_pt2)}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """PyTorch's exporters warn about their own insides; nothing a user could act on."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

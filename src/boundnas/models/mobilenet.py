@@ -1,0 +1,276 @@
+"""MobileNet-like supernets: the spaces of Tables 1 and 2 and the width-only space (App. A.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from boundnas import elastic
+from boundnas.errors import SpaceError
+from boundnas.space import Architecture, Dimension
+from boundnas.supernet import Supernet
+
+
+@dataclass(frozen=True)
+class StemTable:
+    """Choices of the first convolution (the paper's head).
+
+    Args:
+        width: Output channels, ascending.
+        kernel: Kernel sizes, ascending.
+        stride: Stride.
+    """
+
+    width: tuple[int, ...]
+    kernel: tuple[int, ...] = (3,)
+    stride: int = 1
+
+
+@dataclass(frozen=True)
+class StageTable:
+    """Choices of one stage of inverted residual layers: a row of Tables 1 and 2.
+
+    Args:
+        intermediate: Expanded channels, searched for every layer by itself.
+        output: Output channels.
+        depth: Numbers of layers.
+        kernel: Depthwise kernel sizes.
+        se: Whether to squeeze and excite.
+        activation: Activation functions.
+        stride: Stride of the first layer.
+    """
+
+    intermediate: tuple[int, ...]
+    output: tuple[int, ...]
+    depth: tuple[int, ...] = (1,)
+    kernel: tuple[int, ...] = (3,)
+    se: tuple[bool, ...] = (False,)
+    activation: tuple[str, ...] = ("relu",)
+    stride: int = 1
+
+
+def _eighths(largest: int) -> tuple[int, ...]:
+    return tuple(largest * k // 8 for k in range(1, 9))
+
+
+# Blocks 2 and 3 list 24-144: the first choice is 24, the other seven are eighths of 144.
+_INTERMEDIATES = (
+    _eighths(96),
+    *[(24, *_eighths(144)[1:])] * 2,
+    *map(_eighths, (384, 576, 960, 1920)),
+)
+_OUTPUTS = (16, 24, 24, 64, 96, 160, 320)
+_SEARCHED_DEPTHS = ((1,), *[(1, 2, 3, 4)] * 5, (1,))
+_FIXED_DEPTHS = (1, 2, 3, 4, 3, 3, 1)
+_SMALL_STRIDES = (1, 1, 1, 2, 2, 1, 2, 1)
+_LARGE_STRIDES = (2, 1, 2, 2, 2, 1, 2, 1)
+
+
+def scaled(choices: Sequence[int], width: float) -> tuple[int, ...]:
+    """Channel choices times a width multiplier: at least one channel, ascending, no repetitions.
+
+    Example:
+        >>> scaled((2, 4, 6, 8), 0.25)
+        (1, 2)
+    """
+    return tuple(sorted({max(1, int(c * width + 0.5)) for c in choices}))
+
+
+class _Searched:
+    """Creates the dimensions of one part of the network; a single choice is a constant."""
+
+    def __init__(self, net: Supernet, prefix: str) -> None:
+        self.net, self.prefix = net, prefix
+
+    def __call__(self, name: str, choices: Sequence, kind: str) -> Dimension | int | str | bool:
+        if len(choices) == 1:
+            return choices[0]
+        return self.net.dimension(f"{self.prefix}.{name}", choices, kind)
+
+
+class _ConvNorm(nn.Module):
+    """A convolution and its normalization."""
+
+    def __init__(self, conv: elastic.ElasticLayer, channels: Dimension | int | str | bool) -> None:
+        super().__init__()
+        self.conv, self.norm = conv, elastic.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor, arch: Architecture) -> Tensor:
+        return self.norm(self.conv(x, arch), arch)
+
+
+class _InvertedResidual(nn.Module):
+    """Expand, filter depthwise, squeeze and excite, project; residual where shapes allow."""
+
+    def __init__(
+        self, inputs: object, mid: object, output: object, kernel: object, stride: int,
+        se: object, activation: object, residual: bool, drop_connect: float,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.expand = _ConvNorm(elastic.Conv2d(inputs, mid), mid)  # type: ignore[arg-type]
+        self.depthwise = _ConvNorm(elastic.DepthwiseConv2d(mid, kernel, stride), mid)  # type: ignore[arg-type]
+        self.activation = elastic.Activation(activation)  # type: ignore[arg-type]
+        self.se = None if se is False else elastic.SqueezeExcite(mid, se)  # type: ignore[arg-type]
+        self.project = _ConvNorm(elastic.Conv2d(mid, output), output)  # type: ignore[arg-type]
+        self.drop = elastic.DropConnect(drop_connect) if residual else None
+
+    def forward(self, x: Tensor, arch: Architecture) -> Tensor:
+        y = self.activation(self.expand(x, arch), arch)
+        y = self.activation(self.depthwise(y, arch), arch)
+        if self.se is not None:
+            y = self.se(y, arch)
+        y = self.project(y, arch)
+        return y if self.drop is None else x + self.drop(y, arch)
+
+
+class MobileNet(Supernet):
+    """A MobileNet-like supernet: stem, stages of inverted residual layers, 1x1 convolution, head.
+
+    Args:
+        stem: Choices of the first convolution.
+        stages: Choices of every stage.
+        last_width: Channels of the last 1x1 convolution.
+        image_size: Height and width of the images.
+        in_channels: Channels of the images.
+        classes: Number of classes.
+        dropout: Probability before the classifier, on the max network.
+        drop_connect: Probability at the last residual layer, rising linearly from the first; on
+            the max network.
+
+    Shape:
+        ``(N, in_channels, image_size, image_size)`` to logits ``(N, classes)``.
+    """
+
+    def __init__(
+        self,
+        stem: StemTable,
+        stages: Sequence[StageTable],
+        last_width: int = 1280,
+        image_size: int = 32,
+        in_channels: int = 3,
+        classes: int = 10,
+        dropout: float = 0.2,
+        drop_connect: float = 0.2,
+    ) -> None:
+        super().__init__((in_channels, image_size, image_size))
+        searched = _Searched(self, "stem")
+        width = searched("width", stem.width, "width")
+        kernel = searched("kernel", stem.kernel, "kernel")
+        conv = elastic.Conv2d(in_channels, width, kernel, stem.stride)
+        self.stem = _ConvNorm(conv, width)
+        self.stem_activation = elastic.Activation("relu")
+        self.stages = nn.ModuleList()
+        layers_in_all, built = sum(max(s.depth) for s in stages), 0
+        for number, table in enumerate(stages, 1):
+            drops = [
+                drop_connect * (built + i) / max(1, layers_in_all - 1)
+                for i in range(max(table.depth))
+            ]
+            width, stage = self._stage(f"stage{number}", width, table, drops)
+            self.stages.append(stage)
+            built += len(stage)
+        self.last = _ConvNorm(elastic.Conv2d(width, last_width), last_width)
+        self.last_activation = elastic.Activation("relu")
+        self.dropout = elastic.Dropout(dropout)
+        self.classifier = elastic.Linear(last_width, classes)
+
+    def _stage(
+        self, name: str, inputs: object, table: StageTable, drops: list[float]
+    ) -> tuple[Dimension | int | str | bool, elastic.Stage]:
+        searched = _Searched(self, name)
+        middles = [
+            searched(f"layer{i + 1}.width", table.intermediate, "width") for i in range(len(drops))
+        ]
+        output = searched("output", table.output, "width")
+        depth = searched("depth", table.depth, "depth")
+        kernel = searched("kernel", table.kernel, "kernel")
+        se = searched("se", table.se, "se")
+        activation = searched("activation", table.activation, "activation")
+        layers = [
+            _InvertedResidual(
+                output if i else inputs, middle, output, kernel, 1 if i else table.stride,
+                se, activation, residual=i > 0, drop_connect=drop,
+            )
+            for i, (middle, drop) in enumerate(zip(middles, drops, strict=True))
+        ]  # fmt: skip
+        return output, elastic.Stage(layers, depth)
+
+    def forward(self, x: Tensor, arch: Architecture) -> Tensor:
+        """Logits of the sub-network ``arch``."""
+        x = self.stem_activation(self.stem(x, arch), arch)
+        for stage in self.stages:
+            x = stage(x, arch)
+        x = self.last_activation(self.last(x, arch), arch).mean((2, 3))
+        return self.classifier(self.dropout(x, arch), arch)
+
+
+def tables(
+    family: str, width: float = 1.0, image_size: int = 32
+) -> tuple[StemTable, tuple[StageTable, ...]]:
+    """The paper's tables, with all channel choices scaled by ``width``.
+
+    Args:
+        family: ``"mobilenet_v2"`` (Table 1), ``"mobilenet_v3"`` (Table 2) or ``"width_only"``.
+        width: Width multiplier.
+        image_size: Above 64 pixels the strides are those for ImageNet, else those for CIFAR.
+    """
+    if family not in ("mobilenet_v2", "mobilenet_v3", "width_only"):
+        raise SpaceError(
+            f"unknown family {family!r}; allowed are mobilenet_v2, mobilenet_v3, width_only"
+        )
+    strides = _LARGE_STRIDES if image_size > 64 else _SMALL_STRIDES
+    wide = family == "width_only"
+    kernel = (3,) if wide else (3, 5)
+    depths = [(d,) for d in _FIXED_DEPTHS] if wide else _SEARCHED_DEPTHS
+    stem = StemTable(scaled(_eighths(32), width), kernel, strides[0])
+    stages = [
+        StageTable(
+            scaled(intermediate, width), scaled(_eighths(output), width), depth, kernel,
+            stride=stride,
+        )
+        for intermediate, output, depth, stride in zip(
+            _INTERMEDIATES, _OUTPUTS, depths, strides[1:], strict=True
+        )
+    ]  # fmt: skip
+    if family == "mobilenet_v3":
+        stages = [replace(s, se=(False, True), activation=("relu", "swish")) for s in stages]
+    return stem, tuple(stages)
+
+
+def mobilenet_v2(
+    width: float = 1.0, image_size: int = 32, last_width: int | None = None, **options: object
+) -> MobileNet:
+    """The MobileNetV2-like space of Table 1 (43 dimensions at width 1).
+
+    Args:
+        width: Multiplier of all channel choices.
+        image_size: Height and width of the images.
+        last_width: Channels of the last 1x1 convolution; ``1280 * width`` by default.
+        options: Passed on to `MobileNet`: ``in_channels``, ``classes``, ``dropout``,
+            ``drop_connect``.
+    """
+    return _family("mobilenet_v2", width, image_size, last_width, options)
+
+
+def mobilenet_v3(
+    width: float = 1.0, image_size: int = 32, last_width: int | None = None, **options: object
+) -> MobileNet:
+    """The MobileNetV3-like space of Table 2 (57 dimensions at width 1); see `mobilenet_v2`."""
+    return _family("mobilenet_v3", width, image_size, last_width, options)
+
+
+def width_only(
+    width: float = 1.0, image_size: int = 32, last_width: int | None = None, **options: object
+) -> MobileNet:
+    """The width-only space of Sec. 4.1; see `mobilenet_v2`."""
+    return _family("width_only", width, image_size, last_width, options)
+
+
+def _family(
+    family: str, width: float, image_size: int, last_width: int | None, options: dict[str, object]
+) -> MobileNet:
+    stem, stages = tables(family, width, image_size)
+    last = scaled((1280,), width)[0] if last_width is None else last_width
+    return MobileNet(stem, stages, last, image_size, **options)  # type: ignore[arg-type]

@@ -1,0 +1,185 @@
+"""The whole job from a configuration: train, search, export, report; each step resumable."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from boundnas.config import RunConfig, read_config, write_config
+from boundnas.cost import COSTS, Cost
+from boundnas.data import ImageData, load
+from boundnas.errors import RunError
+from boundnas.export import export_network
+from boundnas.models import MobileNet, StageTable, StemTable
+from boundnas.models.mobilenet import scaled, tables
+from boundnas.progress import Progress
+from boundnas.report import write_report
+from boundnas.run_folder import RunFolder, environment, write_json
+from boundnas.search import Evaluator, Front, FrontNetwork, search
+from boundnas.settings import SpaceSettings
+from boundnas.train import Run, fit
+
+
+@dataclass(frozen=True)
+class Job:
+    """A configuration made real: images, supernet and cost, all of it checked.
+
+    Args:
+        config: The configuration.
+        data: Its images.
+        model: Its supernet, with initial weights.
+        cost: Its cost.
+    """
+
+    config: RunConfig
+    data: ImageData
+    model: MobileNet
+    cost: Cost
+
+    @classmethod
+    def prepare(cls, config: RunConfig) -> Job:
+        """Load the images, build the supernet and check that the cost range can be met.
+
+        Nothing is created on disk.
+
+        Raises:
+            DataError: The images are missing or damaged.
+            SpaceError: The space cannot be built.
+            CostError: The cost range cannot be met.
+        """
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        d = config.data
+        data = load(d.set, d.folder, d.image_size, d.validation_fraction, config.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            model = build(config.space, data.shape, len(data.classes))
+        cost = COSTS[config.cost.metric](model)
+        job = cls(config, data, model.to(_device(config.device)), cost)
+        cost.check_range(*job.cost_range)
+        return job
+
+    @property
+    def cost_range(self) -> tuple[float, float]:
+        """The range of costs asked for, in the cost's own unit."""
+        return self.config.cost.lower * 1e6, self.config.cost.upper * 1e6
+
+    def train(self, folder: RunFolder) -> Run:
+        """Train, or go on where an interrupted training stopped."""
+        write_json(folder.space, self.model.space.to_json())
+        if not folder.environment.exists():
+            write_json(folder.environment, environment())
+        return fit(
+            self.model,
+            self.data,
+            cost_range=self.cost_range,
+            cost=self.cost,
+            settings=self.config.train,
+            seed=self.config.seed,
+            folder=folder,
+        )
+
+    def search(self, run: Run) -> Front:
+        """Search, or read the front that is there already."""
+        assert run.folder is not None
+        if run.folder.front.exists():
+            return self._front(run)
+        front = search(run, self.config.search)
+        write_json(run.folder.front, front.to_json(self.cost_range))
+        return front
+
+    def export(self, run: Run, front: Front) -> None:
+        """Write every network of the front that is not there yet."""
+        formats = self.config.export.formats
+        assert run.folder is not None
+        if not formats:
+            return
+        with Progress(len(front.networks), "export", unit="network") as progress:
+            for network in front.networks:
+                folder = run.folder.path / front.folder(network)
+                export_network(run.model, network, self.data, folder, formats)
+                progress.advance()
+
+    def _front(self, run: Run) -> Front:
+        """The front of ``front.json``, with the statistics of its networks computed anew."""
+        assert run.folder is not None
+        evaluator = Evaluator(run.model, self.data, self.config.search, self.config.seed)
+        path = run.folder.front
+        try:
+            held = json.loads(path.read_text())
+            networks, dominated = (
+                tuple(
+                    FrontNetwork(
+                        evaluator.calibrated(run.model.space.architecture(n["architecture"])),
+                        n["macs"],
+                        n["parameters"],
+                        n["validation_accuracy"],
+                        n["test_accuracy"],
+                    )
+                    for n in held[key]
+                )
+                for key in ("networks", "dominated_on_test")
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{path}: is damaged ({error}); remove it and run the search again: what the "
+                "search measured is kept in its journal"
+            ) from error
+        return Front(self.cost.name, networks, dominated)
+
+
+def run(config: RunConfig, runs: Path) -> tuple[RunFolder, Front]:
+    """Train, search, export and report; what an earlier call has done is not done again.
+
+    Args:
+        config: The configuration.
+        runs: Folder that the run's own folder is made in.
+    """
+    job = Job.prepare(config)
+    folder = RunFolder.create(runs / config.name, write_config(config))
+    trained = job.train(folder)
+    front = job.search(trained)
+    job.export(trained, front)
+    write_report(folder.path)
+    return folder, front
+
+
+def reopen(path: Path) -> tuple[Job, RunFolder]:
+    """The job of an existing run folder.
+
+    Raises:
+        RunError: It is not a run folder.
+    """
+    folder = RunFolder.open(path)
+    return Job.prepare(read_config(folder.config)), folder
+
+
+def build(space: SpaceSettings, shape: tuple[int, int, int], classes: int) -> MobileNet:
+    """The supernet of a configuration for images of a shape ``(C, H, W)``."""
+    channels, height, _ = shape
+    stem, stages = tables(space.family, space.width, height)
+    if space.stem is not None:
+        own = StemTable(**dict(space.stem))
+        stem = replace(own, width=scaled(own.width, space.width))
+    if space.stages is not None:
+        stages = tuple(
+            replace(
+                own,
+                intermediate=scaled(own.intermediate, space.width),
+                output=scaled(own.output, space.width),
+            )
+            for own in (StageTable(**dict(s)) for s in space.stages)
+        )
+    last = space.last_width or scaled((1280,), space.width)[0]
+    return MobileNet(
+        stem, stages, last, height, channels, classes, space.dropout, space.drop_connect
+    )
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name

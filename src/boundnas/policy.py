@@ -1,0 +1,241 @@
+"""The two learned boundaries and the uniform policy between them (Sec. 3, Eq. 3-7)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from boundnas.errors import SpaceError
+from boundnas.space import Allowed, Architecture, Derived, Dimension, SearchSpace, Setting
+
+Boundary = Literal["max", "min"]
+BOUNDARIES: tuple[Boundary, Boundary] = ("max", "min")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SampledArchitecture(Architecture):
+    """An architecture drawn from a boundary policy, with what the training pass needs of it.
+
+    It is the hard architecture in all its values. ``gates`` adds, per dimension, the one-hot
+    sample whose gradient flows straight through to the policy.
+
+    Args:
+        gates: One-hot samples, shape ``(d_i,)`` per dimension; none when nothing is learned.
+        noise: Source of dropout's and drop-connect's randomness; none switches them off.
+        ghost_fraction: Part of the batch that serves the gradient of options not chosen.
+    """
+
+    gates: tuple[Tensor, ...] | None = None
+    noise: torch.Generator | None = None  # type: ignore[misc]
+    ghost_fraction: float = 1.0  # type: ignore[misc]
+
+    def gate(self, setting: Setting) -> Tensor | None:
+        """Straight-through sample of the setting's dimension, shape ``(d,)``."""
+        if self.gates is None:
+            return None
+        if isinstance(setting, Derived):
+            setting = setting.dimension
+        if isinstance(setting, Dimension) and len(setting) > 1:
+            return self.gates[self.space.position(setting)]
+        return None
+
+
+class Policy(nn.Module):
+    """Independent categorical distributions, one per dimension (Eq. 3).
+
+    The trained values are the logits before the softmax of Eq. 7, so probabilities stay on the
+    simplex; ``probabilities = softmax(logits / temperature)``. A point mass has a fixed option per
+    dimension and nothing to train: it is the boundary of plain sandwich sampling.
+
+    Args:
+        space: The search space.
+        logits: Start values, shape ``(D, d_max)``; entries beyond a dimension's options are
+            ignored. ``-inf`` rules an option out.
+        temperature: ``T`` of Eq. 7.
+        learned: Whether the logits are trained.
+    """
+
+    def __init__(
+        self, space: SearchSpace, logits: Tensor, temperature: float = 0.1, learned: bool = True
+    ) -> None:
+        super().__init__()
+        self.space = space
+        self.temperature = temperature
+        self.learned = learned
+        self.logits = nn.Parameter(logits, requires_grad=learned)
+        self.register_buffer("_exists", _exists(space), persistent=False)
+        self._exists: Tensor
+
+    @property
+    def scores(self) -> Tensor:
+        """Unnormalized log-probabilities, shape ``(D, d_max)``, ``-inf`` beyond the options."""
+        return (self.logits / self.temperature).masked_fill(~self._exists, -math.inf)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """Option probabilities, shape ``(D, d_max)``, zero beyond a dimension's options."""
+        return self.scores.softmax(-1).detach()
+
+    @property
+    def mode(self) -> Architecture:
+        """The most probable architecture."""
+        return Architecture(self.space, tuple(self.scores.argmax(-1).tolist()))
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Expected value and standard deviation of every dimension, shape ``(D,)`` each.
+
+        Values are those of the choices; text counts by its position.
+        """
+        numbers = torch.zeros(self._exists.shape, dtype=torch.float64)
+        for row, dimension in zip(numbers, self.space.dimensions, strict=True):
+            row[: len(dimension)] = torch.tensor(dimension.numbers, dtype=torch.float64)
+        p = self.probabilities.cpu().double()
+        mean = (p * numbers).sum(-1)
+        return mean, (p * (numbers - mean[:, None]) ** 2).sum(-1).sqrt()
+
+    def sample(
+        self,
+        generator: torch.Generator,
+        gumbel_temperature: float = 1.0,
+        ghost_fraction: float = 1.0,
+    ) -> SampledArchitecture:
+        """Draw an architecture by straight-through Gumbel-softmax.
+
+        The values are an exact sample of Eq. 3; the gradient is that of the Gumbel-softmax sample.
+
+        Args:
+            generator: Source of the Gumbel noise.
+            gumbel_temperature: Temperature of the relaxed sample.
+            ghost_fraction: Passed on to the architecture.
+        """
+        uniform = torch.rand(self._exists.shape, generator=generator, dtype=torch.float64)
+        gumbel = -(-uniform.clamp_min(1e-300).log()).log()
+        scores = self.scores + gumbel.to(self.logits)
+        indices = scores.detach().argmax(-1)
+        gates = None
+        if self.learned:
+            hard = _StraightThrough.apply((scores / gumbel_temperature).softmax(-1), indices)
+            gates = hard[self._exists].split([len(d) for d in self.space.dimensions])
+        return SampledArchitecture(
+            self.space,
+            tuple(indices.tolist()),
+            gates=gates,
+            ghost_fraction=ghost_fraction,
+        )
+
+
+class _StraightThrough(torch.autograd.Function):
+    """One-hot forward, identity backward; unlike ``hard + soft - soft`` the values are exact."""
+
+    @staticmethod
+    def forward(ctx: object, soft: Tensor, indices: Tensor) -> Tensor:
+        return torch.zeros_like(soft).scatter_(-1, indices[:, None], 1.0)
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
+def _exists(space: SearchSpace) -> Tensor:
+    sizes = torch.tensor([len(d) for d in space.dimensions])
+    return torch.arange(int(sizes.max())) < sizes[:, None]
+
+
+def point_mass(space: SearchSpace, boundary: Boundary) -> Policy:
+    """The fixed boundary of plain sandwich sampling: always the largest, or the smallest."""
+    architecture = space.largest if boundary == "max" else space.smallest
+    logits = torch.full(_exists(space).shape, -math.inf)
+    logits[torch.arange(len(space)), torch.tensor(architecture.indices)] = 0.0
+    return Policy(space, logits, learned=False)
+
+
+def initial_policy(
+    space: SearchSpace,
+    boundary: Boundary,
+    generator: torch.Generator,
+    std: float = math.sqrt(1e-3),
+    temperature: float = 0.1,
+) -> Policy:
+    """The start of Eq. 7: most probability on the largest (max) or smallest (min) options.
+
+    Args:
+        space: The search space.
+        boundary: ``"max"`` or ``"min"``.
+        generator: Source of the increments.
+        std: Standard deviation of the normal variable whose absolute value is an increment; the
+            larger, the more peaked the start. The paper's ``N(0, 1e-3)`` is read as a variance.
+        temperature: ``T``.
+    """
+    increments = torch.randn(_exists(space).shape, generator=generator).abs() * std
+    increments[:, 0] = 0.1  # a_0; a constant, so it only fixes the scale of the numbers
+    logits = increments.cumsum(-1)
+    if boundary == "min":
+        for row, dimension in zip(logits, space.dimensions, strict=True):
+            row[: len(dimension)] = row[: len(dimension)].flip(0)
+    return Policy(space, logits, temperature)
+
+
+def random_policy(
+    phi: Tensor, theta: Tensor, tau: float = 0.5, eq6: Literal["closed", "printed"] = "closed"
+) -> Tensor:
+    """Uniform weights over the options that both learned boundaries allow (Eq. 6).
+
+    Args:
+        phi: Max-policy probabilities, shape ``(..., d)``, each row sums to 1.
+        theta: Min-policy probabilities, same shape.
+        tau: Probability threshold in ``(0, 1)``. Paper: 0.5.
+        eq6: ``"closed"`` allows option ``j`` when ``P(max >= j) >= tau`` and
+            ``P(min <= j) >= tau``, and what lies between the two medians where the boundaries
+            cross; ``"printed"`` is the paper's formula, whose support may be empty.
+
+    Returns:
+        Probabilities of the random policy, same shape; a row without support is all zero.
+        Carries no gradient.
+
+    Note:
+        The paper prints ``1 - F(phi)_j``, which never draws the largest option; see
+        docs/paper-notes.
+
+    Example:
+        >>> random_policy(torch.tensor([0.0, 0.1, 0.9]), torch.tensor([0.2, 0.8, 0.0]))
+        tensor([0.0000, 0.5000, 0.5000])
+    """
+    phi, theta = phi.detach().double(), theta.detach().double()
+    max_cdf, min_cdf = phi.cumsum(-1), theta.cumsum(-1)  # Eq. 5
+    at_least = 1 - max_cdf + (phi if eq6 == "closed" else 0)
+    slack = 1e-9  # sums of probabilities are exact only to rounding
+    allowed = (at_least >= tau - slack) & (min_cdf >= tau - slack)
+    if eq6 == "closed":
+        medians = [(cdf < 0.5 - slack).sum(-1, keepdim=True) for cdf in (max_cdf, min_cdf)]
+        option = torch.arange(phi.shape[-1], device=phi.device)
+        between = (option >= torch.minimum(*medians)) & (option <= torch.maximum(*medians))
+        allowed = torch.where(allowed.any(-1, keepdim=True), allowed, between)
+    weights = allowed.float()
+    return weights / weights.sum(-1, keepdim=True).clamp_min(1)
+
+
+def allowed_options(
+    max_policy: Policy,
+    min_policy: Policy,
+    tau: float = 0.5,
+    eq6: Literal["closed", "printed"] = "closed",
+) -> Allowed:
+    """The options random networks are drawn from: the support of Eq. 6, per dimension.
+
+    Raises:
+        SpaceError: ``eq6="printed"`` leaves a dimension without any option.
+    """
+    space = max_policy.space
+    weights = random_policy(max_policy.probabilities, min_policy.probabilities, tau, eq6)
+    allowed = tuple(tuple(j for j, w in enumerate(row) if w > 0) for row in weights.tolist())
+    for dimension, options in zip(space.dimensions, allowed, strict=True):
+        if not options:
+            raise SpaceError(
+                f"{dimension.name}: no option lies between the learned boundaries as Eq. 6 is "
+                f"printed (tau = {tau}); use eq6: closed, or a smaller tau"
+            )
+    return allowed

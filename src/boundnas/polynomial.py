@@ -1,0 +1,68 @@
+"""Polynomials in the settings of layers: how costs stay exact and differentiable at once.
+
+The cost of a layer is a product of amounts (``positions * c_in * c_out * kernel^2``). An amount is
+read off a table by the chosen option of one dimension; with a relaxed architecture it is the sum
+``sum_j z_j * table_j`` (the analytical formula of Sec. 3), whose gradient reaches every option.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from boundnas.space import Derived, Dimension, Setting, Value
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A number that depends on one dimension: ``table[j]`` when option ``j`` is chosen."""
+
+    dimension: Dimension
+    table: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Polynomial:
+    """A sum of terms, each an integer coefficient times a product of factors."""
+
+    terms: tuple[tuple[int, tuple[Factor, ...]], ...]
+
+    def __add__(self, other: Polynomial | int) -> Polynomial:
+        return Polynomial(self.terms + _polynomial(other).terms)
+
+    def __mul__(self, other: Polynomial | int) -> Polynomial:
+        return Polynomial(
+            tuple(
+                (a * b, left + right)
+                for a, left in self.terms
+                for b, right in _polynomial(other).terms
+                if a * b
+            )
+        )
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+
+def _polynomial(value: Polynomial | int) -> Polynomial:
+    return value if isinstance(value, Polynomial) else Polynomial(((value, ()),))
+
+
+def amount(setting: Setting, function: Callable[[Value], int] = int) -> Polynomial:
+    """``function`` of the value a setting takes, as a polynomial.
+
+    Example:
+        >>> width = Dimension("width", (8, 16))
+        >>> (3 * amount(width) * amount(5)).terms
+        ((15, (Factor(dimension=Dimension(name='width', choices=(8, 16), kind='width'), \
+table=(8, 16)),)),)
+    """
+    if isinstance(setting, Dimension):
+        return _from_table(setting, map(function, setting.choices))
+    if isinstance(setting, Derived):
+        return _from_table(setting.dimension, map(function, setting.choices))
+    return _polynomial(function(setting))
+
+
+def _from_table(dimension: Dimension, table: Iterable[int]) -> Polynomial:
+    return Polynomial(((1, (Factor(dimension, tuple(table)),)),))

@@ -1,0 +1,253 @@
+"""What the report says: sentences for people, and the numbers behind its figures."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from boundnas.errors import RunError, SpaceError
+from boundnas.report.records import Network, Run
+from boundnas.space import Dimension, SearchSpace, Value
+
+CURVE_POINTS = 500
+"""Points drawn per training curve: more than the pixels a reader can tell apart."""
+
+BOUNDARY_POINTS = 100
+"""Points drawn per boundary: a space has dozens, and a page should stay well under 1 MB."""
+
+LEARNED = {
+    "both": "learning both boundaries of the search space",
+    "min": "learning the lower boundary of the search space",
+    "max": "learning the upper boundary of the search space",
+    "none": "with the boundaries of the search space fixed",
+}
+
+CURVES = ("loss_max", "loss_min", "loss_random", "cost_max", "cost_min", "learning_rate")
+
+
+def summary(run: Run) -> str:
+    """The run in one paragraph: the front, its best network, and how it was trained."""
+    learn = re.search(r"^\s*learn:\s*['\"]?(both|min|max|none)\b", run.config or "", re.MULTILINE)
+    how = f", {LEARNED[learn[1]]}" if learn else ""
+    training = f"The supernet was trained up to step {run.metrics[-1].step:,}{how}."
+    if run.front is None or not run.front.networks:
+        return f"{training} There is no front yet."
+    networks = run.front.networks
+    costs = sorted(network.macs for network in networks)
+    best = max(networks, key=lambda network: network.test_accuracy)
+    several = len(networks) > 1
+    return (
+        f"The search found a front of {_count(len(networks), 'network')} "
+        f"{'from ' + mmacs(costs[0]) + ' to' if several else 'of'} {mmacs(costs[-1])} MMACs. "
+        f"The best reaches {best.test_accuracy:.1%} test accuracy at {mmacs(best.macs)} MMACs. "
+        f"{training}"
+    )
+
+
+def notes(run: Run) -> dict[str, str]:
+    """Per section of the page, the sentence over its figure, or what is not there yet."""
+    return {
+        "front": _front_note(run),
+        "boundaries": ""
+        if run.boundaries
+        else "Not there yet: boundaries.jsonl, which training writes.",
+        "bounds": _bounds_note(run),
+        "config": "" if run.config is not None else "Not there: config.yaml.",
+        "machine": "" if run.environment is not None else "Not there: environment.json.",
+    }
+
+
+def _front_note(run: Run) -> str:
+    if run.evaluations is None and run.front is None:
+        return (
+            "Not there yet: search/evaluations.jsonl and front.json. "
+            "They come from the search, which runs on a trained supernet."
+        )
+    said = f"The search measured {_count(len(run.evaluations or ()), 'network')} on validation data"
+    if run.front is None:
+        return f"{said}. Not there yet: front.json, which comes at the end of the search."
+    dominated = len(run.front.dominated_on_test)
+    verb = "is" if dominated == 1 else "are"
+    return (
+        f"{said}; {_count(len(run.front.networks), 'network')} of the validation front hold"
+        f"{'s' if len(run.front.networks) == 1 else ''} on test data. "
+        + (
+            f"{_count(dominated, 'network')} more {verb} dominated by others on test data "
+            f"and {verb} drawn hollow."
+            if dominated
+            else "None was dominated on test data."
+        )
+    )
+
+
+def _bounds_note(run: Run) -> str:
+    if run.bounds is None:
+        return "Not there yet: bounds.json, which comes at the end of training."
+    return (
+        "At the start the max policy drew the largest option with probability "
+        f"{run.bounds.p_largest:.2f} and the min policy the smallest with "
+        f"{run.bounds.p_smallest:.2f}, averaged over dimensions. "
+        "These are the probabilities at the end; "
+        "the search draws from the marked options."
+    )
+
+
+def figures(run: Run) -> dict[str, Any]:
+    """The numbers behind the figures, thinned and rounded, ready for JSON.
+
+    Architectures are strings with a character per dimension: ``chr(48 + index)``.
+
+    Raises:
+        RunError: An architecture or a boundary does not belong to the run's search space.
+    """
+    return {
+        "space": run.space.to_json(),
+        "evaluated": None
+        if run.evaluations is None
+        else [
+            [e.macs, e.parameters, significant(e.accuracy), _packed(run.space, e.architecture)]
+            for e in run.evaluations
+        ],
+        "front": None
+        if run.front is None
+        else {
+            "metric": run.front.cost_metric,
+            "range": run.front.cost_range,
+            "networks": [_network(run.space, n) for n in run.front.networks],
+            "dominated": [_network(run.space, n) for n in run.front.dominated_on_test],
+        },
+        "boundaries": _boundaries(run),
+        "bounds": _bounds(run),
+        "training": _training(run),
+    }
+
+
+def _network(space: SearchSpace, network: Network) -> list[Any]:
+    return [
+        network.macs,
+        network.parameters,
+        significant(network.validation_accuracy),
+        _packed(space, network.architecture),
+        significant(network.test_accuracy),
+        network.folder,
+    ]
+
+
+def _packed(space: SearchSpace, values: Mapping[str, Value]) -> str:
+    try:
+        return "".join(chr(48 + i) for i in space.architecture(values).indices)
+    except SpaceError as error:
+        raise RunError(f"an architecture does not fit the run's space.json: {error}") from error
+
+
+def _boundaries(run: Run) -> dict[str, Any] | None:
+    if not run.boundaries:
+        return None
+    rows = [run.boundaries[i] for i in thin(len(run.boundaries), BOUNDARY_POINTS)]
+
+    def curve(dimension: Dimension, side: str) -> list[list[float | None]]:
+        largest = dimension.numbers[-1] or 1.0
+        moments = [getattr(row, side).get(dimension.name) for row in rows]
+        if None in moments:
+            raise RunError(f"boundaries.jsonl: {dimension.name} is in space.json, not in every row")
+        return [[significant(m[k] / largest, 3) for m in moments] for k in (0, 1)]
+
+    return {
+        "steps": [row.step for row in rows],
+        "max": [curve(d, "max") for d in run.space.dimensions],
+        "min": [curve(d, "min") for d in run.space.dimensions],
+    }
+
+
+def _bounds(run: Run) -> list[dict[str, Any]] | None:
+    if run.bounds is None:
+        return None
+    learned = {d.name: d for d in run.bounds.dimensions}
+    described = []
+    for dimension in run.space.dimensions:
+        bound = learned.get(dimension.name)
+        if bound is None or not len(bound.max) == len(bound.min) == len(dimension):
+            raise RunError(
+                f"bounds.json: {dimension.name} needs a probability for each of its "
+                f"{len(dimension)} choices in space.json; finish training again"
+            )
+        described.append(
+            {
+                "max": [significant(p, 3) for p in bound.max],
+                "min": [significant(p, 3) for p in bound.min],
+                "allowed": [c in bound.allowed for c in dimension.choices],
+            }
+        )
+    return described
+
+
+def _training(run: Run) -> dict[str, Any]:
+    reach = max(1, len(run.metrics) // 50)
+    shown = thin(len(run.metrics), CURVE_POINTS)
+    curves = {}
+    for name in CURVES:
+        raw = [getattr(row, name) for row in run.metrics]
+        smooth = raw if name == "learning_rate" else moving_mean(raw, reach)
+        curves[name] = [[significant(values[i]) for i in shown] for values in (raw, smooth)]
+    return {"steps": [run.metrics[i].step for i in shown], "window": 2 * reach + 1, **curves}
+
+
+def moving_mean(values: Sequence[float | None], reach: int) -> list[float | None]:
+    """The mean of each value and its finite neighbours up to ``reach`` away on either side.
+
+    Example:
+        >>> moving_mean([1.0, 2.0, None, 4.0], 1)
+        [1.5, 1.5, 3.0, 4.0]
+    """
+    finite = [v is not None and math.isfinite(v) for v in values]
+    sums, counts = [0.0], [0]
+    for value, counted in zip(values, finite, strict=True):
+        sums.append(sums[-1] + (value if value is not None and counted else 0.0))
+        counts.append(counts[-1] + counted)
+    means: list[float | None] = []
+    for i in range(len(values)):
+        low, high = max(0, i - reach), min(len(values), i + reach + 1)
+        count = counts[high] - counts[low]
+        means.append((sums[high] - sums[low]) / count if count else None)
+    return means
+
+
+def thin(length: int, limit: int) -> list[int]:
+    """At most ``limit`` evenly spaced indices below ``length``, the first and the last included.
+
+    Example:
+        >>> thin(9, 3)
+        [0, 4, 8]
+    """
+    if length <= limit:
+        return list(range(length))
+    return [round(i * (length - 1) / (limit - 1)) for i in range(limit)]
+
+
+def significant(value: float | None, digits: int = 5) -> float | None:
+    """``value`` to so many significant digits; ``None`` for what JSON has no number for.
+
+    Example:
+        >>> significant(0.123456789), significant(float("nan"))
+        (0.12346, None)
+    """
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.{digits}g}")
+
+
+def mmacs(macs: float) -> str:
+    """MACs in millions, to three significant digits or the whole number.
+
+    Example:
+        >>> mmacs(3_456_000), mmacs(106_700_000), mmacs(1_234_500_000)
+        ('3.46', '107', '1,234')
+    """
+    millions = macs / 1e6
+    return f"{millions:,.0f}" if millions >= 100 else f"{millions:.3g}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

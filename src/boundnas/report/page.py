@@ -1,0 +1,84 @@
+"""Put words, figures, style and script into one HTML file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from boundnas.errors import RunError
+from boundnas.report.content import figures, notes, summary
+from boundnas.report.records import Run, read_run
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report.html`` into a run folder: the front, the boundaries, the training.
+
+    The page is one file that never touches the network and shows what is there: a run that has
+    been trained but not searched has a report too. The same run gives the same bytes.
+
+    Args:
+        folder: The run folder. Needs ``space.json`` and ``metrics.jsonl``.
+
+    Returns:
+        The path of the report. It is complete or, after an interruption, the one before.
+
+    Raises:
+        RunError: A needed file is missing or a file is damaged, or the report cannot be written.
+    """
+    path = folder / "report.html"
+    _replace(path, render(read_run(folder)))
+    return path
+
+
+def render(run: Run) -> str:
+    """The report of ``run`` as HTML. All that comes from the run's files is inert text in it."""
+    script = _part("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    words = {
+        "title": run.name,
+        "summary": summary(run),
+        "config": run.config or "",
+        **{f"{section}_note": text for section, text in notes(run).items()},
+    }
+    return Template(_part("template.html")).substitute(
+        {name: escape(text) for name, text in words.items()},
+        environment="".join(
+            f"<div><dt>{escape(key)}</dt><dd>{escape(str(value))}</dd></div>"
+            for key, value in (run.environment or {}).items()
+        ),
+        data=_embedded(figures(run)),
+        style=_part("report.css"),
+        script=script,
+        script_digest=digest,
+    )
+
+
+def _part(name: str) -> str:
+    return files("boundnas.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _embedded(data: object) -> str:
+    """JSON that cannot end the script element it stands in."""
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.replace("<", "\\u003c")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a whole file or leave the old one as it was."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise RunError(f"{path}: the report cannot be written ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,202 @@
+"""The files of a run folder as the report reads them, checked while they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, FiniteFloat, JsonValue, RootModel, ValidationError
+
+from boundnas.errors import RunError, SpaceError
+from boundnas.space import Dimension, SearchSpace
+
+Choice = bool | int | float | str
+
+
+class Record(BaseModel):
+    """One JSON object; keys that the report has no use for may stand beside those it reads."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class DimensionRecord(Record):
+    """One entry of ``space.json``."""
+
+    name: str
+    kind: str
+    choices: list[Choice]
+
+
+class Space(RootModel[list[DimensionRecord]]):
+    """``space.json``."""
+
+
+class Environment(RootModel[dict[str, JsonValue]]):
+    """``environment.json``: what the run ran on."""
+
+
+class Metrics(Record):
+    """One row of ``metrics.jsonl``; losses may be null where nothing was measured."""
+
+    step: int
+    loss_max: float | None
+    loss_min: float | None
+    loss_random: float | None
+    cost_max: float
+    cost_min: float
+    learning_rate: float
+
+
+class Boundaries(Record):
+    """One row of ``boundaries.jsonl``: mean and standard deviation of every dimension."""
+
+    step: int
+    max: dict[str, tuple[float, float]]
+    min: dict[str, tuple[float, float]]
+
+
+class DimensionBounds(Record):
+    """One dimension of ``bounds.json``: option probabilities and the values left to search."""
+
+    name: str
+    max: list[float]
+    min: list[float]
+    allowed: list[Choice]
+
+
+class Bounds(Record):
+    """``bounds.json``: the start and the end of boundary learning."""
+
+    p_largest: float
+    p_smallest: float
+    dimensions: list[DimensionBounds]
+
+
+class Evaluation(Record):
+    """One row of ``search/evaluations.jsonl``, measured on validation data."""
+
+    architecture: dict[str, Choice]
+    macs: FiniteFloat
+    parameters: FiniteFloat
+    accuracy: FiniteFloat
+
+
+class Network(Record):
+    """One network of ``front.json``; ``folder`` is relative to the run folder."""
+
+    architecture: dict[str, Choice]
+    macs: FiniteFloat
+    parameters: FiniteFloat
+    validation_accuracy: FiniteFloat
+    test_accuracy: FiniteFloat
+    folder: str | None
+
+
+class Front(Record):
+    """``front.json``: the networks no other one beats in both MACs and test accuracy."""
+
+    cost_metric: str
+    cost_range: tuple[FiniteFloat, FiniteFloat]
+    networks: list[Network]
+    dominated_on_test: list[Network] = []
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds; ``None`` where a later step has not written its file yet."""
+
+    name: str
+    space: SearchSpace
+    metrics: Sequence[Metrics]
+    boundaries: Sequence[Boundaries] | None
+    bounds: Bounds | None
+    evaluations: Sequence[Evaluation] | None
+    front: Front | None
+    config: str | None
+    environment: dict[str, JsonValue] | None
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder, during or after training, with or without a search.
+
+    Args:
+        folder: The run folder.
+
+    Raises:
+        RunError: The folder, ``space.json`` or ``metrics.jsonl`` is missing, there is no step
+            yet, or a file is damaged. Names the file and the line.
+    """
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such run folder; give the folder that training wrote")
+    dimensions = _read(folder / "space.json", Space)
+    metrics = _rows(folder / "metrics.jsonl", Metrics)
+    if dimensions is None or not metrics:
+        name, found = ("metrics.jsonl", metrics) if dimensions else ("space.json", None)
+        raise RunError(
+            f"{folder / name} {'is missing' if found is None else 'holds no step yet'}: "
+            "a report needs a run whose training has begun; train it first"
+        )
+    environment = _read(folder / "environment.json", Environment)
+    return Run(
+        name=folder.resolve().name,
+        space=_space(folder / "space.json", dimensions),
+        metrics=metrics,
+        boundaries=_rows(folder / "boundaries.jsonl", Boundaries),
+        bounds=_read(folder / "bounds.json", Bounds),
+        evaluations=_rows(folder / "search" / "evaluations.jsonl", Evaluation),
+        front=_read(folder / "front.json", Front),
+        config=_text(folder / "config.yaml"),
+        environment=None if environment is None else environment.root,
+    )
+
+
+def _space(path: Path, dimensions: Space) -> SearchSpace:
+    try:
+        return SearchSpace([Dimension(d.name, tuple(d.choices), d.kind) for d in dimensions.root])
+    except SpaceError as error:
+        raise RunError(f"{path}: {error}") from error
+
+
+def _bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _text(path: Path) -> str | None:
+    data = _bytes(path)
+    return None if data is None else data.decode(errors="replace")
+
+
+def _read(path: Path, kind: type[R]) -> R | None:
+    data = _bytes(path)
+    return None if data is None else _parse(data, kind, str(path))
+
+
+def _rows(path: Path, kind: type[R]) -> list[R] | None:
+    """The rows of a journal; a last line without its newline was cut by a kill and is dropped."""
+    data = _bytes(path)
+    if data is None:
+        return None
+    lines = data.split(b"\n")[:-1]
+    return [_parse(line, kind, f"{path} line {i}") for i, line in enumerate(lines, 1)]
+
+
+def _parse(data: bytes, kind: type[R], where: str) -> R:
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise RunError(
+            f"{where}: {key + ': ' if key else ''}{first['msg']}; "
+            "restore the file, or repeat the step that wrote it"
+        ) from error

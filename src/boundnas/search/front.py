@@ -1,0 +1,164 @@
+"""From a trained run to its Pareto front, re-measured on test data (App. A.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+from boundnas.calibrate import CalibratedArchitecture
+from boundnas.errors import RunError
+from boundnas.pareto import non_dominated
+from boundnas.progress import Progress
+from boundnas.search.evaluator import Evaluator
+from boundnas.search.genetic import Evaluate, genetic_search, journalled
+from boundnas.search.journal import Evaluation, Journal
+from boundnas.settings import SearchSettings
+from boundnas.train import Run
+
+
+@dataclass(frozen=True)
+class FrontNetwork:
+    """One network of the front.
+
+    Args:
+        arch: The architecture with its BatchNorm statistics: ready to extract.
+        macs: Multiply-accumulates of one image.
+        parameters: Number of weights.
+        validation_accuracy: What it was selected by, 0 to 1.
+        test_accuracy: Measured once, after the selection.
+    """
+
+    arch: CalibratedArchitecture
+    macs: int
+    parameters: int
+    validation_accuracy: float
+    test_accuracy: float
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able object with the architecture's values by name."""
+        return {
+            "architecture": self.arch.values,
+            "macs": self.macs,
+            "parameters": self.parameters,
+            "validation_accuracy": self.validation_accuracy,
+            "test_accuracy": self.test_accuracy,
+        }
+
+
+@dataclass(frozen=True)
+class Front:
+    """The networks that no other dominates, in ascending cost.
+
+    Args:
+        cost: What they trade accuracy for: ``"macs"`` or ``"parameters"``.
+        networks: Not dominated on validation data, nor by one another on test data.
+        dominated_on_test: Selected as well, but on test data a cheaper one is at least as good.
+    """
+
+    cost: str
+    networks: tuple[FrontNetwork, ...]
+    dominated_on_test: tuple[FrontNetwork, ...]
+
+    def best(self, *, macs: float | None = None, parameters: float | None = None) -> FrontNetwork:
+        """The network with the best validation accuracy within a budget.
+
+        Args:
+            macs: Most multiply-accumulates of one image; no limit by default.
+            parameters: Most weights; no limit by default.
+
+        Raises:
+            RunError: No network of the front is that small.
+        """
+        limits: Mapping[str, float | None] = {"macs": macs, "parameters": parameters}
+        within = [
+            network
+            for network in self.networks
+            if all(v is None or getattr(network, name) <= v for name, v in limits.items())
+        ]
+        if not within:
+            asked = " and ".join(f"{v:,.0f} {name}" for name, v in limits.items() if v is not None)
+            raise RunError(
+                f"no network of the front has at most {asked}; the smallest has "
+                f"{min(n.macs for n in self.networks):,} macs and "
+                f"{min(n.parameters for n in self.networks):,} parameters"
+            )
+        return max(within, key=attrgetter("validation_accuracy"))
+
+    def folder(self, network: FrontNetwork) -> str:
+        """Where a network of the front is exported to, within the run folder."""
+        return f"networks/{getattr(network, self.cost)}"
+
+    def to_json(self, cost_range: tuple[float, float]) -> dict[str, Any]:
+        """JSON-able object for ``front.json``; ``cost_range`` is that of the run."""
+        return {
+            "cost_metric": self.cost,
+            "cost_range": list(cost_range),
+            "networks": [{**n.to_json(), "folder": self.folder(n)} for n in self.networks],
+            "dominated_on_test": [n.to_json() for n in self.dominated_on_test],
+        }
+
+
+def search(run: Run, settings: SearchSettings | None = None) -> Front:
+    """Find the Pareto front of a trained run and measure it on its test data.
+
+    The genetic search of App. A.3 selects on validation data. What it has measured is kept in the
+    run's folder, if it has one, and a search that was interrupted there continues.
+
+    Args:
+        run: What `boundnas.fit` returned.
+        settings: By default those of the paper.
+
+    Returns:
+        The front; test data was used for nothing but its last column and for dropping
+        networks that it shows to be dominated.
+
+    Raises:
+        RunError: The folder's journal is damaged or of another space.
+    """
+    settings = settings or SearchSettings()
+    seed, cost = run.sandwich.seed, run.sandwich.cost.name
+    evaluator = Evaluator(run.model, run.data, settings, seed)
+    if run.folder is None:
+        found = _genetic(run, settings, lambda batch: map(evaluator, batch))
+    else:
+        with Journal(run.folder.evaluations, run.model.space) as journal:
+            found = _genetic(run, settings, journalled(evaluator, journal))
+    networks = []
+    for evaluation in found:
+        arch = evaluator.calibrated(evaluation.architecture)
+        accuracy = evaluator.accuracy(arch, run.data.test)
+        networks.append(
+            FrontNetwork(
+                arch, evaluation.macs, evaluation.parameters, evaluation.accuracy, accuracy
+            )
+        )
+    kept = non_dominated([getattr(n, cost) for n in networks], [n.test_accuracy for n in networks])
+    return Front(
+        cost,
+        tuple(networks[i] for i in kept),
+        tuple(n for i, n in enumerate(networks) if i not in kept),
+    )
+
+
+def _genetic(run: Run, settings: SearchSettings, evaluate: Evaluate) -> list[Evaluation]:
+    space, sandwich = run.model.space, run.sandwich
+    learned = settings.bounds == "learned"
+    total = settings.initial + settings.rounds * (settings.crossovers + settings.mutations)
+    with Progress(total, "search", unit="network") as progress:
+        return genetic_search(
+            space,
+            evaluate,
+            cost=attrgetter(sandwich.cost.name),
+            largest=sandwich.max_policy.mode if learned else space.largest,
+            smallest=sandwich.min_policy.mode if learned else space.smallest,
+            allowed=run.allowed if learned else space.whole,
+            initial=settings.initial,
+            rounds=settings.rounds,
+            crossovers=settings.crossovers,
+            mutations=settings.mutations,
+            mutation_probability=settings.mutation_probability,
+            seed=sandwich.seed,
+            progress=progress,
+        )

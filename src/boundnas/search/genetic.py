@@ -1,0 +1,182 @@
+"""The genetic search of App. A.3 over any evaluator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from operator import attrgetter
+
+import torch
+
+from boundnas.pareto import non_dominated
+from boundnas.progress import Progress
+from boundnas.randomness import stream
+from boundnas.search.journal import Evaluation, Journal
+from boundnas.space import Allowed, Architecture, SearchSpace
+
+Evaluate = Callable[[Sequence[Architecture]], Iterable[Evaluation]]
+"""Measures a batch of distinct architectures, in order; yields each as soon as it is known."""
+
+Cost = Callable[[Evaluation], float]
+
+REDRAWS = 20
+"""How often a child that was measured before is drawn, until its place stays empty."""
+
+
+def genetic_search(
+    space: SearchSpace,
+    evaluate: Evaluate,
+    *,
+    largest: Architecture,
+    smallest: Architecture,
+    allowed: Allowed,
+    initial: int = 256,
+    rounds: int = 20,
+    crossovers: int = 128,
+    mutations: int = 128,
+    mutation_probability: float = 0.1,
+    seed: int,
+    cost: Cost = attrgetter("macs"),
+    progress: Progress | None = None,
+) -> list[Evaluation]:
+    """The Pareto front of accuracy against a cost (App. A.3).
+
+    A random population, then rounds of children of the front of all architectures measured so
+    far. What is drawn depends on the seed and on what was measured, never on time: a killed
+    search that is started again with its journal (``journalled``) finds the same front.
+
+    Args:
+        space: Where to search.
+        evaluate: Measures a batch of architectures, none of which it has been given before.
+        largest: Always in the first population: the mode of the max policy.
+        smallest: Always in the first population: the mode of the min policy.
+        allowed: The options that new values are drawn from.
+        initial: Size of the first population, the two extremes included.
+        rounds: Rounds of crossover and mutation. A round in which every child was measured
+            before ends the search, as in a space that is exhausted.
+        crossovers: Children of two different architectures of the front, in a round. While the
+            front has one member only, mutations of it.
+        mutations: Children of one architecture of the front, in a round.
+        mutation_probability: Chance of each dimension to change in a mutation.
+        seed: The run's seed.
+        cost: What accuracy is traded for; MACs by default.
+        progress: Advanced by one for each evaluation.
+
+    Returns:
+        The evaluations that no other dominates, in ascending cost.
+
+    Example:
+        >>> from boundnas.space import Dimension
+        >>> space = SearchSpace([Dimension("a", (1, 2, 4)), Dimension("b", (1, 2, 4))])
+        >>> def evaluate(batch):
+        ...     for arch in batch:
+        ...         a, b = arch.values.values()
+        ...         yield Evaluation(arch, macs=a * b, parameters=a + b, accuracy=(a + 2 * b) / 12)
+        >>> front = genetic_search(
+        ...     space, evaluate, seed=0, initial=4,
+        ...     largest=space.largest, smallest=space.smallest, allowed=space.whole,
+        ... )
+        >>> for e in front:
+        ...     print(e.macs, e.architecture)
+        1 a=1 b=1
+        2 a=1 b=2
+        4 a=1 b=4
+        8 a=2 b=4
+        16 a=4 b=4
+    """
+    measured: dict[Architecture, Evaluation] = {}
+
+    def measure(batch: Sequence[Architecture]) -> None:
+        for architecture, evaluation in zip(batch, evaluate(batch), strict=True):
+            assert evaluation.architecture == architecture, "evaluations are out of order"
+            measured[architecture] = evaluation
+            if progress is not None:
+                progress.advance(accuracy=evaluation.accuracy)
+
+    measure(_population(space, (largest, smallest), allowed, initial, seed))
+    for number in range(1, rounds + 1):
+        front = [e.architecture for e in pareto_front(measured.values(), cost)]
+        mutate = partial(_mutate, front, mutation_probability, allowed)
+        cross = partial(_cross, front) if len(front) > 1 else mutate
+        taken = set(measured)
+        children = _new(crossovers, partial(cross, stream(seed, "search/crossover", number)), taken)
+        children += _new(mutations, partial(mutate, stream(seed, "search/mutation", number)), taken)
+        if not children:
+            break
+        measure(children)
+    return pareto_front(measured.values(), cost)
+
+
+def pareto_front(evaluations: Iterable[Evaluation], cost: Cost) -> list[Evaluation]:
+    """The evaluations that no other dominates in cost and accuracy, in ascending cost."""
+    found = list(evaluations)
+    front = non_dominated([cost(e) for e in found], [e.accuracy for e in found])
+    return [found[i] for i in front]
+
+
+def journalled(evaluate_one: Callable[[Architecture], Evaluation], journal: Journal) -> Evaluate:
+    """An evaluator that measures what the journal lacks, and writes it there at once.
+
+    Args:
+        evaluate_one: Measures one architecture.
+        journal: Answers for the architectures it has.
+    """
+
+    def evaluate(batch: Sequence[Architecture]) -> Iterator[Evaluation]:
+        for architecture in batch:
+            if architecture not in journal:
+                journal.append(evaluate_one(architecture))
+            yield journal[architecture]
+
+    return evaluate
+
+
+def _population(
+    space: SearchSpace,
+    extremes: Sequence[Architecture],
+    allowed: Allowed,
+    size: int,
+    seed: int,
+) -> list[Architecture]:
+    """The extremes and a uniform sample without repetition: ``size``, or all there are."""
+    generator = stream(seed, "search/initial")
+    population = dict.fromkeys(extremes)
+    outside = sum(not _within(architecture, allowed) for architecture in population)
+    size = min(size, math.prod(map(len, allowed)) + outside)
+    while len(population) < size:
+        population[space.sample(generator, allowed)] = None
+    return list(population)
+
+
+def _within(architecture: Architecture, allowed: Allowed) -> bool:
+    return all(i in options for i, options in zip(architecture.indices, allowed, strict=True))
+
+
+def _mutate(
+    front: Sequence[Architecture],
+    probability: float,
+    allowed: Allowed,
+    generator: torch.Generator,
+) -> Architecture:
+    parent = front[int(torch.randint(len(front), (), generator=generator))]
+    return parent.space.mutate(parent, generator, probability, allowed)
+
+
+def _cross(front: Sequence[Architecture], generator: torch.Generator) -> Architecture:
+    i, j = torch.randperm(len(front), generator=generator)[:2].tolist()
+    return front[i].space.crossover(front[i], front[j], generator)
+
+
+def _new(
+    count: int, draw: Callable[[], Architecture], taken: set[Architecture]
+) -> list[Architecture]:
+    """Up to ``count`` drawn architectures that are not taken, which they are from now on."""
+    found = []
+    for _ in range(count):
+        child = next((c for c in islice(iter(draw, None), REDRAWS) if c not in taken), None)
+        if child is not None:
+            taken.add(child)
+            found.append(child)
+    return found

@@ -1,0 +1,119 @@
+"""What the search has measured, kept so that a killed search loses at most one evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from boundnas.errors import RunError, SpaceError
+from boundnas.run_folder import JsonLines, read_jsonl
+from boundnas.space import Architecture, SearchSpace
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One architecture and what was measured of it.
+
+    Args:
+        architecture: The architecture.
+        macs: Multiply-accumulates of one forward pass of one example.
+        parameters: Number of weights.
+        accuracy: Fraction of examples classified correctly, 0 to 1.
+    """
+
+    architecture: Architecture
+    macs: int
+    parameters: int
+    accuracy: float
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able object with the architecture's values by name."""
+        return {
+            "architecture": self.architecture.values,
+            "macs": self.macs,
+            "parameters": self.parameters,
+            "accuracy": self.accuracy,
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any], space: SearchSpace) -> Evaluation:
+        """The evaluation that ``to_json`` described.
+
+        Raises:
+            RunError: ``row`` is no evaluation of an architecture of ``space``.
+        """
+        match row:
+            case {
+                "architecture": dict(values),
+                "macs": int(macs),
+                "parameters": int(parameters),
+                "accuracy": int() | float() as accuracy,
+            } if len(row) == 4 and math.isfinite(accuracy):
+                try:
+                    return cls(space.architecture(values), macs, parameters, accuracy)
+                except SpaceError as error:
+                    raise RunError(f"is of another search space: {error}") from error
+        raise RunError(
+            "is no evaluation, which has an architecture, macs, parameters "
+            f"and accuracy, all finite; found {dict(row)}"
+        )
+
+
+class Journal(Mapping[Architecture, Evaluation]):
+    """All evaluations of one search, on disk line by line, looked up by architecture.
+
+    Args:
+        path: A JSON Lines file, continued when it exists; a torn tail is cut.
+        space: The search space that its architectures belong to.
+
+    Raises:
+        RunError: A line before the last is damaged or not an evaluation of ``space``, an
+            architecture appears twice, or the file cannot be written.
+    """
+
+    def __init__(self, path: Path, space: SearchSpace) -> None:
+        self._evaluations: dict[Architecture, Evaluation] = {}
+        for number, row in enumerate(read_jsonl(path), 1):
+            try:
+                evaluation = Evaluation.from_json(row, space)
+                if evaluation.architecture in self._evaluations:
+                    raise RunError("repeats an architecture of an earlier line")
+            except RunError as error:
+                raise RunError(
+                    f"{path}, line {number}: {error}; remove this line to measure it again, "
+                    "or the file to start the search over"
+                ) from error
+            self._evaluations[evaluation.architecture] = evaluation
+        self._lines = JsonLines(path)
+
+    def append(self, evaluation: Evaluation) -> None:
+        """Keep an evaluation of an architecture that has none yet.
+
+        Raises:
+            RunError: It cannot be written.
+        """
+        assert evaluation.architecture not in self, f"evaluated twice: {evaluation.architecture}"
+        self._lines.append(evaluation.to_json())
+        self._evaluations[evaluation.architecture] = evaluation
+
+    def close(self) -> None:
+        """Close the file."""
+        self._lines.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getitem__(self, architecture: Architecture) -> Evaluation:
+        return self._evaluations[architecture]
+
+    def __iter__(self) -> Iterator[Architecture]:
+        return iter(self._evaluations)
+
+    def __len__(self) -> int:
+        return len(self._evaluations)

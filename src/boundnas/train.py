@@ -1,0 +1,322 @@
+"""Training a supernet with its boundaries: optimizers, schedule, checkpoints, logs (App. A.2)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from boundnas import checkpoint
+from boundnas.cost import Cost, MACs
+from boundnas.data import ImageData, TrainingOrder, augment, normalize
+from boundnas.errors import RunError
+from boundnas.policy import (
+    BOUNDARIES,
+    Boundary,
+    Policy,
+    allowed_options,
+    initial_policy,
+    point_mass,
+)
+from boundnas.progress import Progress
+from boundnas.randomness import stream
+from boundnas.run_folder import JsonLines, RunFolder, read_jsonl, write_json
+from boundnas.sandwich import Sandwich
+from boundnas.settings import TrainSettings
+from boundnas.space import Allowed
+from boundnas.supernet import Supernet
+
+BOUNDARY_ROWS = 200
+"""About so many rows of the boundaries' trajectories are logged in a run."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained supernet with its learned boundaries, and what it was trained on.
+
+    Args:
+        sandwich: Model, policies, cost, settings and seed.
+        data: The images.
+        folder: Where the run is kept, if it is.
+        metrics: One row of numbers per step, of this process.
+        boundaries: The policies' expected values and deviations over time, of this process.
+    """
+
+    sandwich: Sandwich
+    data: ImageData
+    folder: RunFolder | None = None
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    boundaries: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def model(self) -> Supernet:
+        """The supernet."""
+        return self.sandwich.model
+
+    @property
+    def allowed(self) -> Allowed:
+        """The options between the learned boundaries."""
+        s = self.sandwich
+        return allowed_options(s.max_policy, s.min_policy, s.settings.tau, s.settings.eq6)
+
+
+def fit(
+    model: Supernet,
+    data: ImageData,
+    *,
+    cost_range: tuple[float, float],
+    cost: Cost | None = None,
+    settings: TrainSettings | None = None,
+    seed: int = 0,
+    folder: RunFolder | None = None,
+) -> Run:
+    """Train a supernet and its boundaries (Algorithm 1, App. A.2).
+
+    Args:
+        model: The supernet, on the device to train on.
+        data: Images; only ``data.train`` is used.
+        cost_range: The range of costs the networks are wanted for, in the cost's own unit (not
+            millions).
+        cost: MACs by default.
+        settings: By default 30 epochs.
+        seed: Fixes every random draw but the initial weights, which are the caller's.
+        folder: Logs and checkpoints go there; a run that was interrupted there continues.
+
+    Returns:
+        The trained model, boundaries and logs.
+
+    Raises:
+        CostError: The cost range cannot be met; found before anything is trained.
+        TrainingError: A loss became non-finite.
+        RunError: The folder cannot be written, or holds a run of another model.
+    """
+    settings = settings or TrainSettings(epochs=30)
+    cost = cost or MACs(model)
+    cost.check_range(*cost_range)
+    device = next(model.parameters()).device
+    max_policy, min_policy = (
+        start_policy(model, boundary, settings, seed).to(device) for boundary in BOUNDARIES
+    )
+    sandwich = Sandwich(model, max_policy, min_policy, cost, cost_range, settings, seed)
+    run = Run(sandwich, data, folder)
+    _Trainer(run).train()
+    return run
+
+
+def start_policy(model: Supernet, boundary: Boundary, settings: TrainSettings, seed: int) -> Policy:
+    """The policy a boundary starts from: Eq. 7 where it is learned, else a point mass."""
+    if settings.learn not in ("both", boundary):
+        return point_mass(model.space, boundary)
+    generator = stream(seed, f"{boundary}_policy_start")
+    std, temperature = settings.start_std, settings.start_temperature
+    return initial_policy(model.space, boundary, generator, std, temperature)
+
+
+def learning_rate(step: int, steps: int, settings: TrainSettings) -> float:
+    """Linear warm-up, then cosine decay to zero (App. A.2)."""
+    warmup = round(settings.warmup_fraction * steps)
+    if step < warmup:
+        start, peak = settings.warmup_start, settings.learning_rate
+        return start + (peak - start) * step / warmup
+    return settings.learning_rate * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
+
+
+def bounds_json(run: Run) -> dict[str, Any]:
+    """The learned bounds per dimension, and how peaked the policies' start was."""
+    s = run.sandwich
+    space = run.model.space
+    rows = zip(
+        space.dimensions,
+        s.max_policy.probabilities.tolist(),
+        s.min_policy.probabilities.tolist(),
+        run.allowed,
+        strict=True,
+    )
+    start = [_peak(start_policy(run.model, b, s.settings, s.seed)) for b in BOUNDARIES]
+    return {
+        "p_largest": start[0],
+        "p_smallest": start[1],
+        "dimensions": [
+            {
+                "name": d.name,
+                "kind": d.kind,
+                "choices": list(d.choices),
+                "max": phi[: len(d)],
+                "min": theta[: len(d)],
+                "allowed": [d.choices[j] for j in options],
+            }
+            for d, phi, theta, options in rows
+        ],
+    }
+
+
+def _peak(policy: Policy) -> float:
+    """Probability of the most likely option, averaged over the dimensions."""
+    return float(policy.probabilities.amax(-1).mean())
+
+
+class _Trainer:
+    """The loop and its state: optimizers and step."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.sandwich, self.folder = run, run.sandwich, run.folder
+        settings, parameters = self.sandwich.settings, list(run.model.parameters())
+        self.device = parameters[0].device
+        self.order = TrainingOrder(len(run.data.train), settings.batch_size, self.sandwich.seed)
+        self.steps = settings.steps or math.ceil(
+            float(settings.epochs or 0) * self.order.steps_per_epoch
+        )
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in parameters if p.dim() > 1]},
+            # Biases and the scales and shifts of norms do not decay (App. A.2).
+            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        weights = torch.optim.SGD(
+            groups,
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            nesterov=settings.momentum > 0,
+        )
+        self.optimizers: dict[str, torch.optim.Optimizer] = {"weights": weights}
+        self.modules: dict[str, nn.Module] = {
+            "model": run.model,
+            "max_policy": self.sandwich.max_policy,
+            "min_policy": self.sandwich.min_policy,
+        }
+        learned = [p.logits for p in self._policies if p.learned]
+        if learned:
+            self.optimizers["policies"] = torch.optim.Adam(
+                learned, lr=settings.policy_learning_rate
+            )
+
+    @property
+    def _policies(self) -> tuple[Policy, Policy]:
+        return self.sandwich.max_policy, self.sandwich.min_policy
+
+    def train(self) -> None:
+        self.run.model.train()
+        step = self._resume()
+        every = max(1, self.steps // BOUNDARY_ROWS)
+        save_every = self.sandwich.settings.checkpoint_every
+        with (
+            _Log(
+                self.run.metrics, None if self.folder is None else self.folder.metrics, step
+            ) as metrics,
+            _Log(
+                self.run.boundaries, None if self.folder is None else self.folder.boundaries, step
+            ) as boundaries,
+            Progress(self.steps, "train", done=step) as progress,
+        ):
+            while step < self.steps:
+                if step % every == 0:
+                    boundaries.append(self._boundaries(step))
+                row = self._step(step)
+                metrics.append(row)
+                step += 1
+                if step % save_every == 0 or step == self.steps:
+                    self._save(step)
+                progress.advance(loss=row["loss_max"], accuracy=row["accuracy_max"])
+            boundaries.append(self._boundaries(step))
+        self.run.model.eval()
+        if self.folder is not None:
+            write_json(self.folder.bounds, bounds_json(self.run))
+
+    def _step(self, step: int) -> dict[str, Any]:
+        data, seed = self.run.data, self.sandwich.seed
+        images, labels = data.train.take(self.order.indices(step))
+        images = augment(images, stream(seed, "augment", step), data.padding, data.flip)
+        images = normalize(images.to(self.device), data.mean, data.std)
+        rate = learning_rate(step, self.steps, self.sandwich.settings)
+        for group in self.optimizers["weights"].param_groups:
+            group["lr"] = rate
+        scalars = self.sandwich.step(images, labels.to(self.device), step)
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad()
+        row: dict[str, Any] = {name: float(value) for name, value in scalars.items()}
+        for name in ("cost_max", "cost_min"):
+            row[name] = round(row[name])
+        return {"step": step, **row, "learning_rate": rate}
+
+    def _boundaries(self, step: int) -> dict[str, Any]:
+        names = [d.name for d in self.run.model.space.dimensions]
+        row: dict[str, Any] = {"step": step}
+        for boundary, policy in zip(BOUNDARIES, self._policies, strict=True):
+            moments = torch.stack(policy.moments(), 1).tolist()
+            row[boundary] = dict(zip(names, moments, strict=True))
+        return row
+
+    def _save(self, step: int) -> None:
+        if self.folder is not None:
+            checkpoint.save(self.folder.checkpoints, step, self._tensors(), {"steps": self.steps})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Everything that training changes, by name."""
+        tensors = {
+            f"{name}/{key}": value
+            for name, module in self.modules.items()
+            for key, value in module.state_dict().items()
+        }
+        for name, optimizer in self.optimizers.items():
+            for i, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}/{i}/{k}": v for k, v in state.items() if v is not None}
+        return tensors
+
+    def _resume(self) -> int:
+        """Load the newest checkpoint, if there is one, and say which step comes next."""
+        saved = checkpoint.newest(self.folder.checkpoints) if self.folder is not None else None
+        if saved is None:
+            return 0
+        tensors = dict(saved.tensors)
+
+        def take(prefix: str) -> dict[str, Tensor]:
+            keys = [key for key in tensors if key.startswith(f"{prefix}/")]
+            return {key.removeprefix(f"{prefix}/"): tensors.pop(key) for key in keys}
+
+        try:
+            for name, module in self.modules.items():
+                module.load_state_dict(take(name))
+            for name, optimizer in self.optimizers.items():
+                state: dict[int, dict[str, Tensor]] = {}
+                for key, value in take(name).items():
+                    i, _, entry = key.partition("/")
+                    state.setdefault(int(i), {})[entry] = value
+                optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+            if tensors:
+                raise RuntimeError(f"unknown tensors {', '.join(tensors)}")
+        except (RuntimeError, ValueError, KeyError) as error:
+            assert self.folder is not None
+            raise RunError(
+                f"{self.folder.checkpoints}: the checkpoint of step {saved.step} does not fit this "
+                f"model ({str(error).splitlines()[0]}); give the folder of this very run, or "
+                "start a new one"
+            ) from error
+        return saved.step
+
+
+class _Log:
+    """Rows in memory, and in a file if there is one; a resumed run drops later rows first."""
+
+    def __init__(self, rows: list[dict[str, Any]], path: Path | None, start: int) -> None:
+        self.rows = rows
+        self.file = None if path is None else JsonLines(path)
+        if self.file is not None:
+            self.file.truncate_after(start - 1)
+            rows[:] = read_jsonl(self.file.path)
+
+    def append(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        if self.file is not None:
+            self.file.append(row)
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.file is not None:
+            self.file.close()

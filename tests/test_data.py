@@ -1,0 +1,903 @@
+"""Laws of the data package: sources, splits, augmentation, order, and every loader's refusals."""
+
+import gzip
+import math
+import os
+import struct
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from boundnas import data
+from boundnas.data import (
+    ImageData,
+    ImageFiles,
+    InMemory,
+    Subset,
+    TrainingOrder,
+    augment,
+    batches,
+    carve,
+    channel_statistics,
+    normalize,
+    training_batch,
+)
+from boundnas.data.fashion import DEBIAN_FOLDER
+from boundnas.data.idx import read_idx
+from boundnas.data.split import stratified
+from boundnas.errors import DataError
+from boundnas.randomness import stream
+
+
+def in_memory(n, shape=(1, 4, 4), classes=3, seed=0):
+    images = torch.randint(256, (n, *shape), dtype=torch.uint8, generator=stream(seed, "images"))
+    return InMemory(images, torch.arange(n) % classes)
+
+
+def png(path, colour=(10, 200, 30), size=(12, 10), mode="RGB", **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).convert(mode).save(path, **options)
+    return path
+
+
+def fill(folder, counts, suffix=".png"):
+    """Write ``counts[name]`` images for each class, all of different colours."""
+    for c, (name, count) in enumerate(counts.items()):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            png(folder / name / f"{i:03}{suffix}", (20 + 60 * c, 7 * i % 256, 90))
+    return folder
+
+
+def everything(source):
+    images, labels = source.take(torch.arange(len(source)))
+    return images, labels
+
+
+def same(a: ImageData, b: ImageData, splits=("train", "validation", "test")):
+    return all(
+        torch.equal(x, y)
+        for split in splits
+        for x, y in zip(everything(getattr(a, split)), everything(getattr(b, split)), strict=True)
+    )
+
+
+# --- sources ---------------------------------------------------------------------------------
+
+
+def sources(tmp_path):
+    files = tuple(png(tmp_path / f"{i}.png", (i * 20, 0, 255 - i)) for i in range(7))
+    memory = in_memory(9)
+    yield memory
+    yield Subset(memory, torch.tensor([8, 1, 1, 5]))
+    yield Subset(Subset(memory, torch.tensor([8, 1, 1, 5])), torch.tensor([3, 0]))
+    yield ImageFiles(files, torch.arange(7), image_size=6)
+    yield ImageFiles(files, torch.arange(7), image_size=6, channels=1)
+
+
+def test_every_source_takes_any_indices_in_their_order_one_by_one_or_together(tmp_path):
+    for source in sources(tmp_path):
+        order = torch.randint(len(source), (12,), generator=stream(0, "order"))
+        images, labels = source.take(order)
+        assert images.dtype == torch.uint8
+        assert images.ndim == 4
+        assert labels.dtype == torch.int64
+        assert labels.shape == (12,)
+        for i in range(12):
+            image, label = source.take(order[i : i + 1])
+            assert torch.equal(image[0], images[i])
+            assert torch.equal(label[0], labels[i])
+        assert len(source.take(order[:0])[0]) == 0
+
+
+@given(n=st.integers(1, 30), batch_size=st.integers(1, 40), seed=st.integers(0, 99))
+def test_batches_give_the_order_once_and_only_the_last_is_short(n, batch_size, seed):
+    source = InMemory(torch.zeros(n, 1, 1, 1, dtype=torch.uint8), torch.arange(n))
+    order = torch.randperm(n, generator=stream(seed, "order"))
+    found = [labels for _, labels in batches(source, order, batch_size)]
+    assert torch.equal(torch.cat(found), order)
+    assert all(len(labels) == batch_size for labels in found[:-1])
+
+
+def test_no_images_give_no_batches():
+    assert list(batches(in_memory(3), torch.arange(0), 2)) == []
+
+
+BYTES, LABELS = torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64)
+BAD_SOURCES = {
+    "float images": (lambda: InMemory(BYTES.float(), LABELS), r"uint8.*found float32"),
+    "no channel axis": (lambda: InMemory(BYTES[:, 0], LABELS), r"found uint8 of shape \(4, 2, 2\)"),
+    "int32 labels": (lambda: InMemory(BYTES, LABELS.int()), r"int64 of shape \(4,\).*found int32"),
+    "a label too few": (lambda: InMemory(BYTES, LABELS[1:]), r"found int64 of shape \(3,\)"),
+    "negative label": (lambda: InMemory(BYTES, LABELS - 1), r"0 or more, found -1"),
+    "index past the end": (lambda: Subset(in_memory(4), torch.tensor([1, 4])), r"0 to 3, found 1"),
+    "negative index": (lambda: Subset(in_memory(4), torch.tensor([-1])), r"0 to 3, found -1"),
+    "float indices": (lambda: Subset(in_memory(4), torch.zeros(2)), r"int64.*found float32"),
+    "size zero": (lambda: ImageFiles((), LABELS[:0], 0), r"at least 1 pixel, found 0"),
+    "two channels": (lambda: ImageFiles((), LABELS[:0], 8, 2), r"1 \(grey\) or 3 \(RGB\), found 2"),
+    "batch of none": (lambda: next(batches(in_memory(4), LABELS, 0)), r"at least 1, found 0"),
+}
+
+
+@pytest.mark.parametrize(("build", "message"), BAD_SOURCES.values(), ids=BAD_SOURCES)
+def test_a_source_that_cannot_be_says_what_it_found(build, message):
+    with pytest.raises(DataError, match=message):
+        build()
+
+
+# --- splits ----------------------------------------------------------------------------------
+
+
+@given(
+    counts=st.lists(st.integers(2, 40), min_size=1, max_size=6),
+    fraction=st.floats(0.01, 0.99),
+    seed=st.integers(0, 2**31),
+)
+def test_a_stratified_split_is_a_partition_with_every_class_on_both_sides(counts, fraction, seed):
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    labels = labels[torch.randperm(len(labels), generator=stream(seed, "shuffle"))]
+    rest, taken = stratified(labels, fraction, stream(seed, "split"))
+    assert torch.equal(torch.cat([rest, taken]).sort().values, torch.arange(len(labels)))
+    assert torch.equal(rest, rest.sort().values)
+    assert torch.equal(taken, taken.sort().values)
+    for c, count in enumerate(counts):
+        share = int((labels[taken] == c).sum())
+        assert 1 <= share <= count - 1
+        assert abs(share - count * fraction) <= 1
+
+
+def test_carving_depends_on_the_seed_alone():
+    train = in_memory(60)
+    first, again, other = (carve(train, train.labels, 0.2, seed) for seed in (3, 3, 4))
+    assert torch.equal(first[0].indices, again[0].indices)
+    assert torch.equal(first[1].indices, again[1].indices)
+    assert not torch.equal(first[1].indices, other[1].indices)
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, math.nan])
+def test_a_fraction_outside_0_to_1_is_refused(fraction):
+    with pytest.raises(DataError, match="between 0 and 1, found"):
+        stratified(torch.zeros(9, dtype=torch.int64), fraction, stream(0, "split"))
+
+
+def test_a_class_with_one_image_cannot_be_split():
+    with pytest.raises(DataError, match="label 2 has 1 image"):
+        stratified(torch.tensor([0, 0, 2]), 0.5, stream(0, "split"))
+
+
+def test_nothing_cannot_be_split():
+    with pytest.raises(DataError, match="no images"):
+        stratified(torch.tensor([], dtype=torch.int64), 0.5, stream(0, "split"))
+
+
+# --- statistics and ImageData ----------------------------------------------------------------
+
+
+@given(
+    n=st.integers(1, 600),
+    channels=st.sampled_from([1, 3]),
+    seed=st.integers(0, 99),
+    low=st.integers(0, 254),
+)
+@settings(max_examples=30)
+def test_channel_statistics_are_those_of_numpy_and_ignore_order(n, channels, seed, low):
+    generator = stream(seed, "images")
+    images = torch.randint(low, 256, (n, channels, 2, 3), dtype=torch.uint8, generator=generator)
+    source = InMemory(images, torch.zeros(n, dtype=torch.int64))
+    mean, std = channel_statistics(source)
+    exact = images.double().numpy() / 255
+    assert mean == pytest.approx(exact.mean((0, 2, 3)))
+    assert std == pytest.approx(np.maximum(exact.std((0, 2, 3)), 1 / 255))
+    shuffled = Subset(source, torch.randperm(n, generator=generator))
+    assert channel_statistics(shuffled) == (mean, std)
+
+
+def test_a_constant_channel_gets_a_deviation_that_can_be_divided_by():
+    mean, std = channel_statistics(InMemory(torch.full_like(BYTES, 51), LABELS))
+    assert mean == (0.2,)
+    assert std == (1 / 255,)
+
+
+def build(**changes):
+    source = in_memory(6)
+    fields = {
+        "name": "toy",
+        "train": source,
+        "validation": source,
+        "test": source,
+        "classes": ("a", "b", "c"),
+        "shape": (1, 4, 4),
+        "mean": (0.5,),
+        "std": (0.2,),
+        "padding": 1,
+        "flip": False,
+    }
+    return ImageData(**{**fields, **changes})
+
+
+class FloatLabels:
+    def __len__(self):
+        return 1
+
+    def take(self, indices):
+        return torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.zeros(1)
+
+
+BAD_DATA = {
+    "empty test": (
+        {"test": Subset(in_memory(6), torch.arange(0))},
+        r"toy: test has no images",
+    ),
+    "other shape": (
+        {"validation": in_memory(6, (3, 4, 4))},
+        r"toy: validation .*\(1, 1, 4, 4\), found uint8 of shape \(1, 3, 4, 4\)",
+    ),
+    "float labels": ({"train": FloatLabels()}, r"toy: train .* label as int64.*found float32"),
+    "two means": ({"mean": (0.5, 0.5)}, r"1 numbers each"),
+    "std of zero": ({"std": (0.0,)}, r"above 0; found"),
+    "negative padding": ({"padding": -1}, r"0 or more, found -1"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD_DATA.values(), ids=BAD_DATA)
+def test_image_data_that_does_not_fit_together_is_refused(changes, message):
+    build()
+    with pytest.raises(DataError, match=message):
+        build(**changes)
+
+
+def test_a_label_without_a_class_name_is_refused():
+    source = in_memory(12, classes=3)
+    with pytest.raises(DataError, match=r"toy: labels must lie in 0 to 1.*found 2"):
+        data.assemble(
+            "toy",
+            source,
+            source.labels,
+            source,
+            ("a", "b"),
+            validation_fraction=0.5,
+            seed=0,
+            padding=0,
+            flip=False,
+        )
+
+
+def test_mean_and_std_see_neither_validation_nor_test():
+    source = in_memory(40)
+    toy = data.assemble(
+        "toy",
+        source,
+        source.labels,
+        in_memory(5, seed=9),
+        ("a", "b", "c"),
+        validation_fraction=0.5,
+        seed=1,
+        padding=0,
+        flip=False,
+    )
+    assert (toy.mean, toy.std) == channel_statistics(toy.train)
+
+
+# --- augmentation ----------------------------------------------------------------------------
+
+
+def augmented_slowly(images, generator, padding, flip):
+    """What ``augment`` promises, one image at a time."""
+    n, _, height, width = images.shape
+    offsets = torch.randint(2 * padding + 1, (n, 2), generator=generator).tolist()
+    coins = torch.rand(n, generator=generator).tolist() if flip else [1.0] * n
+    results = []
+    for image, (y, x), coin in zip(images, offsets, coins, strict=True):
+        padded = torch.nn.functional.pad(image, (padding,) * 4)
+        crop = padded[:, y : y + height, x : x + width]
+        results.append(crop.flip(2) if coin < 0.5 else crop)
+    return torch.stack(results)
+
+
+@given(
+    n=st.integers(1, 9),
+    channels=st.sampled_from([1, 3]),
+    height=st.integers(1, 7),
+    width=st.integers(1, 7),
+    padding=st.integers(0, 4),
+    flip=st.booleans(),
+    channels_last=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_augment_crops_and_mirrors_each_image_as_the_slow_reference(
+    n, channels, height, width, padding, flip, channels_last, seed
+):
+    images = in_memory(n, (channels, height, width), seed=seed).images
+    if channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    before = images.clone()
+    found = augment(images, stream(seed, "augment"), padding, flip)
+    assert found.dtype == torch.uint8
+    assert torch.equal(found, augmented_slowly(images, stream(seed, "augment"), padding, flip))
+    assert torch.equal(images, before)
+
+
+def test_augment_leaves_the_images_alone_without_padding_and_flip():
+    images = in_memory(5).images
+    assert torch.equal(augment(images, stream(0, "augment"), 0, False), images)
+
+
+def test_augment_reaches_every_offset_and_both_mirrors():
+    image = torch.arange(1, 10, dtype=torch.uint8).view(1, 1, 3, 3)
+    found = augment(image.expand(2000, -1, -1, -1), stream(0, "augment"), 1, True)
+    assert len(found.flatten(1).unique(dim=0)) == 9 * 2
+
+
+def test_normalize_is_channels_last_float32_with_mean_0_and_deviation_1():
+    source = in_memory(50, (3, 6, 5))
+    images = source.images
+    values = normalize(images, *channel_statistics(source))
+    assert values.dtype == torch.float32
+    assert values.is_contiguous(memory_format=torch.channels_last)
+    assert values.mean((0, 2, 3)) == pytest.approx(torch.zeros(3), abs=1e-5)
+    assert values.std((0, 2, 3), correction=0) == pytest.approx(torch.ones(3), abs=1e-5)
+    assert torch.equal(images, in_memory(50, (3, 6, 5)).images)
+
+
+# --- training order --------------------------------------------------------------------------
+
+
+@given(length=st.integers(1, 50), seed=st.integers(0, 2**31), part=st.floats(0, 1))
+def test_an_epoch_sees_no_image_twice_and_drops_only_the_tail(length, seed, part):
+    batch_size = max(1, round(part * length))
+    order = TrainingOrder(length, batch_size, seed)
+    for epoch in range(2):
+        first = epoch * order.steps_per_epoch
+        seen = torch.cat([order.indices(first + i) for i in range(order.steps_per_epoch)])
+        assert len(seen) == length - length % batch_size
+        assert len(seen.unique()) == len(seen)
+        whole = torch.randperm(length, generator=stream(seed, "shuffle", epoch))
+        assert torch.equal(seen, whole[: len(seen)])
+
+
+def test_a_training_batch_depends_on_seed_and_step_alone():
+    source = in_memory(23)
+    forward = [training_batch(source, 5, step, 4) for step in range(14)]
+    for step in (13, 0, 7, 5, 6):
+        images, labels = training_batch(source, 5, step, 4)
+        assert torch.equal(images, forward[step][0])
+        assert torch.equal(labels, forward[step][1])
+    assert not torch.equal(forward[0][0], training_batch(source, 6, 0, 4)[0])
+
+
+def test_a_caller_that_writes_into_its_indices_changes_no_later_batch():
+    order = TrainingOrder(10, 5, 0)
+    before = order.indices(0).clone()
+    order.indices(0).zero_()
+    assert torch.equal(order.indices(0), before)
+
+
+@pytest.mark.parametrize("batch_size", [0, 24])
+def test_a_batch_that_does_not_fit_the_training_set_names_both_numbers(batch_size):
+    with pytest.raises(DataError, match=rf"1 to 23, .*found {batch_size}"):
+        training_batch(in_memory(23), 0, 0, batch_size)
+
+
+# --- digits ----------------------------------------------------------------------------------
+
+
+def test_digits_have_disjoint_splits_that_make_up_the_whole_set():
+    digits = data.digits()
+    sizes = [len(s) for s in (digits.train, digits.validation, digits.test)]
+    assert sum(sizes) == 1797
+    assert sizes[2] == pytest.approx(0.2 * 1797, abs=5)
+    assert sizes[1] == pytest.approx(0.2 * (1797 - sizes[2]), abs=5)
+    images = torch.cat([everything(s)[0] for s in (digits.train, digits.validation, digits.test)])
+    assert len(images.flatten(1).unique(dim=0)) == 1797
+    assert (int(images.min()), int(images.max())) == (0, 255)
+    assert (digits.shape, digits.padding, digits.flip) == ((1, 8, 8), 1, False)
+
+
+def test_the_seed_moves_the_validation_set_of_digits_but_not_the_test_set():
+    zero, again, one = data.digits(seed=0), data.digits(seed=0), data.digits(seed=1)
+    assert same(zero, again)
+    assert same(zero, one, ["test"])
+    assert not torch.equal(everything(zero.validation)[0], everything(one.validation)[0])
+
+
+# --- Fashion-MNIST and idx files -------------------------------------------------------------
+
+NAMES = [
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+]
+
+
+def idx(array, dtype=8):
+    header = bytes([0, 0, dtype, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+def write_fashion(folder, zipped=True):
+    random = np.random.default_rng(0)
+    for kind, n in (("train", 60), ("t10k", 20)):
+        images, labels = random.integers(0, 256, (n, 28, 28)), np.arange(n) % 10
+        for name, array in ((f"{kind}-images-idx3", images), (f"{kind}-labels-idx1", labels)):
+            content = idx(array)
+            if zipped:
+                (folder / f"{name}-ubyte.gz").write_bytes(gzip.compress(content))
+            else:
+                (folder / f"{name}-ubyte").write_bytes(content)
+    return folder
+
+
+def test_fashion_files_read_the_same_gzipped_or_not(tmp_path):
+    folders = [tmp_path / "zipped", tmp_path / "plain"]
+    for folder in folders:
+        folder.mkdir()
+    zipped = data.fashion_mnist(write_fashion(folders[0]))
+    plain = data.fashion_mnist(str(write_fashion(folders[1], zipped=False)))
+    assert same(zipped, plain)
+    assert [len(s) for s in (plain.train, plain.validation, plain.test)] == [50, 10, 20]
+    assert everything(plain.test)[1].tolist() == [i % 10 for i in range(20)]
+    assert (plain.shape, plain.flip, len(plain.classes)) == ((1, 28, 28), True, 10)
+
+
+def test_missing_fashion_files_are_listed_with_the_place_and_both_remedies(tmp_path):
+    write_fashion(tmp_path)
+    (tmp_path / f"{NAMES[1]}.gz").unlink()
+    (tmp_path / f"{NAMES[2]}.gz").unlink()
+    with pytest.raises(DataError) as caught:
+        data.fashion_mnist(tmp_path)
+    message = str(caught.value)
+    assert message.startswith(
+        f"Fashion-MNIST: 2 of 4 files not found in {tmp_path}, neither plain nor with .gz: "
+        f"{NAMES[1]}, {NAMES[2]}."
+    )
+    assert "apt-get install dataset-fashion-mnist" in message
+    assert all(name in message.splitlines()[1] for name in NAMES)
+
+
+def test_a_missing_fashion_folder_is_answered_like_missing_files(tmp_path):
+    with pytest.raises(DataError, match=r"4 of 4 files not found in .*nowhere"):
+        data.fashion_mnist(tmp_path / "nowhere")
+
+
+IMAGES = np.arange(3 * 28 * 28).reshape(3, 28, 28) % 251
+GOOD = idx(IMAGES)
+BAD_IDX = {
+    "empty": (b"", "found nothing"),
+    "text": (b"<html>not found</html>", "must start with 00 00 08 03, found 3c 68 74 6d"),
+    "floats": (idx(IMAGES, dtype=13), "found 00 00 0d 03"),
+    "labels": (idx(np.arange(3)), "found 00 00 08 01"),
+    "header cut": (GOOD[:11], "ends within the header, after 11 bytes"),
+    "other size": (idx(np.zeros((3, 32, 32))), r"\(n, 28, 28\).*says \(3, 32, 32\)"),
+    "no images": (idx(np.zeros((0, 28, 28))), r"n from 1 to \d+, the header says \(0, 28, 28\)"),
+    "huge": (GOOD[:4] + b"\xff\xff\xff\xff" + GOOD[8:], r"says \(4294967295, 28, 28\)"),
+    "huge items": (GOOD[:8] + b"\xff" * 8 + GOOD[16:], r"says \(3, 4294967295, 4294967295\)"),
+    "one byte short": (GOOD[:-1], r"announces 2352 bytes .* found only 2351"),
+    "no data": (GOOD[:16], r"announces 2352 bytes .* found only 0"),
+    "one byte more": (GOOD + b"\0", r"announces 2352 bytes .* found more"),
+    "gzip of text": (gzip.compress(b"hello"), "found 68 65 6c 6c"),
+    "gzip of a short file": (gzip.compress(GOOD[:-1]), "found only 2351"),
+    "gzip of a long file": (gzip.compress(GOOD + b"\0" * 100), "found more"),
+    "gzip bomb": (gzip.compress(GOOD + b"\0" * 50_000_000, 1), "found more"),
+    "gzip cut short": (gzip.compress(GOOD)[:-20], "cut short"),
+    "gzip with a wrong checksum": (gzip.compress(GOOD)[:-8] + b"\0" * 8, "damaged gzip"),
+    "gzip garbage": (gzip.compress(GOOD)[:10] + b"\xff" * 40, "damaged gzip"),
+    "gzip magic alone": (b"\x1f\x8b", "cut short"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), BAD_IDX.values(), ids=BAD_IDX)
+def test_a_damaged_idx_file_is_named_with_what_was_found(tmp_path, content, message):
+    path = tmp_path / "images"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"(?s){path}: .*({message})"):
+        read_idx(path, (28, 28))
+
+
+@pytest.mark.parametrize("content", [GOOD, gzip.compress(GOOD)], ids=["plain", "gzip"])
+def test_an_idx_file_is_read_exactly_and_every_truncation_is_refused(tmp_path, content):
+    path = tmp_path / "images"
+    path.write_bytes(content)
+    assert np.array_equal(read_idx(path, (28, 28)).numpy(), IMAGES)
+    for length in [*range(40), *range(40, len(content), 97), len(content) - 1]:
+        path.write_bytes(content[:length])
+        with pytest.raises(DataError, match=str(path)):
+            read_idx(path, (28, 28))
+
+
+def test_an_idx_header_that_lies_costs_no_memory(tmp_path):
+    import tracemalloc
+
+    path = tmp_path / "images"
+    n = (1 << 28) // 784
+    path.write_bytes(GOOD[:4] + struct.pack(">I", n) + GOOD[8:])
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="found only 2352"):
+            read_idx(path, (28, 28))
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_idx_file_that_cannot_be_opened_is_named(tmp_path):
+    with pytest.raises(DataError, match=f"{tmp_path}: cannot be read"):
+        read_idx(tmp_path, ())
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.arange(61) % 10, "61 labels for the 60 images"),
+        (np.arange(60) % 11, "0 to 9, found 10"),
+    ],
+)
+def test_fashion_labels_that_do_not_fit_are_refused(tmp_path, labels, message):
+    write_fashion(tmp_path)
+    (tmp_path / f"{NAMES[1]}.gz").write_bytes(gzip.compress(idx(labels)))
+    with pytest.raises(DataError, match=f"{NAMES[1]}.*{message}"):
+        data.fashion_mnist(tmp_path)
+
+
+@pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="needs the Fashion-MNIST files")
+def test_the_real_fashion_mnist_has_its_known_statistics():
+    fashion = data.load("fashion_mnist")
+    assert [len(s) for s in (fashion.train, fashion.validation, fashion.test)] == [
+        54_000,
+        6_000,
+        10_000,
+    ]
+    assert fashion.mean == pytest.approx((0.2860,), abs=1e-3)
+    assert fashion.std == pytest.approx((0.3530,), abs=1e-3)
+    assert everything(fashion.validation)[1].bincount().tolist() == [600] * 10
+    assert everything(fashion.test)[1].bincount().tolist() == [1000] * 10
+
+
+# --- image files -----------------------------------------------------------------------------
+
+
+def read(path, size=8, channels=3):
+    images, _ = ImageFiles((path,), torch.tensor([0]), size, channels).take(torch.tensor([0]))
+    assert images.shape == (1, channels, size, size)
+    return images[0]
+
+
+FORMATS = {
+    "png": ("RGB", ".png", {}),
+    "jpeg": ("RGB", ".jpg", {"quality": 95}),
+    "grey jpeg": ("L", ".jpeg", {"quality": 95}),
+    "phone jpeg": ("RGB", ".jpg", {"quality": 95, "format": "MPO"}),
+    "cmyk jpeg": ("CMYK", ".jpg", {"quality": 95}),
+    "grey png": ("L", ".png", {}),
+    "grey and alpha": ("LA", ".png", {}),
+    "rgba": ("RGBA", ".png", {}),
+    "palette": ("P", ".png", {}),
+    "palette gif": ("P", ".gif", {}),
+    "bitmap": ("RGB", ".bmp", {}),
+    "tiff": ("RGB", ".tif", {}),
+    "webp": ("RGB", ".webp", {"lossless": True}),
+}
+
+
+@pytest.mark.parametrize(("mode", "suffix", "options"), FORMATS.values(), ids=FORMATS)
+def test_every_kind_of_image_becomes_rgb_or_grey_of_the_same_colour(
+    tmp_path, mode, suffix, options
+):
+    path = png(tmp_path / f"image{suffix}", (130, 130, 130), (40, 20), mode, **options)
+    for channels in (1, 3):
+        assert (read(path, 8, channels).int() - 130).abs().max() <= 3
+
+
+@pytest.mark.parametrize(("width", "height"), [(30, 10), (10, 30), (8, 8), (4, 6), (400, 100)])
+def test_an_image_has_its_shorter_side_resized_and_is_cut_to_its_middle(tmp_path, width, height):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    image.save(tmp_path / "image.png")
+    short = min(width, height)
+    resized = image.resize((width * 8 // short, height * 8 // short), Image.Resampling.BICUBIC)
+    left, top = (resized.width - 8) // 2, (resized.height - 8) // 2
+    expected = np.asarray(resized.crop((left, top, left + 8, top + 8))).astype(int)
+    found = read(tmp_path / "image.png").permute(1, 2, 0).numpy()
+    assert np.abs(found - expected).max() <= 1
+
+
+def test_a_large_jpeg_decoded_at_a_fraction_looks_like_the_whole(tmp_path):
+    ramp = np.linspace(0, 255, 640).astype(np.uint8)
+    pixels = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], ramp[::-1, None]), 2)
+    Image.fromarray(pixels).save(tmp_path / "image.jpg", quality=95)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    difference = read(tmp_path / "image.jpg", 32).int() - read(tmp_path / "image.png", 32).int()
+    assert difference.abs().max() <= 6
+
+
+def test_a_photo_taken_sideways_is_turned_upright(tmp_path):
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    pixels[:, :8] = 255  # White on the left; turned clockwise it is on top.
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "image.png", exif=exif)
+    image = read(tmp_path / "image.png", 16)
+    assert image[:, :8].min() == 255
+    assert image[:, 8:].max() == 0
+
+
+TRANSPARENT = {
+    "rgba": lambda path: Image.new("RGBA", (9, 9), (0, 0, 0, 0)).save(path),
+    "rgb": lambda path: Image.new("RGB", (9, 9), 0).save(path, transparency=(0, 0, 0)),
+    "grey": lambda path: Image.new("L", (9, 9), 0).save(path, transparency=0),
+    "palette": lambda path: Image.new("P", (9, 9), 0).save(path, transparency=0),
+    "palette of alphas": lambda path: Image.new("P", (9, 9), 0).save(path, transparency=b"\0\0"),
+}
+
+
+@pytest.mark.parametrize("save", TRANSPARENT.values(), ids=TRANSPARENT)
+def test_transparency_is_laid_over_white(tmp_path, save):
+    save(tmp_path / "image.png")
+    assert read(tmp_path / "image.png").min() == 255
+
+
+def sixteen_bits(path):
+    Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(path)
+
+
+def cut_png(path):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def postscript(path):
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+
+
+def png_bomb(path):
+    Image.new("1", (20_000, 20_000)).save(path)
+
+
+BAD_IMAGES = {
+    "empty": (lambda path: path.write_bytes(b""), "is none of BMP, GIF, JPEG"),
+    "text": (lambda path: path.write_text("not an image"), "is none of BMP, GIF, JPEG"),
+    "postscript": (postscript, "is none of BMP, GIF, JPEG"),
+    "16 bits": (
+        sixteen_bits,
+        "cannot be read as an image: it has more than 8 bits a channel .*I;16",
+    ),
+    "bomb": (png_bomb, "cannot be read as an image: .*exceeds limit"),
+}
+
+
+@pytest.mark.parametrize(("write", "message"), BAD_IMAGES.values(), ids=BAD_IMAGES)
+def test_an_unreadable_image_is_found_by_the_scan_and_named(tmp_path, write, message):
+    fill(tmp_path, {"cat": 5, "dog": 5})
+    write(tmp_path / "dog" / "bad.png")
+    with pytest.raises(DataError, match=f"1 of 11 images cannot be used.*\n.*bad.png: {message}"):
+        data.image_folder(tmp_path, 8)
+
+
+def test_an_image_that_breaks_off_is_named_when_it_is_taken(tmp_path):
+    cut_png(tmp_path / "cut.png")
+    with pytest.raises(DataError, match=r"cut\.png: cannot be read as an image: .*truncated"):
+        read(tmp_path / "cut.png")
+
+
+def test_an_image_that_is_gone_is_named_when_it_is_taken(tmp_path):
+    with pytest.raises(DataError, match=r"gone\.png: cannot be read as an image"):
+        read(tmp_path / "gone.png")
+
+
+# --- image folders ---------------------------------------------------------------------------
+
+
+def paths_of(split):
+    """The files behind a split of a folder."""
+    indices = torch.arange(len(split))
+    while isinstance(split, Subset):
+        split, indices = split.source, split.indices[indices]
+    return [split.paths[i] for i in indices.tolist()]
+
+
+def test_a_folder_of_classes_is_split_into_three_disjoint_parts_of_all_images(tmp_path):
+    fill(tmp_path, {"dog": 20, "cat": 10, "ant": 10})
+    fill(tmp_path / "cat" / "more", {"deeper": 10}, ".JPG")
+    (tmp_path / "cat" / "notes.txt").write_text("no image")
+    (tmp_path / "cat" / ".hidden.png").write_text("no image")
+    (tmp_path / ".cache").mkdir()
+    folder = data.image_folder(tmp_path, 16)
+    parts = [paths_of(s) for s in (folder.train, folder.validation, folder.test)]
+    assert [len(p) for p in parts] == [35, 5, 10]
+    assert len({path for part in parts for path in part}) == 50
+    assert folder.classes == ("ant", "cat", "dog")
+    assert (folder.shape, folder.padding, folder.flip) == ((3, 16, 16), 2, True)
+    assert folder.name == tmp_path.name
+    for split, part in zip((folder.train, folder.validation, folder.test), parts, strict=True):
+        labels = everything(split)[1].tolist()
+        names = [path.relative_to(tmp_path).parts[0] for path in part]
+        assert names == [folder.classes[label] for label in labels]
+
+
+def test_the_splits_of_a_folder_ignore_the_order_of_its_listing(tmp_path, monkeypatch):
+    fill(tmp_path, {"cat": 8, "dog": 8})
+    before = data.image_folder(tmp_path, 8)
+    listing = type(tmp_path).iterdir
+    monkeypatch.setattr(type(tmp_path), "iterdir", lambda self: sorted(listing(self), reverse=True))
+    after = data.image_folder(tmp_path, 8)
+    assert same(before, after)
+    assert (before.mean, before.std) == (after.mean, after.std)
+
+
+def test_the_seed_moves_the_validation_set_of_a_folder_but_not_the_test_set(tmp_path):
+    fill(tmp_path, {"cat": 30, "dog": 30})
+    zero, one = (data.image_folder(tmp_path, 8, seed=seed) for seed in (0, 1))
+    assert paths_of(zero.test) == paths_of(one.test)
+    assert paths_of(zero.validation) != paths_of(one.validation)
+
+
+@pytest.mark.parametrize("held_out", ["test", "val"])
+def test_a_folder_that_is_split_already_keeps_its_test_set(tmp_path, held_out):
+    fill(tmp_path / "train", {"cat": 10, "dog": 10})
+    fill(tmp_path / held_out, {"cat": 3, "dog": 2})
+    folder = data.image_folder(tmp_path, 8)
+    assert sorted(paths_of(folder.test)) == sorted((tmp_path / held_out).rglob("*.png"))
+    carved = paths_of(folder.train) + paths_of(folder.validation)
+    assert sorted(carved) == sorted((tmp_path / "train").rglob("*.png"))
+    assert len(folder.validation) == 2
+
+
+def test_a_val_beside_a_test_is_not_read(tmp_path):
+    for part in ("train", "test"):
+        fill(tmp_path / part, {"cat": 4, "dog": 4})
+    (tmp_path / "val" / "cat").mkdir(parents=True)
+    (tmp_path / "val" / "cat" / "bad.png").write_text("no image")
+    assert len(data.image_folder(tmp_path, 8).test) == 8
+
+
+def test_scanning_a_folder_decodes_at_most_the_sample_for_the_statistics(tmp_path, monkeypatch):
+    from boundnas.data import folder, source
+
+    decoded = []
+
+    def counting(path, *rest):
+        decoded.append(path)
+        return read_image(path, *rest)
+
+    read_image = source.read_image
+    monkeypatch.setattr(source, "read_image", counting)
+    monkeypatch.setattr(folder, "_STATISTICS_IMAGES", 6)
+    fill(tmp_path, {"cat": 20, "dog": 20})
+    loaded = folder.image_folder(tmp_path, 8)
+    assert set(decoded[:6]) <= set(paths_of(loaded.train))
+    # Beside the sample only the first image of a split is read, for its shape.
+    assert len(decoded) <= 6 + 4
+
+
+def link_to_image(tmp_path):
+    outside = png(tmp_path / "outside.png")
+    (tmp_path / "root" / "cat" / "link.png").symlink_to(outside)
+
+
+def link_to_class(tmp_path):
+    fill(tmp_path / "outside", {"emu": 5})
+    (tmp_path / "root" / "emu").symlink_to(tmp_path / "outside" / "emu")
+
+
+def link_inside(tmp_path):
+    (tmp_path / "root" / "cat" / "link.png").symlink_to(tmp_path / "root" / "dog" / "000.png")
+
+
+def broken_link(tmp_path):
+    (tmp_path / "root" / "cat" / "link.png").symlink_to(tmp_path / "nowhere.png")
+
+
+@pytest.mark.parametrize("link", [link_to_image, link_to_class, link_inside, broken_link])
+def test_a_symbolic_link_below_the_folder_is_refused_by_name(tmp_path, link):
+    fill(tmp_path / "root", {"cat": 5, "dog": 5})
+    link(tmp_path)
+    with pytest.raises(DataError, match=r"root/(cat/link\.png|emu): is a symbolic link"):
+        data.image_folder(tmp_path / "root", 8)
+
+
+def test_the_folder_itself_may_be_a_link(tmp_path):
+    fill(tmp_path / "root", {"cat": 5, "dog": 5})
+    (tmp_path / "link").symlink_to(tmp_path / "root")
+    assert same(data.image_folder(tmp_path / "link", 8), data.image_folder(tmp_path / "root", 8))
+
+
+def mismatched(tmp_path):
+    fill(tmp_path / "train", {"cat": 5, "dog": 5})
+    fill(tmp_path / "test", {"cat": 5, "emu": 5})
+
+
+def small_train(tmp_path):
+    fill(tmp_path / "train", {"cat": 5, "dog": 1})
+    fill(tmp_path / "test", {"cat": 5, "dog": 5})
+
+
+def empty_test(tmp_path):
+    fill(tmp_path / "train", {"cat": 5, "dog": 5})
+    fill(tmp_path / "test", {"cat": 5, "dog": 0})
+
+
+BAD_FOLDERS = {
+    "no classes": (lambda p: png(p / "image.png"), "at least 2 classes, found none"),
+    "one class": (lambda p: fill(p, {"cat": 5}), "at least 2 classes, found cat"),
+    "an empty class": (
+        lambda p: fill(p, {"cat": 5, "dog": 0, "emu": 2}),
+        "at least 3 images .*; dog has 0, emu has 2",
+    ),
+    "one training image": (small_train, "train: every class needs at least 2.*; dog has 1"),
+    "no test image": (empty_test, "test: every class needs at least 1.*; dog has 0"),
+    "other classes in test": (
+        mismatched,
+        "same classes; found only in train/: dog; only in test/: emu",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), BAD_FOLDERS.values(), ids=BAD_FOLDERS)
+def test_a_folder_that_cannot_be_used_says_what_it_found(tmp_path, make, message):
+    make(tmp_path)
+    with pytest.raises(DataError, match=f"{tmp_path}.*{message}"):
+        data.image_folder(tmp_path, 8)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        data.image_folder(tmp_path / "nowhere", 8)
+
+
+def test_many_faults_are_counted_and_the_first_five_shown(tmp_path):
+    fill(tmp_path, {"cat": 5, "dog": 5})
+    for i in range(8):
+        (tmp_path / "cat" / f"bad{i}.png").write_text("no image")
+    with pytest.raises(DataError, match="8 of 18 images cannot be used") as caught:
+        data.image_folder(tmp_path, 8)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 7
+    assert lines[-1] == "  and 3 more"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX errors")
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    fill(tmp_path, {"cat": 5, "dog": 5})
+    listing = type(tmp_path).iterdir
+
+    def refuse(self):
+        if self.name == "dog":
+            raise PermissionError(13, "Permission denied")
+        return listing(self)
+
+    monkeypatch.setattr(type(tmp_path), "iterdir", refuse)
+    with pytest.raises(DataError, match=r"dog: cannot be listed \(Permission denied\)"):
+        data.image_folder(tmp_path, 8)
+
+
+# --- names -----------------------------------------------------------------------------------
+
+
+def test_load_gives_what_the_loader_gives(tmp_path):
+    fill(tmp_path, {"cat": 6, "dog": 6})
+    assert same(data.load("digits", seed=2), data.digits(seed=2))
+    assert same(
+        data.load("folder", folder=tmp_path, image_size=8, validation_fraction=0.5),
+        data.image_folder(tmp_path, 8, validation_fraction=0.5),
+    )
+
+
+BAD_LOADS = {
+    "misspelt": (("fashon_mnist",), {}, "'fashon_mnist'; did you mean 'fashion_mnist'"),
+    "unheard of": (("xyz",), {}, "'xyz'; there are digits, fashion_mnist, folder"),
+    "a folder of digits": (("digits", "/x"), {}, "given but not taken: folder"),
+    "resized clothes": (("fashion_mnist",), {"image_size": 8}, "given but not taken: image_size"),
+    "nothing about the folder": (("folder",), {}, "needed but not given: folder, image_size"),
+    "no image size": (("folder", "/x"), {}, "needed but not given: image_size"),
+}
+
+
+@pytest.mark.parametrize(("args", "options", "message"), BAD_LOADS.values(), ids=BAD_LOADS)
+def test_load_refuses_what_a_data_set_does_not_take(args, options, message):
+    with pytest.raises(DataError, match=message):
+        data.load(*args, **options)

@@ -1,0 +1,156 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from boundnas.errors import RunError
+from boundnas.randomness import stream
+from boundnas.search.genetic import journalled
+from boundnas.search.journal import Evaluation, Journal
+from boundnas.space import Architecture, Dimension, SearchSpace
+
+SPACE = SearchSpace(
+    [
+        Dimension("width", (8, 16, 24)),
+        Dimension("ratio", (0.25, 0.5)),
+        Dimension("se", (False, True)),
+        Dimension("activation", ("relu", "swish")),
+    ]
+)
+OTHER_SPACE = SearchSpace([Dimension("width", (8, 16, 24))])
+
+
+def evaluations(count):
+    generator = stream(0, "test")
+    architectures = {}
+    while len(architectures) < count:
+        architectures[SPACE.sample(generator)] = None
+    return [Evaluation(a, 100 + i, 10 + i, i / 7) for i, a in enumerate(architectures)]
+
+
+def write(path, items):
+    with Journal(path, SPACE) as journal:
+        for item in items:
+            journal.append(item)
+
+
+@given(
+    indices=st.tuples(*(st.integers(0, len(d) - 1) for d in SPACE.dimensions)),
+    macs=st.integers(0, 10**15),
+    parameters=st.integers(0, 10**15),
+    accuracy=st.floats(0, 1),
+)
+def test_an_evaluation_survives_json(indices, macs, parameters, accuracy):
+    architecture = Architecture(SPACE, indices)
+    evaluation = Evaluation(architecture, macs, parameters, accuracy)
+    assert Evaluation.from_json(json.loads(json.dumps(evaluation.to_json())), SPACE) == evaluation
+
+
+def test_a_journal_is_read_back_in_order_and_goes_on(tmp_path):
+    path = tmp_path / "search" / "evaluations.jsonl"
+    items = evaluations(6)
+    write(path, items[:4])
+    write(path, items[4:])
+    with Journal(path, SPACE) as journal:
+        assert list(journal.values()) == items
+        assert journal[items[3].architecture] == items[3]
+    first = json.loads(path.read_text().splitlines()[0])
+    assert list(first) == ["architecture", "macs", "parameters", "accuracy"]
+
+
+def test_a_journal_cut_at_any_byte_keeps_every_complete_line_and_goes_on(tmp_path):
+    path = tmp_path / "evaluations.jsonl"
+    items = evaluations(3)
+    write(path, items)
+    whole = path.read_bytes()
+    for length in range(len(whole) + 1):
+        path.write_bytes(whole[:length])
+        complete = whole[:length].count(b"\n")
+        with Journal(path, SPACE) as journal:
+            assert list(journal.values()) == items[:complete]
+            for item in items[complete:]:
+                journal.append(item)
+        assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("tail", [b"\0" * 20, b"{\n", b"\xff\n", b"7\n", b"[" * 10**5 + b"\n"])
+def test_a_last_line_that_does_not_parse_is_cut(tmp_path, tail):
+    path = tmp_path / "evaluations.jsonl"
+    write(path, evaluations(2))
+    whole = path.read_bytes()
+    path.write_bytes(whole + tail)
+    with Journal(path, SPACE) as journal:
+        assert len(journal) == 2
+    assert path.read_bytes() == whole
+
+
+def spoil(row, **changes):
+    return json.dumps({k: v for k, v in (row | changes).items() if v is not None})
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        (lambda row: "not json", "is no JSON object"),
+        (lambda row: "", "is no JSON object"),
+        (lambda row: spoil(row, macs=None), "is no evaluation"),
+        (lambda row: spoil(row, macs=1.5), "is no evaluation"),
+        (lambda row: spoil(row, accuracy="0.5"), "is no evaluation"),
+        (lambda row: spoil(row, accuracy=float("nan")), "is no evaluation"),
+        (lambda row: spoil(row, architecture=[1]), "is no evaluation"),
+        (lambda row: spoil(row, extra=1), "is no evaluation"),
+        (lambda row: spoil(row, architecture={"width": 8}), "is of another search space: .*ratio"),
+    ],
+)
+def test_a_bad_line_in_the_middle_is_named_and_the_file_left_alone(tmp_path, spoilt, message):
+    path = tmp_path / "evaluations.jsonl"
+    write(path, evaluations(3))
+    lines = path.read_text().splitlines()
+    lines[1] = spoilt(json.loads(lines[1]))
+    path.write_text("\n".join(lines) + "\n")
+    before = path.read_bytes()
+    with pytest.raises(RunError, match=rf"evaluations\.jsonl, line 2: {message}.*remove this line"):
+        Journal(path, SPACE)
+    assert path.read_bytes() == before
+
+
+def test_a_repeated_architecture_in_the_file_is_named(tmp_path):
+    path = tmp_path / "evaluations.jsonl"
+    write(path, evaluations(2))
+    path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
+    with pytest.raises(RunError, match="line 3: repeats an architecture of an earlier line"):
+        Journal(path, SPACE)
+
+
+def test_a_journal_of_another_space_is_refused(tmp_path):
+    path = tmp_path / "evaluations.jsonl"
+    write(path, evaluations(2))
+    with pytest.raises(RunError, match="line 1: is of another search space"):
+        Journal(path, OTHER_SPACE)
+
+
+def test_an_architecture_is_never_journalled_twice(tmp_path):
+    (item,) = evaluations(1)
+    with Journal(tmp_path / "evaluations.jsonl", SPACE) as journal:
+        journal.append(item)
+        with pytest.raises(AssertionError, match="evaluated twice: width="):
+            journal.append(item)
+
+
+def test_only_what_the_journal_lacks_is_measured_and_written_at_once(tmp_path):
+    path = tmp_path / "evaluations.jsonl"
+    items = evaluations(5)
+    known = {item.architecture: item for item in items}
+    asked = []
+
+    def evaluate_one(architecture):
+        asked.append(architecture)
+        assert path.read_bytes().count(b"\n") == 1 + len(asked), "the one before is on disk"
+        return known[architecture]
+
+    with Journal(path, SPACE) as journal:
+        journal.append(items[2])
+        journal.append(items[0])
+        assert list(journalled(evaluate_one, journal)(list(known))) == items
+    assert asked == [items[1].architecture, items[3].architecture, items[4].architecture]

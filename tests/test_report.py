@@ -1,0 +1,654 @@
+"""The HTML report: what it reads, what it says, and how it behaves in a browser."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from boundnas.errors import RunError
+from boundnas.report import write_report
+from boundnas.report.content import moving_mean, thin
+
+STEPS, EVALUATIONS, ON_FRONT, DOMINATED = 300, 400, 14, 2
+HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 1'>"
+
+
+def mobilenet_like_dimensions() -> list[dict[str, Any]]:
+    def dimension(name: str, kind: str, choices: list[Any]) -> dict[str, Any]:
+        return {"name": name, "kind": kind, "choices": choices}
+
+    def eighths(width: int) -> list[int]:
+        return [width * k // 8 for k in range(1, 9)]
+
+    dimensions = [
+        dimension("head.width", "width", eighths(32)),
+        dimension("head.kernel", "kernel", [3, 5]),
+    ]
+    for stage, width in enumerate((24, 32, 64, 96, 160), 2):
+        dimensions += [
+            dimension(f"stage{stage}.layer{layer}.width", "width", eighths(6 * width))
+            for layer in (1, 2, 3, 4)
+        ]
+        dimensions += [
+            dimension(f"stage{stage}.width", "width", eighths(width)),
+            dimension(f"stage{stage}.depth", "depth", [2, 3, 4]),
+            dimension(f"stage{stage}.kernel", "kernel", [3, 5]),
+        ]
+    return [
+        *dimensions,
+        dimension("stage7.width", "width", eighths(320)),
+        dimension("stage7.kernel", "kernel", [3, 5]),
+        dimension("stage7.se", "se", [False, True]),
+        dimension("stage7.activation", "activation", ["relu", "swish"]),
+        dimension("last.width", "width", [1280]),
+        dimension("classifier.hidden", "width", [64, 128, 256]),
+    ]
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_run(
+    folder: Path,
+    dimensions: list[dict[str, Any]] | None = None,
+    steps: int = STEPS,
+    evaluations: int = EVALUATIONS,
+) -> Path:
+    """A run folder as training and search leave it, made up."""
+    draw = random.Random(0)
+    dimensions = dimensions or mobilenet_like_dimensions()
+    folder.mkdir()
+    (folder / "config.yaml").write_text("seed: 0\nboundaries:\n  learn: both\n  tau: 0.5\n")
+    (folder / "environment.json").write_text(json.dumps({"python": "3.11", "threads": 2}))
+    (folder / "space.json").write_text(json.dumps(dimensions))
+    write_rows(
+        folder / "metrics.jsonl", [metrics(step, steps, draw) for step in range(1, steps + 1)]
+    )
+    write_rows(
+        folder / "boundaries.jsonl",
+        [
+            {
+                "step": step,
+                **{side: moments(dimensions, side, step / steps) for side in ("max", "min")},
+            }
+            for step in range(1, steps + 1)
+        ],
+    )
+    (folder / "bounds.json").write_text(
+        json.dumps(
+            {"p_largest": 0.91, "p_smallest": 0.9, "dimensions": [bound(d) for d in dimensions]}
+        )
+    )
+    searched = sorted(
+        (evaluation(dimensions, draw) for _ in range(evaluations)), key=lambda row: row["macs"]
+    )
+    write_rows(folder / "search" / "evaluations.jsonl", searched)
+    chosen = [network(searched[i * (evaluations - 1) // 15], i) for i in range(16)]
+    dominated = [
+        {**n, "folder": None, "test_accuracy": n["test_accuracy"] - 0.05} for n in chosen[3:5]
+    ]
+    (folder / "front.json").write_text(
+        json.dumps(
+            {
+                "cost_metric": "macs",
+                "cost_range": [10e6, 90e6],
+                "networks": chosen[:3] + chosen[5:],
+                "dominated_on_test": dominated,
+            }
+        )
+    )
+    return folder
+
+
+def metrics(step: int, steps: int, draw: random.Random) -> dict[str, Any]:
+    loss = 0.6 + 1.7 * math.exp(-3 * step / steps)
+    return {
+        "step": step,
+        "loss_max": loss + draw.gauss(0, 0.05),
+        "loss_min": loss + 0.5 + draw.gauss(0, 0.08),
+        "loss_random": loss + 0.25 + draw.gauss(0, 0.1) if step > 20 else None,
+        "accuracy_max": 0.5,
+        "cost_max": round(1.5e8 - 2e7 * draw.random()),
+        "cost_min": round(3e6 + 1e7 * step / steps * draw.random()),
+        "penalty_max": 0.0,
+        "penalty_min": 0.1,
+        "learning_rate": 0.05 * (1 + math.cos(math.pi * step / steps)),
+    }
+
+
+def numbers(dimension: dict[str, Any]) -> list[float]:
+    return [float(i if isinstance(c, str) else c) for i, c in enumerate(dimension["choices"])]
+
+
+def moments(dimensions: list[dict[str, Any]], side: str, progress: float) -> dict[str, Any]:
+    moved = {}
+    for i, dimension in enumerate(dimensions):
+        low, high = numbers(dimension)[0], numbers(dimension)[-1]
+        drift = (
+            0.6 * progress * abs(math.sin(i))
+            if side == "min"
+            else 1 - 0.2 * progress * (i % 3 == 0)
+        )
+        moved[dimension["name"]] = [
+            low + (high - low) * drift,
+            (high - low) * 0.15 * (1.1 - progress),
+        ]
+    return moved
+
+
+def bound(dimension: dict[str, Any]) -> dict[str, Any]:
+    count = len(dimension["choices"])
+    weights = [2.0**i for i in range(count)]
+    upward = [w / sum(weights) for w in weights]
+    return {
+        **dimension,
+        "max": upward,
+        "min": upward[::-1],
+        "allowed": dimension["choices"][count // 3 :],
+    }
+
+
+def evaluation(dimensions: list[dict[str, Any]], draw: random.Random) -> dict[str, Any]:
+    macs = 10 ** draw.uniform(6.6, 8.1)
+    return {
+        "architecture": {d["name"]: draw.choice(d["choices"]) for d in dimensions},
+        "macs": round(macs),
+        "parameters": round(macs / 30),
+        "accuracy": 0.76 - 0.35 * math.exp(-macs / 2e7) - abs(draw.gauss(0, 0.03)),
+    }
+
+
+def network(row: dict[str, Any], i: int) -> dict[str, Any]:
+    return {
+        **{key: row[key] for key in ("architecture", "macs", "parameters")},
+        "validation_accuracy": row["accuracy"],
+        "test_accuracy": 0.45 + 0.02 * i,
+        "folder": f"networks/{row['macs']}",
+    }
+
+
+def embedded(report: Path) -> Any:
+    found = re.search(
+        r'<script type="application/json" id="data">(.*?)</script>', report.read_text(), re.DOTALL
+    )
+    assert found
+    return json.loads(found[1])
+
+
+def words(report: Path) -> str:
+    """What the page says without its script."""
+    return re.sub(
+        r"<[^>]*>", "", re.sub(r"<(script|style)\b.*?</\1>", "", report.read_text(), flags=re.S)
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_run(tmp_path_factory.mktemp("runs") / "mobilenet-demo")
+    write_report(folder)
+    return folder
+
+
+# ---- the file ----
+
+
+def test_the_space_of_these_tests_is_as_large_as_that_of_the_paper():
+    assert len(mobilenet_like_dimensions()) == 43
+
+
+def test_the_report_is_one_file_in_the_run_folder_and_leaves_no_litter(tmp_path):
+    folder = write_run(tmp_path / "run", steps=5, evaluations=20)
+    before = set(folder.rglob("*"))
+    assert write_report(folder) == folder / "report.html"
+    assert set(folder.rglob("*")) - before == {folder / "report.html"}
+
+
+def test_the_same_run_gives_the_same_bytes(run):
+    first = (run / "report.html").read_bytes()
+    assert write_report(run).read_bytes() == first
+
+
+def test_the_report_names_no_address_outside_itself(run):
+    page = (run / "report.html").read_text()
+    addresses = set(re.findall(r"https?://[^\s\"'`$]*", page))
+    assert addresses <= {"http://www.w3.org/"}  # namespaces of elements, never fetched
+    assert not re.search(r"@import|\bfetch\(|XMLHttpRequest|url\((?!#)", page)
+    assert "default-src 'none'" in page
+
+
+def test_five_thousand_evaluations_and_long_training_stay_well_under_one_megabyte(tmp_path):
+    folder = write_run(tmp_path / "run", steps=2_000, evaluations=5_000)
+    assert write_report(folder).stat().st_size < 800_000
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    folder = write_run(tmp_path / "run", steps=5, evaluations=20)
+    (folder / "report.html").mkdir()
+    with pytest.raises(RunError, match=r"report\.html: the report cannot be written"):
+        write_report(folder)
+    assert not list(folder.glob(".report*"))
+
+
+# ---- what it says ----
+
+
+def test_the_summary_names_the_front_its_range_the_best_network_and_the_training(run):
+    said = words(run / "report.html")
+    front = embedded(run / "report.html")["front"]["networks"]
+    assert f"a front of {ON_FRONT} networks from" in said
+    assert f"{max(n[4] for n in front):.1%} test accuracy" in said
+    assert "trained up to step 300, learning both boundaries of the search space" in said
+    assert f"{DOMINATED} networks more are dominated by others on test data" in said
+
+
+@pytest.mark.parametrize(
+    ("config", "phrase"),
+    [
+        ("learn: both", "learning both boundaries"),
+        ("train:\n  learn: 'min'  # only this one", "learning the lower boundary"),
+        ("learn: max", "learning the upper boundary"),
+        ("learn: none", "with the boundaries of the search space fixed"),
+        ("{learn: [", "up to step 5. There"),
+        ("learn: sometimes", "up to step 5. There"),
+    ],
+)
+def test_the_learn_mode_is_told_when_the_config_tells_it(tmp_path, config, phrase):
+    folder = write_run(tmp_path / "run", steps=5, evaluations=20)
+    (folder / "front.json").unlink()
+    (folder / "config.yaml").write_text(config)
+    assert phrase in words(write_report(folder))
+
+
+def test_every_evaluation_is_in_the_page_and_its_architecture_can_be_read_back(run):
+    data = embedded(run / "report.html")
+    rows = [json.loads(x) for x in (run / "search" / "evaluations.jsonl").read_text().splitlines()]
+    unpacked = [
+        {d["name"]: d["choices"][ord(c) - 48] for d, c in zip(data["space"], e[3], strict=True)}
+        for e in data["evaluated"]
+    ]
+    assert unpacked == [row["architecture"] for row in rows]
+    assert [e[0] for e in data["evaluated"]] == [row["macs"] for row in rows]
+
+
+def test_boundaries_are_fractions_of_the_largest_choice(run):
+    data = embedded(run / "report.html")
+    last = json.loads((run / "boundaries.jsonl").read_text().splitlines()[-1])
+    for d, dimension in enumerate(data["space"]):
+        largest = numbers(dimension)[-1]
+        for side in ("max", "min"):
+            means, _ = data["boundaries"][side][d]
+            assert means[-1] == pytest.approx(last[side][dimension["name"]][0] / largest, abs=1e-3)
+            assert all(0 <= mean <= 1 for mean in means)
+
+
+def test_options_inside_the_learned_bounds_are_marked(run):
+    data = embedded(run / "report.html")
+    for dimension, bounds in zip(data["space"], data["bounds"], strict=True):
+        count = len(dimension["choices"])
+        assert bounds["allowed"] == [j >= count // 3 for j in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [
+        (["search/evaluations.jsonl", "front.json"], "Not there yet: search/evaluations.jsonl"),
+        (["front.json"], "Not there yet: front.json"),
+        (["boundaries.jsonl"], "Not there yet: boundaries.jsonl"),
+        (["bounds.json"], "Not there yet: bounds.json"),
+        (["config.yaml"], "Not there: config.yaml"),
+        (["environment.json"], "Not there: environment.json"),
+    ],
+)
+def test_a_section_says_which_file_is_not_there_yet(tmp_path, gone, said):
+    folder = write_run(tmp_path / "run", steps=5, evaluations=20)
+    for name in gone:
+        (folder / name).unlink()
+    assert said in words(write_report(folder))
+
+
+# ---- what it refuses ----
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "space.json"])
+def test_a_missing_file_that_every_run_has_is_named(tmp_path, name):
+    folder = write_run(tmp_path / "run", steps=5, evaluations=20)
+    (folder / name).unlink()
+    with pytest.raises(RunError, match=rf"{re.escape(name)} is missing: .* train it first"):
+        write_report(folder)
+    assert not (folder / "report.html").exists()
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(RunError, match="nowhere: no such run folder"):
+        write_report(tmp_path / "nowhere")
+
+
+def test_a_run_without_a_step_is_refused(tmp_path):
+    folder = write_run(tmp_path / "run", steps=5, evaluations=20)
+    (folder / "metrics.jsonl").write_text("")
+    with pytest.raises(RunError, match=r"metrics\.jsonl holds no step yet"):
+        write_report(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("metrics.jsonl", '{"step": 1}\n', r"metrics\.jsonl line 1: loss_max: Field required"),
+        ("space.json", "[", r"space\.json: Invalid JSON"),
+        ("space.json", "[]", r"space\.json: a search space needs at least one dimension"),
+        ("front.json", '{"cost_metric": "macs"}', r"front\.json: cost_range: Field required"),
+        (
+            "bounds.json",
+            '{"p_largest": 1, "p_smallest": 1, "dimensions": []}',
+            r"head\.width needs",
+        ),
+        (
+            "boundaries.jsonl",
+            '{"step": 1, "max": {}, "min": {}}\n',
+            r"head\.width is in space\.json",
+        ),
+        (
+            "search/evaluations.jsonl",
+            '{"architecture": {}, "macs": 1, "parameters": 1, "accuracy": 0.5}\n',
+            r"does not fit the run's space\.json: .*missing: head\.width",
+        ),
+        (
+            "search/evaluations.jsonl",
+            '{"architecture": {}, "macs": 1, "parameters": 1, "accuracy": NaN}\n',
+            r"line 1: accuracy: Input should be a finite number",
+        ),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_is_wrong(tmp_path, name, text, message):
+    folder = write_run(tmp_path / "run", steps=5, evaluations=20)
+    (folder / name).write_text(text)
+    with pytest.raises(RunError, match=message):
+        write_report(folder)
+
+
+def test_a_journal_cut_at_any_byte_is_never_fatal(tmp_path):
+    folder = write_run(tmp_path / "run", mobilenet_like_dimensions()[:2], steps=5, evaluations=20)
+    journal = folder / "search" / "evaluations.jsonl"
+    whole = journal.read_bytes()
+    end = whole.rindex(b"\n", 0, -1) + 1
+    for cut in range(end, len(whole)):
+        journal.write_bytes(whole[:cut])
+        assert len(embedded(write_report(folder))["evaluated"]) == 19
+
+
+def test_losses_that_are_not_finite_leave_a_gap(tmp_path):
+    folder = write_run(tmp_path / "run", steps=5, evaluations=20)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows[2]["loss_max"] = math.nan
+    write_rows(folder / "metrics.jsonl", rows)
+    raw, smooth = embedded(write_report(folder))["training"]["loss_max"]
+    assert raw[2] is None
+    assert all(math.isfinite(value) for value in smooth)
+
+
+# ---- thinning and smoothing ----
+
+
+@given(length=st.integers(1, 10_000), limit=st.integers(2, 700))
+def test_thinning_keeps_the_ends_the_order_and_the_limit(length, limit):
+    kept = thin(length, limit)
+    assert len(kept) == min(length, limit)
+    assert kept[0] == 0
+    assert kept[-1] == length - 1
+    assert kept == sorted(set(kept))
+
+
+@given(st.lists(st.none() | st.floats(-1e6, 1e6), max_size=50), st.integers(0, 60))
+def test_a_moving_mean_stays_between_its_neighbours(values, reach):
+    for i, mean in enumerate(moving_mean(values, reach)):
+        near = [v for v in values[max(0, i - reach) : i + reach + 1] if v is not None]
+        if mean is None:
+            assert not near
+        else:
+            assert min(near) - 1e-6 <= mean <= max(near) + 1e-6
+
+
+# ---- nothing from a file is markup ----
+
+
+def hostile_run(folder: Path) -> Path:
+    dimensions = [
+        {"name": HOSTILE, "kind": HOSTILE, "choices": ["<!--<script>", HOSTILE]},
+        {"name": "${data}.$script", "kind": "__proto__", "choices": [1, 2]},
+    ]
+    write_run(folder, dimensions, steps=5, evaluations=20)
+    (folder / "config.yaml").write_text(f"</pre>{HOSTILE}$data")
+    (folder / "environment.json").write_text(json.dumps({HOSTILE: [HOSTILE]}))
+    front = json.loads((folder / "front.json").read_text())
+    front["networks"][0]["folder"] = f"javascript:alert(1)//{HOSTILE}"
+    front["cost_metric"] = HOSTILE
+    (folder / "front.json").write_text(json.dumps(front))
+    return folder
+
+
+def test_names_that_look_like_markup_stay_text(tmp_path):
+    page = write_report(hostile_run(tmp_path / "<b>run & co")).read_text()
+    assert "<img" not in page
+    assert "<b>run" not in page
+    assert page.count("<script") == page.count("</script>") == 2
+
+
+# ---- in a browser ----
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.fail("the report's browser tests need Chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page that fails the test on an error, a console message or a request but for its file."""
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.set_default_timeout(5_000)
+    faults: list[str] = []
+    requests: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda message: faults.append(message.text))
+    page.on("request", lambda request: requests.append(request.url))
+    yield page
+    opened = page.url
+    page.close()
+    assert faults == []
+    assert [url for url in requests if not url.startswith("data:,")] == [opened]
+
+
+def open_report(page: Page, folder: Path) -> None:
+    page.goto((folder / "report.html").as_uri())
+    page.wait_for_selector("#training svg")
+
+
+@pytest.mark.browser
+def test_every_network_dimension_and_option_is_drawn(page, run):
+    open_report(page, run)
+    space = mobilenet_like_dimensions()
+    expected = {
+        "circle.evaluated": EVALUATIONS,
+        "circle.front": ON_FRONT,
+        "circle.dominated": DOMINATED,
+        ".networks tbody tr": ON_FRONT,
+        ".networks a[href^='./networks/']": ON_FRONT,
+        "#boundaries figure": len({d["kind"] for d in space}),
+        "#boundaries .line.line": 2 * len(space) + 2,  # and two in the legend
+        ".bounds tbody tr": len(space),
+        ".bounds .option": sum(len(d["choices"]) for d in space),
+        "#training path.smooth": 6,
+        "#front .limit": 2,
+        "#training .limit": 2,
+    }
+    assert {selector: page.locator(selector).count() for selector in expected} == expected
+
+
+@pytest.mark.browser
+def test_hovering_a_point_shows_its_numbers_and_its_architecture(page, run):
+    open_report(page, run)
+    networks = json.loads((run / "front.json").read_text())["networks"]
+    for i in (0, ON_FRONT - 1):
+        page.locator("circle.front").nth(i).hover(force=True)
+        shown = page.locator(".details").inner_text()
+        assert f"{networks[i]['test_accuracy']:.2%}" in shown
+        assert f"{networks[i]['validation_accuracy']:.2%}" in shown
+        assert f"{networks[i]['parameters']:,}" in shown
+        architecture = networks[i]["architecture"]
+        for stage in (2, 6):
+            widths = [architecture[f"stage{stage}.layer{layer}.width"] for layer in (1, 2, 3, 4)]
+            assert f"layer1\N{EN DASH}4.width {' '.join(map(str, widths))}" in shown
+            assert f"depth {architecture[f'stage{stage}.depth']}" in shown
+        assert f"se {'on' if architecture['stage7.se'] else 'off'}" in shown
+
+
+@pytest.mark.browser
+def test_the_keyboard_reaches_every_series_of_the_front(page, run):
+    open_report(page, run)
+    page.locator("#front svg").focus()
+    networks = json.loads((run / "front.json").read_text())["networks"]
+    details = page.locator(".details")
+    page.keyboard.press("Home")
+    assert f"{networks[0]['test_accuracy']:.2%}" in details.inner_text()
+    page.keyboard.press("ArrowRight")
+    assert f"{networks[1]['test_accuracy']:.2%}" in details.inner_text()
+    titles = set()
+    for _ in range(3):
+        titles.add(details.locator("h3").inner_text())
+        page.keyboard.press("ArrowUp")
+    assert titles == {"Network of the front", "Evaluated network", "Dominated on test data"}
+
+
+@pytest.mark.browser
+def test_pointing_at_a_table_row_shows_its_network(page, run):
+    open_report(page, run)
+    page.locator(".networks tbody tr").nth(2).hover()
+    networks = json.loads((run / "front.json").read_text())["networks"]
+    assert f"{networks[2]['parameters']:,}" in page.locator(".details").inner_text()
+
+
+@pytest.mark.browser
+def test_pointing_at_a_boundary_names_its_dimension(page, run):
+    open_report(page, run)
+    page.locator("#boundaries svg").first.focus()
+    page.keyboard.press("End")
+    said = page.locator("#boundaries .readout").first.inner_text()
+    assert re.fullmatch(r"head\.width, max policy, step 300: \d\.\d\d ± \d\.\d\d", said)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [360, 1200])
+def test_nothing_is_wider_than_the_screen_and_no_labels_overlap(page, run, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    open_report(page, run)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    overlapping = page.evaluate(
+        """() => [...document.querySelectorAll("svg")].flatMap((svg) => {
+            const frame = svg.getBoundingClientRect();
+            const labels = [...svg.querySelectorAll("text")].map(
+                (text) => ({ text: text.textContent, box: text.getBoundingClientRect() }));
+            const cut = ({ box }) => box.left < frame.left - 1 || box.right > frame.right + 1;
+            const meet = ({ box: a }, { box: b }) =>
+                a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+            const faulty = (label, i) =>
+                cut(label) || labels.slice(0, i).some((other) => meet(label, other));
+            return labels.filter(faulty).map(({ text }) => text);
+        })"""
+    )
+    assert overlapping == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast_of_at_least_four_and_a_half(page, run, scheme):
+    page.emulate_media(color_scheme=scheme)
+    open_report(page, run)
+    ratios = page.evaluate(
+        """() => {
+            const style = getComputedStyle(document.documentElement);
+            const luminance = (name) => {
+                const hex = style.getPropertyValue(name).trim();
+                const [r, g, b] = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16) / 255)
+                    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+                return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+            };
+            const contrast = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+            return ["--text", "--muted", "--max", "--min", "--random", "--front"].flatMap((ink) =>
+                ["--page", "--wash"].map((paper) => contrast(luminance(ink), luminance(paper))));
+        }"""
+    )
+    assert len(ratios) == 12
+    assert min(ratios) >= 4.5
+
+
+@pytest.mark.browser
+def test_a_run_that_was_not_searched_opens(page, tmp_path):
+    folder = write_run(tmp_path / "run", steps=1, evaluations=20)
+    for name in ("front.json", "search/evaluations.jsonl", "bounds.json", "boundaries.jsonl"):
+        (folder / name).unlink()
+    write_report(folder)
+    open_report(page, folder)
+    assert page.locator("#front svg").count() == 0
+    assert page.locator("#training svg").count() == 3
+
+
+@pytest.mark.browser
+def test_a_short_run_counts_its_steps_in_whole_numbers(page, tmp_path):
+    folder = write_run(tmp_path / "run", steps=5, evaluations=20)
+    write_report(folder)
+    open_report(page, folder)
+    ticks = page.locator("#training svg").first.locator("text[text-anchor=middle]")
+    assert ticks.all_text_contents() == ["1", "2", "3", "4", "5"]
+
+
+@pytest.mark.browser
+def test_a_front_of_one_network_opens(page, tmp_path):
+    folder = write_run(tmp_path / "run", steps=5, evaluations=20)
+    front = json.loads((folder / "front.json").read_text())
+    front |= {
+        "networks": front["networks"][:1],
+        "dominated_on_test": [],
+        "cost_metric": "latency_ms",
+    }
+    (folder / "front.json").write_text(json.dumps(front))
+    (folder / "search" / "evaluations.jsonl").unlink()
+    write_report(folder)
+    open_report(page, folder)
+    assert page.locator("circle.front").count() == 1
+    assert page.locator(".limit").count() == 0
+
+
+@pytest.mark.browser
+def test_hostile_names_are_inert_in_the_browser(page, tmp_path):
+    folder = hostile_run(tmp_path / "run")
+    write_report(folder)
+    open_report(page, folder)
+    assert page.evaluate("window.broken") is None
+    assert page.locator("img").count() == 0
+    assert "[object" not in page.locator("body").inner_text()
+    assert HOSTILE in page.locator(".bounds").inner_text()
+    assert HOSTILE in page.locator(".details").inner_text()
+    assert HOSTILE in page.locator("pre").inner_text()
+    assert page.locator(".networks a").first.get_attribute("href").startswith("./javascript%3A")
