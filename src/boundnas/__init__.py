@@ -4,6 +4,12 @@ The main job in five calls: build a `Supernet` (your own, or one of `models`), `
 `search` its front, `extract` a network of the front, `export` it.
 """
 
+import os
+
+# Every sub-network has shapes of its own, and oneDNN compiles a kernel per shape; by default it
+# forgets all but 1,024 of them (2.3x slower steps on small images, docs/performance.md).
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
+
 from boundnas import cost, data, elastic, models
 from boundnas.calibrate import CalibratedArchitecture, calibrate
 from boundnas.errors import BoundNASError

@@ -78,10 +78,12 @@ def calibrate(
     training = model.training
     model.eval()
     batches = 0
-    for batch in images:
-        model(batch, observer)
-        batches += 1
-    model.train(training)
+    try:
+        for batch in images:
+            model(batch, observer)
+            batches += 1
+    finally:
+        model.train(training)
     if not batches:
         raise CalibrationError("calibration needs at least one batch of images, found none")
     seen: dict[str, list[tuple[Tensor, Tensor]]] = observer.seen  # type: ignore[attr-defined]

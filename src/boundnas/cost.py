@@ -138,8 +138,8 @@ def _output_positions(model: Supernet) -> dict[str, int]:
     hooks = [m.register_forward_hook(record(name)) for name, m in layers.items()]  # type: ignore[arg-type]
     training = model.training
     try:
-        device = next(model.parameters()).device
-        model.eval()(torch.zeros(2, *model.input_shape, device=device), observing(space.largest))
+        images = next(model.parameters()).new_zeros(2, *model.input_shape)
+        model.eval()(images, observing(space.largest))
     finally:
         model.train(training)
         for hook in hooks:

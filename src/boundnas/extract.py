@@ -50,19 +50,24 @@ def extract(model: Supernet, arch: Architecture) -> nn.Module:
 
     Raises:
         CalibrationError: The model has BatchNorm and ``arch`` carries no statistics.
-        ExportError: ``forward`` cannot be followed because it branches on the values of tensors.
+        ExportError: ``forward`` cannot be followed because it branches on values or shapes of
+            tensors.
     """
     training = model.training
     model.eval()
     try:
-        graph = _Tracer().trace(_Bound(model, arch))
-    except (fx.proxy.TraceError, TypeError) as error:
+        traced = _Tracer().trace(_Bound(model, arch))
+    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
         raise ExportError(
             f"{type(model).__name__}.forward cannot be turned into a plain module: {error}. "
-            "Its control flow may depend on arch and on shapes, not on the values of tensors"
+            "Its control flow may depend on arch, not on the values or shapes of tensors"
         ) from error
     finally:
         model.train(training)
+    for node in traced.nodes:
+        node.type = None  # our annotations are text, which pickling takes for objects
+    graph = fx.Graph()  # a copy that does not remember our tracer: it pickles without BoundNAS
+    graph.output(graph.graph_copy(traced, {}))
     parts = _plain_parts(model, arch, graph)
     net = fx.GraphModule(parts, graph, class_name=type(model).__name__).eval()
     net.meta["input_shape"] = model.input_shape

@@ -10,7 +10,7 @@ import torch
 
 from boundnas.config import RunConfig, read_config, write_config
 from boundnas.cost import COSTS, Cost
-from boundnas.data import ImageData, load
+from boundnas.data import ImageData, TrainingOrder, load
 from boundnas.errors import RunError
 from boundnas.export import export_network
 from boundnas.models import MobileNet, StageTable, StemTable
@@ -46,7 +46,7 @@ class Job:
         Nothing is created on disk.
 
         Raises:
-            DataError: The images are missing or damaged.
+            DataError: The images are missing, damaged or fewer than a batch.
             SpaceError: The space cannot be built.
             CostError: The cost range cannot be met.
         """
@@ -60,6 +60,7 @@ class Job:
         cost = COSTS[config.cost.metric](model)
         job = cls(config, data, model.to(_device(config.device)), cost)
         cost.check_range(*job.cost_range)
+        TrainingOrder(len(data.train), config.train.batch_size, config.seed)  # refuses its size
         return job
 
     @property

@@ -91,7 +91,7 @@ class Network(Record):
     parameters: FiniteFloat
     validation_accuracy: FiniteFloat
     test_accuracy: FiniteFloat
-    folder: str | None
+    folder: str | None = None
 
 
 class Front(Record):

@@ -1,0 +1,248 @@
+"""The command line: the whole job, step by step, again, refused, interrupted."""
+
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from tests.small import files
+from typer.testing import CliRunner
+
+import boundnas.data.fashion
+from boundnas.cli import app
+from boundnas.sandwich import Sandwich
+from boundnas.search import Evaluator
+
+CONFIG = """\
+name: tiny
+device: cpu
+threads: 1
+data:
+  set: digits
+space:
+  last_width: 8
+  stem: {width: [2, 4], stride: 1}
+  stages:
+    - {intermediate: [4, 8], output: [4, 6], depth: [1, 2], kernel: [3, 5], stride: 1}
+    - {intermediate: [8], output: [8], stride: 2}
+cost: {lower: 0.012, upper: 0.04}
+train: {steps: 24, batch_size: 16, checkpoint_every: 6}
+search: {initial: 3, rounds: 1, crossovers: 1, mutations: 1, calibration_images: 64}
+export: {formats: [onnx]}
+"""
+
+
+@pytest.fixture
+def configured(tmp_path, monkeypatch):
+    """Work in a folder that holds the configuration; call with another text to change it."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(text=CONFIG):
+        (tmp_path / "run.yaml").write_text(text)
+        return tmp_path
+
+    write()
+    return write
+
+
+def call(*arguments):
+    """Run a command in this process; anything but an orderly exit is a failure here."""
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.output
+    return result
+
+
+def spawn(folder, *arguments, before=""):
+    """Run a command in a process of its own, after some Python code."""
+    code = f"{before}\nfrom boundnas.cli import app\napp()"
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder in which ``boundnas run`` was called in a fresh process, and what it printed."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "run.yaml").write_text(CONFIG)
+    done = spawn(folder, "run", "run.yaml")
+    assert done.returncode == 0, done.stderr
+    return folder / "runs" / "tiny", done
+
+
+def test_one_command_does_the_whole_job(whole):
+    folder, done = whole
+    found = files(folder)
+    networks = sorted((folder / "networks").iterdir())
+    assert {
+        "config.yaml", "environment.json", "space.json", "metrics.jsonl", "boundaries.jsonl",
+        "bounds.json", "search/evaluations.jsonl", "front.json", "report.html",
+    } <= found.keys()  # fmt: skip
+    assert not [name for name in found if "partial" in name]
+    assert 2 <= len(networks) <= 5
+    for network in networks:
+        names = ["architecture.json", "card.md", "model.onnx"]
+        assert sorted(path.name for path in network.iterdir()) == names
+        assert f"{int(network.name) / 1e6:.3f}" in done.stdout
+    assert f"Report: {folder / 'report.html'}" in done.stdout
+    for label in ("train  step 24/24", "search  network", "export  network"):
+        assert label in done.stderr
+
+
+def test_the_steps_one_by_one_give_the_same_bytes(whole, configured):
+    folder = configured() / "runs" / "tiny"
+    for arguments in (("train", "run.yaml"), ("search", folder), ("export", folder)):
+        assert call(*arguments).exit_code == 0
+        report = call("report", folder)
+        assert report.exit_code == 0
+        assert f"Report: {folder / 'report.html'}" in report.stdout
+    assert files(folder) == files(whole[0])
+
+
+def test_a_second_call_does_nothing_twice(whole, configured, monkeypatch):
+    folder = configured()
+    for name, content in files(whole[0].parents[1]).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    monkeypatch.setattr(Sandwich, "step", None)
+    monkeypatch.setattr(Evaluator, "__call__", None)
+    monkeypatch.setattr(sys.modules["boundnas.export"], "export", None)
+    result = call("run", "run.yaml")
+    assert result.exit_code == 0
+    assert "Front" in result.stdout
+    assert files(folder) == files(whole[0].parents[1])
+
+
+def test_another_folder_for_the_runs_can_be_given(configured):
+    folder = configured()
+    assert call("train", "run.yaml", "--runs", "elsewhere").exit_code == 0
+    assert (folder / "elsewhere" / "tiny" / "bounds.json").is_file()
+    assert not (folder / "runs").exists()
+
+
+def test_export_without_formats_writes_no_network(configured):
+    folder = configured(CONFIG.replace("[onnx]", "[]"))
+    assert call("run", "run.yaml").exit_code == 0
+    assert (folder / "runs" / "tiny" / "report.html").is_file()
+    assert not (folder / "runs" / "tiny" / "networks").exists()
+
+
+REFUSED = {
+    "a faulty key": ("steps: 24", "stepz: 24", r"did you mean train\.steps"),
+    "a faulty value": ("batch_size: 16", "batch_size: 1", r"train\.batch_size"),
+    "a range out of reach": (
+        "lower: 0.012, upper: 0.04", "lower: 1, upper: 2",
+        r"CostError: .* reach from 0\.\d+ to 0\.\d+ MMACs",
+    ),
+    "a batch above the data set": (
+        "batch_size: 16", "batch_size: 2000", r"DataError: .*1 to \d+.* found 2000",
+    ),
+    "images that are not there": (
+        "set: digits", "{set: folder, folder: nowhere, image_size: 8}", r"DataError: .*nowhere",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["run", "train"])
+@pytest.mark.parametrize(("old", "new", "message"), REFUSED.values(), ids=REFUSED)
+def test_a_wrong_request_is_answered_and_creates_nothing(old, new, message, command, configured):
+    text = CONFIG.replace(old, new).replace("data:\n  {", "data: {")
+    assert text != CONFIG
+    folder = configured(text)
+    result = call(command, "run.yaml")
+    assert result.exit_code == 2
+    assert not result.stdout
+    assert re.search(message, result.stderr), result.stderr
+    assert [path.name for path in folder.iterdir()] == ["run.yaml"]
+
+
+def test_a_missing_configuration_is_named(configured):
+    folder = configured()
+    result = call("run", "other.yaml")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "ConfigError: other.yaml does not exist; give the path of a configuration file\n"
+    )
+    assert [path.name for path in folder.iterdir()] == ["run.yaml"]
+
+
+def test_missing_fashion_mnist_says_how_to_get_it(configured, monkeypatch):
+    folder = configured(CONFIG.replace("set: digits", "set: fashion_mnist"))
+    monkeypatch.setattr(boundnas.data.fashion, "DEBIAN_FOLDER", folder / "nowhere")
+    result = call("run", "run.yaml")
+    assert result.exit_code == 2
+    assert f"4 of 4 files not found in {folder / 'nowhere'}" in result.stderr
+    assert "apt-get install dataset-fashion-mnist" in result.stderr
+    assert [path.name for path in folder.iterdir()] == ["run.yaml"]
+
+
+def test_a_run_of_another_configuration_is_left_alone(whole, configured):
+    folder = configured(CONFIG.replace("lower: 0.012", "lower: 0.013"))
+    held = folder / "runs" / "tiny"
+    held.mkdir(parents=True)
+    (held / "config.yaml").write_bytes((whole[0] / "config.yaml").read_bytes())
+    result = call("run", "run.yaml")
+    assert result.exit_code == 1
+    assert "holds a run of another configuration" in result.stderr
+    assert "0.012" in result.stderr
+    assert "0.013" in result.stderr
+    assert [path.name for path in held.iterdir()] == ["config.yaml"]
+
+
+def test_a_folder_that_is_no_run_is_left_alone(configured):
+    held = configured() / "runs" / "tiny"
+    held.mkdir(parents=True)
+    (held / "precious.txt").write_text("mine")
+    for arguments in (("run", "run.yaml"), ("search", held), ("export", held), ("report", held)):
+        result = call(*arguments)
+        assert result.exit_code == 1
+        assert "is no run folder" in result.stderr
+    assert [path.name for path in held.iterdir()] == ["precious.txt"]
+
+
+def test_a_damaged_front_says_what_to_do(whole, configured):
+    folder = configured() / "runs" / "tiny"
+    for name, content in files(whole[0]).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    (folder / "front.json").write_bytes(b"{")
+    result = call("search", folder)
+    assert result.exit_code == 1
+    assert "front.json: is damaged" in result.stderr
+    (folder / "front.json").unlink()
+    assert call("search", folder).exit_code == 0
+    assert files(folder) == files(whole[0])
+
+
+STOPPED = """
+import os, signal
+from boundnas import train
+save = train.checkpoint.save
+def stopped(folder, step, *rest):
+    save(folder, step, *rest)
+    if step == 12:
+        os.kill(os.getpid(), signal.{signal})
+train.checkpoint.save = stopped
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
+def test_an_interrupted_run_continues_to_the_same_bytes(name, whole, configured):
+    folder = configured()
+    stopped = spawn(folder, "run", "run.yaml", before=STOPPED.format(signal=name))
+    assert "Traceback" not in stopped.stderr
+    if name == "SIGKILL":
+        assert stopped.returncode == -signal.SIGKILL
+    else:
+        assert stopped.returncode == 130
+        assert "The same command continues from the last checkpoint." in stopped.stderr
+    checkpoints = folder / "runs" / "tiny" / "checkpoints"
+    assert sorted(path.name for path in checkpoints.iterdir())[-1] == "step-00000012"
+    assert call("run", "run.yaml").exit_code == 0
+    assert files(folder / "runs" / "tiny") == files(whole[0])

@@ -1,0 +1,234 @@
+"""Exported networks: they run without BoundNAS, compute the same, and are whole or absent."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from tests.small import files, trained
+from torch import nn
+
+from boundnas import SearchSettings, extract
+from boundnas.data import normalize
+from boundnas.errors import ExportError, RunError
+from boundnas.export import TOLERANCE, export, export_network
+from boundnas.search import Evaluator, FrontNetwork
+
+module = importlib.import_module("boundnas.export")  # the name in the package is the function
+
+ALONE = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, *_):
+        if name.split(".")[0] == "boundnas":
+            raise ImportError("boundnas is not here")
+
+sys.meta_path.insert(0, Blocked())
+import numpy, onnxruntime, torch
+
+images = numpy.load("images.npy")
+session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+net = torch.export.load("model.pt2").module()
+for size in (1, 3, len(images)):
+    batch = images[:size]
+    numpy.save(f"onnx-{size}.npy", session.run(None, {"images": batch})[0])
+    with torch.no_grad():
+        numpy.save(f"pt2-{size}.npy", net(torch.from_numpy(batch)).numpy())
+assert "boundnas" not in sys.modules
+"""
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A network in the middle of the space, measured as the search does."""
+    run = trained()
+    evaluator = Evaluator(run.model, run.data, SearchSettings(calibration_images=256), seed=0)
+    arch = run.model.space.architecture(
+        {**run.model.space.largest.values, "stem.width": 2, "stage1.kernel": 3}
+    )
+    measured = evaluator(arch)
+    calibrated = evaluator.calibrated(arch)
+    test = evaluator.accuracy(calibrated, run.data.test)
+    return FrontNetwork(calibrated, measured.macs, measured.parameters, measured.accuracy, test)
+
+
+@pytest.fixture(scope="module")
+def net(network):
+    return extract(trained().model, network.arch)
+
+
+@pytest.fixture(scope="module")
+def exported(network, tmp_path_factory):
+    """The folder of a network in both formats."""
+    folder = tmp_path_factory.mktemp("networks") / str(network.macs)
+    export_network(trained().model, network, trained().data, folder, ("onnx", "pt2"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images_and_labels():
+    data = trained().data
+    images, labels = data.test.take(torch.arange(len(data.test)))
+    return normalize(images, data.mean, data.std).contiguous(), labels
+
+
+@pytest.fixture(scope="module")
+def computed_alone(exported, images_and_labels, tmp_path_factory):
+    """Logits by format and batch size, computed by a process that cannot import boundnas."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    for name in ("model.onnx", "model.pt2"):
+        (folder / name).write_bytes((exported / name).read_bytes())
+    np.save(folder / "images.npy", images_and_labels[0].numpy())
+    subprocess.run([sys.executable, "-c", ALONE], check=True, cwd=folder)
+    return {p.stem: torch.from_numpy(np.load(p)) for p in folder.glob("*-*.npy")}
+
+
+@pytest.mark.parametrize("size", [1, 3, None], ids=["one image", "three images", "all images"])
+@pytest.mark.parametrize("form", ["onnx", "pt2"])
+def test_a_file_computes_what_the_supernet_does_without_boundnas(
+    form, size, computed_alone, images_and_labels, network
+):
+    images, labels = images_and_labels
+    size = len(images) if size is None else size
+    with torch.no_grad():
+        expected = trained().model(images[:size], network.arch)
+    found = computed_alone[f"{form}-{size}"]
+    assert (found - expected).abs().max() <= TOLERANCE * expected.abs().max()
+    if size == len(images):
+        correct = int((found.argmax(1) == labels).sum())
+        assert correct / len(images) == network.test_accuracy
+
+
+def test_a_folder_holds_the_files_asked_for_and_nothing_else(exported):
+    names = ["architecture.json", "card.md", "model.onnx", "model.pt2"]
+    assert sorted(path.name for path in exported.iterdir()) == names
+    assert [path.name for path in exported.parent.iterdir()] == [exported.name]
+
+
+def test_the_architecture_file_names_every_dimension_and_number(exported, network):
+    held = json.loads((exported / "architecture.json").read_text())
+    assert trained().model.space.architecture(held.pop("architecture")) == network.arch
+    assert held == {
+        "macs": network.macs,
+        "parameters": network.parameters,
+        "validation_accuracy": network.validation_accuracy,
+        "test_accuracy": network.test_accuracy,
+    }
+
+
+def test_the_card_says_what_a_user_needs(exported, network):
+    card, data = (exported / "card.md").read_text(), trained().data
+    for text in (
+        f"# Network of {network.macs / 1e6:.4g} MMACs for digits\n",
+        f"| MACs of one image | {network.macs:,} |",
+        f"| Parameters | {network.parameters:,} |",
+        f"| Test accuracy | {network.test_accuracy:.2%} |",
+        "float32, shape (N, 1, 8, 8), any N",
+        f"mean {list(data.mean)} and std {list(data.std)}",
+        "float32, shape (N, 10)",
+        "in this order: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9.",
+        'InferenceSession("model.onnx")',
+        'torch.export.load("model.pt2")',
+        *(f"| {name} | {value} |\n" for name, value in network.arch.values.items()),
+    ):
+        assert text in card
+
+
+def test_the_code_on_the_card_runs(exported, images_and_labels, monkeypatch):
+    monkeypatch.chdir(exported)
+    blocks = (exported / "card.md").read_text().split("```")[1::2]
+    two = images_and_labels[0][:2]
+    for block, images in zip(blocks, (two.numpy(), two), strict=True):
+        names = {"images": images}
+        exec(block.removeprefix("python\n"), names)  # noqa: S102
+        assert tuple(names["logits"].shape) == (2, 10)
+
+
+def test_a_card_describes_only_the_formats_there_are(network):
+    card = module.card(network, trained().data, ["pt2"])
+    assert "model.pt2" in card
+    assert "onnx" not in card
+
+
+def test_a_folder_that_is_there_is_left_as_it_is(exported, network, monkeypatch):
+    before = files(exported)
+    monkeypatch.setattr(module, "extract", None)
+    export_network(trained().model, network, trained().data, exported, ("onnx", "pt2"))
+    assert files(exported) == before
+
+
+@pytest.mark.parametrize("name", ["net", "net.pt", "net.ONNX", "net.onnx.zip"])
+def test_another_suffix_is_refused_with_those_there_are(net, name, tmp_path):
+    with pytest.raises(ExportError, match=r"one of \.onnx, \.pt2, found (none|\.\w+)"):
+        export(net, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_network_of_unknown_input_is_refused(tmp_path):
+    with pytest.raises(ExportError, match=r"input_shape=\(channels, height, width\)"):
+        export(nn.Flatten(), tmp_path / "net.pt2")
+
+
+def test_any_plain_module_can_be_written(tmp_path):
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).eval()
+    path = export(plain, str(tmp_path / "new" / "net.pt2"), input_shape=(3, 2, 2))
+    images = torch.ones(5, 3, 2, 2)
+    torch.testing.assert_close(torch.export.load(path).module()(images), plain(images))
+
+
+class _Branching(nn.Module):
+    def forward(self, x):
+        return x.flatten(1) if x.sum() > 0 else -x.flatten(1)
+
+
+def test_a_module_that_branches_on_values_is_refused(tmp_path):
+    with pytest.raises(ExportError, match=r"torch\.export cannot follow this network: "):
+        export(_Branching(), tmp_path / "net.pt2", input_shape=(1, 2, 2))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("found", [1e-2, float("nan")], ids=["another result", "not a number"])
+def test_a_file_that_computes_something_else_is_not_kept(
+    net, network, found, tmp_path, monkeypatch
+):
+    write, run = module._WRITERS[".pt2"]
+    monkeypatch.setitem(
+        module._WRITERS, ".pt2", (write, lambda path, images: run(path, images) * (1 + found))
+    )
+    with pytest.raises(ExportError, match=r"net\.pt2: .* differs .* not kept"):
+        export(net, tmp_path / "net.pt2")
+    assert not list(tmp_path.iterdir())
+    folder = tmp_path / "networks" / "1"
+    with pytest.raises(ExportError, match="not kept"):
+        export_network(trained().model, network, trained().data, folder, ("pt2",))
+    assert not files(tmp_path)
+    assert not list(folder.parent.iterdir())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_an_export_that_is_stopped_leaves_no_half_folder(error, network, tmp_path, monkeypatch):
+    def stopped(*_):
+        raise error
+
+    monkeypatch.setattr(module, "card", stopped)
+    with pytest.raises(error):
+        export_network(trained().model, network, trained().data, tmp_path / "networks" / "1", ())
+    assert not list((tmp_path / "networks").iterdir())
+
+
+def test_what_a_killed_export_left_is_replaced(network, tmp_path):
+    left = tmp_path / ".1.partial"
+    left.mkdir()
+    (left / "model.onnx").write_bytes(b"half")
+    export_network(trained().model, network, trained().data, tmp_path / "1", ())
+    assert sorted(files(tmp_path)) == ["1/architecture.json", "1/card.md"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(network, tmp_path):
+    (tmp_path / "networks").write_text("a file in the way")
+    with pytest.raises(RunError, match=r"networks.*cannot be written"):
+        export_network(trained().model, network, trained().data, tmp_path / "networks" / "1", ())

@@ -1,0 +1,239 @@
+"""Algorithm 1: what a step adds up, who teaches whom, the plain sandwich as a special case."""
+
+import math
+
+import pytest
+import torch
+from tests.small import COST_RANGE, batch, digest, few_digits, mobilenet
+from torch.nn import functional as F
+
+from boundnas import TrainSettings, fit
+from boundnas.cost import MACs
+from boundnas.data import TrainingOrder, augment, normalize
+from boundnas.distill import kl_divergence
+from boundnas.errors import TrainingError
+from boundnas.policy import SampledArchitecture, allowed_options
+from boundnas.randomness import stream
+from boundnas.sandwich import Sandwich
+from boundnas.train import start_policy
+
+SEED, STEP = 3, 7
+
+RANGES = {
+    "both penalties": (9e3, 60e3),  # below the smallest and above the largest network
+    "no penalty": (60e3, 61e3),
+}
+
+
+def sandwich(cost_range=COST_RANGE, **options):
+    model = mobilenet()
+    # A flat start, so that the boundaries draw different networks in different steps.
+    settings = TrainSettings(steps=12, start_std=1e-3, start_temperature=1.0, **options)
+    policies = [start_policy(model, boundary, settings, SEED) for boundary in ("max", "min")]
+    return Sandwich(model, *policies, MACs(model), cost_range, settings, SEED)
+
+
+def drawn(s, boundary):
+    policy = {"max": s.max_policy, "min": s.min_policy}[boundary]
+    return policy.sample(stream(SEED, f"{boundary}_policy", STEP))
+
+
+def divergence(student, teacher):
+    """KL(teacher || student), written out."""
+    p, q = teacher.detach().softmax(-1), student.softmax(-1)
+    return (p * (p.log() - q.log())).sum(-1).mean()
+
+
+def four_losses(s, images, labels):
+    """The losses of Algorithm 1 on the architectures of the step, each with its own graph."""
+    lower, upper = s.cost_range
+
+    def largest():
+        arch = drawn(s, "max")
+        noise = stream(SEED, "dropout", STEP)
+        arch = SampledArchitecture(arch.space, arch.indices, gates=arch.gates, noise=noise)
+        return arch, s.model(images, arch)
+
+    arch, logits = largest()
+    yield F.cross_entropy(logits, labels) + 5 * (1 - s.cost.relaxed(arch) / upper).clamp_min(0)
+    teacher = largest()[1].detach()
+    arch = drawn(s, "min")
+    penalty = (s.cost.relaxed(arch) / lower - 1).clamp_min(0)
+    yield divergence(s.model(images, arch), teacher) + 5 * penalty
+    generator = stream(SEED, "random_policy", STEP)
+    for _ in range(2):
+        arch = s.model.space.sample(generator, allowed_options(s.max_policy, s.min_policy))
+        yield divergence(s.model(images, arch), teacher)
+
+
+@pytest.mark.parametrize("cost_range", RANGES.values(), ids=RANGES)
+def test_a_step_adds_the_gradients_of_four_separate_losses(cost_range):
+    s, (images, labels) = sandwich(cost_range), batch()
+    parameters = [*s.model.parameters(), s.max_policy.logits, s.min_policy.logits]
+    expected = [torch.zeros_like(p) for p in parameters]
+    for loss in four_losses(s, images, labels):
+        for total, gradient in zip(
+            expected, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True
+        ):
+            total += 0 if gradient is None else gradient
+    s.step(images, labels, STEP)
+    for parameter, total in zip(parameters, expected, strict=True):
+        found = torch.zeros_like(total) if parameter.grad is None else parameter.grad
+        torch.testing.assert_close(found, total, rtol=1e-4, atol=1e-6)
+
+
+def test_each_boundary_learns_from_its_own_network_alone():
+    s, (images, labels) = sandwich(RANGES["both penalties"]), batch()
+    policies = [s.max_policy.logits, s.min_policy.logits]
+    received = [
+        [g is not None and bool(g.any()) for g in gradients]
+        for gradients in (
+            torch.autograd.grad(loss, policies, allow_unused=True)
+            for loss in list(four_losses(s, images, labels))[:2]
+        )
+    ]
+    assert received == [[True, False], [False, True]]
+
+
+def test_the_teacher_gets_no_gradient_from_its_students():
+    student, teacher = (torch.randn(4, 10, generator=stream(i, "test")) for i in range(2))
+    student.requires_grad_()
+    teacher.requires_grad_()
+    loss = kl_divergence(student, teacher)
+    loss.backward()
+    assert teacher.grad is None
+    torch.testing.assert_close(loss, divergence(student, teacher))
+    assert float(kl_divergence(teacher, teacher).detach()) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_step_changes_no_weight_and_draws_nothing_from_the_global_generator():
+    s, (images, labels) = sandwich(), batch()
+    before, state = digest(s.model, s.max_policy, s.min_policy), torch.get_rng_state()
+    first = s.step(images, labels, STEP)
+    assert digest(s.model, s.max_policy, s.min_policy) == before
+    assert torch.equal(torch.get_rng_state(), state)
+    assert s.step(images, labels, STEP) == first
+
+
+@pytest.mark.parametrize("step", range(6))
+@pytest.mark.parametrize("cost_range", [(9e3, 60e3), (60e3, 61e3), (12e3, 30e3)])
+def test_penalties_are_the_relative_excess_over_the_range(cost_range, step):
+    s = sandwich(cost_range)
+    lower, upper = cost_range
+    scalars = s.step(*batch(), step)
+    largest = s.max_policy.sample(stream(SEED, "max_policy", step))
+    smallest = s.min_policy.sample(stream(SEED, "min_policy", step))
+    assert scalars["cost_max"] == s.cost(largest)
+    assert scalars["cost_min"] == s.cost(smallest)
+    assert float(scalars["penalty_max"]) == pytest.approx(max(0, 1 - s.cost(largest) / upper))
+    assert float(scalars["penalty_min"]) == pytest.approx(max(0, s.cost(smallest) / lower - 1))
+
+
+@pytest.mark.parametrize("networks", [0, 1, 3])
+def test_the_random_loss_is_the_mean_over_the_random_networks(networks):
+    s, (images, labels) = sandwich(random_networks=networks), batch()
+    calls = []
+    s.model.register_forward_hook(lambda *_: calls.append(1))
+    loss = float(s.step(images, labels, STEP)["loss_random"])
+    assert len(calls) == 2 + networks
+    assert loss > 0 if networks else loss == 0
+
+
+def plain_sandwich(model, images_of, seed, settings):
+    """Sandwich sampling as it was before boundaries were learned, from nothing of the trainer."""
+    named = dict(model.named_parameters())
+    undecayed = {name for name in named if name.endswith("bias") or ".norm." in name}
+    optimizer = torch.optim.SGD(
+        [
+            {"params": [p for name, p in named.items() if name not in undecayed]},
+            {"params": [named[name] for name in undecayed], "weight_decay": 0.0},
+        ],
+        lr=0.0,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+    )
+    space, steps = model.space, settings.steps
+    order = TrainingOrder(len(images_of.train), settings.batch_size, seed)
+    warmup = round(steps * settings.warmup_fraction)
+    peak, start = settings.learning_rate, settings.warmup_start
+    model.train()
+    for step in range(steps):
+        cosine = (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
+        for group in optimizer.param_groups:
+            ramp = start + (peak - start) * step / warmup
+            group["lr"] = ramp if step < warmup else peak * cosine
+        images, labels = images_of.train.take(order.indices(step))
+        images = augment(images, stream(seed, "augment", step), images_of.padding, images_of.flip)
+        images = normalize(images, images_of.mean, images_of.std)
+
+        noise = stream(seed, "dropout", step)
+        teacher = model(images, SampledArchitecture(space, space.largest.indices, noise=noise))
+        F.cross_entropy(teacher, labels).backward()
+        generator = stream(seed, "random_policy", step)
+        for arch in (space.smallest, space.sample(generator), space.sample(generator)):
+            F.kl_div(
+                model(images, arch).log_softmax(-1),
+                teacher.detach().log_softmax(-1),
+                reduction="batchmean",
+                log_target=True,
+            ).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_learning_no_boundary_is_the_plain_sandwich_rule_to_the_last_byte(seed):
+    settings = TrainSettings(steps=12, batch_size=16, learn="none", warmup_fraction=0.25)
+    run = fit(mobilenet(), few_digits(), cost_range=COST_RANGE, settings=settings, seed=seed)
+    baseline = mobilenet()
+    start = digest(baseline)
+    plain_sandwich(baseline, few_digits(), seed, settings)
+    assert digest(run.model) == digest(baseline) != start
+
+
+@pytest.mark.parametrize("learn", ["both", "max", "min", "none"])
+def test_exactly_the_boundaries_asked_for_are_learned(learn):
+    settings = TrainSettings(steps=3, batch_size=16, learn=learn)
+    run = fit(mobilenet(), few_digits(), cost_range=COST_RANGE, settings=settings)
+    space = run.model.space
+    fixed = {"max": space.largest, "min": space.smallest}
+    for boundary, policy in (("max", run.sandwich.max_policy), ("min", run.sandwich.min_policy)):
+        start = start_policy(run.model, boundary, settings, 0)
+        moved = not torch.equal(policy.logits, start.logits)
+        assert moved == policy.learned == (learn in ("both", boundary))
+        if not moved:
+            assert policy.sample(stream(0, "test")) == fixed[boundary]
+            assert policy.probabilities.sum() == len(space)
+
+
+ROLES = {0: "max", 1: "min", 2: "random", 3: "random"}
+
+
+def poison(model, call):
+    """Make the logits of one call of the model not a number; counts from 0."""
+    calls = iter(range(10**6))
+    model.register_forward_hook(lambda _, __, y: y * math.nan if next(calls) == call else None)
+
+
+@pytest.mark.parametrize(("call", "role"), ROLES.items())
+def test_a_loss_that_is_not_finite_stops_before_anything_changes(call, role):
+    s, (images, labels) = sandwich(), batch()
+    before = digest(s.model, s.max_policy, s.min_policy)
+    poison(s.model, call)
+    with pytest.raises(TrainingError, match=f"^step {STEP}: the loss of the {role} network is nan"):
+        s.step(images, labels, STEP)
+    assert digest(s.model, s.max_policy, s.min_policy) == before
+
+
+@pytest.mark.parametrize(("call", "role"), ROLES.items())
+def test_training_stops_with_the_weights_of_the_step_before(call, role):
+    model, states = mobilenet(), []
+    cost = MACs(model)  # calls the model, so it comes before the calls are counted
+    model.register_forward_pre_hook(lambda *_: states.append(digest(model)))
+    poison(model, 2 * 4 + call)
+    settings = TrainSettings(steps=4, batch_size=16)
+    with pytest.raises(TrainingError, match=f"^step 2: .* {role} network"):
+        fit(model, few_digits(), cost_range=COST_RANGE, cost=cost, settings=settings)
+    assert digest(model) == states[-1] == states[2 * 4]
+    assert len(set(states)) == 3  # those of the start and of two steps

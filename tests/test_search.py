@@ -1,0 +1,298 @@
+"""The search of a trained run: honest numbers, a true front, replay after a kill, its bounds."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.small import COST_RANGE, digest, trained
+
+from boundnas import SearchSettings, extract, search
+from boundnas.cost import Parameters
+from boundnas.data import normalize
+from boundnas.errors import RunError
+from boundnas.pareto import non_dominated
+from boundnas.policy import Policy
+from boundnas.randomness import stream
+from boundnas.report.records import Front as ReportedFront
+from boundnas.run_folder import RunFolder, read_jsonl, write_json
+from boundnas.search import Evaluator, Front
+
+SETTINGS = SearchSettings(
+    initial=10, rounds=3, crossovers=4, mutations=4, calibration_images=200, batch_size=64
+)
+
+
+@pytest.fixture(scope="module")
+def evaluator():
+    return Evaluator(trained().model, trained().data, SETTINGS, seed=0)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The trained run in a folder of its own."""
+    return replace(trained(), folder=RunFolder.create(tmp_path / "run", "name: run\n"))
+
+
+@pytest.fixture(scope="module")
+def front():
+    return search(trained(), SETTINGS)
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Every evaluation made within the test, in order."""
+    made, measure = [], Evaluator.__call__
+
+    def noted(self, arch):
+        made.append(measure(self, arch))
+        return made[-1]
+
+    monkeypatch.setattr(Evaluator, "__call__", noted)
+    return made
+
+
+def accuracy_by_hand(net, source, data):
+    """Part of the images that a plain network gets right, one batch of 64 after another."""
+    correct = 0
+    for start in range(0, len(source), 64):
+        positions = torch.arange(start, min(start + 64, len(source)))
+        images, labels = source.take(positions)
+        with torch.no_grad():
+            correct += int((net(normalize(images, data.mean, data.std)).argmax(1) == labels).sum())
+    return correct / len(source)
+
+
+def architectures(space):
+    generator = stream(0, "test")
+    return [space.largest, space.smallest, *(space.sample(generator) for _ in range(3))]
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_an_evaluation_is_the_accuracy_of_the_extracted_network(number, evaluator):
+    model, data = evaluator.model, evaluator.data
+    arch = architectures(model.space)[number]
+    evaluation = evaluator(arch)
+    calibrated = evaluator.calibrated(arch)
+    net = extract(model, calibrated)
+    assert evaluation.architecture == arch
+    assert evaluation.accuracy == accuracy_by_hand(net, data.validation, data)
+    assert evaluator.accuracy(calibrated, data.test) == accuracy_by_hand(net, data.test, data)
+    assert evaluation.parameters == sum(p.numel() for p in net.parameters())
+
+
+def test_statistics_are_means_over_equal_batches_of_training_images(evaluator):
+    model, data = evaluator.model, evaluator.data
+    order = torch.randperm(len(data.train), generator=stream(0, "calibration"))
+    means = []
+    for start in (0, 64, 128):  # 200 images hold three full batches
+        images, _ = data.train.take(order[start : start + 64])
+        with torch.no_grad():
+            y = model.stem.conv(normalize(images, data.mean, data.std), model.space.largest)
+        means.append((y.mean((0, 2, 3)), y.var((0, 2, 3), correction=0)))
+    mean, var = evaluator.calibrated(model.space.largest).moments["stem.norm"]
+    torch.testing.assert_close(mean, torch.stack([m for m, _ in means]).mean(0))
+    torch.testing.assert_close(var, torch.stack([v for _, v in means]).mean(0))
+
+
+def test_searching_changes_no_weight(evaluator):
+    before = digest(evaluator.model)
+    evaluator(evaluator.model.space.smallest)
+    assert digest(evaluator.model) == before
+
+
+def test_test_images_are_read_by_the_final_front_only(run, measured, monkeypatch):
+    taken = []
+
+    class Counted:
+        def __init__(self, source):
+            self.source = source
+
+        def __len__(self):
+            return len(self.source)
+
+        def take(self, indices):
+            taken.append(len(measured))
+            return self.source.take(indices)
+
+    data = replace(run.data, test=Counted(run.data.test))
+    taken.clear()  # the data set checks itself by one image
+    found = search(replace(run, data=data), SETTINGS)
+    assert set(taken) == {len(measured)}
+    networks = len(found.networks) + len(found.dominated_on_test)
+    assert len(taken) == networks * -(-len(data.test) // SETTINGS.batch_size)
+
+
+def test_no_network_of_the_front_is_dominated(front):
+    assert len(front.networks) > 1
+    for column in ("macs", "validation_accuracy", "test_accuracy"):
+        values = [getattr(n, column) for n in front.networks]
+        assert values == sorted(set(values)), f"{column} must ascend"
+    selected = [*front.networks, *front.dominated_on_test]
+    validated = non_dominated([n.macs for n in selected], [n.validation_accuracy for n in selected])
+    assert len(validated) == len(selected)
+    for loser in front.dominated_on_test:
+        assert any(
+            n.macs <= loser.macs and n.test_accuracy >= loser.test_accuracy for n in front.networks
+        )
+
+
+def test_no_evaluation_of_the_search_dominates_the_front(run, measured):
+    found = search(run, SETTINGS)
+    for n in found.networks:
+        assert not any(
+            (e.macs <= n.macs and e.accuracy > n.validation_accuracy)
+            or (e.macs < n.macs and e.accuracy >= n.validation_accuracy)
+            for e in measured
+        )
+
+
+def test_the_front_reports_what_its_networks_measure(front, evaluator):
+    data = evaluator.data
+    for n in [*front.networks, *front.dominated_on_test]:
+        net = extract(evaluator.model, n.arch)
+        assert n.macs == evaluator.macs(n.arch)
+        assert n.parameters == sum(p.numel() for p in net.parameters())
+        assert n.validation_accuracy == accuracy_by_hand(net, data.validation, data)
+        assert n.test_accuracy == accuracy_by_hand(net, data.test, data)
+
+
+def test_best_is_the_most_accurate_network_within_the_budget(front):
+    for i, network in enumerate(front.networks):
+        assert front.best(macs=network.macs) is network
+        assert front.best(macs=network.macs + 0.5, parameters=10**6) is network
+        if i:
+            assert front.best(macs=network.macs - 1) is front.networks[i - 1]
+    assert front.best() is front.networks[-1]
+
+
+@pytest.mark.parametrize(
+    ("budget", "asked"),
+    [
+        ({"macs": 9.9e3}, "9,900 macs"),
+        ({"parameters": 100}, "100 parameters"),
+        ({"macs": 1, "parameters": 1e6}, "1 macs and 1,000,000 parameters"),
+    ],
+)
+def test_a_budget_below_the_front_names_its_smallest_network(front, budget, asked):
+    smallest = front.networks[0].macs
+    with pytest.raises(RunError, match=f"has at most {asked}; the smallest has {smallest:,} macs"):
+        front.best(**budget)
+
+
+def test_the_front_as_json_names_every_network_and_its_folder(front):
+    held = json.loads(json.dumps(front.to_json(COST_RANGE)))
+    assert held["cost_metric"] == "macs"
+    assert held["cost_range"] == list(COST_RANGE)
+    assert [n["folder"] for n in held["networks"]] == [f"networks/{n.macs}" for n in front.networks]
+    for key in ("networks", "dominated_on_test"):
+        for row, network in zip(held[key], getattr(front, key), strict=True):
+            assert network.arch.space.architecture(row["architecture"]) == network.arch
+            assert row["test_accuracy"] == network.test_accuracy
+
+
+def test_the_report_reads_every_front(front):
+    # Networks dominated on test data have no folder; the report once refused them.
+    beaten = Front("macs", front.networks[:1], front.networks[1:])
+    read = ReportedFront.model_validate_json(json.dumps(beaten.to_json(COST_RANGE)))
+    assert [n.folder for n in read.networks] == [beaten.folder(front.networks[0])]
+    assert [n.folder for n in read.dominated_on_test] == [None] * (len(front.networks) - 1)
+
+
+def test_a_search_is_the_same_with_and_without_a_folder(run, front):
+    assert search(run, SETTINGS).to_json(COST_RANGE) == front.to_json(COST_RANGE)
+
+
+@pytest.mark.parametrize("kills", [(0,), (1,), (4,), (9, 10), (11, 17), (25,)])
+def test_a_search_killed_at_any_evaluation_finds_the_same_front(
+    kills, run, measured, front, tmp_path, monkeypatch
+):
+    measure = Evaluator.__call__
+    for kill in kills:
+
+        def dying(self, arch, kill=kill):
+            if len(measured) == kill:
+                raise KeyboardInterrupt
+            return measure(self, arch)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Evaluator, "__call__", dying)
+            with pytest.raises(KeyboardInterrupt):
+                search(run, SETTINGS)
+        assert len(read_jsonl(run.folder.evaluations)) == kill
+    found = search(run, SETTINGS)
+    rows = read_jsonl(run.folder.evaluations)
+    assert rows == [e.to_json() for e in measured]
+    assert len({e.architecture for e in measured}) == len(measured)
+    paths = [tmp_path / name for name in ("whole.json", "resumed.json")]
+    for path, each in zip(paths, (front, found), strict=True):
+        write_json(path, each.to_json(COST_RANGE))
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_a_finished_search_measures_nothing_again(run, measured):
+    search(run, SETTINGS)
+    count = len(measured)
+    search(run, SETTINGS)
+    assert len(measured) == count == len(read_jsonl(run.folder.evaluations))
+
+
+def test_a_torn_last_line_of_the_journal_is_measured_again(run, measured, front):
+    search(run, SETTINGS)
+    count, journal = len(measured), run.folder.evaluations
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[:-9])
+    assert search(run, SETTINGS).to_json(COST_RANGE) == front.to_json(COST_RANGE)
+    assert len(measured) == count + 1
+    assert journal.read_bytes() == whole
+
+
+PINNED = {"stem.width": 4, "stage1.output": 4, "stage1.depth": 2, "stage1.kernel": 3}
+
+
+def pinned(run):
+    """The run with boundaries that leave one option of some dimensions, and all of the others."""
+    space = run.model.space
+    policies = []
+    for free in (-1, 0):
+        logits = torch.full((len(space), max(map(len, space.dimensions))), -1.0)
+        for row, d in zip(logits, space.dimensions, strict=True):
+            row[d.index(PINNED[d.name]) if d.name in PINNED else range(len(d))[free]] = 1.0
+        policies.append(Policy(space, logits))
+    sandwich = replace(run.sandwich, max_policy=policies[0], min_policy=policies[1])
+    return replace(run, sandwich=sandwich)
+
+
+def test_a_search_stays_within_the_learned_bounds(run, measured):
+    run = pinned(run)
+    search(run, SETTINGS)
+    assert {e.architecture for e in measured[:2]} == {
+        run.sandwich.max_policy.mode,
+        run.sandwich.min_policy.mode,
+    }
+    assert len(measured) == 2 ** (len(run.model.space) - len(PINNED))  # all there is
+    for e in measured:
+        assert PINNED.items() <= e.architecture.values.items()
+        assert all(
+            i in options for i, options in zip(e.architecture.indices, run.allowed, strict=True)
+        )
+
+
+def test_a_search_of_the_whole_space_ignores_the_learned_bounds(run, measured):
+    run = pinned(run)
+    search(run, SETTINGS.model_copy(update={"bounds": "whole"}))
+    found = [e.architecture for e in measured]
+    assert found[:2] == [run.model.space.largest, run.model.space.smallest]
+    for d in run.model.space.dimensions:
+        assert {arch[d] for arch in found} == set(d.choices)
+
+
+def test_a_run_for_parameters_gives_a_front_of_parameters(run):
+    run = replace(run, sandwich=replace(run.sandwich, cost=Parameters(run.model)))
+    found = search(run, SETTINGS)
+    assert found.cost == "parameters"
+    counts = [n.parameters for n in found.networks]
+    assert counts == sorted(set(counts))
+    assert [found.folder(n) for n in found.networks] == [f"networks/{c}" for c in counts]
+    assert found.best(parameters=counts[0]) is found.networks[0]
+    assert found.to_json(COST_RANGE)["cost_metric"] == "parameters"

@@ -1,0 +1,274 @@
+"""The training loop: exact resume, same seed same bytes, schedule, logs and refusals."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tests.small import COST_RANGE, digest, few_digits, files, mobilenet
+
+from boundnas import TrainSettings, data, fit, train
+from boundnas.cost import MACs
+from boundnas.errors import BoundNASError, CostError, DataError, RunError
+from boundnas.run_folder import RunFolder, read_jsonl
+from boundnas.train import bounds_json, learning_rate, start_policy
+
+STEPS = 12
+
+
+def options(**more):
+    return TrainSettings(**{"steps": STEPS, "batch_size": 16, "checkpoint_every": 1, **more})
+
+
+def run(folder=None, model=None, cost_range=COST_RANGE, **more):
+    model = mobilenet() if model is None else model
+    settings = options(**more)
+    return fit(model, few_digits(), cost_range=cost_range, settings=settings, folder=folder)
+
+
+def new_folder(path):
+    return RunFolder.create(path / "run", "name: run\n")
+
+
+class Killed(BaseException):
+    """Ends training where no handler is; a killed process leaves at most less on disk."""
+
+
+def killed_at(stop, where, folder, monkeypatch, **more):
+    """Train in the folder until just before or just after the checkpoint of step ``stop``."""
+    save = train.checkpoint.save
+
+    def failing(path, step, *rest):
+        if step != stop:
+            return save(path, step, *rest)
+        if where == "after its checkpoint":
+            save(path, step, *rest)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.checkpoint, "save", failing)
+        with pytest.raises(Killed):
+            run(folder, **more)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Files and rows of an uninterrupted run, and the state of its model."""
+    folder = new_folder(tmp_path_factory.mktemp("uninterrupted"))
+    finished = run(folder)
+    return files(folder.path), finished.metrics, digest(finished.model)
+
+
+@pytest.mark.parametrize("where", ["before its checkpoint", "after its checkpoint"])
+@pytest.mark.parametrize("stop", range(1, STEPS + 1))
+def test_a_run_stopped_at_any_step_ends_in_the_same_bytes(
+    stop, where, uninterrupted, tmp_path, monkeypatch
+):
+    expected, metrics, state = uninterrupted
+    folder = new_folder(tmp_path)
+    killed_at(stop, where, folder, monkeypatch)
+    resumed = run(folder)
+    assert resumed.metrics == metrics
+    assert digest(resumed.model) == state
+    # The checkpoints hold weights, policies and the state of both optimizers.
+    assert files(folder.path) == expected
+
+
+def test_a_run_stopped_again_and_again_ends_in_the_same_bytes(uninterrupted, tmp_path, monkeypatch):
+    folder = new_folder(tmp_path)
+    for stop in (1, 3, 4, 9):
+        killed_at(stop, "before its checkpoint", folder, monkeypatch)
+    run(folder)
+    assert files(folder.path) == uninterrupted[0]
+
+
+@pytest.mark.parametrize("learn", ["none", "max", "min"])
+def test_resume_is_exact_whatever_is_learned_and_between_checkpoints(learn, tmp_path, monkeypatch):
+    states = {}
+    for name, stop in (("whole", None), ("stopped", 8)):
+        folder = RunFolder.create(tmp_path / name, "name: run\n")
+        if stop:
+            # Checkpoints are due after steps 4 and 8, so the rows of steps 4 to 7 come again.
+            killed_at(stop, "before its checkpoint", folder, monkeypatch, learn=learn,
+                      checkpoint_every=4)  # fmt: skip
+            assert len(read_jsonl(folder.metrics)) == stop
+        run(folder, learn=learn, checkpoint_every=4)
+        states[name] = files(folder.path)
+    assert states["stopped"] == states["whole"]
+
+
+def test_a_checkpoint_holds_weights_policies_and_both_optimizers(tmp_path):
+    finished = run(new_folder(tmp_path))
+    saved = train.checkpoint.newest(finished.folder.checkpoints)
+    assert saved.step == STEPS
+    sections = {name.partition("/")[0] for name in saved.tensors}
+    assert sections == {"model", "max_policy", "min_policy", "weights", "policies"}
+    for name, value in finished.model.state_dict().items():
+        assert torch.equal(saved.tensors[f"model/{name}"], value)
+    assert saved.tensors["policies/0/step"] == STEPS
+
+
+def test_a_finished_run_is_not_trained_again(uninterrupted, tmp_path, monkeypatch):
+    folder = new_folder(tmp_path)
+    run(folder)
+    monkeypatch.setattr(train.Sandwich, "step", None)
+    again = run(folder)
+    assert files(folder.path) == uninterrupted[0]
+    assert digest(again.model) == uninterrupted[2]
+    assert [row["step"] for row in again.metrics] == list(range(STEPS))
+
+
+def test_logs_and_checkpoints_do_not_change_the_run(uninterrupted):
+    without = run()
+    assert digest(without.model) == uninterrupted[2]
+    assert without.metrics == uninterrupted[1]
+
+
+def test_a_fresh_process_gives_the_same_bytes(uninterrupted, tmp_path):
+    code = (
+        "from pathlib import Path\n"
+        "from tests.test_train import new_folder, run\n"
+        f"run(new_folder(Path({str(tmp_path)!r})))\n"
+    )
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": str(root)}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
+    assert files(tmp_path / "run") == uninterrupted[0]
+
+
+def test_seeds_give_different_runs(uninterrupted):
+    other = fit(mobilenet(), few_digits(), cost_range=COST_RANGE, settings=options(), seed=1)
+    assert digest(other.model) != uninterrupted[2]
+
+
+SCHEDULE = {  # of 100 steps with 20 of warm-up from 0.02 to 0.1
+    0: 0.02,
+    5: 0.04,
+    10: 0.06,
+    20: 0.1,
+    40: 0.1 * (1 + math.sqrt(0.5)) / 2,
+    60: 0.05,
+    80: 0.1 * (1 - math.sqrt(0.5)) / 2,
+    99: 0.1 * math.sin(math.pi / 160) ** 2,
+}
+
+
+@pytest.mark.parametrize(("step", "rate"), SCHEDULE.items())
+def test_the_learning_rate_warms_up_and_decays_as_a_cosine(step, rate):
+    settings = options(warmup_fraction=0.2, warmup_start=0.02)
+    assert learning_rate(step, 100, settings) == pytest.approx(rate, rel=1e-9)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1e-3, 0.99])
+@pytest.mark.parametrize("steps", [1, 2, 12])
+def test_the_learning_rate_exists_at_every_step(steps, fraction):
+    settings = options(warmup_fraction=fraction, warmup_start=1e-5)
+    rates = [learning_rate(step, steps, settings) for step in range(steps)]
+    assert all(1e-5 <= rate <= 0.1 for rate in rates)
+    assert fraction > 0.5 or rates == sorted(rates, reverse=True)
+
+
+def test_a_run_follows_the_schedule(uninterrupted):
+    rates = [row["learning_rate"] for row in uninterrupted[1]]
+    assert rates == [learning_rate(step, STEPS, options()) for step in range(STEPS)]
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(0.5, 3), (1, 5), (2.2, 11)])
+def test_epochs_count_in_full_batches_of_the_training_images(epochs, steps):
+    assert len(run(steps=None, epochs=epochs).metrics) == steps
+
+
+def test_metrics_have_a_row_for_every_step(uninterrupted):
+    rows = uninterrupted[1]
+    assert rows == [json.loads(line) for line in uninterrupted[0]["metrics.jsonl"].splitlines()]
+    assert [row["step"] for row in rows] == list(range(STEPS))
+    smallest, largest = MACs(mobilenet()).reach
+    for row in rows:
+        assert all(math.isfinite(value) for value in row.values())
+        assert smallest <= row["cost_min"] <= largest
+        assert smallest <= row["cost_max"] <= largest
+        assert 0 <= row["accuracy_max"] <= 1
+
+
+@pytest.mark.parametrize(("rows", "steps"), [(200, range(13)), (4, range(0, 13, 3)), (1, (0, 12))])
+def test_boundaries_are_logged_evenly_and_at_the_end(rows, steps, monkeypatch):
+    monkeypatch.setattr(train, "BOUNDARY_ROWS", rows)
+    finished = run()
+    names = [d.name for d in finished.model.space.dimensions]
+    assert [row["step"] for row in finished.boundaries] == list(steps)
+    assert all(list(row["max"]) == list(row["min"]) == names for row in finished.boundaries)
+    for boundary in ("max", "min"):
+        policy = getattr(finished.sandwich, f"{boundary}_policy")
+        last = torch.tensor(list(finished.boundaries[-1][boundary].values()))
+        torch.testing.assert_close(last, torch.stack(policy.moments(), 1).float())
+
+
+def test_bounds_say_what_each_dimension_may_be(tmp_path):
+    finished = run(new_folder(tmp_path))
+    bounds = json.loads(finished.folder.bounds.read_text())
+    assert bounds == bounds_json(finished)
+    for boundary, key, option in (("max", "p_largest", -1), ("min", "p_smallest", 0)):
+        start = start_policy(finished.model, boundary, options(), 0).probabilities.tolist()
+        mean = sum(
+            row[: len(d)][option]
+            for row, d in zip(start, finished.model.space.dimensions, strict=True)
+        ) / len(finished.model.space)
+        assert bounds[key] == pytest.approx(mean)
+    for row, d, allowed in zip(
+        bounds["dimensions"], finished.model.space.dimensions, finished.allowed, strict=True
+    ):
+        assert (row["name"], row["kind"], row["choices"]) == (d.name, d.kind, list(d.choices))
+        assert sum(row["max"]) == pytest.approx(1) == sum(row["min"])
+        assert row["allowed"] == [d.choices[j] for j in allowed]
+
+
+def test_fixed_boundaries_allow_the_whole_space():
+    bounds = bounds_json(run(learn="none"))
+    assert bounds["p_largest"] == bounds["p_smallest"] == 1
+    assert all(row["allowed"] == row["choices"] for row in bounds["dimensions"])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"model": mobilenet(last_width=12)}, {"learn": "none"}],
+    ids=["other layers", "other boundaries"],
+)
+def test_a_checkpoint_of_another_model_is_refused_and_kept(other, tmp_path):
+    folder = new_folder(tmp_path)
+    run(folder)
+    checkpoints = files(folder.checkpoints)
+    with pytest.raises(RunError, match=r"checkpoint of step 12 does not fit this model .*new one"):
+        run(folder, **other)
+    assert files(folder.checkpoints) == checkpoints
+
+
+REFUSED = {
+    "a range above the space": (
+        {"cost_range": (1e6, 2e6)}, CostError, "costs 1 to 2 MMACs: .* 0.01032 to 0.045584 MMACs",
+    ),
+    "a range below the space": ({"cost_range": (1, 10)}, CostError, "from 0.01032 to 0.045584"),
+    "a range upside down": ({"cost_range": (3e4, 2e4)}, CostError, "0 < lower < upper"),
+    "a batch above the data set": ({"batch_size": 81}, DataError, "1 to 80.*found 81"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("faulty", "kind", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_trained_is_refused_before_anything_is_created(
+    faulty, kind, message, tmp_path
+):
+    folder, model = new_folder(tmp_path), mobilenet()
+    before = digest(model)
+    assert issubclass(kind, BoundNASError)
+    with pytest.raises(kind, match=message):
+        run(folder, model, **faulty)
+    assert [path.name for path in folder.path.iterdir()] == ["config.yaml"]
+    assert digest(model) == before
+
+
+def test_a_batch_may_be_the_whole_data_set():
+    assert len(run(steps=None, epochs=1, batch_size=80).metrics) == 1
+    assert len(data.digits().train) > 80
