@@ -7,7 +7,8 @@ the max policy, with the brute-force gradient of the expected loss:
 - for contrast, a gradient that flows only through what was computed for the chosen slice.
 
     python benchmarks/policy_gradient.py [--steps 800] [--samples 4000] [--threads 1] [--seed 0]
-                                         [--data digits|fashion_mnist] [--output file.md]
+                                         [--data digits|fashion_mnist]
+                                         [--gumbel-temperature 1.0] [--output file.md]
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,7 +31,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import boundnas
 from boundnas import Architecture, Supernet, TrainSettings
 from boundnas.cost import MACs
 from boundnas.data import ImageData, load, normalize
@@ -47,8 +48,15 @@ BATCH = 256
 FOLDS = 10
 """Folds of the control variate within each half of the brute-force samples."""
 
-SCORE_SAMPLES_PER_GRADIENT = 4
-"""A gradient sample has so much less noise than a score-function sample that fewer suffice."""
+START_STD = 0.1
+POLICY_LEARNING_RATE = 2e-3
+"""Both above the defaults, so that the boundaries move within a short run."""
+
+TEMPERATURES = (2.0, 1.0, 0.5, 0.3)
+"""Gumbel temperatures compared, beside the one of the run."""
+
+EXACT, SLICED = 2, 8
+"""Brute-force samples per sample of the other two, which cost more and are less noisy."""
 
 KINDS = ("width", "depth", "kernel", "se", "activation")
 
@@ -71,10 +79,15 @@ class Estimate:
     def mean(self) -> Tensor:
         return self.samples.mean(0)
 
-    @property
-    def halves(self) -> tuple[Tensor, Tensor]:
-        first, second = self.samples.chunk(2)
-        return first.mean(0), second.mean(0)
+    def between_halves(self, dimensions: list[int]) -> float:
+        """Cosine between the means of the first and the second half of the samples."""
+        first, second = self.samples[:, dimensions].chunk(2)
+        return cosine(first.mean(0), second.mean(0))
+
+    def reliability(self, dimensions: list[int]) -> float:
+        """Expected cosine of the mean to what it would be with infinitely many samples."""
+        between = max(0.0, self.between_halves(dimensions))
+        return math.sqrt(2 * between / (1 + between))  # Spearman-Brown
 
 
 # The supernet and its training
@@ -88,8 +101,8 @@ def small_supernet(data: ImageData) -> MobileNet:
         "activation": ("relu", "swish"),
     }
     stages = [
-        StageTable((12, 24, 36, 48), (6, 12, 18), (1, 2), **both),
-        StageTable((24, 48, 72, 96), (8, 16, 24), (1, 2, 3), stride=2, **both),
+        StageTable((12, 24, 36, 48), (6, 12, 18), (1, 2), stride=2, **both),
+        StageTable((24, 48, 72, 96), (8, 16, 24), (1, 2, 3), **both),
         StageTable((24, 48, 72, 96), (16, 24, 32), (1, 2), **both),
     ]
     channels, image_size, _ = data.shape
@@ -106,22 +119,22 @@ def small_supernet(data: ImageData) -> MobileNet:
     )
 
 
-def train(data: ImageData, steps: int, seed: int) -> Run:
+def train(data: ImageData, steps: int, gumbel_temperature: float, seed: int) -> Run:
     torch.manual_seed(seed)
     model = small_supernet(data)
     smallest, largest = MACs(model).reach
     # Wanted: the middle of the space, so that both boundaries have room to move.
     cost_range = (smallest + 0.15 * (largest - smallest), smallest + 0.6 * (largest - smallest))
     settings = TrainSettings(
-        steps=steps, learn="both", start_std=START_STD, policy_learning_rate=POLICY_LEARNING_RATE
+        steps=steps,
+        learn="both",
+        start_std=START_STD,
+        policy_learning_rate=POLICY_LEARNING_RATE,
+        gumbel_temperature=gumbel_temperature,
     )
     run = fit(model, data, cost_range=cost_range, settings=settings, seed=seed)
     model.train()  # batch statistics, as in the steps of the training
     return run
-
-
-START_STD = 0.1
-POLICY_LEARNING_RATE = 2e-3
 
 
 def losses(run: Run, seed: int) -> dict[str, tuple[Policy, Loss]]:
@@ -147,7 +160,7 @@ def score_function(policy: Policy, loss: Loss, samples: int, seed: int) -> tuple
 
     An additive model of the loss, one term per option of every dimension, is subtracted, and its
     own gradient, known exactly, is added. Each sample's model is fitted to other samples of the
-    same half, so the estimate is unbiased and its halves are independent.
+    same half, so the estimate is unbiased and its two halves are independent.
 
     Returns:
         The estimate, and how many different architectures were drawn.
@@ -193,21 +206,52 @@ def _with_control_variate(scores: Tensor, y: Tensor, p: Tensor) -> Tensor:
 
 
 def straight_through(
-    policy: Policy, loss: Loss, model: Supernet, samples: int, seed: int, label: str
-) -> Estimate:
-    """The library's gradient: a relaxed sample and a backward pass, in float32."""
-    start, gradients = time.perf_counter(), []
+    policy: Policy, loss: Loss, model: Supernet, temperatures: Sequence[float],
+    samples: int, seed: int, label: str,
+) -> list[Estimate]:  # fmt: skip
+    """The library's gradient: a relaxed sample and a backward pass, in float32.
+
+    The first temperature's gradient is that of ``loss.backward()``. The others' come from the same
+    pass: the temperature changes neither the draw nor the gradient that reaches the gates, only
+    how the gates hand it to the logits.
+
+    Returns:
+        An estimate for each temperature.
+    """
+    start = time.perf_counter()
+    gradients: list[list[Tensor]] = [[] for _ in temperatures]
     generator = stream(seed, "straight_through")
     with Progress(samples, label, unit="sample") as progress:
         for _ in range(samples):
-            policy.logits.grad = None
-            loss(policy.sample(generator)).backward()
-            assert policy.logits.grad is not None
-            gradients.append(policy.logits.grad.double())
+            state = generator.get_state()
+            arch = policy.sample(generator, temperatures[0])
+            assert arch.gates is not None
+            for gate in arch.gates:
+                gate.retain_grad()
+            loss(arch).backward()
+            gradients[0].append(_take_gradient(policy))
+            at_gates = [_gradient_or_zero(gate) for gate in arch.gates]
+            for temperature, kept in zip(temperatures[1:], gradients[1:], strict=True):
+                other = policy.sample(generator.set_state(state), temperature)
+                assert other.gates is not None
+                torch.autograd.backward(other.gates, at_gates)
+                kept.append(_take_gradient(policy))
             model.zero_grad()
             progress.advance()
+    seconds = time.perf_counter() - start
+    return [Estimate(torch.stack(kept), seconds) for kept in gradients]
+
+
+def _take_gradient(policy: Policy) -> Tensor:
+    gradient = policy.logits.grad
+    assert gradient is not None
     policy.logits.grad = None
-    return Estimate(torch.stack(gradients), time.perf_counter() - start)
+    return gradient.double()
+
+
+def _gradient_or_zero(gate: Tensor) -> Tensor:
+    """The gates of layers beyond the chosen depth have no part in the loss."""
+    return torch.zeros_like(gate) if gate.grad is None else gate.grad
 
 
 @contextmanager
@@ -234,7 +278,7 @@ def slice_only() -> Iterator[None]:
         for module in (activation, convolution, squeeze_excite, stage):
             stack.enter_context(mock.patch.object(module, "mix", mix_chosen))
         for module in (convolution, linear):
-            stack.enter_context(mock.patch.object(module, "ghosts_of", lambda *_: False))
+            stack.enter_context(mock.patch.object(module, "ghosts_of", return_value=False))
         stack.enter_context(mock.patch.object(convolution, "crops", active_crops))
         yield
 
@@ -255,34 +299,55 @@ def signal_to_noise(samples: Tensor) -> float:
     return math.sqrt(max(0.0, float(signal / noise)))
 
 
-def table(policy: Policy, true: Estimate, exact: Estimate, sliced: Estimate) -> list[str]:
+def kinds_table(policy: Policy, true: Estimate, exact: Estimate, sliced: Estimate) -> list[str]:
     dimensions = policy.space.dimensions
     rows = {"all": list(range(len(dimensions)))}
     for kind in KINDS:
         rows[kind] = [i for i, d in enumerate(dimensions) if d.kind == kind]
     lines = [
-        "| dimensions | cosine (2) to (1) | cosine (3) to (1) | halves of (1) | ceiling "
-        "| norm (2) / (1) | norm (3) / (1) | share of (1) | SNR (1) | SNR (2) | SNR (3) |",
-        "|" + "---|" * 11,
+        "| dimensions | share | halves of (1) | **(2) to (1)** | ceiling | (3) to (1) "
+        "| norm (2)/(1) | norm (3)/(1) | SNR (1) | SNR (2) | SNR (3) |",
+        "|---" * 11 + "|",
     ]
     for name, of in rows.items():
         truth, ours, theirs = (e.mean[of] for e in (true, exact, sliced))
-        first, second = (half[of] for half in true.halves)
-        between = cosine(first, second)
-        ceiling = math.sqrt(max(0.0, 2 * between / (1 + between)))
         numbers = [
+            float(truth.square().sum() / true.mean.square().sum()),
+            true.between_halves(of),
             cosine(ours, truth),
+            true.reliability(of) * exact.reliability(of),
             cosine(theirs, truth),
-            between,
-            ceiling,
             float(ours.norm() / truth.norm()),
             float(theirs.norm() / truth.norm()),
-            float(truth.square().sum() / true.mean.square().sum()),
             *(signal_to_noise(e.samples[:, of]) for e in (true, exact, sliced)),
         ]
-        cells = " | ".join(f"{n:.3f}" for n in numbers)
-        lines.append(f"| {name} ({len(of)}) | {cells} |")
+        lines.append(row(f"{name} ({len(of)})", numbers))
     return lines
+
+
+def temperatures_table(
+    policy: Policy, true: Estimate, temperatures: Sequence[float], estimates: Sequence[Estimate]
+) -> list[str]:
+    every = list(range(len(policy.space)))
+    lines = [
+        "| Gumbel temperature | **(2) to (1)** | ceiling | norm (2)/(1) | SNR (2) |",
+        "|---" * 5 + "|",
+    ]
+    for temperature, estimate in sorted(
+        zip(temperatures, estimates, strict=True), reverse=True, key=lambda pair: pair[0]
+    ):
+        numbers = [
+            cosine(estimate.mean, true.mean),
+            true.reliability(every) * estimate.reliability(every),
+            float(estimate.mean.norm() / true.mean.norm()),
+            signal_to_noise(estimate.samples),
+        ]
+        lines.append(row(f"{temperature:g}", numbers))
+    return lines
+
+
+def row(name: str, numbers: Sequence[float]) -> str:
+    return "| " + " | ".join([name, *(f"{n:.3f}" for n in numbers)]) + " |"
 
 
 def machine(threads: int) -> str:
@@ -306,6 +371,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="PyTorch threads (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="fixes every draw (default: 0)")
     parser.add_argument("--data", choices=("digits", "fashion_mnist"), default="digits")
+    parser.add_argument(
+        "--gumbel-temperature",
+        type=float,
+        default=TrainSettings(steps=1).gumbel_temperature,
+        help="of the training and of the gradient (default: the library's)",
+    )
     parser.add_argument("--output", type=Path, help="also write the report to this file")
     args = parser.parse_args()
     if args.samples < 4 * FOLDS:
@@ -318,42 +389,90 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     start = time.perf_counter()
     data = load(args.data, seed=args.seed)
-    run = train(data, args.steps, args.seed)
+    run = train(data, args.steps, args.gumbel_temperature, args.seed)
     trained = time.perf_counter() - start
-    few = args.samples // SCORE_SAMPLES_PER_GRADIENT
-    tables: list[str] = []
-    for name, (policy, loss) in losses(run, args.seed).items():
-        true, distinct = score_function(policy, loss, args.samples, args.seed)
-        exact = straight_through(policy, loss, run.model, few, args.seed, f"exact {name}")
-        with slice_only():
-            sliced = straight_through(policy, loss, run.model, few, args.seed, f"slice {name}")
-        p = policy.probabilities
-        entropy = -(p * p.clamp_min(1e-30).log()).sum(-1)
-        tables += [
-            f"### The {name} policy",
-            "",
-            f"{distinct} different architectures among {args.samples}; options in effect per "
-            f"dimension (exp of the entropy) {entropy.exp().mean():.2f} of "
-            f"{sum(map(len, policy.space.dimensions)) / len(policy.space):.2f}. "
-            f"Seconds: (1) {true.seconds:.0f}, (2) {exact.seconds:.0f}, (3) {sliced.seconds:.0f}.",
-            "",
-            *table(policy, true, exact, sliced),
-            "",
-        ]
-    report = "\n".join([*preamble(args, few, trained, time.perf_counter() - start), *tables])
-    print(report, end="")
+    sections = [
+        line
+        for name, (policy, loss) in losses(run, args.seed).items()
+        for line in section(name, policy, loss, run.model, args)
+    ]
+    report = "\n".join([*preamble(args, run, trained, time.perf_counter() - start), *sections])
+    print(report)
     if args.output is not None:
         args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(report, encoding="utf-8")
+        args.output.write_text(report + "\n", encoding="utf-8")
 
 
-def preamble(args: argparse.Namespace, few: int, trained: float, seconds: float) -> list[str]:
-    given = [a for a in sys.argv[1:]]
+def section(
+    name: str, policy: Policy, loss: Loss, model: Supernet, args: argparse.Namespace
+) -> list[str]:
+    """The report's part about one policy."""
+    temperature = args.gumbel_temperature
+    temperatures = [temperature, *(t for t in TEMPERATURES if t != temperature)]
+    true, different = score_function(policy, loss, args.samples, args.seed)
+    estimates = straight_through(
+        policy, loss, model, temperatures, args.samples // EXACT, args.seed, f"{name}, exact"
+    )
+    with slice_only():
+        (sliced,) = straight_through(
+            policy,
+            loss,
+            model,
+            [temperature],
+            args.samples // SLICED,
+            args.seed,
+            f"{name}, slice only",
+        )
+    p = policy.probabilities
+    effective = (p * p.clamp_min(1e-30).log()).sum(-1).neg().exp().mean()
+    options = sum(map(len, policy.space.dimensions)) / len(policy.space)
     return [
-        "TODO",
         "",
-        shlex.join(["python", "benchmarks/policy_gradient.py", *given]),
-        machine(args.threads), f"{few} {trained:.0f} {seconds:.0f} {boundnas.__name__}",
+        f"## The {name} policy",
+        "",
+        f"{different} different architectures among the {args.samples} samples of (1); on average "
+        f"{effective:.2f} of {options:.2f} options of a dimension are in effect (exponential of "
+        "the entropy). "
+        f"Seconds: (1) {true.seconds:.0f}, (2) {estimates[0].seconds:.0f}, "
+        f"(3) {sliced.seconds:.0f}.",
+        "",
+        *kinds_table(policy, true, estimates[0], sliced),
+        "",
+        "The same passes of (2), handed to the logits at other temperatures:",
+        "",
+        *temperatures_table(policy, true, temperatures, estimates),
+    ]
+
+
+def preamble(args: argparse.Namespace, run: Run, trained: float, seconds: float) -> list[str]:
+    space, last = run.model.space, run.metrics[-1]
+    return [
+        "# Straight-through against brute-force policy gradients",
+        "",
+        f"    {shlex.join(['python', 'benchmarks/policy_gradient.py', *sys.argv[1:]])}",
+        "",
+        f"{machine(args.threads)}, BoundNAS {version('boundnas')}; {seconds:.0f} s in all, "
+        f"{trained:.0f} s of them training. {args.data}, seed {args.seed}: {args.steps} sandwich "
+        f"steps, loss of the last max network {last['loss_max']:.3f}, of the last min network "
+        f"{last['loss_min']:.3f}. A MobileNetV3-like space of {len(space)} dimensions.",
+        "",
+        f"Gradients of the expected loss with respect to the logits, on one fixed batch of {BATCH} "
+        "training images, BatchNorm by the batch, no dropout, policies as training left them. Min "
+        "policy: KL to the logits of the max policy's mode; max policy: cross-entropy. The penalty "
+        "on costs is not part of it.",
+        "",
+        f"1. **Brute force**: score function over {args.samples} samples, values of the loss only, "
+        "no autograd. Control variate: an additive model of the loss, one term per option, its "
+        f"expectation exact, cross-fitted over {FOLDS} folds within each half, so without bias.",
+        f"2. **The library**: `policy.sample` and `loss.backward()` in float32, "
+        f"{args.samples // EXACT} samples, Gumbel temperature {args.gumbel_temperature:g}.",
+        f"3. **Slice only**: as (2), but through nothing that the chosen slice does not compute; "
+        f"{args.samples // SLICED} samples.",
+        "",
+        "Columns: `share` of the squared norm of (1); cosine between two independent `halves of "
+        "(1)`; cosine of `(2) to (1)`; `ceiling`, the cosine that noise alone would leave if (2) "
+        "had no bias, from the halves of both; `SNR`, of one sample: length of the mean over the "
+        "root-mean-square deviation from it.",
     ]
 
 

@@ -1,15 +1,14 @@
 import hashlib
 import json
 import logging
-import os
-import resource
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import count as counter
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.faults import WRITING, Killed, failing_at, largest_file
 
 from boundnas import checkpoint
 from boundnas.errors import RunError
@@ -49,40 +48,6 @@ def assert_whole(found, step):
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
-
-
-class Killed(BaseException):
-    pass
-
-
-@contextmanager
-def failing_at(number, error):
-    """The ``number``-th of the calls that make a change durable or visible raises."""
-    calls = counter(1)
-
-    def wrapped(call):
-        def run(*args, **kwargs):
-            if next(calls) == number:
-                raise error
-            return call(*args, **kwargs)
-
-        return run
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("fsync", "rename", "replace", "mkdir", "rmdir", "unlink"):
-            patch.setattr(os, name, wrapped(getattr(os, name)))
-        yield calls
-
-
-@contextmanager
-def largest_file(size):
-    """Writing beyond ``size`` bytes of a file fails, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_what_was_saved_is_read_back_and_shares_no_memory(tmp_path):
@@ -234,7 +199,8 @@ def test_whatever_call_fails_the_newest_is_the_old_or_the_new_state_whole(tmp_pa
             save(folder, 3)
             save(folder, 2)
             (folder / "step-00000003" / "state.json").write_text("{}")
-        with suppress(RunError, Killed), failing_at(number, error) as calls:
+        failing = failing_at(number, error, (*WRITING, "mkdir", "rmdir", "unlink"))
+        with suppress(RunError, Killed), failing as calls:
             save(folder, 3)
         if not isinstance(error, Killed):
             assert not list(folder.glob("*.partial"))

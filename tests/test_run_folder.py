@@ -1,11 +1,10 @@
 import json
-import os
-import resource
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.faults import Killed, failing_at, largest_file
 
 from boundnas.errors import RunError
 from boundnas.run_folder import (
@@ -27,41 +26,6 @@ def tree(folder):
         str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None
         for p in folder.rglob("*")
     }
-
-
-class Killed(BaseException):
-    pass
-
-
-@contextmanager
-def failing_at(number, error):
-    """The ``number``-th of the calls that make a change durable or visible raises."""
-    count = iter(range(1, 10**6))
-    originals = {name: getattr(os, name) for name in ("fsync", "rename", "replace")}
-
-    def wrapped(call):
-        def run(*args, **kwargs):
-            if next(count) == number:
-                raise error
-            return call(*args, **kwargs)
-
-        return run
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name, call in originals.items():
-            patch.setattr(os, name, wrapped(call))
-        yield
-
-
-@contextmanager
-def largest_file(size):
-    """Writing beyond ``size`` bytes of a file fails, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 FAILURES = [OSError(28, "No space left on device"), Killed()]

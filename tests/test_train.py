@@ -233,15 +233,19 @@ def test_fixed_boundaries_allow_the_whole_space():
 
 
 @pytest.mark.parametrize(
-    "other",
-    [{"model": mobilenet(last_width=12)}, {"learn": "none"}],
-    ids=["other layers", "other boundaries"],
+    ("other", "found"),
+    [
+        ({"model": mobilenet(last_width=12)}, "does not fit this model .*new one"),
+        ({"learn": "max"}, "is of a run with learn = both, this one has max; go on"),
+        ({"steps": 14}, "is of a run with steps = 12, this one has 14; go on"),
+    ],
+    ids=["other layers", "other boundaries", "another schedule"],
 )
-def test_a_checkpoint_of_another_model_is_refused_and_kept(other, tmp_path):
+def test_a_checkpoint_of_another_model_is_refused_and_kept(other, found, tmp_path):
     folder = new_folder(tmp_path)
     run(folder)
     checkpoints = files(folder.checkpoints)
-    with pytest.raises(RunError, match=r"checkpoint of step 12 does not fit this model .*new one"):
+    with pytest.raises(RunError, match=rf"checkpoint of step 12 {found}"):
         run(folder, **other)
     assert files(folder.checkpoints) == checkpoints
 

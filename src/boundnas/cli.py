@@ -14,7 +14,7 @@ from rich.table import Table
 
 from boundnas import pipeline
 from boundnas.config import read_config, write_config
-from boundnas.errors import BoundNASError, ConfigError, CostError, DataError
+from boundnas.errors import BoundNASError, ConfigError, CostError, DataError, SpaceError
 from boundnas.report import write_report
 from boundnas.run_folder import RunFolder
 from boundnas.search import Front
@@ -41,7 +41,7 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
         except BoundNASError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             # 2: the request was wrong and nothing was created; 1: it failed on the way.
-            refused = isinstance(error, ConfigError | CostError | DataError)
+            refused = isinstance(error, ConfigError | CostError | DataError | SpaceError)
             raise typer.Exit(2 if refused else 1) from None
         except KeyboardInterrupt:
             print("Stopped. The same command continues from the last checkpoint.", file=sys.stderr)

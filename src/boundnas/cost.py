@@ -83,6 +83,12 @@ class MACs(Cost):
                 return module.macs(positions[name])
             if isinstance(module, nn.Conv2d | nn.Linear):
                 return amount(positions[name] * module.weight.numel())
+            products = any(p.dim() > 1 for p in module.parameters(recurse=False))
+            if products:
+                raise CostError(
+                    f"{name}: the MACs of a {type(module).__name__} are not known; use elastic "
+                    "layers, nn.Conv2d and nn.Linear, or the cost Parameters"
+                )
             return amount(0)
 
         return _total("", model, own)
@@ -131,7 +137,8 @@ def _output_positions(model: Supernet) -> dict[str, int]:
 
     def record(name: str) -> object:
         def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
-            positions[name] = positions.get(name, 0) + output.shape[2:].numel()
+            pixels = output.shape[1:-1] if isinstance(module, nn.Linear) else output.shape[2:]
+            positions[name] = positions.get(name, 0) + pixels.numel()
 
         return hook
 

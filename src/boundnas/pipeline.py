@@ -89,7 +89,9 @@ class Job:
         if run.folder.front.exists():
             return self._front(run)
         front = search(run, self.config.search)
-        write_json(run.folder.front, front.to_json(self.cost_range))
+        write_json(
+            run.folder.front, front.to_json(self.cost_range, bool(self.config.export.formats))
+        )
         return front
 
     def export(self, run: Run, front: Front) -> None:

@@ -100,7 +100,7 @@ class Policy(nn.Module):
     def sample(
         self,
         generator: torch.Generator,
-        gumbel_temperature: float = 1.0,
+        gumbel_temperature: float = 0.5,
         ghost_fraction: float = 1.0,
     ) -> SampledArchitecture:
         """Draw an architecture by straight-through Gumbel-softmax.

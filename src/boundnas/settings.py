@@ -156,7 +156,7 @@ class TrainSettings(Settings):
         description="softmax temperature of the policies' start in Eq. 7",
     )
     gumbel_temperature: float = Field(
-        default=1.0, gt=0, le=1000, description="temperature of the Gumbel-softmax gradient"
+        default=0.5, gt=0, le=1000, description="temperature of the Gumbel-softmax gradient"
     )
     ghost_fraction: float = Field(
         default=1.0,
@@ -337,7 +337,8 @@ class DataSettings(Settings):
     folder: str | None = Field(
         default=None,
         pattern=r"^[^\x00-\x1f\x7f]{1,4096}$",
-        description="path of a folder that holds one folder of images per class",
+        description="path of a folder with a folder of images per class, or with the four "
+        "Fashion-MNIST files",
     )
     image_size: int | None = Field(
         default=None,
@@ -356,18 +357,19 @@ class DataSettings(Settings):
     def _conflicts(cls, values: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
         if "set" not in values:
             return
-        for name in ("folder", "image_size"):
+        sets = {"folder": ("folder", "fashion_mnist"), "image_size": ("folder",)}
+        for name, takers in sets.items():
             if name not in values:
                 continue
             missing = values[name] is None
             if missing and values["set"] == "folder":
                 about = cls.model_fields[name].description
                 yield (name,), f"required with {{here}}set: folder; give the {about}"
-            if not missing and values["set"] != "folder":
+            if not missing and values["set"] not in takers:
                 yield (
                     (name,),
-                    f"goes with {{here}}set: folder only, found {{here}}set: {values['set']}; "
-                    "remove it or change the set",
+                    f"goes with {{here}}set: {' or '.join(takers)} only, found "
+                    f"{{here}}set: {values['set']}; remove it or change the set",
                 )
 
 

@@ -253,7 +253,13 @@ class _Trainer:
 
     def _save(self, step: int) -> None:
         if self.folder is not None:
-            checkpoint.save(self.folder.checkpoints, step, self._tensors(), {"steps": self.steps})
+            checkpoint.save(self.folder.checkpoints, step, self._tensors(), self._identity)
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must share with the run that goes on from it."""
+        settings = self.sandwich.settings.model_dump(mode="json", exclude={"checkpoint_every"})
+        return {**settings, "seed": self.sandwich.seed, "steps": self.steps}
 
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that training changes, by name."""
@@ -272,6 +278,14 @@ class _Trainer:
         saved = checkpoint.newest(self.folder.checkpoints) if self.folder is not None else None
         if saved is None:
             return 0
+        assert self.folder is not None
+        for name, value in self._identity.items():
+            if saved.values.get(name) != value:
+                raise RunError(
+                    f"{self.folder.checkpoints}: the checkpoint of step {saved.step} is of a run "
+                    f"with {name} = {saved.values.get(name)}, this one has {value}; go on with "
+                    "the same settings and data, or start a new run in another folder"
+                )
         tensors = dict(saved.tensors)
 
         def take(prefix: str) -> dict[str, Tensor]:
@@ -290,7 +304,6 @@ class _Trainer:
             if tensors:
                 raise RuntimeError(f"unknown tensors {', '.join(tensors)}")
         except (RuntimeError, ValueError, KeyError) as error:
-            assert self.folder is not None
             raise RunError(
                 f"{self.folder.checkpoints}: the checkpoint of step {saved.step} does not fit this "
                 f"model ({str(error).splitlines()[0]}); give the folder of this very run, or "

@@ -124,6 +124,7 @@ class Conv2d(_Convolution):
         active = self._gate_kernel(weight[:co, :ci], arch)
         gate = arch.gate(self.in_channels)
         if gate is not None:
+            self.check_ghost(ghost, self.in_channels, ci)
             table = membership(self.in_channels, weight.device)
             active = gate_weight(active, gate, table[:, :ci], (1,))
         y = self._convolve(x, active, None if self.bias is None else self.bias[:co])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from boundnas.errors import SpaceError
 from boundnas.polynomial import Polynomial, amount
-from boundnas.space import Architecture, Setting
+from boundnas.space import Architecture, Setting, largest
 
 
 class ElasticModule(nn.Module, ABC):
@@ -58,12 +58,20 @@ class ElasticLayer(ElasticModule):
                 "the same dimension"
             )
 
+    def check_ghost(self, ghost: Tensor | None, setting: Setting, active: int) -> None:
+        """Refuse an input that lost the channels whose gates wait for a gradient here.
+
+        Raises:
+            SpaceError: Names the layer and what may stand before it.
+        """
+        if ghost is None and active < largest(setting):
+            raise SpaceError(
+                f"{self.name} ({type(self).__name__}): the channels that were not chosen did not "
+                "arrive, so their policy gradient would be missing; between elastic layers "
+                "use functions of one map to one map that treat channels alike and separately"
+            )
+
 
 def frozen(weight: Tensor) -> nn.Parameter:
     """A contiguous copy of a weight slice as the parameter of a plain module."""
     return nn.Parameter(weight.detach().contiguous().clone())
-
-
-def is_varied(setting: Setting) -> bool:
-    """Whether a setting can take more than one value."""
-    return not isinstance(setting, int | str | bool) and len(set(setting.choices)) > 1

@@ -47,6 +47,7 @@ class Linear(ElasticLayer):
         active = self.weight[:fo, :fi]
         gate = arch.gate(self.in_features)
         if gate is not None:
+            self.check_ghost(ghost, self.in_features, fi)
             table = membership(self.in_features, x.device)
             active = gate_weight(active, gate, table[:, :fi], (1,))
         # Contiguous: sliced products can differ from those of a plain layer in the last bit.

@@ -55,12 +55,7 @@ def _eighths(largest: int) -> tuple[int, ...]:
     return tuple(largest * k // 8 for k in range(1, 9))
 
 
-# Blocks 2 and 3 list 24-144: the first choice is 24, the other seven are eighths of 144.
-_INTERMEDIATES = (
-    _eighths(96),
-    *[(24, *_eighths(144)[1:])] * 2,
-    *map(_eighths, (384, 576, 960, 1920)),
-)
+_INTERMEDIATES = (96, 144, 144, 384, 576, 960, 1920)
 _OUTPUTS = (16, 24, 24, 64, 96, 160, 320)
 _SEARCHED_DEPTHS = ((1,), *[(1, 2, 3, 4)] * 5, (1,))
 _FIXED_DEPTHS = (1, 2, 3, 4, 3, 3, 1)
@@ -221,9 +216,14 @@ def tables(
             f"unknown family {family!r}; allowed are mobilenet_v2, mobilenet_v3, width_only"
         )
     strides = _LARGE_STRIDES if image_size > 64 else _SMALL_STRIDES
-    wide = family == "width_only"
-    kernel = (3,) if wide else (3, 5)
-    depths = [(d,) for d in _FIXED_DEPTHS] if wide else _SEARCHED_DEPTHS
+    width_only = family == "width_only"
+    kernel = (3,) if width_only else (3, 5)
+    depths = [(d,) for d in _FIXED_DEPTHS] if width_only else _SEARCHED_DEPTHS
+    # Tables 1 and 2 list 24-144 where an eighth of 144 is 18; Sec. 4.1 has eighths throughout.
+    middles = [
+        (24, *_eighths(w)[1:]) if w == 144 and not width_only else _eighths(w)
+        for w in _INTERMEDIATES
+    ]
     stem = StemTable(scaled(_eighths(32), width), kernel, strides[0])
     stages = [
         StageTable(
@@ -231,7 +231,7 @@ def tables(
             stride=stride,
         )
         for intermediate, output, depth, stride in zip(
-            _INTERMEDIATES, _OUTPUTS, depths, strides[1:], strict=True
+            middles, _OUTPUTS, depths, strides[1:], strict=True
         )
     ]  # fmt: skip
     if family == "mobilenet_v3":

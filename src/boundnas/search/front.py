@@ -90,12 +90,20 @@ class Front:
         """Where a network of the front is exported to, within the run folder."""
         return f"networks/{getattr(network, self.cost)}"
 
-    def to_json(self, cost_range: tuple[float, float]) -> dict[str, Any]:
-        """JSON-able object for ``front.json``; ``cost_range`` is that of the run."""
+    def to_json(self, cost_range: tuple[float, float], exported: bool = True) -> dict[str, Any]:
+        """JSON-able object for ``front.json``.
+
+        Args:
+            cost_range: That of the run, in the cost's own unit.
+            exported: Whether the networks are written to their folders.
+        """
         return {
             "cost_metric": self.cost,
             "cost_range": list(cost_range),
-            "networks": [{**n.to_json(), "folder": self.folder(n)} for n in self.networks],
+            "networks": [
+                {**n.to_json(), "folder": self.folder(n) if exported else None}
+                for n in self.networks
+            ],
             "dominated_on_test": [n.to_json() for n in self.dominated_on_test],
         }
 

@@ -1,0 +1,36 @@
+# make demo: the main job on embedded data.  make test: all checks.  Both make their own environment.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: demo test check install browser clean
+.DELETE_ON_ERROR:
+
+demo: install
+	$(BIN)/boundnas run configs/digits.yaml
+
+test: check browser
+	$(BIN)/pytest -n 2
+
+check: .venv/developed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: .venv/installed
+
+# constraints.txt holds PyTorch at the release whose plain wheel is the small CPU build.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/developed: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# The report is tested in a real browser.
+browser:
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
+
+clean:
+	rm -rf .venv

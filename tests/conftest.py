@@ -1,0 +1,49 @@
+"""What holds for every test: one thread of computation, and nothing left behind."""
+
+import os
+import threading
+
+import pytest
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)  # bits agree between equal numbers of threads only
+settings.register_profile("boundnas", deadline=None)  # a busy machine is no fault
+settings.load_profile("boundnas")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--full", action="store_true", help="check every law on as many cases as is promised"
+    )
+
+
+@pytest.fixture(scope="session")
+def full(request):
+    """Whether the laws are checked on as many cases as the guarantees say."""
+    return request.config.getoption("--full")
+
+
+@pytest.fixture(autouse=True)
+def _leaves_no_trace():
+    """Fail a test that draws from the global generator or leaks threads or variables."""
+    generator, threads, variables = _surroundings()
+    yield
+    generator_after, threads_after, variables_after = _surroundings()
+    assert torch.equal(generator, generator_after), "drew from torch's global generator"
+    assert threads_after <= threads, f"left threads running: {threads_after - threads}"
+    assert variables_after == variables, "changed environment variables"
+
+
+# By pytest, and by torch when it loads its compiler.
+SET_BY_OTHERS = {
+    "PYTEST_CURRENT_TEST",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "KMP_DUPLICATE_LIB_OK",
+    "KMP_INIT_AT_FORK",
+}
+
+
+def _surroundings():
+    variables = {k: v for k, v in os.environ.items() if k not in SET_BY_OTHERS}
+    return torch.random.get_rng_state(), set(threading.enumerate()), variables

@@ -1,0 +1,124 @@
+"""The table of supernets that every law runs over; a new one joins by adding a line."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from boundnas import Supernet, elastic, models
+from boundnas.models import MobileNet, StageTable, StemTable
+
+
+class ConvNormReLU(nn.Module):
+    """A residual layer put together by a user."""
+
+    def __init__(self, width, kernel, activation):
+        super().__init__()
+        self.conv = elastic.Conv2d(width, width, kernel, bias=True)
+        self.norm = elastic.BatchNorm2d(width)
+        self.activation = elastic.Activation(activation)
+
+    def forward(self, x, arch):
+        return x + self.activation(self.norm(self.conv(x, arch), arch), arch)
+
+
+class OwnNetwork(Supernet):
+    """Plain and elastic layers, sums and poolings, and a dimension with nothing to choose."""
+
+    def __init__(self):
+        super().__init__((3, 10, 10))
+        width = self.dimension("width", (3, 5, 8))
+        kernel = self.dimension("kernel", (1, 3, 5), "kernel")
+        depth = self.dimension("depth", (1, 3), "depth")
+        activation = self.dimension("activation", ("relu", "swish"), "activation")
+        se = self.dimension("se", (False, True), "se")
+        only = self.dimension("only", (6,))
+        hidden = self.dimension("hidden", (4, 7, 10))
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.conv = elastic.Conv2d(4, width, kernel, bias=True)
+        self.norm = elastic.BatchNorm2d(width)
+        self.side = elastic.Conv2d(4, width)
+        layers = [ConvNormReLU(width, kernel, activation) for _ in range(3)]
+        self.stage = elastic.Stage(layers, depth)
+        self.se = elastic.SqueezeExcite(width, se, reduction=2)
+        self.depthwise = elastic.DepthwiseConv2d(width, kernel, stride=2, bias=True)
+        self.neck = elastic.Conv2d(width, only)
+        self.neck_norm = elastic.BatchNorm2d(only)
+        self.hidden = elastic.Linear(only, hidden)
+        self.classifier = elastic.Linear(hidden, 4, bias=False)
+
+    def forward(self, x, arch):
+        x = F.relu(self.first(x))
+        x = F.relu(self.norm(self.conv(x, arch), arch)) + self.side(x, arch)
+        x = F.avg_pool2d(x, 2)
+        x = self.depthwise(self.se(self.stage(x, arch), arch), arch)
+        x = F.relu(self.neck_norm(self.neck(x, arch), arch)).mean((2, 3))
+        return self.classifier(F.relu(self.hidden(x, arch)), arch)
+
+
+class SampleWise(Supernet):
+    """Without BatchNorm, so that every sample passes by itself."""
+
+    def __init__(self):
+        super().__init__((2, 6, 6))
+        width = self.dimension("width", (2, 4, 7))
+        kernel = self.dimension("kernel", (1, 3, 5), "kernel")
+        depth = self.dimension("depth", (1, 2, 3), "depth")
+        se = self.dimension("se", (False, True), "se")
+        activation = self.dimension("activation", ("relu", "swish"), "activation")
+        hidden = self.dimension("hidden", (3, 5))
+        self.conv = elastic.Conv2d(2, width, kernel, bias=True)
+        layers = [elastic.Conv2d(width, width, kernel, bias=True) for _ in range(3)]
+        self.stage = elastic.Stage(layers, depth)
+        self.depthwise = elastic.DepthwiseConv2d(width, kernel)
+        self.activation = elastic.Activation(activation)
+        self.se = elastic.SqueezeExcite(width, se)
+        self.dropout = elastic.Dropout(0.5)
+        self.hidden = elastic.Linear(width, hidden)
+        self.classifier = elastic.Linear(hidden, 3)
+
+    def forward(self, x, arch):
+        x = self.depthwise(self.stage(self.conv(x, arch), arch), arch)
+        x = self.se(self.activation(x, arch), arch).mean((2, 3))
+        return self.classifier(self.hidden(self.dropout(x, arch), arch).tanh(), arch)
+
+
+def _own_stages():
+    stages = (
+        StageTable((4, 8), (4, 6), (1, 2), (3, 5), (False, True), ("relu", "swish"), stride=2),
+        StageTable((6,), (5,), (2,), (3,), (True,), ("swish",)),
+        StageTable((3, 6, 9), (4, 8), (1, 3), (5,)),
+    )
+    return MobileNet(StemTable((3, 4), (3, 5, 7), stride=2), stages, 12, image_size=16, classes=5)
+
+
+SPACES = {
+    "mobilenet_v2": lambda: models.mobilenet_v2(0.125, image_size=16),
+    "mobilenet_v3": lambda: models.mobilenet_v3(0.125, image_size=8, in_channels=1),
+    "width_only": lambda: models.width_only(0.2, image_size=8, last_width=20),
+    "own_stages": _own_stages,
+    "own_network": OwnNetwork,
+    "sample_wise": SampleWise,
+}
+
+
+def seeded(build, seed=0):
+    """A supernet whose biases are random: exact ties at ReLU's corner have no gradient."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build()
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.data += 0.3 * torch.randn_like(parameter)
+    return model
+
+
+def supernet(name):
+    """A fresh supernet of the table."""
+    return seeded(SPACES[name])
+
+
+def images(model, size, seed=0):
+    """A batch of normal noise in the model's precision."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(size, *model.input_shape, generator=generator)
+    return noise.to(next(model.parameters()))

@@ -1,0 +1,166 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.spaces import SPACES, images, seeded, supernet
+from torch import nn
+
+from boundnas import Architecture, Supernet, elastic, models
+from boundnas.cost import COSTS, MACs, Parameters
+from boundnas.errors import CostError, SpaceError
+from boundnas.models.mobilenet import scaled
+from boundnas.randomness import stream
+
+
+@pytest.mark.parametrize(
+    ("family", "dimensions", "smallest", "largest"),
+    [
+        (models.mobilenet_v2, 43, 2.37, 158.41),
+        (models.mobilenet_v3, 57, None, None),
+        (models.width_only, 25, None, 106.68),
+    ],
+)
+def test_the_spaces_of_the_paper_have_its_dimensions_and_mmacs(
+    family, dimensions, smallest, largest
+):
+    model = seeded(lambda: family(image_size=32, classes=100))
+    assert len(model.space) == dimensions
+    found = [round(macs / 1e6, 2) for macs in MACs(model).reach]
+    assert found == [smallest or found[0], largest or found[1]]
+
+
+def test_the_choices_of_the_paper_are_eighths_and_depths():
+    space = seeded(lambda: models.mobilenet_v2(image_size=32)).space
+    choices = {d.name: d.choices for d in space.dimensions}
+    assert choices["stem.width"] == (4, 8, 12, 16, 20, 24, 28, 32)
+    assert choices["stage2.layer4.width"] == (24, 36, 54, 72, 90, 108, 126, 144)
+    assert choices["stage7.output"] == (40, 80, 120, 160, 200, 240, 280, 320)
+    assert choices["stage6.depth"] == (1, 2, 3, 4)
+    assert "stage7.depth" not in choices
+    assert choices["stage7.kernel"] == (3, 5)
+
+
+@pytest.mark.parametrize(("size", "resolution"), [(32, 4), (64, 8), (96, 3), (224, 7)])
+def test_strides_follow_the_size_of_the_images(size, resolution):
+    model = seeded(lambda: models.mobilenet_v2(0.05, image_size=size))
+    shapes = []
+    model.last.register_forward_hook(lambda *call: shapes.append(call[-1].shape[-1]))
+    MACs(model)
+    assert shapes == [resolution]
+
+
+widths = st.lists(st.integers(1, 2000), min_size=1, unique=True).map(sorted)
+
+
+@given(widths, st.floats(0.001, 4))
+def test_scaled_choices_ascend_and_start_at_one_channel_or_more(choices, width):
+    found = scaled(choices, width)
+    assert list(found) == sorted(set(found))
+    assert 1 <= len(found) <= len(choices)
+    assert found[0] >= 1
+    assert found[-1] == max(1, int(choices[-1] * width + 0.5))
+
+
+@given(widths)
+def test_the_width_multiplier_one_changes_nothing(choices):
+    assert list(scaled(choices, 1.0)) == choices
+
+
+@given(widths, st.floats(0.001, 4), st.floats(0.001, 4))
+def test_a_larger_multiplier_never_gives_fewer_channels(choices, a, b):
+    small, large = sorted((a, b))
+    assert scaled(choices, small)[-1] <= scaled(choices, large)[-1]
+    assert scaled(choices, small)[0] <= scaled(choices, large)[0]
+
+
+def test_an_unknown_family_names_those_there_are():
+    message = "'resnet'; allowed are mobilenet_v2, mobilenet_v3, width_only"
+    with pytest.raises(SpaceError, match=message):
+        models.mobilenet.tables("resnet")
+
+
+@pytest.mark.parametrize("cost_name", COSTS)
+@pytest.mark.parametrize("name", SPACES)
+def test_a_larger_option_never_costs_less(name, cost_name):
+    model = supernet(name)
+    cost, space = COSTS[cost_name](model), model.space
+    assert cost.reach == (cost(space.smallest), cost(space.largest))
+    for step in range(20):
+        a, b = (space.sample(stream(0, side, step)) for side in "ab")
+        pairs = list(zip(a.indices, b.indices, strict=True))
+        low, high = (Architecture(space, tuple(map(pick, pairs))) for pick in (min, max))
+        assert cost(low) <= min(cost(a), cost(b)) <= max(cost(a), cost(b)) <= cost(high)
+        assert isinstance(cost(a), int)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_counting_leaves_the_model_as_it_is(name):
+    model = supernet(name)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    model.eval()
+    MACs(model)
+    assert not any(m.training for m in model.modules())
+    assert not any(m._forward_hooks for m in model.modules())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(1e3, 2e3), (1e9, 2e9)], ids=["below", "above"])
+def test_a_range_that_no_network_meets_names_the_reachable_one(lower, upper):
+    cost = MACs(supernet("own_stages"))
+    smallest, largest = (f"{macs / 1e6:.6g}" for macs in cost.reach)
+    message = (
+        rf"no network of this space costs {lower / 1e6:g} to {upper / 1e6:g} MMACs: "
+        rf"they reach from {smallest} to {largest} MMACs; choose a range that overlaps this"
+    )
+    with pytest.raises(CostError, match=message):
+        cost.check_range(lower, upper)
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(2e6, 1e6), (1e6, 1e6), (0, 1e6), (-1, 1e6)])
+def test_a_range_that_does_not_ascend_is_refused(lower, upper):
+    with pytest.raises(CostError, match="a cost range is 0 < lower < upper, found"):
+        MACs(supernet("own_stages")).check_range(lower, upper)
+
+
+def test_a_range_that_overlaps_the_reach_is_accepted():
+    cost = Parameters(supernet("own_stages"))
+    smallest, largest = cost.reach
+    for lower, upper in [(1, smallest), (largest, 2 * largest), (1, 2 * largest)]:
+        cost.check_range(lower, upper)
+
+
+class Unused(Supernet):
+    def __init__(self):
+        super().__init__((3, 4, 4))
+        width = self.dimension("width", (2, 4))
+        self.conv, self.forgotten = elastic.Conv2d(3, width), nn.Linear(3, 2)
+
+    def forward(self, x, arch):
+        return self.conv(x, arch).mean((2, 3))
+
+
+def test_a_layer_that_nothing_uses_has_no_known_cost():
+    with pytest.raises(CostError, match="does not use forgotten, so its cost is not known"):
+        MACs(seeded(Unused))
+
+
+class Tokens(Supernet):
+    """Every pixel of a plain convolution passes a plain linear layer by itself."""
+
+    def __init__(self):
+        super().__init__((3, 4, 4))
+        self.grouped = nn.Conv2d(3, 6, 3, padding=1, groups=3)
+        self.mixer = nn.Linear(6, 5)
+        self.head = elastic.Linear(5, self.dimension("width", (2, 4)))
+
+    def forward(self, x, arch):
+        tokens = self.mixer(self.grouped(x).flatten(2).transpose(1, 2))
+        return self.head(tokens.mean(1), arch)
+
+
+def test_plain_layers_count_at_every_position():
+    model = seeded(Tokens)
+    positions = 16
+    plain = positions * 6 * 9 + positions * 6 * 5
+    assert MACs(model).reach == (plain + 5 * 2, plain + 5 * 4)
+    assert model(images(model, 2), model.space.largest).shape == (2, 4)

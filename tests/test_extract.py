@@ -1,0 +1,189 @@
+import copy
+import pickle
+
+import pytest
+import torch
+from tests.spaces import SPACES, images, seeded, supernet
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from boundnas import Supernet, calibrate, elastic, extract
+from boundnas.cost import MACs, Parameters
+from boundnas.errors import CalibrationError, ExportError, SpaceError
+from boundnas.randomness import stream
+
+
+def architectures(space, number):
+    """The smallest, the largest and random ones; dimensions of one option are in the spaces."""
+    drawn = (space.sample(stream(0, "architecture", i)) for i in range(number - 2))
+    return [space.smallest, space.largest, *drawn]
+
+
+def counted_macs(net, x):
+    with FlopCounterMode(display=False) as counter:
+        net(x)
+    return counter.get_total_flops() / 2
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_an_extracted_network_equals_its_slice_of_the_supernet(name, full):
+    model = supernet(name).eval()
+    x, calibration = images(model, 3, seed=1), images(model, 8)
+    for arch in architectures(model.space, 500 if full else 30):
+        calibrated = calibrate(model, arch, [calibration])
+        net = extract(model, calibrated)
+        with torch.no_grad():
+            assert torch.equal(net(x), model(x, calibrated)), arch
+            assert torch.equal(net(x[:1]), model(x[:1], calibrated)), arch
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_costs_are_those_counted_on_the_extracted_network(name, full):
+    model = supernet(name)
+    macs, parameters = MACs(model), Parameters(model)
+    x, calibration = images(model, 1), images(model, 4)
+    for arch in architectures(model.space, 200 if full else 15):
+        net = extract(model, calibrate(model, arch, [calibration]))
+        assert counted_macs(net, x) == macs(arch), arch
+        assert sum(p.numel() for p in net.parameters()) == parameters(arch), arch
+
+
+def extracted(name, arch="largest"):
+    model = supernet(name)
+    arch = calibrate(model, getattr(model.space, arch), [images(model, 4)])
+    return model, arch, extract(model, arch)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_an_extracted_network_is_made_of_plain_layers_in_evaluation(name):
+    _, _, net = extracted(name)
+    for module in net.modules():
+        assert type(module).__module__.startswith("torch.")
+        assert not module.training
+    assert not any(isinstance(m, nn.Dropout) for m in net.modules())
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_an_extracted_network_is_copied_and_pickled_without_this_package(name):
+    model, _, net = extracted(name, "smallest")
+    x = images(model, 2)
+    content = pickle.dumps(net)
+    assert b"boundnas" not in content
+    assert b"tests" not in content
+    for twin in (copy.deepcopy(net), pickle.loads(content)):  # noqa: S301
+        assert torch.equal(twin(x), net(x))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", SPACES)
+def test_extraction_leaves_the_supernet_as_it_is(name, training):
+    model = supernet(name).train(training)
+    before = copy.deepcopy(model.state_dict())
+    x = images(model, 2)
+    arch = calibrate(model, model.space.largest, [images(model, 4)])
+    net = extract(model, arch)
+    expected = net(x)
+    for parameter in net.parameters():
+        parameter.data.fill_(9)
+    assert all(m.training is training for m in model.modules())
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    twin = extract(supernet(name), arch)
+    assert torch.equal(twin(x), expected)
+
+
+def test_a_network_without_its_statistics_is_not_extracted():
+    model = supernet("own_network")
+    with pytest.raises(CalibrationError, match=r"norm: .* extracted only with its statistics; use"):
+        extract(model, model.space.smallest)
+
+
+def test_statistics_of_another_model_are_not_taken():
+    model, other = supernet("own_network"), seeded(lambda: Renamed())
+    arch = calibrate(model, model.space.smallest, [images(model, 4)])
+    foreign = type(arch)(other.space, (0,), arch.moments)
+    with pytest.raises(CalibrationError, match=r"bn: no statistics under this name; .* norm, "):
+        extract(other, foreign)
+
+
+def test_an_architecture_of_another_space_is_not_extracted():
+    with pytest.raises(SpaceError, match=r"of another space .* take it from model\.space"):
+        extract(supernet("own_network"), supernet("sample_wise").space.smallest)
+
+
+class Renamed(Supernet):
+    def __init__(self):
+        super().__init__((3, 4, 4))
+        width = self.dimension("width", (2, 4))
+        self.conv, self.bn = elastic.Conv2d(3, width), elastic.BatchNorm2d(width)
+
+    def forward(self, x, arch):
+        return self.bn(self.conv(x, arch), arch).mean((2, 3))
+
+
+class Branching(Supernet):
+    """Whose ``forward`` does what the function given to it says."""
+
+    def __init__(self, decide):
+        super().__init__((3, 4, 4))
+        self.decide = decide
+        self.conv = elastic.Conv2d(3, self.dimension("width", (2, 4)))
+
+    def forward(self, x, arch):
+        y = self.conv(x, arch)
+        return y if self.decide(y, arch) else F.relu(y)
+
+
+@pytest.mark.parametrize(
+    "decide",
+    [
+        lambda x, arch: x.mean() > 0,
+        lambda x, arch: float(x.sum()) > 0,
+        lambda x, arch: len(x) > 1,
+        lambda x, arch: x.shape[-1] > 2,
+    ],
+    ids=["tensor", "number", "length", "shape"],
+)
+def test_a_forward_that_branches_on_tensors_is_refused(decide):
+    model = seeded(lambda: Branching(decide))
+    with pytest.raises(ExportError, match=r"Branching\.forward cannot .* may depend on arch, not"):
+        extract(model, model.space.smallest)
+    assert model.training
+
+
+def test_a_forward_may_branch_on_the_architecture():
+    model = seeded(lambda: Branching(lambda x, arch: arch.indices[0] == 0)).eval()
+    x = images(model, 2)
+    for arch in (model.space.smallest, model.space.largest):
+        assert torch.equal(extract(model, arch)(x), model(x, arch))
+
+
+class Tied(Supernet):
+    """Layers and a parameter that are used twice."""
+
+    def __init__(self):
+        super().__init__((3, 6, 6))
+        width = self.dimension("width", (2, 4))
+        self.scale = nn.Parameter(torch.tensor(2.0))
+        self.stem, self.conv = elastic.Conv2d(3, width), elastic.Conv2d(width, width, 3)
+        self.norm = elastic.BatchNorm2d(width)
+
+    def forward(self, x, arch):
+        x = self.stem(x, arch) * self.scale
+        for _ in range(2):
+            x = F.max_pool2d(self.norm(self.conv(x, arch), arch), 2) * self.scale
+        return x.flatten(2).amax(2)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_parts_used_twice_are_extracted_once(index):
+    model = seeded(Tied).eval()
+    arch = model.space.architecture({"width": (2, 4)[index]})
+    calibrated = calibrate(model, arch, [images(model, 4)])
+    net, x = extract(model, calibrated), images(model, 2, seed=1)
+    assert torch.equal(net(x), model(x, calibrated))
+    assert counted_macs(net, x[:1]) == MACs(model)(arch)
+    assert sum(p.numel() for p in net.parameters()) == Parameters(model)(arch)
