@@ -250,7 +250,7 @@ def test_the_summary_names_the_front_its_range_the_best_network_and_the_training
     front = embedded(run / "report.html")["front"]["networks"]
     assert f"a front of {ON_FRONT} networks from" in said
     assert f"{max(n[4] for n in front):.1%} test accuracy" in said
-    assert "trained up to step 300, learning both boundaries of the search space" in said
+    assert "trained for 301 steps, learning both boundaries of the search space" in said
     assert f"{DOMINATED} networks more are dominated by others on test data" in said
 
 
@@ -261,8 +261,8 @@ def test_the_summary_names_the_front_its_range_the_best_network_and_the_training
         ("train:\n  learn: 'min'  # only this one", "learning the lower boundary"),
         ("learn: max", "learning the upper boundary"),
         ("learn: none", "with the boundaries of the search space fixed"),
-        ("{learn: [", "up to step 5. There"),
-        ("learn: sometimes", "up to step 5. There"),
+        ("{learn: [", "for 6 steps. There"),
+        ("learn: sometimes", "for 6 steps. There"),
     ],
 )
 def test_the_learn_mode_is_told_when_the_config_tells_it(tmp_path, config, phrase):

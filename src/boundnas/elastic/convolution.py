@@ -6,12 +6,14 @@ Shapes: N batch, C channels, H and W pixels; ``ci`` and ``co`` active input and 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from boundnas.elastic.depthwise import depthwise
 from boundnas.elastic.ghost import (
     crops,
     gate_weight,
@@ -56,9 +58,9 @@ class _Convolution(ElasticLayer):
         margin = (weight.shape[-1] - k) // 2
         return weight[..., margin : margin + k, margin : margin + k]
 
-    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) -> Tensor:
-        padding = weight.shape[-1] // 2
-        return F.conv2d(x, weight.contiguous(), bias, self.stride, padding, groups=groups)
+    @abstractmethod
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolve all of ``x`` with all of ``weight``."""
 
     def _gate_kernel(self, weight: Tensor, arch: Architecture) -> Tensor:
         gate = arch.gate(self.kernel_size)
@@ -69,14 +71,14 @@ class _Convolution(ElasticLayer):
         return gate_weight(weight, gate, table, (2, 3))
 
     def _mix_larger_kernels(
-        self, y: Tensor, x: Tensor, weight: Tensor, arch: Architecture, groups: int = 1
+        self, y: Tensor, x: Tensor, weight: Tensor, arch: Architecture
     ) -> Tensor:
         """Add the gradient of kernels beyond the chosen one; the others' comes with the weights."""
         k = arch.size(self.kernel_size)
         x = part(x, arch.ghost_fraction)
 
         def larger(size: int) -> Any:
-            return lambda: self._convolve(x, self._crop(weight.detach(), size), None, groups)
+            return lambda: self._convolve(x, self._crop(weight.detach(), size), None)
 
         alternatives = {
             j: larger(int(c)) for j, c in enumerate(choices(self.kernel_size)) if int(c) > k
@@ -132,6 +134,10 @@ class Conv2d(_Convolution):
             y = ghost_inputs(y, gate, ghost, weight[:co, ci:], table[:, ci:], self._weight_gradient)
         y = self._mix_larger_kernels(y, x, self.weight[:co, :ci], arch)
         return join(y, self._ghost(x, weight[co:, :ci], co, arch))
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padding = weight.shape[-1] // 2
+        return F.conv2d(x, weight.contiguous(), bias, self.stride, padding)
 
     def _ghost(self, x: Tensor, weight: Tensor, co: int, arch: Architecture) -> Tensor | None:
         if not ghosts_of(self.out_channels, arch.gate(self.out_channels), co):
@@ -194,13 +200,16 @@ class DepthwiseConv2d(_Convolution):
         weight = self._crop(self.weight, k)
         active = self._gate_kernel(weight[:c], arch)
         bias = self.bias
-        y = self._convolve(x, active, None if bias is None else bias[:c], groups=c)
-        y = self._mix_larger_kernels(y, x, self.weight[:c], arch, groups=c)
+        y = self._convolve(x, active, None if bias is None else bias[:c])
+        y = self._mix_larger_kernels(y, x, self.weight[:c], arch)
         if ghost is not None:
             with torch.no_grad():
                 ghost_bias = None if bias is None else bias[c:]
-                ghost = self._convolve(ghost, weight[c:], ghost_bias, groups=ghost.shape[1])
+                ghost = self._convolve(ghost, weight[c:], ghost_bias)
         return join(y, ghost)
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return depthwise(x, weight.contiguous(), bias, self.stride)
 
     def macs(self, positions: int) -> Polynomial:
         """``positions * c * k^2``."""

@@ -31,7 +31,7 @@ def summary(run: Run) -> str:
     """The run in one paragraph: the front, its best network, and how it was trained."""
     learn = re.search(r"^\s*learn:\s*['\"]?(both|min|max|none)\b", run.config or "", re.MULTILINE)
     how = f", {LEARNED[learn[1]]}" if learn else ""
-    training = f"The supernet was trained up to step {run.metrics[-1].step:,}{how}."
+    training = f"The supernet was trained for {_count(run.metrics[-1].step + 1, 'step')}{how}."
     if run.front is None or not run.front.networks:
         return f"{training} There is no front yet."
     networks = run.front.networks

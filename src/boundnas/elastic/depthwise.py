@@ -1,0 +1,114 @@
+"""A 5x5 depthwise convolution whose backward pass does not dominate a training step.
+
+PyTorch's weight gradient of it runs at a twentieth of what the forward pass reaches
+(docs/performance.md). Where the small C kernel beside this file was built, it takes its place,
+and the gradient of the input is a forward convolution with the kernel turned around. Everything
+else goes to PyTorch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+KERNEL = 5
+
+
+def _library() -> Any:
+    """The compiled kernel; none where the package was installed without a C compiler."""
+    for suffix in EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"_depthwise{suffix}")
+        if path.exists():
+            kernel = ctypes.CDLL(str(path)).depthwise_weight_gradient
+            kernel.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_long] * 5 + [ctypes.c_int]
+            return kernel
+    return None
+
+
+_KERNEL = _library()
+
+
+def available() -> bool:
+    """Whether the compiled kernel is there."""
+    return _KERNEL is not None
+
+
+def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+    """``F.conv2d`` of each channel by itself, padded by half the kernel.
+
+    Args:
+        x: Shape ``(N, C, H, W)``.
+        weight: Contiguous, shape ``(C, 1, k, k)``.
+        bias: Shape ``(C,)``.
+        stride: Same in both directions.
+    """
+    padding = weight.shape[-1] // 2
+    if (
+        _KERNEL is not None
+        and weight.shape[-1] == KERNEL
+        and bias is None
+        and torch.is_grad_enabled()
+        and weight.requires_grad
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and x.is_contiguous(memory_format=torch.channels_last)
+    ):
+        return _Depthwise.apply(x, weight, stride)
+    return F.conv2d(x, weight, bias, stride, padding, groups=len(weight))
+
+
+def weight_gradient(x: Tensor, gradient: Tensor, stride: int) -> Tensor:
+    """``dL/dweight`` by the compiled kernel.
+
+    Args:
+        x: float32, channels-last, shape ``(N, C, H, W)``.
+        gradient: ``dL/dy``, likewise, shape ``(N, C, ceil(H / stride), ceil(W / stride))``.
+        stride: Of the convolution.
+
+    Returns:
+        Shape ``(C, 1, 5, 5)``.
+    """
+    n, c, h, w = x.shape
+    gradient = gradient.contiguous(memory_format=torch.channels_last)
+    result = torch.empty(c, 1, KERNEL, KERNEL)
+    if _KERNEL(
+        x.data_ptr(), gradient.data_ptr(), result.data_ptr(), n, h, w, c, stride,
+        torch.get_num_threads(),
+    ):  # fmt: skip
+        raise MemoryError("no memory for the weight gradient of a depthwise convolution")
+    return result
+
+
+class _Depthwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride = stride
+        return F.conv2d(x, weight, None, stride, KERNEL // 2, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        return (
+            _input_gradient(x, weight, gradient, ctx.stride),
+            weight_gradient(x, gradient, ctx.stride),
+            None,
+        )
+
+
+def _input_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: int) -> Tensor:
+    if stride == 1:
+        # The transpose of a same-padded convolution is one with the kernel turned around.
+        turned = weight.flip(2, 3)
+        return F.conv2d(gradient, turned, None, 1, KERNEL // 2, groups=len(weight))
+    return torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, [stride] * 2, [KERNEL // 2] * 2, [1, 1], False, [0, 0],
+        len(weight), [True, False, False],
+    )[0]  # fmt: skip

@@ -1,0 +1,42 @@
+"""The compiled weight gradient of 5x5 depthwise convolutions against PyTorch's own."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from boundnas.elastic.depthwise import available, depthwise
+from boundnas.randomness import stream
+
+SHAPES = [(2, 16, 8, 8), (3, 7, 9, 5), (1, 33, 1, 1), (2, 50, 4, 6), (5, 1, 12, 3)]
+
+
+def passes(function, shape, stride):
+    draw = stream(0, "depthwise")
+    x = torch.randn(shape, generator=draw).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(shape[1], 1, 5, 5, generator=draw)
+    x.requires_grad_(), weight.requires_grad_()
+    y = function(x, weight, stride)
+    y.backward(torch.randn(y.shape, generator=draw))
+    return y.detach(), x.grad, weight.grad
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_value_and_gradients_are_those_of_pytorch(shape, stride):
+    ours = passes(lambda x, w, s: depthwise(x, w, None, s), shape, stride)
+    theirs = passes(lambda x, w, s: F.conv2d(x, w, None, s, 2, groups=len(w)), shape, stride)
+    assert torch.equal(ours[0], theirs[0])
+    for found, expected in zip(ours[1:], theirs[1:], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.skipif(not available(), reason="installed without a C compiler")
+def test_the_compiled_kernel_is_used_and_does_not_depend_on_threads(monkeypatch):
+    kernel_used = passes(lambda x, w, s: depthwise(x, w, None, s), (4, 40, 8, 8), 1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        again = passes(lambda x, w, s: depthwise(x, w, None, s), (4, 40, 8, 8), 1)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(kernel_used[2], again[2])
