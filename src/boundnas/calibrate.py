@@ -37,23 +37,21 @@ class CalibratedArchitecture(Architecture):
         return self.moments[layer]
 
 
+@dataclass(frozen=True, eq=False)
 class _Observing(Architecture):
-    """Normalizes every layer by its batch and keeps the average of what it saw."""
+    """Normalizes every layer by its batch and keeps what it saw, batch by batch."""
 
-    def __init__(self, arch: Architecture) -> None:
-        super().__init__(arch.space, arch.indices)
-        object.__setattr__(self, "seen", {})
+    seen: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
 
     def statistics(self, layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
         var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
-        seen: dict[str, list[tuple[Tensor, Tensor]]] = self.seen  # type: ignore[attr-defined]
-        seen.setdefault(layer, []).append((mean, var))
+        self.seen.setdefault(layer, []).append((mean, var))
         return mean, var
 
 
 def observing(arch: Architecture) -> Architecture:
     """``arch`` with every BatchNorm normalizing by its batch, whether training or not."""
-    return _Observing(arch)
+    return _Observing(arch.space, arch.indices)
 
 
 @torch.no_grad()
@@ -74,7 +72,7 @@ def calibrate(
     Raises:
         CalibrationError: There are no images.
     """
-    observer = _Observing(arch)
+    observer = _Observing(arch.space, arch.indices)
     training = model.training
     model.eval()
     batches = 0
@@ -86,12 +84,11 @@ def calibrate(
         model.train(training)
     if not batches:
         raise CalibrationError("calibration needs at least one batch of images, found none")
-    seen: dict[str, list[tuple[Tensor, Tensor]]] = observer.seen  # type: ignore[attr-defined]
     moments = {
         layer: (
             torch.stack([mean for mean, _ in pairs]).mean(0),
             torch.stack([var for _, var in pairs]).mean(0),
         )
-        for layer, pairs in seen.items()
+        for layer, pairs in observer.seen.items()
     }
     return CalibratedArchitecture(arch.space, arch.indices, moments)

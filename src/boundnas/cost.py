@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -108,12 +109,15 @@ class Parameters(Cost):
         return _total("", model, own)
 
 
+Own = Callable[[str, nn.Module], Polynomial]
+"""The cost of a module by itself, without its children, from its name and the module."""
+
 COSTS: dict[str, type[Cost]] = {cost.name: cost for cost in (MACs, Parameters)}
 
 
-def _total(name: str, module: nn.Module, own: object) -> Polynomial:
+def _total(name: str, module: nn.Module, own: Own) -> Polynomial:
     """Own cost plus that of the children, each counted where it is present."""
-    total: Polynomial = own(name, module)  # type: ignore[operator]
+    total = own(name, module)
     for child_name, child in module.named_children():
         presence = module.presence(child_name) if isinstance(module, ElasticModule) else amount(1)
         total += presence * _total(f"{name}.{child_name}".lstrip("."), child, own)
@@ -135,14 +139,14 @@ def _output_positions(model: Supernet) -> dict[str, int]:
     layers = {name: m for name, m in model.named_modules() if isinstance(m, kinds)}
     space = model.space
 
-    def record(name: str) -> object:
+    def record(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
             pixels = output.shape[1:-1] if isinstance(module, nn.Linear) else output.shape[2:]
             positions[name] = positions.get(name, 0) + pixels.numel()
 
         return hook
 
-    hooks = [m.register_forward_hook(record(name)) for name, m in layers.items()]  # type: ignore[arg-type]
+    hooks = [m.register_forward_hook(record(name)) for name, m in layers.items()]
     training = model.training
     try:
         images = next(model.parameters()).new_zeros(2, *model.input_shape)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from boundnas import elastic
 from boundnas.errors import SpaceError
-from boundnas.space import Architecture, Dimension
+from boundnas.space import Architecture, Setting
 from boundnas.supernet import Supernet
 
 
@@ -79,7 +79,7 @@ class _Searched:
     def __init__(self, net: Supernet, prefix: str) -> None:
         self.net, self.prefix = net, prefix
 
-    def __call__(self, name: str, choices: Sequence, kind: str) -> Dimension | int | str | bool:
+    def __call__(self, name: str, choices: Sequence, kind: str) -> Setting:
         if len(choices) == 1:
             return choices[0]
         return self.net.dimension(f"{self.prefix}.{name}", choices, kind)
@@ -88,7 +88,7 @@ class _Searched:
 class _ConvNorm(nn.Module):
     """A convolution and its normalization."""
 
-    def __init__(self, conv: elastic.ElasticLayer, channels: Dimension | int | str | bool) -> None:
+    def __init__(self, conv: elastic.ElasticLayer, channels: Setting) -> None:
         super().__init__()
         self.conv, self.norm = conv, elastic.BatchNorm2d(channels)
 
@@ -100,15 +100,15 @@ class _InvertedResidual(nn.Module):
     """Expand, filter depthwise, squeeze and excite, project; residual where shapes allow."""
 
     def __init__(
-        self, inputs: object, mid: object, output: object, kernel: object, stride: int,
-        se: object, activation: object, residual: bool, drop_connect: float,
+        self, inputs: Setting, mid: Setting, output: Setting, kernel: Setting, stride: int,
+        se: Setting, activation: Setting, residual: bool, drop_connect: float,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.expand = _ConvNorm(elastic.Conv2d(inputs, mid), mid)  # type: ignore[arg-type]
-        self.depthwise = _ConvNorm(elastic.DepthwiseConv2d(mid, kernel, stride), mid)  # type: ignore[arg-type]
-        self.activation = elastic.Activation(activation)  # type: ignore[arg-type]
-        self.se = None if se is False else elastic.SqueezeExcite(mid, se)  # type: ignore[arg-type]
-        self.project = _ConvNorm(elastic.Conv2d(mid, output), output)  # type: ignore[arg-type]
+        self.expand = _ConvNorm(elastic.Conv2d(inputs, mid), mid)
+        self.depthwise = _ConvNorm(elastic.DepthwiseConv2d(mid, kernel, stride), mid)
+        self.activation = elastic.Activation(activation)
+        self.se = None if se is False else elastic.SqueezeExcite(mid, se)
+        self.project = _ConvNorm(elastic.Conv2d(mid, output), output)
         self.drop = elastic.DropConnect(drop_connect) if residual else None
 
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
@@ -172,8 +172,8 @@ class MobileNet(Supernet):
         self.classifier = elastic.Linear(last_width, classes)
 
     def _stage(
-        self, name: str, inputs: object, table: StageTable, drops: list[float]
-    ) -> tuple[Dimension | int | str | bool, elastic.Stage]:
+        self, name: str, inputs: Setting, table: StageTable, drops: list[float]
+    ) -> tuple[Setting, elastic.Stage]:
         searched = _Searched(self, name)
         middles = [
             searched(f"layer{i + 1}.width", table.intermediate, "width") for i in range(len(drops))
