@@ -8,7 +8,8 @@ the max policy, with the brute-force gradient of the expected loss:
 
     python benchmarks/policy_gradient.py [--steps 800] [--samples 4000] [--threads 1] [--seed 0]
                                          [--data digits|fashion_mnist]
-                                         [--gumbel-temperature 1.0] [--output file.md]
+                                         [--gumbel-temperature 0.5] [--ghost-fraction 1.0]
+                                         [--output file.md]
 """
 
 from __future__ import annotations
@@ -207,7 +208,7 @@ def _with_control_variate(scores: Tensor, y: Tensor, p: Tensor) -> Tensor:
 
 def straight_through(
     policy: Policy, loss: Loss, model: Supernet, temperatures: Sequence[float],
-    samples: int, seed: int, label: str,
+    samples: int, seed: int, label: str, ghost_fraction: float = 1.0,
 ) -> list[Estimate]:  # fmt: skip
     """The library's gradient: a relaxed sample and a backward pass, in float32.
 
@@ -224,7 +225,7 @@ def straight_through(
     with Progress(samples, label, unit="sample") as progress:
         for _ in range(samples):
             state = generator.get_state()
-            arch = policy.sample(generator, temperatures[0])
+            arch = policy.sample(generator, temperatures[0], ghost_fraction)
             assert arch.gates is not None
             for gate in arch.gates:
                 gate.retain_grad()
@@ -377,6 +378,12 @@ def arguments() -> argparse.Namespace:
         default=TrainSettings(steps=1).gumbel_temperature,
         help="of the training and of the gradient (default: the library's)",
     )
+    parser.add_argument(
+        "--ghost-fraction",
+        type=float,
+        default=1.0,
+        help="part of the batch that serves the options not chosen, in (2) (default: 1)",
+    )
     parser.add_argument("--output", type=Path, help="also write the report to this file")
     args = parser.parse_args()
     if args.samples < 4 * FOLDS:
@@ -411,8 +418,9 @@ def section(
     temperatures = [temperature, *(t for t in TEMPERATURES if t != temperature)]
     true, different = score_function(policy, loss, args.samples, args.seed)
     estimates = straight_through(
-        policy, loss, model, temperatures, args.samples // EXACT, args.seed, f"{name}, exact"
-    )
+        policy, loss, model, temperatures, args.samples // EXACT, args.seed, f"{name}, exact",
+        args.ghost_fraction,
+    )  # fmt: skip
     with slice_only():
         (sliced,) = straight_through(
             policy,
@@ -465,7 +473,8 @@ def preamble(args: argparse.Namespace, run: Run, trained: float, seconds: float)
         "no autograd. Control variate: an additive model of the loss, one term per option, its "
         f"expectation exact, cross-fitted over {FOLDS} folds within each half, so without bias.",
         f"2. **The library**: `policy.sample` and `loss.backward()` in float32, "
-        f"{args.samples // EXACT} samples, Gumbel temperature {args.gumbel_temperature:g}.",
+        f"{args.samples // EXACT} samples, Gumbel temperature {args.gumbel_temperature:g}, "
+        f"options not chosen on {args.ghost_fraction:g} of the batch.",
         f"3. **Slice only**: as (2), but through nothing that the chosen slice does not compute; "
         f"{args.samples // SLICED} samples.",
         "",

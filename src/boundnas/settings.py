@@ -204,7 +204,7 @@ class SearchSettings(Settings):
         le=10**8,
         description="training images that BatchNorm is recalibrated on",
     )
-    batch_size: int = Field(default=512, ge=2, le=65_536, description="images per evaluation step")
+    batch_size: int = Field(default=128, ge=2, le=65_536, description="images per evaluation step")
 
 
 def _as_tuple(value: object) -> object:
