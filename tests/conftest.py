@@ -29,6 +29,8 @@ def _leaves_no_trace():
     """Fail a test that draws from the global generator or leaks threads or variables."""
     generator, threads, variables = _surroundings()
     yield
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(1)  # those that were told to stop
     generator_after, threads_after, variables_after = _surroundings()
     assert torch.equal(generator, generator_after), "drew from torch's global generator"
     assert threads_after <= threads, f"left threads running: {threads_after - threads}"

@@ -223,6 +223,8 @@ def test_a_damaged_front_says_what_to_do(whole, configured):
 STOPPED = """
 import os, signal
 from boundnas import train
+# A shell that starts the tests in the background has its children ignore SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 save = train.checkpoint.save
 def stopped(folder, step, *rest):
     save(folder, step, *rest)

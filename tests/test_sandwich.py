@@ -178,6 +178,9 @@ def plain_sandwich(model, images_of, seed, settings):
                 reduction="batchmean",
                 log_target=True,
             ).backward()
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.clamp_(-1, 1)
         optimizer.step()
         optimizer.zero_grad()
 

@@ -117,6 +117,12 @@ class TrainSettings(Settings):
     )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="SGD momentum of the weights")
     weight_decay: float = Field(default=5e-4, ge=0, le=1, description="L2 penalty on the weights")
+    clip_value: float | None = Field(
+        default=1.0,
+        gt=0,
+        le=10**6,
+        description="size at which the gradient of a weight is cut off, null for no limit",
+    )
     learn: Literal["both", "min", "max", "none"] = Field(
         default="both",
         description="which boundaries of the space are learned, none is the sandwich rule",

@@ -235,6 +235,12 @@ class _Trainer:
         for group in self.optimizers["weights"].param_groups:
             group["lr"] = rate
         scalars = self.sandwich.step(images, labels.to(self.device), step)
+        if self.sandwich.settings.clip_value is not None:
+            # A sub-network of one or two channels may have dead, constant ones, whose BatchNorm
+            # multiplies gradients by up to 1 / sqrt(eps) = 316 in every layer.
+            nn.utils.clip_grad_value_(
+                self.run.model.parameters(), self.sandwich.settings.clip_value
+            )
         for optimizer in self.optimizers.values():
             optimizer.step()
             optimizer.zero_grad()

@@ -109,7 +109,9 @@ def genetic_search(
     return pareto_front(measured.values(), cost)
 
 
-def pareto_front(evaluations: Iterable[Evaluation], cost: Cost) -> list[Evaluation]:
+def pareto_front(
+    evaluations: Iterable[Evaluation], cost: Cost = attrgetter("macs")
+) -> list[Evaluation]:
     """The evaluations that no other dominates in cost and accuracy, in ascending cost."""
     found = list(evaluations)
     front = non_dominated([cost(e) for e in found], [e.accuracy for e in found])
