@@ -49,7 +49,7 @@ class _Observing(Architecture):
         return mean, var
 
 
-def observing(arch: Architecture) -> Architecture:
+def observing(arch: Architecture) -> _Observing:
     """``arch`` with every BatchNorm normalizing by its batch, whether training or not."""
     return _Observing(arch.space, arch.indices)
 
@@ -72,7 +72,7 @@ def calibrate(
     Raises:
         CalibrationError: There are no images.
     """
-    observer = _Observing(arch.space, arch.indices)
+    observer = observing(arch)
     training = model.training
     model.eval()
     batches = 0
