@@ -19,7 +19,7 @@ check: .venv/developed
 install: .venv/installed
 
 # constraints.txt holds PyTorch at the release whose plain wheel is the small CPU build.
-.venv/installed: pyproject.toml setup.py constraints.txt src/boundnas/elastic/_depthwise.c
+.venv/installed: pyproject.toml setup.py constraints.txt $(wildcard src/boundnas/elastic/*.[ch])
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
 	touch $@

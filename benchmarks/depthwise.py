@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from boundnas.elastic.depthwise import available, depthwise
+from boundnas.elastic.depthwise import depthwise
+from boundnas.elastic.native import available
 
 SHAPES = [(96, 32, 1), (144, 32, 1), (144, 32, 2), (144, 16, 1), (384, 8, 1), (576, 8, 1),
           (960, 8, 2), (960, 4, 1), (1920, 4, 1)]  # fmt: skip

@@ -72,7 +72,8 @@ def _linear(layer: elastic.Linear, x: Tensor, arch: SampledArchitecture) -> Tens
 
 
 def _batch_norm(layer: elastic.BatchNorm2d, x: Tensor, arch: SampledArchitecture) -> Tensor:
-    return F.batch_norm(x, None, None, layer.weight, layer.bias, training=True, eps=layer.eps)
+    y = F.batch_norm(x, None, None, layer.weight, layer.bias, training=True, eps=layer.eps)
+    return F.relu(y) if layer.relu else y
 
 
 def _combine(setting: Setting, arch: SampledArchitecture, options: list[Tensor]) -> Tensor:

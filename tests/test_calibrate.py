@@ -10,6 +10,12 @@ from boundnas.randomness import stream
 NORMALIZED = [name for name in SPACES if name != "sample_wise"]
 
 
+def norms_of(net):
+    """The BatchNorm layers by their name in the supernet; one with a ReLU is the first of two."""
+    named = net.named_modules()
+    return {name.removesuffix(".0"): m for name, m in named if isinstance(m, nn.BatchNorm2d)}
+
+
 def values_per_channel(net, x):
     """How many numbers each BatchNorm layer averages over."""
     numbers = {}
@@ -19,8 +25,7 @@ def values_per_channel(net, x):
                 {name: inputs[0].numel() // inputs[0].shape[1]}
             )
         )
-        for name, m in net.named_modules()
-        if isinstance(m, nn.BatchNorm2d)
+        for name, m in norms_of(net).items()
     ]
     net(x)
     for hook in hooks:
@@ -36,7 +41,7 @@ def test_statistics_are_those_batch_normalization_gathers_itself(name):
     net = extract(model, arch)
     numbers = values_per_channel(net, batches[0])
     assert set(numbers) == set(arch.moments)
-    layers = {name: net.get_submodule(name) for name in numbers}
+    layers = norms_of(net)
     for layer in layers.values():
         layer.reset_running_stats()
         layer.momentum = None  # an average over all batches

@@ -245,6 +245,34 @@ def test_shipped_configurations_read_and_explain_each_line(path):
     assert all(" # " in line or line.endswith(":") for line in lines if line and line[0] != "#")
 
 
+PAPER = {
+    "cifar10": (256, 0.1, 5e-4, None),
+    "cifar100": (256, 0.1, 5e-4, None),
+    "imagenet_d": (1024, 0.4, 1e-5, None),
+    "imagenet": (1024, 0.4, 1e-5, 224),
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_experiments_of_the_paper_have_its_settings(name):
+    config = read_config(HERE.parent / "configs" / f"{name}.yaml")
+    batch_size, learning_rate, weight_decay, image_size = PAPER[name]
+    assert (config.data.set, config.data.image_size) == (name, image_size)
+    assert config.space == SpaceSettings(family="mobilenet_v2", dropout=0.2, drop_connect=0.2)
+    assert config.cost == CostSettings(metric="macs", lower=10, upper=90)
+    assert config.train == TrainSettings(
+        epochs=120,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        momentum=0.9,
+        policy_learning_rate=5e-4,
+    )
+    assert config.search == SearchSettings(
+        initial=256, rounds=20, crossovers=128, mutations=128, mutation_probability=0.1
+    )
+
+
 # Writing ----------------------------------------------------------------------------------------
 
 

@@ -1,3 +1,5 @@
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,23 +12,40 @@ from boundnas.cost import COSTS, MACs, Parameters
 from boundnas.errors import CostError, SpaceError
 from boundnas.models.mobilenet import scaled
 from boundnas.randomness import stream
+from boundnas.settings import SpaceSettings
 
 
 @pytest.mark.parametrize(
     ("family", "dimensions", "smallest", "largest"),
     [
-        (models.mobilenet_v2, 43, 2.37, 158.41),
-        (models.mobilenet_v3, 57, None, None),
-        (models.width_only, 25, None, 106.68),
+        ("mobilenet_v2", 43, 2.37, 158.41),
+        ("mobilenet_v3", 57, 2.37, 163.14),
+        ("mobilenet_v3_55", 55, 2.37, 161.30),
+        ("width_only", 25, 3.38, 106.68),
+        ("width_kernel", 33, 3.64, 120.89),
+        ("width_depth", 35, 2.37, 138.06),
     ],
 )
 def test_the_spaces_of_the_paper_have_its_dimensions_and_mmacs(
     family, dimensions, smallest, largest
 ):
-    model = seeded(lambda: family(image_size=32, classes=100))
+    model = seeded(lambda: models.paper_space(family, image_size=32, classes=100))
     assert len(model.space) == dimensions
-    found = [round(macs / 1e6, 2) for macs in MACs(model).reach]
-    assert found == [smallest or found[0], largest or found[1]]
+    assert [round(macs / 1e6, 2) for macs in MACs(model).reach] == [smallest, largest]
+
+
+def test_a_configuration_can_name_every_space_of_the_paper():
+    allowed = get_args(SpaceSettings.model_fields["family"].annotation)
+    assert list(allowed) == list(models.FAMILIES)
+
+
+def test_the_smaller_v3_space_searches_nothing_more_in_the_last_block():
+    whole, smaller = (
+        {d.name for d in seeded(lambda f=f: models.paper_space(f, 0.25)).space.dimensions}
+        for f in ("mobilenet_v3", "mobilenet_v3_55")
+    )
+    assert whole - smaller == {"stage7.se", "stage7.activation"}
+    assert smaller < whole
 
 
 def test_the_choices_of_the_paper_are_eighths_and_depths():
@@ -74,7 +93,7 @@ def test_a_larger_multiplier_never_gives_fewer_channels(choices, a, b):
 
 
 def test_an_unknown_family_names_those_there_are():
-    message = "'resnet'; allowed are mobilenet_v2, mobilenet_v3, width_only"
+    message = "'resnet'; allowed are mobilenet_v2, mobilenet_v3, mobilenet_v3_55, width_only"
     with pytest.raises(SpaceError, match=message):
         models.mobilenet.tables("resnet")
 

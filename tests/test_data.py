@@ -889,7 +889,7 @@ def test_load_gives_what_the_loader_gives(tmp_path):
 
 BAD_LOADS = {
     "misspelt": (("fashon_mnist",), {}, "'fashon_mnist'; did you mean 'fashion_mnist'"),
-    "unheard of": (("xyz",), {}, "'xyz'; there are digits, fashion_mnist, folder"),
+    "unheard of": (("xyz",), {}, "'xyz'; there are digits, fashion_mnist, cifar10"),
     "a folder of digits": (("digits", "/x"), {}, "given but not taken: folder"),
     "resized clothes": (("fashion_mnist",), {"image_size": 8}, "given but not taken: image_size"),
     "nothing about the folder": (("folder",), {}, "needed but not given: folder, image_size"),

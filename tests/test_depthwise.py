@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from boundnas.elastic.depthwise import available, depthwise
+from boundnas.elastic.depthwise import depthwise
+from boundnas.elastic.native import available
 from boundnas.randomness import stream
 
 SHAPES = [(2, 16, 8, 8), (3, 7, 9, 5), (1, 33, 1, 1), (2, 50, 4, 6), (5, 1, 12, 3)]

@@ -282,9 +282,14 @@ class StageSettings(Settings):
 class SpaceSettings(Settings):
     """The search space: a family of networks, by its own table or with stages of your own."""
 
-    family: Literal["mobilenet_v2", "mobilenet_v3", "width_only"] = Field(
-        default="mobilenet_v2", description="family of networks"
-    )
+    family: Literal[
+        "mobilenet_v2",
+        "mobilenet_v3",
+        "mobilenet_v3_55",
+        "width_only",
+        "width_kernel",
+        "width_depth",
+    ] = Field(default="mobilenet_v2", description="family of networks")
     width: float = Field(
         default=1.0, gt=0, le=4, description="multiplier of every number of channels"
     )
@@ -337,20 +342,20 @@ class CostSettings(Settings):
 class DataSettings(Settings):
     """The images to train and select on."""
 
-    set: Literal["digits", "fashion_mnist", "folder"] = Field(
-        default="digits", description="data set by name, or folder for images of your own"
-    )
+    set: Literal[
+        "digits", "fashion_mnist", "cifar10", "cifar100", "imagenet_d", "imagenet", "folder"
+    ] = Field(default="digits", description="data set by name, or folder for images of your own")
     folder: str | None = Field(
         default=None,
         pattern=r"^[^\x00-\x1f\x7f]{1,4096}$",
-        description="path of a folder with a folder of images per class, or with the four "
-        "Fashion-MNIST files",
+        description="path of a folder with a folder of images per class, or with the published "
+        "files of the set",
     )
     image_size: int | None = Field(
         default=None,
         ge=8,
         le=4096,
-        description="pixels per side that the images of a folder are scaled to",
+        description="pixels per side that images are scaled to",
     )
     validation_fraction: float = Field(
         default=0.2,
@@ -363,18 +368,21 @@ class DataSettings(Settings):
     def _conflicts(cls, values: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
         if "set" not in values:
             return
-        sets = {"folder": ("folder", "fashion_mnist"), "image_size": ("folder",)}
-        for name, takers in sets.items():
+        files = ("cifar10", "cifar100", "imagenet_d", "imagenet", "folder")
+        takers = {"folder": ("fashion_mnist", *files), "image_size": ("imagenet", "folder")}
+        needers = {**takers, "folder": files}
+        for name in takers:
             if name not in values:
                 continue
             missing = values[name] is None
-            if missing and values["set"] == "folder":
+            if missing and values["set"] in needers[name]:
                 about = cls.model_fields[name].description
-                yield (name,), f"required with {{here}}set: folder; give the {about}"
-            if not missing and values["set"] not in takers:
+                yield (name,), f"required with {{here}}set: {values['set']}; give the {about}"
+            if not missing and values["set"] not in takers[name]:
+                *most, last = takers[name]
                 yield (
                     (name,),
-                    f"goes with {{here}}set: {' or '.join(takers)} only, found "
+                    f"goes with {{here}}set: {', '.join(most)} or {last} only, found "
                     f"{{here}}set: {values['set']}; remove it or change the set",
                 )
 
@@ -457,6 +465,11 @@ _OTHER_VALUES = {
     "hswish": "swish",
     "slimmable": "width_only",
     "fashion": "fashion_mnist",
+    "cifar": "cifar10",
+    "cifar-10": "cifar10",
+    "cifar-100": "cifar100",
+    "imagenet32": "imagenet_d",
+    "ilsvrc2012": "imagenet",
     "imagefolder": "folder",
     "all": "both",
     "torch": "pt2",

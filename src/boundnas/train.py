@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from boundnas import checkpoint
 from boundnas.cost import Cost, MACs
-from boundnas.data import ImageData, TrainingOrder, augment, normalize
+from boundnas.data import ImageData, TrainingOrder, normalize
 from boundnas.errors import RunError
 from boundnas.policy import (
     BOUNDARIES,
@@ -228,8 +228,7 @@ class _Trainer:
 
     def _step(self, step: int) -> dict[str, Any]:
         data, seed = self.run.data, self.sandwich.seed
-        images, labels = data.train.take(self.order.indices(step))
-        images = augment(images, stream(seed, "augment", step), data.padding, data.flip)
+        images, labels = data.augmented(self.order.indices(step), stream(seed, "augment", step))
         images = normalize(images.to(self.device), data.mean, data.std)
         rate = learning_rate(step, self.steps, self.sandwich.settings)
         for group in self.optimizers["weights"].param_groups:

@@ -73,23 +73,31 @@ def image_folder(
 
 
 @dataclass(frozen=True, eq=False)
-class _Listing:
+class Listing:
     """The images of one split: sorted paths, and labels of shape ``(n,)``."""
 
     classes: tuple[str, ...]
     paths: tuple[Path, ...]
     labels: Tensor
 
-    def part(self, indices: Tensor) -> _Listing:
+    def part(self, indices: Tensor) -> Listing:
+        """The images at ``indices``, int64, in that order."""
         paths = tuple(self.paths[i] for i in indices.tolist())
-        return _Listing(self.classes, paths, self.labels[indices])
+        return Listing(self.classes, paths, self.labels[indices])
 
 
-def _given_splits(root: Path) -> tuple[_Listing, _Listing] | None:
+def _given_splits(root: Path) -> tuple[Listing, Listing] | None:
     names = {path.name for path in _folders(root)}
     held_out = "test" if "test" in names else "val"
-    if not {"train", held_out} <= names:
-        return None
+    return split_listings(root, held_out) if {"train", held_out} <= names else None
+
+
+def split_listings(root: Path, held_out: str) -> tuple[Listing, Listing]:
+    """What lies in ``train/`` and in the folder of the test images, of the same classes.
+
+    Raises:
+        DataError: As ``image_folder``.
+    """
     train, test = root / "train", root / held_out
     only = [
         f"only in {one.name}/: {', '.join(sorted(extra))}"
@@ -105,14 +113,14 @@ def _given_splits(root: Path) -> tuple[_Listing, _Listing] | None:
     return _listing(train, at_least=2), _listing(test, at_least=1)
 
 
-def _carved_splits(root: Path, test_fraction: float) -> tuple[_Listing, _Listing]:
+def _carved_splits(root: Path, test_fraction: float) -> tuple[Listing, Listing]:
     # One image for each of training, validation and test.
     listing = _listing(root, at_least=3)
     rest, test = fixed_test_split(listing.labels, test_fraction)
     return listing.part(rest), listing.part(test)
 
 
-def _listing(folder: Path, at_least: int) -> _Listing:
+def _listing(folder: Path, at_least: int) -> Listing:
     by_class = {path.name: tuple(_images_below(path)) for path in _folders(folder)}
     if len(by_class) < 2:
         raise DataError(
@@ -127,7 +135,7 @@ def _listing(folder: Path, at_least: int) -> _Listing:
         )
     counts = torch.tensor([len(paths) for paths in by_class.values()])
     paths = tuple(path for paths in by_class.values() for path in paths)
-    return _Listing(tuple(by_class), paths, torch.arange(len(counts)).repeat_interleave(counts))
+    return Listing(tuple(by_class), paths, torch.arange(len(counts)).repeat_interleave(counts))
 
 
 def _check_headers(paths: Sequence[Path]) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from boundnas.data.source import Source, Subset, batches, describe
+from boundnas.data.augment import augment
+from boundnas.data.source import Source, Subset, batches, describe, random_crops
 from boundnas.data.split import carve
 from boundnas.errors import DataError
 from boundnas.randomness import stream
@@ -29,6 +30,8 @@ class ImageData:
         std: Standard deviation of each channel, likewise; above 0.
         padding: Zero pixels added on each side before the random crop of ``augment``.
         flip: Whether ``augment`` may mirror an image left to right.
+        resized_crops: Whether a random part of each training image, resized, is trained on;
+            see ``random_crops``.
 
     Raises:
         DataError: An empty split, images of another shape, or numbers that do not fit.
@@ -44,6 +47,7 @@ class ImageData:
     std: tuple[float, ...]
     padding: int
     flip: bool
+    resized_crops: bool = False
 
     def __post_init__(self) -> None:
         for split in ("train", "validation", "test"):
@@ -57,6 +61,22 @@ class ImageData:
         if self.padding < 0:
             raise DataError(f"{self.name}: padding must be 0 or more, found {self.padding}")
 
+    def augmented(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Training images at ``indices``, each cropped and mirrored at random.
+
+        Args:
+            indices: Positions in ``train``, int64, shape ``(n,)``.
+            generator: A CPU generator; equal states give equal images.
+
+        Returns:
+            Images and labels as ``Source.take`` gives them.
+        """
+        if self.resized_crops:
+            images, labels = random_crops(self.train, indices, generator)
+        else:
+            images, labels = self.train.take(indices)
+        return augment(images, generator, self.padding, self.flip), labels
+
 
 def assemble(
     name: str,
@@ -69,6 +89,7 @@ def assemble(
     seed: int,
     padding: int,
     flip: bool,
+    resized_crops: bool = False,
     statistics_images: int | None = None,
 ) -> ImageData:
     """Carve the validation set, measure mean and standard deviation, and put all together.
@@ -83,6 +104,7 @@ def assemble(
         seed: The run's seed; it draws the validation set and the sample for the statistics.
         padding: As in ``ImageData``.
         flip: As in ``ImageData``.
+        resized_crops: As in ``ImageData``.
         statistics_images: At most so many training images are read for mean and standard
             deviation; by default all are.
 
@@ -121,6 +143,7 @@ def assemble(
         std=std,
         padding=padding,
         flip=flip,
+        resized_crops=resized_crops,
     )
 
 

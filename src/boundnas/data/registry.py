@@ -7,15 +7,22 @@ import inspect
 from collections.abc import Callable
 from pathlib import Path
 
+from boundnas.data.cifar import cifar10, cifar100
+from boundnas.data.downsampled import imagenet_d
 from boundnas.data.fashion import fashion_mnist
 from boundnas.data.folder import image_folder
 from boundnas.data.handwritten import digits
+from boundnas.data.ilsvrc import imagenet
 from boundnas.data.image_data import ImageData
 from boundnas.errors import DataError
 
 LOADERS: dict[str, Callable[..., ImageData]] = {
     "digits": digits,
     "fashion_mnist": fashion_mnist,
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "imagenet_d": imagenet_d,
+    "imagenet": imagenet,
     "folder": image_folder,
 }
 """The loader behind each name that ``load`` knows."""
@@ -31,9 +38,10 @@ def load(
     """The data set of a registered name.
 
     Args:
-        name: ``"digits"``, ``"fashion_mnist"`` or ``"folder"``.
-        folder: Where the files are; for ``"fashion_mnist"`` and, required, ``"folder"``.
-        image_size: Height and width in pixels; for ``"folder"`` only, required there.
+        name: A name in `LOADERS`.
+        folder: Where the files are; required by all but ``"digits"``, which takes none, and
+            ``"fashion_mnist"``.
+        image_size: Height and width in pixels; for ``"imagenet"`` and ``"folder"``, required there.
         validation_fraction: Share of the training images for validation, in ``(0, 1)``; by
             default what suits the data set.
         seed: The run's seed.

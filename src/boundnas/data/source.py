@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from boundnas.data.decode import read_image
+from boundnas.data.decode import read_crop, read_image
 from boundnas.errors import DataError
 
 
@@ -72,14 +75,15 @@ class InMemory:
 class ImageFiles:
     """Image files that are decoded when they are taken; no pixel is kept.
 
-    Each image is turned upright, resized so that its shorter side measures ``image_size``, and cut
-    to the square in its middle; see ``decode.read_image``.
+    Each image is turned upright, and the square in its middle is resized to ``image_size``; see
+    ``decode.read_image``. As many threads decode as PyTorch computes on.
 
     Args:
         paths: The files.
         labels: Class numbers, int64, shape ``(n,)``.
         image_size: Height and width of the images, in pixels.
         channels: 3 for RGB or 1 for grey.
+        centre: Side of the square as a share of the image's shorter side, in ``(0, 1]``.
 
     Raises:
         DataError: Labels that do not fit the paths, or a size or channel count that cannot be;
@@ -90,6 +94,7 @@ class ImageFiles:
     labels: Tensor
     image_size: int
     channels: int = 3
+    centre: float = 1.0
 
     def __post_init__(self) -> None:
         check_labels(self.labels, len(self.paths))
@@ -103,13 +108,35 @@ class ImageFiles:
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """See ``Source.take``."""
-        labels = self.labels.index_select(0, indices)
+        return self._decoded(
+            indices,
+            lambda row, path: read_image(path, self.image_size, self.channels, self.centre),
+        )
+
+    def crops(self, indices: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``take``, with a random part of each image in place of its middle.
+
+        Args:
+            indices: As for ``take``.
+            draws: Uniform numbers in ``[0, 1)`` that say which part, shape ``(n, 10, 4)``; see
+                ``decode.read_crop``.
+        """
+        return self._decoded(
+            indices,
+            lambda row, path: read_crop(path, self.image_size, self.channels, draws[row]),
+        )
+
+    def _decoded(
+        self, indices: Tensor, read: Callable[[int, Path], NDArray[np.uint8]]
+    ) -> tuple[Tensor, Tensor]:
         size = self.image_size
         images = torch.empty(len(indices), size, size, self.channels, dtype=torch.uint8)
-        pixels = images.numpy()
-        for row, index in enumerate(indices.tolist()):
-            pixels[row] = read_image(self.paths[index], size, self.channels)
-        return images.permute(0, 3, 1, 2), labels
+        pixels, paths = images.numpy(), [self.paths[i] for i in indices.tolist()]
+        # Pillow lets other threads run while it decodes and resizes.
+        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+            for row, image in enumerate(threads.map(read, range(len(paths)), paths)):
+                pixels[row] = image
+        return images.permute(0, 3, 1, 2), self.labels.index_select(0, indices)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +172,31 @@ class Subset:
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """See ``Source.take``."""
         return self.source.take(self.indices.index_select(0, indices))
+
+
+def random_crops(
+    source: Source, indices: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A random part of each image, resized; pure in (source, indices, generator state).
+
+    Args:
+        source: Image files, or a part of them.
+        indices: Positions in ``source``, int64, shape ``(n,)``.
+        generator: A CPU generator.
+
+    Returns:
+        Images and labels as ``Source.take`` gives them.
+
+    Raises:
+        DataError: The images are no files, or one of them cannot be read.
+    """
+    while isinstance(source, Subset):
+        indices, source = source.indices.index_select(0, indices), source.source
+    if not isinstance(source, ImageFiles):
+        raise DataError(
+            f"random parts are taken of image files only, found {type(source).__name__}"
+        )
+    return source.crops(indices, torch.rand(len(indices), 10, 4, generator=generator))
 
 
 def batches(source: Source, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -9,17 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LANES 16
+#include "_native.h"
+
 #define K 5
 #define MARGIN (K / 2)
-
-typedef float vector __attribute__((vector_size(4 * LANES), aligned(4)));
-
-#if defined(__x86_64__) && !defined(__clang__)
-#define EVERY_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define EVERY_PROCESSOR
-#endif
 
 struct problem {
     const float *x, *g;

@@ -8,35 +8,15 @@ else goes to PyTorch.
 
 from __future__ import annotations
 
-import ctypes
-from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from boundnas.elastic import native
+
 KERNEL = 5
-
-
-def _library() -> Any:
-    """The compiled kernel; none where the package was installed without a C compiler."""
-    for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"_depthwise{suffix}")
-        if path.exists():
-            kernel = ctypes.CDLL(str(path)).depthwise_weight_gradient
-            kernel.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_long] * 5 + [ctypes.c_int]
-            return kernel
-    return None
-
-
-_KERNEL = _library()
-
-
-def available() -> bool:
-    """Whether the compiled kernel is there."""
-    return _KERNEL is not None
 
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
@@ -50,15 +30,12 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Te
     """
     padding = weight.shape[-1] // 2
     if (
-        _KERNEL is not None
+        native.takes(x)
         and weight.shape[-1] == KERNEL
         and bias is None
         and torch.is_grad_enabled()
         and weight.requires_grad
-        and x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and x.is_contiguous(memory_format=torch.channels_last)
+        and weight.dtype == x.dtype
     ):
         return _Depthwise.apply(x, weight, stride)
     return F.conv2d(x, weight, bias, stride, padding, groups=len(weight))
@@ -78,11 +55,7 @@ def weight_gradient(x: Tensor, gradient: Tensor, stride: int) -> Tensor:
     n, c, h, w = x.shape
     gradient = gradient.contiguous(memory_format=torch.channels_last)
     result = torch.empty(c, 1, KERNEL, KERNEL)
-    if _KERNEL(
-        x.data_ptr(), gradient.data_ptr(), result.data_ptr(), n, h, w, c, stride,
-        torch.get_num_threads(),
-    ):  # fmt: skip
-        raise MemoryError("no memory for the weight gradient of a depthwise convolution")
+    native.call("depthwise_weight_gradient", x, gradient, result, n, h, w, c, stride)
     return result
 
 

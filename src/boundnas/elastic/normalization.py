@@ -1,11 +1,14 @@
-"""Elastic batch normalization."""
+"""Elastic batch normalization, with the ReLU that may follow it."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from boundnas.elastic import native
 from boundnas.elastic.ghost import join, split
 from boundnas.elastic.layer import ElasticLayer, frozen
 from boundnas.errors import CalibrationError
@@ -23,14 +26,16 @@ class BatchNorm2d(ElasticLayer):
     Args:
         channels: Number of channels.
         eps: Added to the variance.
+        relu: Whether a ReLU follows. As part of this layer it costs no time of its own in
+            training.
 
     Shape:
         ``(N, C, H, W)`` to the same.
     """
 
-    def __init__(self, channels: Setting, eps: float = 1e-5) -> None:
+    def __init__(self, channels: Setting, eps: float = 1e-5, relu: bool = False) -> None:
         super().__init__()
-        self.channels, self.eps = channels, eps
+        self.channels, self.eps, self.relu = channels, eps, relu
         self.weight = nn.Parameter(torch.ones(largest(channels)))
         self.bias = nn.Parameter(torch.zeros(largest(channels)))
 
@@ -49,16 +54,21 @@ class BatchNorm2d(ElasticLayer):
                 f"{self.name}: evaluation needs BatchNorm statistics of this very architecture, "
                 "and it carries none; use the one that calibrate(model, arch, images) returns"
             )
-        mean, var = statistics or (None, None)
-        y = F.batch_norm(
-            x, mean, var, self.weight[:c], self.bias[:c], training=mean is None, eps=self.eps
-        )
+        y = self._normalize(x, self.weight[:c], self.bias[:c], statistics)
         if ghost is not None:
             with torch.no_grad():
-                ghost = F.batch_norm(
-                    ghost, None, None, self.weight[c:], self.bias[c:], training=True, eps=self.eps
-                )
+                ghost = self._normalize(ghost, self.weight[c:], self.bias[c:], None)
         return join(y, ghost)
+
+    def _normalize(
+        self, x: Tensor, weight: Tensor, bias: Tensor, statistics: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        if statistics is None and native.takes(x) and x.numel() > x.shape[1]:
+            y: Tensor = _BatchNorm.apply(x, weight, bias, self.eps, self.relu)
+            return y
+        mean, var = statistics or (None, None)
+        y = F.batch_norm(x, mean, var, weight, bias, training=mean is None, eps=self.eps)
+        return y.relu() if self.relu else y
 
     def macs(self, positions: int) -> Polynomial:
         """None: it folds into the layer before."""
@@ -80,4 +90,33 @@ class BatchNorm2d(ElasticLayer):
         plain = nn.BatchNorm2d(c, eps=self.eps)
         plain.weight, plain.bias = frozen(self.weight[:c]), frozen(self.bias[:c])
         plain.running_mean, plain.running_var = (s.clone() for s in statistics)
-        return plain.eval()
+        return nn.Sequential(plain, nn.ReLU()).eval() if self.relu else plain.eval()
+
+
+class _BatchNorm(torch.autograd.Function):
+    """Normalize by the batch, and the ReLU, by the compiled kernels."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool
+    ) -> Tensor:
+        c = x.shape[1]
+        y, mean, inverse = torch.empty_like(x), torch.empty(c), torch.empty(c)
+        native.call(
+            "batch_norm_forward", x, weight, bias, y, mean, inverse, x.numel() // c, c, eps, relu
+        )
+        ctx.save_for_backward(x, weight, bias, mean, inverse)
+        ctx.relu = relu
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        x, weight, bias, mean, inverse = ctx.saved_tensors
+        c = x.shape[1]
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        dx, dweight, dbias = torch.empty_like(x), torch.empty(c), torch.empty(c)
+        native.call(
+            "batch_norm_backward", x, gradient, weight, bias, mean, inverse, dx, dweight, dbias,
+            x.numel() // c, c, ctx.relu,
+        )  # fmt: skip
+        return dx, dweight, dbias, None, None

@@ -1,4 +1,4 @@
-"""MobileNet-like supernets: the spaces of Tables 1 and 2 and the width-only space (App. A.1)."""
+"""MobileNet-like supernets: the spaces of Tables 1 and 2, of Sec. 4.1 and of Fig. 2 (App. A.1)."""
 
 from __future__ import annotations
 
@@ -63,6 +63,33 @@ _SMALL_STRIDES = (1, 1, 1, 2, 2, 1, 2, 1)
 _LARGE_STRIDES = (2, 1, 2, 2, 2, 1, 2, 1)
 
 
+@dataclass(frozen=True)
+class _Family:
+    """What a space of the paper searches beside widths.
+
+    Args:
+        kernel: Whether kernels of 3 and 5 pixels are a choice, else 3.
+        depth: Whether Blocks 2 to 6 have 1 to 4 layers, else depths are those of MobileNetV2.
+        extra_blocks: So many blocks, from the first, also choose SE and activation.
+    """
+
+    kernel: bool = False
+    depth: bool = False
+    extra_blocks: int = 0
+
+
+FAMILIES = {
+    "mobilenet_v2": _Family(kernel=True, depth=True),
+    "mobilenet_v3": _Family(kernel=True, depth=True, extra_blocks=7),
+    "mobilenet_v3_55": _Family(kernel=True, depth=True, extra_blocks=6),
+    "width_only": _Family(),
+    "width_kernel": _Family(kernel=True),
+    "width_depth": _Family(depth=True),
+}
+"""The paper's spaces: Table 1 (W+K+D in Fig. 2), Table 2, Table 2 as Sec. 4.2 describes it (without
+SE and activation in Block 7), Sec. 4.1 (W), and W+K and W+D of Fig. 2."""
+
+
 def scaled(choices: Sequence[int], width: float) -> tuple[int, ...]:
     """Channel choices times a width multiplier: at least one channel, ascending, no repetitions.
 
@@ -86,14 +113,19 @@ class _Searched:
 
 
 class _ConvNorm(nn.Module):
-    """A convolution and its normalization."""
+    """A convolution, its normalization, and a fixed ReLU if there is one."""
 
-    def __init__(self, conv: elastic.ElasticLayer, channels: Setting) -> None:
+    def __init__(
+        self, conv: elastic.ElasticLayer, channels: Setting, activation: Setting | None = None
+    ) -> None:
         super().__init__()
-        self.conv, self.norm = conv, elastic.BatchNorm2d(channels)
+        relu = activation == "relu"
+        self.conv, self.norm = conv, elastic.BatchNorm2d(channels, relu=relu)
+        self.activation = None if relu or activation is None else elastic.Activation(activation)
 
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
-        return self.norm(self.conv(x, arch), arch)
+        x = self.norm(self.conv(x, arch), arch)
+        return x if self.activation is None else self.activation(x, arch)
 
 
 class _InvertedResidual(nn.Module):
@@ -104,16 +136,15 @@ class _InvertedResidual(nn.Module):
         se: Setting, activation: Setting, residual: bool, drop_connect: float,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.expand = _ConvNorm(elastic.Conv2d(inputs, mid), mid)
-        self.depthwise = _ConvNorm(elastic.DepthwiseConv2d(mid, kernel, stride), mid)
-        self.activation = elastic.Activation(activation)
+        self.expand = _ConvNorm(elastic.Conv2d(inputs, mid), mid, activation)
+        conv = elastic.DepthwiseConv2d(mid, kernel, stride)
+        self.depthwise = _ConvNorm(conv, mid, activation)
         self.se = None if se is False else elastic.SqueezeExcite(mid, se)
         self.project = _ConvNorm(elastic.Conv2d(mid, output), output)
         self.drop = elastic.DropConnect(drop_connect) if residual else None
 
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
-        y = self.activation(self.expand(x, arch), arch)
-        y = self.activation(self.depthwise(y, arch), arch)
+        y = self.depthwise(self.expand(x, arch), arch)
         if self.se is not None:
             y = self.se(y, arch)
         y = self.project(y, arch)
@@ -154,8 +185,7 @@ class MobileNet(Supernet):
         width = searched("width", stem.width, "width")
         kernel = searched("kernel", stem.kernel, "kernel")
         conv = elastic.Conv2d(in_channels, width, kernel, stem.stride)
-        self.stem = _ConvNorm(conv, width)
-        self.stem_activation = elastic.Activation("relu")
+        self.stem = _ConvNorm(conv, width, "relu")
         self.stages = nn.ModuleList()
         layers_in_all, built = sum(max(s.depth) for s in stages), 0
         for number, table in enumerate(stages, 1):
@@ -166,8 +196,7 @@ class MobileNet(Supernet):
             width, stage = self._stage(f"stage{number}", width, table, drops)
             self.stages.append(stage)
             built += len(stage)
-        self.last = _ConvNorm(elastic.Conv2d(width, last_width), last_width)
-        self.last_activation = elastic.Activation("relu")
+        self.last = _ConvNorm(elastic.Conv2d(width, last_width), last_width, "relu")
         self.dropout = elastic.Dropout(dropout)
         self.classifier = elastic.Linear(last_width, classes)
 
@@ -194,10 +223,10 @@ class MobileNet(Supernet):
 
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
         """Logits of the sub-network ``arch``."""
-        x = self.stem_activation(self.stem(x, arch), arch)
+        x = self.stem(x, arch)
         for stage in self.stages:
             x = stage(x, arch)
-        x = self.last_activation(self.last(x, arch), arch).mean((2, 3))
+        x = self.last(x, arch).mean((2, 3))
         return self.classifier(self.dropout(x, arch), arch)
 
 
@@ -207,21 +236,22 @@ def tables(
     """The paper's tables, with all channel choices scaled by ``width``.
 
     Args:
-        family: ``"mobilenet_v2"`` (Table 1), ``"mobilenet_v3"`` (Table 2) or ``"width_only"``.
+        family: A name in `FAMILIES`.
         width: Width multiplier.
         image_size: Above 64 pixels the strides are those for ImageNet, else those for CIFAR.
+
+    Raises:
+        SpaceError: An unknown family.
     """
-    if family not in ("mobilenet_v2", "mobilenet_v3", "width_only"):
-        raise SpaceError(
-            f"unknown family {family!r}; allowed are mobilenet_v2, mobilenet_v3, width_only"
-        )
+    if family not in FAMILIES:
+        raise SpaceError(f"unknown family {family!r}; allowed are {', '.join(FAMILIES)}")
+    searched = FAMILIES[family]
     strides = _LARGE_STRIDES if image_size > 64 else _SMALL_STRIDES
-    width_only = family == "width_only"
-    kernel = (3,) if width_only else (3, 5)
-    depths = [(d,) for d in _FIXED_DEPTHS] if width_only else _SEARCHED_DEPTHS
+    kernel = (3, 5) if searched.kernel else (3,)
+    depths = _SEARCHED_DEPTHS if searched.depth else [(d,) for d in _FIXED_DEPTHS]
     # Tables 1 and 2 list 24-144 where an eighth of 144 is 18; Sec. 4.1 has eighths throughout.
     middles = [
-        (24, *_eighths(w)[1:]) if w == 144 and not width_only else _eighths(w)
+        (24, *_eighths(w)[1:]) if w == 144 and family != "width_only" else _eighths(w)
         for w in _INTERMEDIATES
     ]
     stem = StemTable(scaled(_eighths(32), width), kernel, strides[0])
@@ -234,43 +264,56 @@ def tables(
             middles, _OUTPUTS, depths, strides[1:], strict=True
         )
     ]  # fmt: skip
-    if family == "mobilenet_v3":
-        stages = [replace(s, se=(False, True), activation=("relu", "swish")) for s in stages]
+    for i in range(searched.extra_blocks):
+        stages[i] = replace(stages[i], se=(False, True), activation=("relu", "swish"))
     return stem, tuple(stages)
 
 
-def mobilenet_v2(
-    width: float = 1.0, image_size: int = 32, last_width: int | None = None, **options: object
+def paper_space(
+    family: str,
+    width: float = 1.0,
+    image_size: int = 32,
+    last_width: int | None = None,
+    **options: object,
 ) -> MobileNet:
-    """The MobileNetV2-like space of Table 1 (43 dimensions at width 1).
+    """A supernet over one of the paper's spaces.
 
     Args:
+        family: A name in `FAMILIES`.
         width: Multiplier of all channel choices.
         image_size: Height and width of the images.
         last_width: Channels of the last 1x1 convolution; ``1280 * width`` by default.
         options: Passed on to `MobileNet`: ``in_channels``, ``classes``, ``dropout``,
             ``drop_connect``.
+
+    Raises:
+        SpaceError: An unknown family.
+
+    Example:
+        >>> len(paper_space("width_depth", width=0.125).space.dimensions)
+        35
     """
-    return _family("mobilenet_v2", width, image_size, last_width, options)
+    stem, stages = tables(family, width, image_size)
+    last = scaled((1280,), width)[0] if last_width is None else last_width
+    return MobileNet(stem, stages, last, image_size, **options)  # type: ignore[arg-type]
+
+
+def mobilenet_v2(
+    width: float = 1.0, image_size: int = 32, last_width: int | None = None, **options: object
+) -> MobileNet:
+    """The MobileNetV2-like space of Table 1 (43 dimensions at width 1); see `paper_space`."""
+    return paper_space("mobilenet_v2", width, image_size, last_width, **options)
 
 
 def mobilenet_v3(
     width: float = 1.0, image_size: int = 32, last_width: int | None = None, **options: object
 ) -> MobileNet:
-    """The MobileNetV3-like space of Table 2 (57 dimensions at width 1); see `mobilenet_v2`."""
-    return _family("mobilenet_v3", width, image_size, last_width, options)
+    """The MobileNetV3-like space of Table 2 (57 dimensions at width 1); see `paper_space`."""
+    return paper_space("mobilenet_v3", width, image_size, last_width, **options)
 
 
 def width_only(
     width: float = 1.0, image_size: int = 32, last_width: int | None = None, **options: object
 ) -> MobileNet:
-    """The width-only space of Sec. 4.1; see `mobilenet_v2`."""
-    return _family("width_only", width, image_size, last_width, options)
-
-
-def _family(
-    family: str, width: float, image_size: int, last_width: int | None, options: dict[str, object]
-) -> MobileNet:
-    stem, stages = tables(family, width, image_size)
-    last = scaled((1280,), width)[0] if last_width is None else last_width
-    return MobileNet(stem, stages, last, image_size, **options)  # type: ignore[arg-type]
+    """The width-only space of Sec. 4.1 (25 dimensions at width 1); see `paper_space`."""
+    return paper_space("width_only", width, image_size, last_width, **options)

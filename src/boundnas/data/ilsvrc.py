@@ -1,0 +1,69 @@
+"""ImageNet as published: a folder of JPEG files per class, read as they are needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from boundnas.data.folder import split_listings
+from boundnas.data.image_data import ImageData, assemble
+from boundnas.data.source import ImageFiles
+from boundnas.errors import DataError
+
+PAGE = "https://image-net.org/download-images.php"
+"""Where the set is published, as ILSVRC2012; needs an account."""
+
+_CENTRE = 224 / 256
+_STATISTICS_IMAGES = 2048
+
+
+def imagenet(
+    folder: Path | str, image_size: int, validation_fraction: float = 0.04, seed: int = 0
+) -> ImageData:
+    """1,281,167 training and 50,000 test images of a thousand classes (ILSVRC2012).
+
+    The set's validation images are the test images here, and validation is carved from training. A
+    random part of each training image, resized and perhaps mirrored, is trained on; elsewhere the
+    square in the middle counts that measures 224/256 of the shorter side. A damaged image is
+    reported when it is read, for opening all of them first would take many minutes.
+
+    Args:
+        folder: Where ``train/`` and ``val/`` are, each with a sub-folder of images per class,
+            such as ``train/n01440764/n01440764_10026.JPEG``.
+        image_size: Height and width of the images, in pixels; 224 in the paper.
+        validation_fraction: Share of the training images for validation, in ``(0, 1)``.
+        seed: Draws the validation set and the sample for mean and standard deviation.
+
+    Raises:
+        DataError: A folder is missing, or as ``image_folder``.
+    """
+    root = Path(folder).resolve()
+    missing = [name for name in ("train", "val") if not (root / name).is_dir()]
+    if missing:
+        raise DataError(
+            f"ImageNet: no folder {' and no folder '.join(missing)} in {root}.\n"
+            f"Get the ILSVRC2012 training and validation images from {PAGE} and unpack them there, "
+            "a folder of images per class: train/n01440764/*.JPEG, val/n01440764/*.JPEG."
+        )
+    if not any(path.is_dir() for path in (root / "val").iterdir()):
+        raise DataError(
+            f"ImageNet: {root / 'val'} has no sub-folders; the archive of validation images is "
+            "flat, so move each image into a folder named after its class, as in train/ "
+            f"(the classes are in the development kit from {PAGE})"
+        )
+    train, test = (
+        (listing, ImageFiles(listing.paths, listing.labels, image_size, centre=_CENTRE))
+        for listing in split_listings(root, "val")
+    )
+    return assemble(
+        "imagenet",
+        train[1],
+        train[0].labels,
+        test[1],
+        train[0].classes,
+        validation_fraction=validation_fraction,
+        seed=seed,
+        padding=0,
+        flip=True,
+        resized_crops=True,
+        statistics_images=_STATISTICS_IMAGES,
+    )

@@ -1,0 +1,90 @@
+"""The compiled batch normalization against PyTorch's own in double precision."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from boundnas import elastic
+from boundnas.elastic import native
+from boundnas.randomness import stream
+from boundnas.space import Architecture, Dimension, SearchSpace
+
+pytestmark = pytest.mark.skipif(not native.available(), reason="installed without a C compiler")
+
+ARCH = Architecture(SearchSpace([Dimension("unused", (1, 2))]), (0,))
+SHAPES = [
+    (2, 16, 8, 8),
+    (3, 7, 9, 5),
+    (9, 33, 1, 1),
+    (5, 50, 12, 16),
+    (64, 3, 14, 14),
+    (70, 1, 3, 3),
+]
+
+
+def layer_of(channels, relu, draw):
+    layer = elastic.BatchNorm2d(channels, relu=relu)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(channels, generator=draw))
+        layer.bias.copy_(torch.randn(channels, generator=draw))
+    return layer
+
+
+def images_of(shape, draw):
+    # Means far from zero, where a careless variance cancels.
+    x = torch.randn(shape, generator=draw) + 100 * torch.randn(shape[1], 1, 1, generator=draw)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def passes(layer, x, gradient):
+    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    y = layer(x, ARCH)
+    return y, *torch.autograd.grad(y, (x, layer.weight, layer.bias), gradient)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_value_and_gradients_are_those_of_double_precision(shape, relu):
+    draw = stream(0, "batch_norm")
+    layer, x = layer_of(shape[1], relu, draw), images_of(shape, draw)
+    gradient = torch.randn(shape, generator=draw)
+    ours = passes(layer, x, gradient)
+    assert native.takes(x)
+    assert "_BatchNorm" in type(ours[0].grad_fn).__name__
+    exact = passes(layer.double(), x.double(), gradient.double())
+    assert not native.takes(x.double())
+    for found, expected in zip(ours, exact, strict=True):
+        error = (found.double() - expected).norm()
+        assert error <= 1e-4 * expected.norm() + 1e-6
+
+
+def test_threads_share_the_rows_without_changing_the_result():
+    draw = stream(1, "batch_norm")
+    layer, x = layer_of(40, True, draw), images_of((16, 40, 15, 15), draw)
+    gradient, threads = torch.randn(x.shape, generator=draw), torch.get_num_threads()
+    results = []
+    for number in (1, 2, 3):
+        torch.set_num_threads(number)
+        try:
+            results.append(passes(layer, x, gradient))
+        finally:
+            torch.set_num_threads(threads)
+    for other in results[1:]:
+        for found, expected in zip(other, results[0], strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_not_a_number_stays_visible_behind_a_relu():
+    x = images_of((4, 5, 3, 3), stream(2, "batch_norm"))
+    x[1, 2, 0, 0] = float("nan")
+    y = layer_of(5, True, stream(3, "batch_norm"))(x, ARCH)
+    assert y[:, 2].isnan().all()
+    assert y[:, [0, 1, 3, 4]].isfinite().all()
+
+
+def test_a_constant_channel_is_its_shift():
+    x = images_of((4, 3, 5, 5), stream(4, "batch_norm"))
+    x[:, 1] = 1234.5
+    layer = layer_of(3, False, stream(5, "batch_norm"))
+    expected = F.batch_norm(x.double(), None, None, training=True)[:, 1] + layer.bias[1]
+    torch.testing.assert_close(layer(x, ARCH)[:, 1].double(), expected, rtol=1e-3, atol=1e-3)
