@@ -43,7 +43,7 @@ class Job:
     def prepare(cls, config: RunConfig) -> Job:
         """Load the images, build the supernet and check that the cost range can be met.
 
-        Nothing is created on disk.
+        Nothing is created on disk but what reading the data keeps beside it (docs/data.md).
 
         Raises:
             DataError: The images are missing, damaged or fewer than a batch.
