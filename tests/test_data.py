@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch import nn
 
 from boundnas import data
 from boundnas.data import (
@@ -341,6 +342,13 @@ def test_normalize_is_channels_last_float32_with_mean_0_and_deviation_1():
     assert values.mean((0, 2, 3)) == pytest.approx(torch.zeros(3), abs=1e-5)
     assert values.std((0, 2, 3), correction=0) == pytest.approx(torch.ones(3), abs=1e-5)
     assert torch.equal(images, in_memory(50, (3, 6, 5)).images)
+
+
+def test_maps_of_grey_images_stay_channels_last_too():
+    values = normalize(torch.zeros(4, 1, 6, 6, dtype=torch.uint8), [0.5], [0.25])
+    features = nn.functional.conv2d(values, torch.zeros(8, 1, 3, 3), padding=1)
+    assert features.is_contiguous(memory_format=torch.channels_last)
+    assert not features.is_contiguous()
 
 
 # --- training order --------------------------------------------------------------------------
