@@ -116,7 +116,7 @@ class _GateWeight(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(weight, table)
         ctx.axes = axes
-        return weight.view_as(weight)
+        return torch.ops.aten.alias(weight)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
@@ -149,7 +149,7 @@ class _GhostInputs(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(ghost, weight, table)
         ctx.conv = conv
-        return y.view_as(y)
+        return torch.ops.aten.alias(y)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
@@ -195,7 +195,7 @@ class _Mix(torch.autograd.Function):
         chosen = None in alternatives.values()
         ctx.save_for_backward(gate, *([y] if chosen else []))
         ctx.alternatives, ctx.fraction = alternatives, fraction
-        return y.view_as(y)
+        return torch.ops.aten.alias(y)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
