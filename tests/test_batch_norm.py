@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from boundnas import elastic
 from boundnas.elastic import native
+from boundnas.elastic.normalization import batch_moments
 from boundnas.randomness import stream
 from boundnas.space import Architecture, Dimension, SearchSpace
 
@@ -88,3 +89,13 @@ def test_a_constant_channel_is_its_shift():
     layer = layer_of(3, False, stream(5, "batch_norm"))
     expected = F.batch_norm(x.double(), None, None, training=True)[:, 1] + layer.bias[1]
     torch.testing.assert_close(layer(x, ARCH)[:, 1].double(), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_moments_are_those_of_double_precision(shape):
+    x = images_of(shape, stream(0, "moments"))
+    mean, var = batch_moments(x)
+    exact_var, exact_mean = torch.var_mean(x.double(), (0, 2, 3), correction=0)
+    assert torch.allclose(mean.double(), exact_mean, rtol=1e-6, atol=0)
+    assert torch.allclose(var.double(), exact_var, rtol=1e-5, atol=1e-9)
+    assert batch_moments(x.contiguous())[1].sub(var).abs().max() < 1e-2  # PyTorch's own path

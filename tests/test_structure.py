@@ -12,6 +12,7 @@ BOTTOM_TO_TOP = [
     "settings",
     "randomness",
     "space",
+    "allocator",
     "polynomial",
     "policy",
     "elastic",

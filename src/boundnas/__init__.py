@@ -11,6 +11,7 @@ import os
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
 from boundnas import cost, data, elastic, models
+from boundnas.allocator import keep_freed_memory
 from boundnas.calibrate import CalibratedArchitecture, calibrate
 from boundnas.errors import BoundNASError
 from boundnas.export import export
@@ -20,6 +21,8 @@ from boundnas.settings import SearchSettings, TrainSettings
 from boundnas.space import Architecture, Dimension, SearchSpace
 from boundnas.supernet import Supernet
 from boundnas.train import Run, fit
+
+keep_freed_memory()
 
 __all__ = [
     "Architecture",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from boundnas.elastic.normalization import batch_moments
 from boundnas.errors import CalibrationError
 from boundnas.space import Architecture
 from boundnas.supernet import Supernet
@@ -44,9 +45,9 @@ class _Observing(Architecture):
     seen: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
 
     def statistics(self, layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
-        var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
-        self.seen.setdefault(layer, []).append((mean, var))
-        return mean, var
+        moments = batch_moments(x)
+        self.seen.setdefault(layer, []).append(moments)
+        return moments
 
 
 def observing(arch: Architecture) -> _Observing:

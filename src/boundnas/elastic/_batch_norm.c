@@ -187,7 +187,7 @@ static struct rows share(const struct work *w, int thread) {
                to = w->body.count * (thread + 1) / w->threads;
     const struct rows all = w->body;
     return (struct rows){all.x + from * n, all.gradient ? all.gradient + from * n : NULL,
-                         all.out + from * n, to - from};
+                         all.out ? all.out + from * n : NULL, to - from};
 }
 
 /* Both sums per channel, in the first 2 * c entries of w->sums. */
@@ -215,19 +215,39 @@ static void write_all(struct work *w) {
            w->left * w->c * sizeof(float));
 }
 
+/* Mean and variance per channel, in the first 2 * c entries of w->sums. */
+static void moments(struct work *w, const float *x, long m) {
+    float *center = w->parameters;
+    memcpy(center, x, w->c * sizeof(float)); /* about any value of the data, nothing cancels */
+    spread(w, center);
+    sum(w);
+    for (long i = 0; i < w->c; i++) {
+        const double about = w->sums[i] / m, variance = w->sums[w->c + i] / m - about * about;
+        w->sums[i] = center[i] + about;
+        w->sums[w->c + i] = variance > 0 ? variance : variance * 0; /* not a number stays so */
+    }
+}
+
+/* x: (m, c); mean, variance: (c). Returns 0, or 1 when there was no memory. */
+int batch_moments(const float *x, float *mean, float *variance, long m, long c, int threads) {
+    struct work w;
+    if (prepare(&w, x, NULL, NULL, m, c, 0, threads)) return 1;
+    moments(&w, x, m);
+    for (long i = 0; i < c; i++) mean[i] = w.sums[i], variance[i] = w.sums[c + i];
+    finish(&w);
+    return 0;
+}
+
 /* x, y: (m, c); everything else: (c). Returns 0, or 1 when there was no memory. */
 int batch_norm_forward(const float *x, const float *weight, const float *bias, float *y, float *mean,
                        float *inverse, long m, long c, float eps, int relu, int threads) {
     struct work w;
     if (prepare(&w, x, NULL, y, m, c, relu, threads)) return 1;
-    float *center = w.parameters, *scale = center + w.columns.count, *shift = scale + w.columns.count;
-    memcpy(center, x, c * sizeof(float)); /* about any value of the data, not zero, nothing cancels */
-    spread(&w, center);
-    sum(&w);
+    float *scale = w.parameters + w.columns.count, *shift = scale + w.columns.count;
+    moments(&w, x, m);
     for (long i = 0; i < c; i++) {
-        const double about = w.sums[i] / m, variance = w.sums[c + i] / m - about * about;
-        mean[i] = center[i] + about;
-        inverse[i] = 1 / sqrt((variance > 0 ? variance : variance * 0) + eps);
+        mean[i] = w.sums[i];
+        inverse[i] = 1 / sqrt(w.sums[c + i] + eps);
         scale[i] = inverse[i] * weight[i];
         shift[i] = bias[i] - mean[i] * scale[i];
     }

@@ -12,6 +12,7 @@ from torch import Tensor
 _POINTER, _LONG, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_float
 _ARGUMENTS = {
     "depthwise_weight_gradient": [_POINTER] * 3 + [_LONG] * 5 + [_INT],
+    "batch_moments": [_POINTER] * 3 + [_LONG] * 2 + [_INT],
     "batch_norm_forward": [_POINTER] * 6 + [_LONG] * 2 + [_FLOAT] + [_INT] * 2,
     "batch_norm_backward": [_POINTER] * 9 + [_LONG] * 2 + [_INT] * 2,
 }

@@ -68,7 +68,7 @@ class BatchNorm2d(ElasticLayer):
             return y
         mean, var = statistics or (None, None)
         y = F.batch_norm(x, mean, var, weight, bias, training=mean is None, eps=self.eps)
-        return y.relu() if self.relu else y
+        return y.relu_() if self.relu else y
 
     def macs(self, positions: int) -> Polynomial:
         """None: it folds into the layer before."""
@@ -90,7 +90,23 @@ class BatchNorm2d(ElasticLayer):
         plain = nn.BatchNorm2d(c, eps=self.eps)
         plain.weight, plain.bias = frozen(self.weight[:c]), frozen(self.bias[:c])
         plain.running_mean, plain.running_var = (s.clone() for s in statistics)
-        return nn.Sequential(plain, nn.ReLU()).eval() if self.relu else plain.eval()
+        return nn.Sequential(plain, nn.ReLU(inplace=True)).eval() if self.relu else plain.eval()
+
+
+def batch_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) variance of each channel of a batch, shape ``(C,)`` each, no gradient.
+
+    Args:
+        x: Shape ``(N, C, H, W)``.
+    """
+    x = x.detach()
+    if not native.takes(x):
+        var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+        return mean, var
+    c = x.shape[1]
+    mean, var = torch.empty(c), torch.empty(c)
+    native.call("batch_moments", x, mean, var, x.numel() // c, c)
+    return mean, var
 
 
 class _BatchNorm(torch.autograd.Function):

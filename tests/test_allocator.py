@@ -1,0 +1,32 @@
+"""What the import asks of the C library's allocator."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource
+import torch
+import boundnas
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.ones(1 << 22).relu()
+before = faults()
+for _ in range(20):
+    torch.ones(1 << 22).relu()  # two maps of 16 MiB: 4,096 pages each
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+@pytest.mark.parametrize("settled", [False, True])
+def test_maps_reuse_the_pages_of_earlier_ones_unless_the_user_settled_it(settled, monkeypatch):
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    if settled:
+        monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    command = [sys.executable, "-c", FAULTS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    faults = int(done.stdout)
+    assert faults > 40_000 if settled else faults < 10_000, faults
