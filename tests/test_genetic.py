@@ -1,10 +1,12 @@
 import math
+from dataclasses import replace
 from itertools import product
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from boundnas.search import genetic
 from boundnas.search.genetic import genetic_search, journalled, pareto_front
 from boundnas.search.journal import Evaluation, Journal
 from boundnas.space import Architecture, Dimension, SearchSpace
@@ -26,7 +28,7 @@ def evaluation(architecture):
     macs = 1 + sum((i + 1) * k for i, k in enumerate(indices))
     bonus = math.sin(sum(k * k for k in indices)) / 3
     accuracy = 1 - math.exp(-(sum(indices) + bonus) / 40)
-    return Evaluation(architecture, macs, 2 * macs, accuracy)
+    return Evaluation(architecture, macs, 2 * macs, accuracy, 100)
 
 
 class Recorder:
@@ -35,7 +37,7 @@ class Recorder:
     def __init__(self):
         self.batches = []
 
-    def __call__(self, batch):
+    def __call__(self, batch, front):
         assert not set(batch) & set(self.measured)
         assert len(set(batch)) == len(batch) > 0
         self.batches.append(list(batch))
@@ -44,6 +46,12 @@ class Recorder:
     @property
     def measured(self):
         return [a for batch in self.batches for a in batch]
+
+
+@pytest.fixture(autouse=True)
+def whole_rounds(monkeypatch):
+    """Every round in one batch, so that a recorder's batches are rounds."""
+    monkeypatch.setattr(genetic, "BATCH", 10**9)
 
 
 def search(space, evaluate, **options):
@@ -155,14 +163,52 @@ def test_extremes_outside_of_the_allowed_options_come_on_top_of_them():
 
 
 def test_a_front_of_one_is_mutated_instead_of_crossed():
-    def evaluate(batch):
-        recorder(batch)
-        return [Evaluation(a, 1 + sum(a.indices), 1, -float(sum(a.indices))) for a in batch]
+    def evaluate(batch, front):
+        recorder(batch, front)
+        return [Evaluation(a, 1 + sum(a.indices), 1, -float(sum(a.indices)), 100) for a in batch]
 
     recorder = Recorder()
     (only,) = search(LARGE, evaluate, initial=2, rounds=1, mutations=0, mutation_probability=0.2)
     assert only.architecture == LARGE.smallest
     assert len(recorder.batches[1]) == 16
+
+
+def test_every_batch_is_measured_beside_the_front_of_all_before_it(monkeypatch):
+    monkeypatch.setattr(genetic, "BATCH", 10)
+    seen = []
+
+    def evaluate(batch, front):
+        assert len(batch) <= 10
+        assert front == pareto_front(seen)
+        seen.extend(evaluation(a) for a in batch)
+        return seen[-len(batch) :]
+
+    search(LARGE, evaluate)
+    assert len(seen) == 32 + 5 * 32
+
+
+def test_what_was_given_up_is_neither_on_the_front_nor_a_parent():
+    """Those of odd index sum are given up, with an accuracy that no other has."""
+
+    def evaluate(batch, front):
+        recorder(batch, front)
+        odd = [sum(a.indices) % 2 == 1 for a in batch]
+        return [
+            replace(evaluation(a), accuracy=1.0, images=7) if given_up else evaluation(a)
+            for a, given_up in zip(batch, odd, strict=True)
+        ]
+
+    recorder = Recorder()
+    front = search(LARGE, evaluate, rounds=3, crossovers=0, mutation_probability=1e-3)
+    assert all(sum(e.architecture.indices) % 2 == 0 for e in front)
+    assert any(sum(a.indices) % 2 == 1 for a in recorder.batches[0])
+    for child in recorder.batches[1]:
+        distances = {
+            parent: sum(i != j for i, j in zip(child.indices, parent.indices, strict=True))
+            for parent in recorder.batches[0]
+        }
+        nearest = min(distances.values())
+        assert any(d == nearest and sum(p.indices) % 2 == 0 for p, d in distances.items())
 
 
 def test_the_same_seed_gives_the_same_search_and_another_seed_another():
@@ -189,7 +235,7 @@ def test_a_search_killed_at_any_evaluation_finds_the_same_front_and_measures_not
         path = tmp_path / f"{killed_at}.jsonl"
         measured = []
 
-        def evaluate_one(architecture, measured=measured, killed_at=killed_at):
+        def evaluate_one(architecture, front, measured=measured, killed_at=killed_at):
             if len(measured) == killed_at and None not in measured:
                 measured.append(None)
                 raise Killed

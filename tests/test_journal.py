@@ -26,7 +26,7 @@ def evaluations(count):
     architectures = {}
     while len(architectures) < count:
         architectures[SPACE.sample(generator)] = None
-    return [Evaluation(a, 100 + i, 10 + i, i / 7) for i, a in enumerate(architectures)]
+    return [Evaluation(a, 100 + i, 10 + i, i / 7, 50) for i, a in enumerate(architectures)]
 
 
 def write(path, items):
@@ -40,10 +40,11 @@ def write(path, items):
     macs=st.integers(0, 10**15),
     parameters=st.integers(0, 10**15),
     accuracy=st.floats(0, 1),
+    images=st.integers(1, 10**9),
 )
-def test_an_evaluation_survives_json(indices, macs, parameters, accuracy):
+def test_an_evaluation_survives_json(indices, macs, parameters, accuracy, images):
     architecture = Architecture(SPACE, indices)
-    evaluation = Evaluation(architecture, macs, parameters, accuracy)
+    evaluation = Evaluation(architecture, macs, parameters, accuracy, images)
     assert Evaluation.from_json(json.loads(json.dumps(evaluation.to_json())), SPACE) == evaluation
 
 
@@ -56,7 +57,7 @@ def test_a_journal_is_read_back_in_order_and_goes_on(tmp_path):
         assert list(journal.values()) == items
         assert journal[items[3].architecture] == items[3]
     first = json.loads(path.read_text().splitlines()[0])
-    assert list(first) == ["architecture", "macs", "parameters", "accuracy"]
+    assert list(first) == ["architecture", "macs", "parameters", "accuracy", "images"]
 
 
 def test_a_journal_cut_at_any_byte_keeps_every_complete_line_and_goes_on(tmp_path):
@@ -144,7 +145,7 @@ def test_only_what_the_journal_lacks_is_measured_and_written_at_once(tmp_path):
     known = {item.architecture: item for item in items}
     asked = []
 
-    def evaluate_one(architecture):
+    def evaluate_one(architecture, front):
         asked.append(architecture)
         assert path.read_bytes().count(b"\n") == 1 + len(asked), "the one before is on disk"
         return known[architecture]
@@ -152,5 +153,5 @@ def test_only_what_the_journal_lacks_is_measured_and_written_at_once(tmp_path):
     with Journal(path, SPACE) as journal:
         journal.append(items[2])
         journal.append(items[0])
-        assert list(journalled(evaluate_one, journal)(list(known))) == items
+        assert list(journalled(evaluate_one, journal)(list(known), [])) == items
     assert asked == [items[1].architecture, items[3].architecture, items[4].architecture]

@@ -1,10 +1,11 @@
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boundnas.pareto import hypervolume, non_dominated
+from boundnas.pareto import hypervolume, mean_over_log_cost, non_dominated
 
 COARSE = st.tuples(st.integers(1, 6), st.integers(0, 5))  # full of ties
 FINE = st.tuples(st.floats(1, 1e9), st.floats(-1, 1))
@@ -67,3 +68,19 @@ def test_hypervolume_never_falls_with_a_point_more_and_needs_the_front_only(poin
     front = [points[i] for i in non_dominated(*columns(points))]
     assert hypervolume(*columns(front), 7, 0) == pytest.approx(whole)
     assert hypervolume(*columns([*points, more]), 7, 0) >= whole - 1e-12
+
+
+@given(
+    front=st.lists(st.tuples(st.floats(0.1, 100), st.floats(0, 1)), max_size=8),
+    lower=st.floats(0.5, 5),
+    factor=st.floats(1.5, 20),
+)
+def test_the_score_of_a_front_is_the_mean_of_its_staircase(front, lower, factor):
+    costs, accuracies = [c for c, _ in front], [a for _, a in front]
+    points = 20_000
+    grid = [lower * factor ** ((i + 0.5) / points) for i in range(points)]
+    steps = np.zeros(points)
+    for cost, accuracy in front:
+        steps = np.where(np.array(grid) >= cost, np.maximum(steps, accuracy), steps)
+    found = mean_over_log_cost(costs, accuracies, lower, lower * factor)
+    assert found == pytest.approx(steps.mean(), abs=9 / points)

@@ -167,6 +167,7 @@ def evaluation(dimensions: list[dict[str, Any]], draw: random.Random) -> dict[st
         "architecture": {d["name"]: draw.choice(d["choices"]) for d in dimensions},
         "macs": round(macs),
         "parameters": round(macs / 30),
+        "images": 1000,
         "accuracy": 0.76 - 0.35 * math.exp(-macs / 2e7) - abs(draw.gauss(0, 0.03)),
     }
 
@@ -362,12 +363,12 @@ def test_a_run_without_a_step_is_refused(tmp_path):
         ),
         (
             "search/evaluations.jsonl",
-            '{"architecture": {}, "macs": 1, "parameters": 1, "accuracy": 0.5}\n',
+            '{"architecture": {}, "macs": 1, "parameters": 1, "accuracy": 0.5, "images": 9}\n',
             r"does not fit the run's space\.json: .*missing: head\.width",
         ),
         (
             "search/evaluations.jsonl",
-            '{"architecture": {}, "macs": 1, "parameters": 1, "accuracy": NaN}\n',
+            '{"architecture": {}, "macs": 1, "parameters": 1, "accuracy": NaN, "images": 9}\n',
             r"line 1: accuracy: Input should be a finite number",
         ),
     ],

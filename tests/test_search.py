@@ -44,8 +44,8 @@ def measured(monkeypatch):
     """Every evaluation made within the test, in order."""
     made, measure = [], Evaluator.__call__
 
-    def noted(self, arch):
-        made.append(measure(self, arch))
+    def noted(self, arch, front=()):
+        made.append(measure(self, arch, front))
         return made[-1]
 
     monkeypatch.setattr(Evaluator, "__call__", noted)
@@ -210,10 +210,10 @@ def test_a_search_killed_at_any_evaluation_finds_the_same_front(
     measure = Evaluator.__call__
     for kill in kills:
 
-        def dying(self, arch, kill=kill):
+        def dying(self, arch, front=(), kill=kill):
             if len(measured) == kill:
                 raise KeyboardInterrupt
-            return measure(self, arch)
+            return measure(self, arch, front)
 
         with monkeypatch.context() as patch:
             patch.setattr(Evaluator, "__call__", dying)
@@ -228,6 +228,50 @@ def test_a_search_killed_at_any_evaluation_finds_the_same_front(
     for path, each in zip(paths, (front, found), strict=True):
         write_json(path, each.to_json(COST_RANGE))
     assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+GIVE_UP = SETTINGS.model_copy(update={"give_up": 1.0})
+
+
+def test_a_network_that_clearly_trails_a_cheaper_one_is_given_up(evaluator):
+    data, space = evaluator.data, evaluator.model.space
+    giving_up = Evaluator(evaluator.model, data, GIVE_UP, seed=0)
+    exact, rival = evaluator(space.largest), evaluator(space.smallest)
+
+    def beside(rival_is_right, give_up=giving_up, **changes):
+        everywhere = torch.full((len(data.validation),), rival_is_right)
+        giving_up._correct[rival.architecture] = everywhere
+        return give_up(exact.architecture, [replace(rival, **changes)])
+
+    found = beside(True)
+    assert 0 < found.images < len(data.validation) == exact.images
+    assert beside(True, macs=exact.macs + 1) == exact  # not cheaper
+    assert beside(False) == exact  # does not lead
+    assert beside(True, give_up=evaluator) == exact  # give_up: null
+
+
+def test_a_search_that_gives_up_reports_exact_accuracies_and_survives_a_kill(
+    run, tmp_path, monkeypatch
+):
+    whole = search(replace(run, folder=None), GIVE_UP)
+    measure, calls = Evaluator.__call__, []
+
+    def dying(self, arch, front=()):
+        calls.append(arch)
+        if len(calls) == 20:
+            raise KeyboardInterrupt
+        return measure(self, arch, front)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluator, "__call__", dying)
+        with pytest.raises(KeyboardInterrupt):
+            search(run, GIVE_UP)
+    resumed = search(run, GIVE_UP)
+    assert resumed.to_json(COST_RANGE) == whole.to_json(COST_RANGE)
+    data = run.data
+    for n in whole.networks:
+        net = extract(run.model, n.arch)
+        assert n.validation_accuracy == accuracy_by_hand(net, data.validation, data)
 
 
 def test_a_finished_search_measures_nothing_again(run, measured):

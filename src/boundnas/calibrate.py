@@ -39,23 +39,46 @@ class CalibratedArchitecture(Architecture):
 
 
 @dataclass(frozen=True, eq=False)
-class _Observing(Architecture):
+class Observing(Architecture):
     """Normalizes every layer by its batch and keeps what it saw, batch by batch."""
 
     seen: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
 
     def statistics(self, layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch's own mean and variance, which are kept."""
         moments = batch_moments(x)
         self.seen.setdefault(layer, []).append(moments)
         return moments
 
+    @torch.no_grad()
+    def observe(self, model: Supernet, images: Iterable[Tensor]) -> CalibratedArchitecture:
+        """Go on with more batches; the architecture with its statistics on all of them so far."""
+        training = model.training
+        model.eval()
+        batches = 0
+        try:
+            for batch in images:
+                model(batch, self)
+                batches += 1
+        finally:
+            model.train(training)
+        if not batches:
+            raise CalibrationError("calibration needs at least one batch of images, found none")
+        moments = {
+            layer: (
+                torch.stack([mean for mean, _ in pairs]).mean(0),
+                torch.stack([var for _, var in pairs]).mean(0),
+            )
+            for layer, pairs in self.seen.items()
+        }
+        return CalibratedArchitecture(self.space, self.indices, moments)
 
-def observing(arch: Architecture) -> _Observing:
+
+def observing(arch: Architecture) -> Observing:
     """``arch`` with every BatchNorm normalizing by its batch, whether training or not."""
-    return _Observing(arch.space, arch.indices)
+    return Observing(arch.space, arch.indices)
 
 
-@torch.no_grad()
 def calibrate(
     model: Supernet, arch: Architecture, images: Iterable[Tensor]
 ) -> CalibratedArchitecture:
@@ -73,23 +96,4 @@ def calibrate(
     Raises:
         CalibrationError: There are no images.
     """
-    observer = observing(arch)
-    training = model.training
-    model.eval()
-    batches = 0
-    try:
-        for batch in images:
-            model(batch, observer)
-            batches += 1
-    finally:
-        model.train(training)
-    if not batches:
-        raise CalibrationError("calibration needs at least one batch of images, found none")
-    moments = {
-        layer: (
-            torch.stack([mean for mean, _ in pairs]).mean(0),
-            torch.stack([var for _, var in pairs]).mean(0),
-        )
-        for layer, pairs in observer.seen.items()
-    }
-    return CalibratedArchitecture(arch.space, arch.indices, moments)
+    return observing(arch).observe(model, images)

@@ -56,3 +56,28 @@ def hypervolume(
     points = np.array([[scale(c) for c in costs], scores], dtype=np.float64).T
     reference = [scale(reference_cost), reference_score]
     return float(moocore.hypervolume(points, ref=reference, maximise=[False, True]))
+
+
+def mean_over_log_cost(
+    costs: Sequence[float], accuracies: Sequence[float], lower: float, upper: float
+) -> float:
+    """Score of a front: the best accuracy at a cost, averaged over the logarithm of the cost.
+
+    It is the hypervolume that the front dominates between ``lower`` and ``upper``, on a log cost
+    axis and down to accuracy zero, divided by the width of that range.
+
+    Args:
+        costs: Cost of every network, above 0.
+        accuracies: Accuracy of every network, 0 to 1.
+        lower: Lower end of the range of costs.
+        upper: Its upper end.
+
+    Returns:
+        0 to 1; below the cheapest network's cost accuracy counts as 0.
+
+    Example:
+        >>> round(mean_over_log_cost([1, 4], [0.5, 0.9], 1, 16), 9)
+        0.7
+    """
+    within = [max(cost, lower) for cost in costs]
+    return hypervolume(within, accuracies, upper, 0.0) / math.log(upper / lower)

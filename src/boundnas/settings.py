@@ -211,6 +211,13 @@ class SearchSettings(Settings):
         description="training images that BatchNorm is recalibrated on",
     )
     batch_size: int = Field(default=128, ge=2, le=65_536, description="images per evaluation step")
+    give_up: float | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="standard errors by which a network must trail a cheaper one, on a part of the "
+        "images, to be given up early, null for never",
+    )
 
 
 def _as_tuple(value: object) -> object:

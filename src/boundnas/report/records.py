@@ -81,6 +81,7 @@ class Evaluation(Record):
     macs: FiniteFloat
     parameters: FiniteFloat
     accuracy: FiniteFloat
+    images: int
 
 
 class Network(Record):

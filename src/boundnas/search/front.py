@@ -127,9 +127,9 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
     """
     settings = settings or SearchSettings()
     seed, cost = run.sandwich.seed, run.sandwich.cost.name
-    evaluator = Evaluator(run.model, run.data, settings, seed)
+    evaluator = Evaluator(run.model, run.data, settings, seed, cost)
     if run.folder is None:
-        found = _genetic(run, settings, lambda batch: map(evaluator, batch))
+        found = _genetic(run, settings, lambda batch, front: (evaluator(a, front) for a in batch))
     else:
         with Journal(run.folder.evaluations, run.model.space) as journal:
             found = _genetic(run, settings, journalled(evaluator, journal))

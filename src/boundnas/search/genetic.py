@@ -16,10 +16,19 @@ from boundnas.randomness import stream
 from boundnas.search.journal import Evaluation, Journal
 from boundnas.space import Allowed, Architecture, SearchSpace
 
-Evaluate = Callable[[Sequence[Architecture]], Iterable[Evaluation]]
-"""Measures a batch of distinct architectures, in order; yields each as soon as it is known."""
+Evaluate = Callable[[Sequence[Architecture], Sequence[Evaluation]], Iterable[Evaluation]]
+"""Measures a batch of distinct architectures, in order; yields each as soon as it is known.
+
+The second argument is the front so far, in ascending cost: an architecture that cannot join it may
+be given up early."""
+
+EvaluateOne = Callable[[Architecture, Sequence[Evaluation]], Evaluation]
+"""Measures one architecture beside the front so far."""
 
 Cost = Callable[[Evaluation], float]
+
+BATCH = 32
+"""Architectures that are measured beside the same front."""
 
 REDRAWS = 20
 """How often a child that was measured before is drawn, until its place stays empty."""
@@ -70,10 +79,10 @@ def genetic_search(
     Example:
         >>> from boundnas.space import Dimension
         >>> space = SearchSpace([Dimension("a", (1, 2, 4)), Dimension("b", (1, 2, 4))])
-        >>> def evaluate(batch):
+        >>> def evaluate(batch, front):
         ...     for arch in batch:
         ...         a, b = arch.values.values()
-        ...         yield Evaluation(arch, macs=a * b, parameters=a + b, accuracy=(a + 2 * b) / 12)
+        ...         yield Evaluation(arch, a * b, a + b, accuracy=(a + 2 * b) / 12, images=100)
         >>> front = genetic_search(
         ...     space, evaluate, seed=0, initial=4,
         ...     largest=space.largest, smallest=space.smallest, allowed=space.whole,
@@ -88,12 +97,15 @@ def genetic_search(
     """
     measured: dict[Architecture, Evaluation] = {}
 
-    def measure(batch: Sequence[Architecture]) -> None:
-        for architecture, evaluation in zip(batch, evaluate(batch), strict=True):
-            assert evaluation.architecture == architecture, "evaluations are out of order"
-            measured[architecture] = evaluation
-            if progress is not None:
-                progress.advance(accuracy=evaluation.accuracy)
+    def measure(architectures: Sequence[Architecture]) -> None:
+        for start in range(0, len(architectures), BATCH):
+            batch = architectures[start : start + BATCH]
+            front = pareto_front(measured.values(), cost)
+            for architecture, evaluation in zip(batch, evaluate(batch, front), strict=True):
+                assert evaluation.architecture == architecture, "evaluations are out of order"
+                measured[architecture] = evaluation
+                if progress is not None:
+                    progress.advance(accuracy=evaluation.accuracy)
 
     measure(_population(space, (largest, smallest), allowed, initial, seed))
     for number in range(1, rounds + 1):
@@ -112,13 +124,18 @@ def genetic_search(
 def pareto_front(
     evaluations: Iterable[Evaluation], cost: Cost = attrgetter("macs")
 ) -> list[Evaluation]:
-    """The evaluations that no other dominates in cost and accuracy, in ascending cost."""
-    found = list(evaluations)
+    """The evaluations that no other dominates in cost and accuracy, in ascending cost.
+
+    Those of architectures given up early do not count.
+    """
+    everything = list(evaluations)
+    images = max((e.images for e in everything), default=0)
+    found = [e for e in everything if e.images == images]
     front = non_dominated([cost(e) for e in found], [e.accuracy for e in found])
     return [found[i] for i in front]
 
 
-def journalled(evaluate_one: Callable[[Architecture], Evaluation], journal: Journal) -> Evaluate:
+def journalled(evaluate_one: EvaluateOne, journal: Journal) -> Evaluate:
     """An evaluator that measures what the journal lacks, and writes it there at once.
 
     Args:
@@ -126,10 +143,12 @@ def journalled(evaluate_one: Callable[[Architecture], Evaluation], journal: Jour
         journal: Answers for the architectures it has.
     """
 
-    def evaluate(batch: Sequence[Architecture]) -> Iterator[Evaluation]:
+    def evaluate(
+        batch: Sequence[Architecture], front: Sequence[Evaluation]
+    ) -> Iterator[Evaluation]:
         for architecture in batch:
             if architecture not in journal:
-                journal.append(evaluate_one(architecture))
+                journal.append(evaluate_one(architecture, front))
             yield journal[architecture]
 
     return evaluate

@@ -22,12 +22,15 @@ class Evaluation:
         macs: Multiply-accumulates of one forward pass of one example.
         parameters: Number of weights.
         accuracy: Fraction of examples classified correctly, 0 to 1.
+        images: So many validation images the accuracy rests on: all of them, or fewer where the
+            architecture was given up early.
     """
 
     architecture: Architecture
     macs: int
     parameters: int
     accuracy: float
+    images: int
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able object with the architecture's values by name."""
@@ -36,6 +39,7 @@ class Evaluation:
             "macs": self.macs,
             "parameters": self.parameters,
             "accuracy": self.accuracy,
+            "images": self.images,
         }
 
     @classmethod
@@ -51,14 +55,15 @@ class Evaluation:
                 "macs": int(macs),
                 "parameters": int(parameters),
                 "accuracy": int() | float() as accuracy,
-            } if len(row) == 4 and math.isfinite(accuracy):
+                "images": int(images),
+            } if len(row) == 5 and math.isfinite(accuracy):
                 try:
-                    return cls(space.architecture(values), macs, parameters, accuracy)
+                    return cls(space.architecture(values), macs, parameters, accuracy, images)
                 except SpaceError as error:
                     raise RunError(f"is of another search space: {error}") from error
         raise RunError(
-            "is no evaluation, which has an architecture, macs, parameters "
-            f"and accuracy, all finite; found {dict(row)}"
+            "is no evaluation, which has an architecture, macs, parameters, accuracy "
+            f"and images, all finite; found {dict(row)}"
         )
 
 
