@@ -48,8 +48,7 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
         std: Likewise.
 
     Returns:
-        ``(images / 255 - mean) / std``, float32, contiguous in the channels-last memory format,
-        with its strides for images of one channel too.
+        ``(images / 255 - mean) / std``, float32, contiguous in the channels-last memory format.
 
     Example:
         >>> images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
@@ -59,7 +58,4 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     centre = torch.tensor(mean, dtype=torch.float32, device=images.device).view(1, -1, 1, 1)
     scale = torch.tensor(std, dtype=torch.float32, device=images.device).view(1, -1, 1, 1)
     values = images.to(torch.float32, memory_format=torch.channels_last)
-    _, channels, height, width = values.shape
-    # With one channel both formats are contiguous; PyTorch's layers tell them by the strides.
-    strides = (channels * height * width, 1, channels * width, channels)
-    return values.div_(255).sub_(centre).div_(scale).as_strided(values.shape, strides)
+    return values.div_(255).sub_(centre).div_(scale)
