@@ -34,7 +34,9 @@ BOTTOM_TO_TOP = [
     "report",
     "config",
     "pipeline",
+    "studies",
     "cli",
+    "__main__",
     "__init__",
 ]
 

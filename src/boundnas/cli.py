@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from boundnas import pipeline
+from boundnas import pipeline, studies
 from boundnas.config import read_config, write_config
 from boundnas.errors import BoundNASError, ConfigError, CostError, DataError, SpaceError
 from boundnas.report import write_report
@@ -88,6 +88,34 @@ def export(run: RunPath) -> None:
 def report(run: RunPath) -> None:
     """Write the report of a run from what is there so far."""
     print(f"Report: {write_report(RunFolder.open(run).path).resolve()}")
+
+
+@_command
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of searched runs, in any order.")],
+    out: Annotated[Path, typer.Option(help="Folder for tables, figures and raw numbers.")] = Path(
+        "comparison"
+    ),
+) -> None:
+    """Compare runs: fronts, scores, accuracy at budgets and boundaries, grouped over seeds."""
+    folder = studies.compare(runs, out)
+    print((folder / "comparison.md").read_text())
+    print(f"Comparison: {(folder / 'comparison.html').resolve()}")
+
+
+@_command
+def reproduce(
+    figure: Annotated[str, typer.Argument(help="Figure of the paper, such as fig4.")],
+    scale: Annotated[str, typer.Option(help="small, for two cores, or paper.")] = "small",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of every variant.")] = 3,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder for runs and comparisons.")] = Path("studies"),
+    data: Annotated[Path, typer.Option(help="Folder with a folder per data set.")] = Path("data"),
+) -> None:
+    """Run a whole comparison of the paper; an interrupted one continues."""
+    for folder in studies.reproduce(figure, out, scale, seeds, jobs, data):
+        print((folder / "comparison.md").read_text())
+        print(f"Comparison: {(folder / 'comparison.html').resolve()}")
 
 
 def _show(front: Front) -> None:

@@ -1,0 +1,168 @@
+"""Figures of a comparison, as SVG, and the page that shows them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from html import escape
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from boundnas.report.content import thin
+from boundnas.report.records import Front, Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BINS = 4
+"""Ranges of cost that sub-networks are sorted into."""
+
+CURVE_POINTS = 100
+
+_COLORS = ("#777777", "#1f6feb", "#d1242f", "#2da44e", "#8250df", "#bf8700")
+_KINDS = ("width", "depth", "kernel", "se", "activation")
+
+
+def fronts(groups: Mapping[str, Sequence[Front]], lower: float, upper: float) -> str:
+    """Test accuracy over MMACs: a staircase per seed, and the mean of a group (Figs. 3 to 5)."""
+    figure, ((axes,),) = _figure(1, 1, (7, 4.5))
+    costs = np.geomspace(lower / 4, upper * 2, 400)
+    for color, (label, members) in zip(_cycle(len(groups)), groups.items(), strict=True):
+        steps = np.array([_staircase(front, costs) for front in members])
+        for row in steps:
+            axes.plot(costs / 1e6, 100 * row, color=color, alpha=0.25, linewidth=0.8)
+        axes.plot(
+            costs / 1e6, 100 * steps.mean(0), color=color, linewidth=2,
+            label=f"{label} ({len(members)} seeds)",
+        )  # fmt: skip
+    axes.axvspan(lower / 1e6, upper / 1e6, color="#1f6feb", alpha=0.06, label="cost range")
+    axes.set(xscale="log", xlabel="MMACs", ylabel="test accuracy, %")
+    axes.legend(fontsize=8)
+    return _svg(figure)
+
+
+def boxes(groups: Mapping[str, np.ndarray], lower: float, upper: float) -> str | None:
+    """Accuracy of random sub-networks by range of MMACs (Fig. 2).
+
+    Args:
+        groups: Cost and accuracy of the networks of each group, shape ``(networks, 2)``.
+        lower: Lower end of the cost range, which is cut into `BINS`.
+        upper: Its upper end.
+    """
+    edges = np.geomspace(lower, upper, BINS + 1)
+    figure, ((axes,),) = _figure(1, 1, (7, 4))
+    width, drawn = 0.8 / len(groups), False
+    for i, (color, (label, points)) in enumerate(
+        zip(_cycle(len(groups)), groups.items(), strict=True)
+    ):
+        bins = np.digitize(points[:, 0], edges) - 1
+        columns = [100 * points[bins == b, 1] for b in range(BINS)]
+        drawn |= any(map(len, columns))
+        places = [b + (i - (len(groups) - 1) / 2) * width for b in range(BINS)]
+        drawing = axes.boxplot(
+            columns, positions=places, widths=0.8 * width, patch_artist=True, manage_ticks=False,
+            flierprops={"markersize": 2},
+        )  # fmt: skip
+        for box in drawing["boxes"]:
+            box.set(facecolor=color, alpha=0.5, label=label if box is drawing["boxes"][0] else "")
+    names = [f"{a / 1e6:.2g} to {b / 1e6:.2g}" for a, b in pairwise(edges)]
+    axes.set_xticks(range(BINS), names)
+    axes.set(xlabel="MMACs", ylabel="validation accuracy, %")
+    axes.legend(fontsize=8)
+    return _svg(figure) if drawn else None
+
+
+def boundaries(groups: Mapping[str, Sequence[Run]]) -> str | None:
+    """Mean and deviation of both boundaries over training, darker with depth (Figs. 6 to 11).
+
+    Means over seeds, as a fraction of the largest option; only groups whose boundaries move.
+    """
+    moving = {g: runs for g, runs in groups.items() if any(map(_moves, runs))}
+    searched = {d.kind for runs in moving.values() for d in runs[0].space.dimensions}
+    kinds = [kind for kind in _KINDS if kind in searched]
+    if not moving or not kinds:
+        return None
+    figure, rows = _figure(len(moving), len(kinds), (3.2 * len(kinds), 2.8 * len(moving)))
+    for row, (label, runs) in zip(rows, moving.items(), strict=True):
+        for axes, kind in zip(row, kinds, strict=True):
+            _trajectories(axes, runs, kind)
+            axes.set(title=f"{label}: {kind}" if kind == kinds[0] else kind, ylim=(-0.02, 1.05))
+            axes.title.set_fontsize(8)
+    return _svg(figure)
+
+
+def _trajectories(axes: Axes, runs: Sequence[Run], kind: str) -> None:
+    dimensions = [d for d in runs[0].space.dimensions if d.kind == kind]
+    for side, color_map in (("max", "Reds"), ("min", "Blues")):
+        for i, dimension in enumerate(dimensions):
+            shade = _color(color_map, 0.35 + 0.6 * i / max(1, len(dimensions) - 1))
+            largest = dimension.numbers[-1] or 1.0
+            curves = []
+            for run in runs:
+                assert run.boundaries is not None
+                shown = [run.boundaries[j] for j in thin(len(run.boundaries), CURVE_POINTS)]
+                moments = np.array([getattr(r, side)[dimension.name] for r in shown])
+                curves.append(moments / largest)
+            steps = [r.step for r in shown]
+            mean, deviation = np.mean(curves, 0).T
+            axes.plot(steps, mean, color=shade, linewidth=1)
+            axes.fill_between(
+                steps, mean - deviation, mean + deviation, color=shade, alpha=0.04, linewidth=0
+            )
+    axes.set(xlabel="step")
+
+
+def page(tables: str, figures: Sequence[str]) -> str:
+    """One HTML file with the tables and figures of a comparison."""
+    drawings = "\n".join(svg[svg.index("<svg") :] for svg in figures)
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>Comparison</title>"
+        "<style>body{font:15px/1.5 sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}"
+        "pre{overflow-x:auto}svg{max-width:100%;height:auto}</style>"
+        f"<h1>Comparison</h1><pre>{escape(tables)}</pre>{drawings}</html>\n"
+    )
+
+
+def _staircase(front: Front, costs: np.ndarray) -> np.ndarray:
+    """Best test accuracy at each cost; not a number below the cheapest network."""
+    best = np.full(len(costs), np.nan)
+    for network in front.networks:
+        better = costs >= getattr(network, front.cost_metric)
+        best[better] = np.fmax(best[better], network.test_accuracy)
+    return best
+
+
+def _moves(run: Run) -> bool:
+    if not run.boundaries:
+        return False
+    first, last = run.boundaries[0], run.boundaries[-1]
+    return first.max != last.max or first.min != last.min
+
+
+def _cycle(count: int) -> list[str]:
+    return [_COLORS[i % len(_COLORS)] for i in range(count)]
+
+
+def _color(name: str, amount: float) -> Any:
+    from matplotlib import colormaps
+
+    return colormaps[name](amount)
+
+
+def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _svg(figure: Figure) -> str:
+    from matplotlib import rc_context
+
+    text = io.StringIO()
+    with rc_context({"svg.hashsalt": "boundnas", "svg.fonttype": "none"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()

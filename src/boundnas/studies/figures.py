@@ -1,0 +1,231 @@
+"""Which runs each figure of the paper compares, at the paper's scale and at that of two cores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from boundnas.config import RunConfig
+
+SCALES = ("small", "paper")
+
+Values = Mapping[str, Any]
+"""Sections and keys of a configuration, nested as in its file."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One comparison of the paper.
+
+    Args:
+        claim: What the paper reads off it.
+        space: Name of the space its variants share.
+        variants: Names in `VARIANTS`; the first is the one the others are compared with.
+        sets: The paper's data sets for it.
+        cost: The paper's range of MMACs.
+    """
+
+    claim: str
+    space: str
+    variants: tuple[str, ...]
+    sets: tuple[str, ...]
+    cost: tuple[float, float] = (10, 90)
+
+
+VARIANTS: dict[str, Values] = {
+    "fixed": {"train": {"learn": "none"}},
+    "boundaries": {"train": {"learn": "both"}},
+    "min-only": {"train": {"learn": "min"}},
+    "max-only": {"train": {"learn": "max"}},
+    "fixed-doubled": {"train": {"learn": "none", "length": 2}},
+    "boundaries-half": {"train": {"learn": "both", "length": 0.5}},
+    "fixed-equal-time": {"train": {"learn": "none", "length": 1.2}},
+    "fixed-W": {"train": {"learn": "none"}, "searched": ""},
+    "fixed-WK": {"train": {"learn": "none"}, "searched": "K"},
+    "fixed-WD": {"train": {"learn": "none"}, "searched": "D"},
+}
+"""What a variant changes. ``train.length`` multiplies the length of training (1.2 gives fixed
+boundaries the time of learned ones, as measured at the small scale); ``searched`` replaces the space
+by one with kernels (K) and depths (D) searched beside widths."""
+
+FIGURES: dict[str, Figure] = {
+    "fig2": Figure(
+        "fixed boundaries train large spaces badly, learned ones close the gap",
+        "KD",
+        (
+            "fixed",
+            "boundaries",
+            "fixed-W",
+            "fixed-WK",
+            "fixed-WD",
+        ),
+        ("cifar100",),
+    ),
+    "fig3": Figure(
+        "learned boundaries give the better front when only widths are searched",
+        "",
+        ("fixed", "boundaries"),
+        ("cifar10", "cifar100", "imagenet_d"),
+        (6, 60),
+    ),
+    "fig4": Figure(
+        "learned boundaries give the better front in the MobileNetV2-like space",
+        "KD",
+        ("fixed", "boundaries", "fixed-equal-time"),
+        ("cifar10", "cifar100", "imagenet_d", "imagenet"),
+    ),
+    "fig5": Figure(
+        "learned boundaries give the better front in the MobileNetV3-like space",
+        "KDSA",
+        ("fixed", "boundaries"),
+        ("cifar10", "imagenet_d"),
+    ),
+    "fig6": Figure(
+        "boundaries tighten, depth first (also Fig. 7 and 9 to 11)",
+        "KD",
+        ("boundaries",),
+        ("cifar10", "cifar100"),
+    ),
+    "fig12": Figure(
+        "learning the lower boundary only lies between none and both",
+        "KD",
+        ("fixed", "min-only", "boundaries", "max-only"),
+        ("cifar10", "cifar100"),
+    ),
+    "fig14": Figure(
+        "learned boundaries stay ahead of fixed ones that train twice as long",
+        "KD",
+        ("fixed-doubled", "boundaries", "boundaries-half", "fixed"),
+        ("cifar100",),
+    ),
+}
+"""The comparisons, by figure of the paper."""
+
+_FAMILIES = {
+    "": "width_only",
+    "K": "width_kernel",
+    "D": "width_depth",
+    "KD": "mobilenet_v2",
+    "KDSA": "mobilenet_v3",
+}
+"""The paper's spaces by what they search beside widths: kernels, depths, SE and activations."""
+
+
+def configuration(
+    figure: str, variant: str, seed: int, scale: str, data_set: str, data: Path | None
+) -> RunConfig:
+    """The run of one variant and seed.
+
+    Runs that several figures need have the same name and configuration in each.
+
+    Args:
+        figure: A name in `FIGURES`.
+        variant: One of its variants.
+        seed: The run's seed.
+        scale: ``"paper"``, or ``"small"`` for two cores.
+        data_set: The data set; ``"fashion_mnist"`` at the small scale.
+        data: Folder with a folder per data set, for sets that do not come with a package.
+    """
+    changes = VARIANTS[variant]
+    searched = changes.get("searched", FIGURES[figure].space)
+    train = dict(changes["train"])
+    length = train.pop("length", 1)
+    lower, upper = FIGURES[figure].cost if scale == "paper" else _SMALL_COST
+    method = variant.removesuffix(f"-W{searched}")
+    common = {
+        "name": f"{data_set}-W{searched}-{lower:g}to{upper:g}-{method}-{seed}",
+        "seed": seed,
+        "cost": {"lower": lower, "upper": upper},
+        "export": {"formats": []},
+    }
+    if scale == "small":
+        return RunConfig.model_validate(
+            {
+                **common,
+                "threads": 1,
+                "data": {"set": data_set, "validation_fraction": 0.1},
+                "space": _small_space(searched),
+                "train": {**_SMALL_TRAINING, **train, "steps": round(_SMALL_STEPS * length)},
+                "search": _SMALL_SEARCH,
+            }
+        )
+    large = data_set.startswith("imagenet")
+    return RunConfig.model_validate(
+        {
+            **common,
+            "data": {
+                "set": data_set,
+                "folder": str((data or Path("data")) / data_set),
+                "validation_fraction": 0.04 if large else 0.1,
+                **({"image_size": 224} if data_set == "imagenet" else {}),
+            },
+            "space": {"family": _FAMILIES[searched]},
+            "train": {
+                "epochs": 120.0 * length,
+                "batch_size": 1024 if large else 256,
+                "learning_rate": 0.4 if large else 0.1,
+                "weight_decay": 1e-5 if large else 5e-4,
+                **train,
+            },
+        }
+    )
+
+
+_SMALL_STEPS = 1500
+_SMALL_COST = (0.3, 1.2)
+_SMALL_TRAINING = {"batch_size": 64, "start_std": 0.1, "policy_learning_rate": 2e-3}
+_SMALL_SEARCH = {
+    "initial": 64,
+    "rounds": 6,
+    "crossovers": 16,
+    "mutations": 16,
+    "calibration_images": 1024,
+}
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """Largest channels and depth of a stage at the small scale."""
+
+    intermediate: int
+    output: int
+    depth: int
+    stride: int
+    fixed_depth: int = field(default=1)
+
+
+_SMALL_STAGES = (
+    _Stage(32, 8, 1, 1),
+    _Stage(48, 12, 4, 2, fixed_depth=2),
+    _Stage(96, 24, 4, 2, fixed_depth=3),
+    _Stage(160, 40, 4, 1, fixed_depth=2),
+)
+
+
+def _small_space(searched: str) -> Values:
+    """A MobileNetV2-like space of 28x28 images, up to 2.5 MMACs."""
+    kernel = [3, 5] if "K" in searched else [3]
+
+    def eighths(largest: int) -> list[int]:
+        return [round(largest * k / 8) for k in range(1, 9)]
+
+    return {
+        "last_width": 160,
+        "dropout": 0.0,
+        "drop_connect": 0.0,
+        "stem": {"width": eighths(16), "kernel": kernel, "stride": 2},
+        "stages": [
+            {
+                "intermediate": eighths(s.intermediate),
+                "output": eighths(s.output),
+                "depth": list(range(1, s.depth + 1)) if "D" in searched else [s.fixed_depth],
+                "kernel": kernel,
+                "se": [False, True] if "S" in searched else [False],
+                "activation": ["relu", "swish"] if "A" in searched else ["relu"],
+                "stride": s.stride,
+            }
+            for s in _SMALL_STAGES
+        ],
+    }
