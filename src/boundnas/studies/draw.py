@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 BINS = 4
 """Ranges of cost that sub-networks are sorted into."""
 
-CURVE_POINTS = 100
+CURVE_POINTS = 50
 
 _COLORS = ("#777777", "#1f6feb", "#d1242f", "#2da44e", "#8250df", "#bf8700")
 _KINDS = ("width", "depth", "kernel", "se", "activation")

@@ -47,8 +47,8 @@ VARIANTS: dict[str, Values] = {
     "fixed-WD": {"train": {"learn": "none"}, "searched": "D"},
 }
 """What a variant changes. ``train.length`` multiplies the length of training (1.2 gives fixed
-boundaries the time of learned ones, as measured at the small scale); ``searched`` replaces the space
-by one with kernels (K) and depths (D) searched beside widths."""
+boundaries the time of learned ones, as measured at the small scale); ``searched`` replaces the
+space by one with kernels (K) and depths (D) searched beside widths."""
 
 FIGURES: dict[str, Figure] = {
     "fig2": Figure(
