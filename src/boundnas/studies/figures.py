@@ -42,6 +42,13 @@ VARIANTS: dict[str, Values] = {
     "fixed-doubled": {"train": {"learn": "none", "length": 2}},
     "boundaries-half": {"train": {"learn": "both", "length": 0.5}},
     "fixed-equal-time": {"train": {"learn": "none", "length": 1.2}},
+    "sharp-start": {"train": {"learn": "both", "start_std": 0.3}},
+    "sharper-start": {"train": {"learn": "both", "start_std": 1.0}},
+    "flat-start": {"train": {"learn": "both", "start_std": 0.03}},
+    "fast-policies": {"train": {"learn": "both", "policy_learning_rate": 1e-2}},
+    "slow-policies": {"train": {"learn": "both", "policy_learning_rate": 5e-4}},
+    "fixed-unclipped": {"train": {"learn": "none", "clip_value": None}},
+    "boundaries-unclipped": {"train": {"learn": "both", "clip_value": None}},
     "fixed-W": {"train": {"learn": "none"}, "searched": ""},
     "fixed-WK": {"train": {"learn": "none"}, "searched": "K"},
     "fixed-WD": {"train": {"learn": "none"}, "searched": "D"},
@@ -100,8 +107,25 @@ FIGURES: dict[str, Figure] = {
         ("fixed-doubled", "boundaries", "boundaries-half", "fixed"),
         ("cifar100",),
     ),
+    "robustness": Figure(
+        "not in the paper: what the outcome of learned boundaries depends on",
+        "KD",
+        (
+            "fixed",
+            "boundaries",
+            "min-only",
+            "sharp-start",
+            "sharper-start",
+            "flat-start",
+            "fast-policies",
+            "slow-policies",
+            "fixed-unclipped",
+            "boundaries-unclipped",
+        ),
+        ("cifar10",),
+    ),
 }
-"""The comparisons, by figure of the paper."""
+"""The comparisons, by figure of the paper, and one of our own."""
 
 _FAMILIES = {
     "": "width_only",
