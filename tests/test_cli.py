@@ -246,7 +246,7 @@ def test_an_interrupted_run_continues_to_the_same_bytes(name, whole, configured)
         assert stopped.returncode == -signal.SIGKILL
     else:
         assert stopped.returncode == 130
-        assert "The same command continues from the last checkpoint." in stopped.stderr
+        assert "Stopped by SIGINT. The same command goes on from here." in stopped.stderr
     checkpoints = folder / "runs" / "tiny" / "checkpoints"
     assert sorted(path.name for path in checkpoints.iterdir())[-1] == "step-00000012"
     assert call("run", "run.yaml").exit_code == 0

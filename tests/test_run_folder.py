@@ -102,6 +102,7 @@ def test_every_name_in_the_run_folder_lies_within_it_and_differs(tmp_path):
     names = [n for n, v in vars(RunFolder).items() if isinstance(v, property)]
     paths = [getattr(run, name).relative_to(tmp_path).as_posix() for name in names]
     assert sorted(paths) == [
+        ".lock",
         "boundaries.jsonl",
         "bounds.json",
         "checkpoints",

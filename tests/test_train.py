@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,7 +136,11 @@ def test_a_fresh_process_gives_the_same_bytes(uninterrupted, tmp_path):
         f"run(new_folder(Path({str(tmp_path)!r})))\n"
     )
     root = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": str(root)}
+    environment = {
+        **os.environ,
+        "PYTHONHASHSEED": "1",
+        "PYTHONPATH": os.pathsep.join([str(root), *sys.path]),
+    }
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
     assert files(tmp_path / "run") == uninterrupted[0]
 
@@ -230,6 +235,21 @@ def test_fixed_boundaries_allow_the_whole_space():
     bounds = bounds_json(run(learn="none"))
     assert bounds["p_largest"] == bounds["p_smallest"] == 1
     assert all(row["allowed"] == row["choices"] for row in bounds["dimensions"])
+
+
+def test_a_checkpoint_of_other_images_is_refused_and_kept(tmp_path):
+    folder = new_folder(tmp_path)
+    run(folder)
+    kept = files(folder.path)
+    images, labels = few_digits().train.take(torch.arange(80))
+    images[3, 0, 2, 2] ^= 1  # one grey level of one pixel
+    other = replace(few_digits(), train=data.InMemory(images, labels))
+    mean, std = data.channel_statistics(other.train)
+    settings = options(steps=STEPS)
+    with pytest.raises(RunError, match=r"step 12 is of a run with mean of the images = \[0\.\d+\]"):
+        fit(mobilenet(), replace(other, mean=mean, std=std), cost_range=COST_RANGE,
+            settings=settings, folder=folder)  # fmt: skip
+    assert files(folder.path) == kept
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from rich.table import Table
 from boundnas import pipeline, studies
 from boundnas.config import read_config, write_config
 from boundnas.errors import BoundNASError, ConfigError, CostError, DataError, SpaceError
+from boundnas.interruption import Interrupted, interruptible
 from boundnas.report import write_report
 from boundnas.run_folder import RunFolder
 from boundnas.search import Front
@@ -37,15 +38,16 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
     @wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
-            function(*args, **kwargs)
+            with interruptible():
+                function(*args, **kwargs)
         except BoundNASError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             # 2: the request was wrong and nothing was created; 1: it failed on the way.
             refused = isinstance(error, ConfigError | CostError | DataError | SpaceError)
             raise typer.Exit(2 if refused else 1) from None
-        except KeyboardInterrupt:
-            print("Stopped. The same command continues from the last checkpoint.", file=sys.stderr)
-            raise typer.Exit(130) from None
+        except Interrupted as stop:
+            print(f"Stopped by {stop}. The same command goes on from here.", file=sys.stderr)
+            raise typer.Exit(128 + stop.number) from None
 
     return app.command()(guarded)
 
@@ -64,7 +66,8 @@ def train(config: ConfigFile, runs: Runs = Path("runs")) -> None:
     settings = read_config(config)
     job = pipeline.Job.prepare(settings)
     folder = RunFolder.create(runs / settings.name, write_config(settings))
-    job.train(folder)
+    with folder.locked():
+        job.train(folder)
     print(f"Trained: {folder.path.resolve()}")
 
 
@@ -72,15 +75,18 @@ def train(config: ConfigFile, runs: Runs = Path("runs")) -> None:
 def search(run: RunPath) -> None:
     """Search the Pareto front of a run, after finishing its training if need be."""
     job, folder = pipeline.reopen(run)
-    _show(job.search(job.train(folder)))
+    with folder.locked():
+        front = job.search(job.train(folder))
+    _show(front)
 
 
 @_command
 def export(run: RunPath) -> None:
     """Write the networks of a run's front, after finishing its search if need be."""
     job, folder = pipeline.reopen(run)
-    trained = job.train(folder)
-    job.export(trained, job.search(trained))
+    with folder.locked():
+        trained = job.train(folder)
+        job.export(trained, job.search(trained))
     print(f"Networks: {folder.networks.resolve()}")
 
 

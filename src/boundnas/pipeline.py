@@ -17,7 +17,7 @@ from boundnas.models import MobileNet, StageTable, StemTable
 from boundnas.models.mobilenet import scaled, tables
 from boundnas.progress import Progress
 from boundnas.report import write_report
-from boundnas.run_folder import RunFolder, environment, write_json
+from boundnas.run_folder import RunFolder, note_environment, write_json
 from boundnas.search import Evaluator, Front, FrontNetwork, search
 from boundnas.settings import SpaceSettings
 from boundnas.train import Run, fit
@@ -71,8 +71,7 @@ class Job:
     def train(self, folder: RunFolder) -> Run:
         """Train, or go on where an interrupted training stopped."""
         write_json(folder.space, self.model.space.to_json())
-        if not folder.environment.exists():
-            write_json(folder.environment, environment())
+        note_environment(folder.environment)
         return fit(
             self.model,
             self.data,
@@ -143,10 +142,11 @@ def run(config: RunConfig, runs: Path) -> tuple[RunFolder, Front]:
     """
     job = Job.prepare(config)
     folder = RunFolder.create(runs / config.name, write_config(config))
-    trained = job.train(folder)
-    front = job.search(trained)
-    job.export(trained, front)
-    write_report(folder.path)
+    with folder.locked():
+        trained = job.train(folder)
+        front = job.search(trained)
+        job.export(trained, front)
+        write_report(folder.path)
     return folder, front
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
 import os
 import platform
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import zip_longest
@@ -17,6 +19,8 @@ from typing import Any
 import torch
 
 from boundnas.errors import RunError
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,42 @@ class RunFolder:
                     f"now it is {_shown(new)}; "
                     "choose another name for this run, or remove the folder to start over"
                 )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from working in the folder.
+
+        The lock is the operating system's and ends with the process that holds it, however that
+        ends.
+
+        Raises:
+            RunError: A process that is named works in the folder, or it cannot be written.
+        """
+        try:
+            file = self.lock.open("a+")
+        except OSError as error:
+            raise cannot_write(self.lock, 0, error) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                raise RunError(
+                    f"{self.path}: {file.read() or 'another process'} works in this folder; "
+                    "wait until it has finished, or stop it, and run again"
+                ) from error
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+            try:
+                yield
+            finally:
+                file.truncate(0)
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the process that works in the folder, which it names."""
+        return self.path / ".lock"
 
     @property
     def config(self) -> Path:
@@ -297,6 +337,33 @@ def cannot_write(path: Path, needed: int, error: OSError) -> RunError:
         f"{shutil.disk_usage(folder).free:,} are free on this disk; make room, "
         f"or check the quota and the permissions of {folder}, then run again"
     )
+
+
+def note_environment(path: Path) -> None:
+    """Write down what a run runs on; where that was done before, warn of what has changed.
+
+    Raises:
+        RunError: The file is damaged or cannot be written.
+    """
+    now = environment()
+    if not path.exists():
+        write_json(path, now)
+        return
+    began = _row(_read(path) + b"\n")
+    if began is None:
+        raise RunError(f"{path}: is no JSON object, so it is damaged; remove it and run again")
+    changes = [
+        f"{name} {began.get(name)}, now {now[name]}"
+        for name in ("torch", "cpu_capability", "threads")
+        if began.get(name) != now[name]
+    ]
+    if changes:
+        _log.warning(
+            "%s: the run began with %s; it goes on, but its last bits may differ from those of a "
+            "run without this change",
+            path.parent,
+            ", ".join(changes),
+        )
 
 
 def environment() -> dict[str, str | int]:

@@ -14,6 +14,7 @@ from boundnas import checkpoint
 from boundnas.cost import Cost, MACs
 from boundnas.data import ImageData, TrainingOrder, normalize
 from boundnas.errors import RunError
+from boundnas.interruption import deferred
 from boundnas.policy import (
     BOUNDARIES,
     Boundary,
@@ -204,6 +205,7 @@ class _Trainer:
         every = max(1, self.steps // BOUNDARY_ROWS)
         save_every = self.sandwich.settings.checkpoint_every
         with (
+            deferred() as stopping,
             _Log(
                 self.run.metrics, None if self.folder is None else self.folder.metrics, step
             ) as metrics,
@@ -218,9 +220,11 @@ class _Trainer:
                 row = self._step(step)
                 metrics.append(row)
                 step += 1
-                if step % save_every == 0 or step == self.steps:
-                    self._save(step)
                 progress.advance(loss=row["loss_max"], accuracy=row["accuracy_max"])
+                if step % save_every == 0 or step == self.steps or stopping():
+                    self._save(step)
+                    if stopping():
+                        return  # to the end of `deferred`, which raises
             boundaries.append(self._boundaries(step))
         self.run.model.eval()
         if self.folder is not None:
@@ -264,7 +268,17 @@ class _Trainer:
     def _identity(self) -> dict[str, Any]:
         """What a checkpoint must share with the run that goes on from it."""
         settings = self.sandwich.settings.model_dump(mode="json", exclude={"checkpoint_every"})
-        return {**settings, "seed": self.sandwich.seed, "steps": self.steps}
+        data = self.run.data
+        return {
+            **settings,
+            "seed": self.sandwich.seed,
+            "steps": self.steps,
+            "training images": len(data.train),
+            "classes": len(data.classes),
+            # Exact sums over the training images, so they tell other images from these.
+            "mean of the images": list(data.mean),
+            "deviation of the images": list(data.std),
+        }
 
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that training changes, by name."""
@@ -285,10 +299,12 @@ class _Trainer:
             return 0
         assert self.folder is not None
         for name, value in self._identity.items():
-            if saved.values.get(name) != value:
+            # A name that an older release did not save had no other value then.
+            held = saved.values.get(name, value)
+            if held != value:
                 raise RunError(
                     f"{self.folder.checkpoints}: the checkpoint of step {saved.step} is of a run "
-                    f"with {name} = {saved.values.get(name)}, this one has {value}; go on with "
+                    f"with {name} = {held}, this one has {value}; go on with "
                     "the same settings and data, or start a new run in another folder"
                 )
         tensors = dict(saved.tensors)

@@ -69,30 +69,33 @@ def _run_all(configs: list[RunConfig], runs: Path, jobs: int) -> None:
     if not missing:
         return
     done = len(configs) - len(missing)
+    processes: list[subprocess.Popen[bytes]] = []
     with (
         ThreadPoolExecutor(jobs) as pool,
         Progress(len(configs), "reproduce", unit="run", done=done) as progress,
     ):
-        futures = [pool.submit(_run, config, runs) for config in missing]
+        futures = [pool.submit(_run, config, runs, processes) for config in missing]
         try:
             for future in as_completed(futures):
                 future.result()
                 progress.advance()
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.terminate()  # it writes a checkpoint first
             raise
 
 
-def _run(config: RunConfig, runs: Path) -> None:
+def _run(config: RunConfig, runs: Path, processes: list[subprocess.Popen[bytes]]) -> None:
     """One run in a process of its own; what it says goes to a file beside its folder."""
     runs.mkdir(parents=True, exist_ok=True)
     file, log = runs / f"{config.name}.yaml", runs / f"{config.name}.log"
     write_text(file, write_config(config))
     command = [sys.executable, "-m", "boundnas", "run", str(file), "--runs", str(runs)]
     with log.open("w") as output:
-        code = subprocess.run(
-            command, stdout=output, stderr=subprocess.STDOUT, check=False
-        ).returncode
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        processes.append(process)
+        code = process.wait()
     if code:
         last = (log.read_text().strip().splitlines() or ["nothing"])[-1]
         raise RunError(

@@ -1,0 +1,55 @@
+"""The whole job on a network so small that it takes about a second."""
+
+import contextlib
+
+import pytest
+from tests.small import files
+
+import boundnas.cli
+
+CONFIG = """\
+name: tiny
+device: cpu
+threads: 1
+data:
+  set: digits
+space:
+  last_width: 8
+  stem: {width: [2, 4], stride: 1}
+  stages:
+    - {intermediate: [4, 8], output: [4, 6], depth: [1, 2], kernel: [3, 5], stride: 1}
+    - {intermediate: [8], output: [8], stride: 2}
+cost: {lower: 0.012, upper: 0.04}
+train: {steps: 24, batch_size: 16, checkpoint_every: 6}
+search: {initial: 3, rounds: 1, crossovers: 1, mutations: 1, calibration_images: 64}
+export: {formats: [FORMATS]}
+"""
+
+
+def configure(folder, formats=""):
+    """Write the configuration; networks are exported only in the formats that are asked for."""
+    folder.mkdir(exist_ok=True)
+    (folder / "run.yaml").write_text(CONFIG.replace("FORMATS", formats))
+    return folder
+
+
+def run():
+    """``boundnas run`` in the working folder."""
+    boundnas.cli.app(["run", "run.yaml"])
+
+
+def outcome(folder):
+    """What the run in a folder came to: its files, of the checkpoints the newest."""
+    found = files(folder / "runs" / "tiny")
+    checkpoints = sorted({name.split("/")[1] for name in found if name.startswith("checkpoints/")})
+    older = tuple(f"checkpoints/{name}/" for name in checkpoints[:-1])
+    return {name: content for name, content in found.items() if not name.startswith(older)}
+
+
+def uninterrupted(folder, formats=""):
+    """The outcome of a run in this process, which now has imported all that its children need."""
+    configure(folder, formats)
+    with contextlib.chdir(folder), pytest.raises(SystemExit) as stop:
+        run()
+    assert not stop.value.code
+    return outcome(folder)
