@@ -10,6 +10,9 @@ import pytest
 WRITING = ("fsync", "rename", "replace")
 """The calls of ``os`` that make a change durable or visible."""
 
+CHANGING = (*WRITING, "mkdir", "unlink", "rmdir")
+"""Those, and the calls that make and remove names."""
+
 
 class Killed(BaseException):
     """The end of the process, so far as a test in the same process can have it."""

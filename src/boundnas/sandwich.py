@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from boundnas.cost import Cost
@@ -15,6 +18,9 @@ from boundnas.policy import Policy, SampledArchitecture, allowed_options
 from boundnas.randomness import stream
 from boundnas.settings import TrainSettings
 from boundnas.supernet import Supernet
+
+ROLES = ("max", "min", "random")
+After = Callable[[str, Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -39,20 +45,29 @@ class Sandwich:
     settings: TrainSettings
     seed: int
 
-    def step(self, images: Tensor, labels: Tensor, step: int) -> dict[str, Tensor]:
+    def step(
+        self, images: Tensor, labels: Tensor, step: int, after: After | None = None
+    ) -> dict[str, Tensor]:
         """Add the gradients of one step to weights and policies (Algorithm 1).
 
         Args:
             images: Normalized images, shape ``(N, C, H, W)``.
             labels: Class numbers, shape ``(N,)``.
             step: Number of the step; with the seed it fixes every draw.
+            after: Called when a network's gradients were added, with its role and its loss.
 
         Returns:
             Scalars for the log, detached.
-
-        Raises:
-            TrainingError: A loss is not finite; weights and policies are as before the step.
         """
+
+        def backward(role: str, loss: Tensor, penalty: Tensor | None = None) -> None:
+            total = loss
+            if penalty is not None and penalty.requires_grad:
+                total = loss + self.settings.penalty_weight * penalty
+            total.backward()
+            if after is not None:
+                after(role, loss)
+
         lower, upper = self.cost_range
         # Draw a max network and train it with the true labels.
         max_arch = self._draw(self.max_policy, "max_policy", step)
@@ -61,14 +76,14 @@ class Sandwich:
         max_loss = F.cross_entropy(logits, labels)
         max_cost = self.cost.relaxed(max_arch)
         max_penalty = F.relu(1 - max_cost / upper)  # Eq. 4, relative
-        self._backward(max_loss, max_penalty, "max", step)
+        backward("max", max_loss, max_penalty)
 
         # Draw a min network to mimic the max network.
         min_arch = self._draw(self.min_policy, "min_policy", step)
         min_loss = kl_divergence(self.model(images, min_arch), logits)
         min_cost = self.cost.relaxed(min_arch)
         min_penalty = F.relu(min_cost / lower - 1)  # Eq. 4, relative
-        self._backward(min_loss, min_penalty, "min", step)
+        backward("min", min_loss, min_penalty)
 
         # Sample random networks between the two, to mimic the max network.
         random_loss = torch.zeros_like(min_loss)
@@ -79,7 +94,7 @@ class Sandwich:
             for _ in range(self.settings.random_networks):
                 arch = self.model.space.sample(generator, allowed)
                 loss = kl_divergence(self.model(images, arch), logits)
-                self._backward(loss, None, "random", step)
+                backward("random", loss)
                 random_loss += loss.detach() / self.settings.random_networks
 
         scalars = {
@@ -100,12 +115,63 @@ class Sandwich:
             stream(self.seed, name, step), settings.gumbel_temperature, settings.ghost_fraction
         )
 
-    def _backward(self, loss: Tensor, penalty: Tensor | None, role: str, step: int) -> None:
-        if not torch.isfinite(loss):
+    def check(
+        self, images: Tensor, labels: Tensor, step: int, scalars: Mapping[str, Tensor]
+    ) -> None:
+        """Refuse a step whose losses or gradients are not finite, before any optimizer sees them.
+
+        Args:
+            images: As given to `step`, which was called before.
+            labels: Likewise.
+            step: Likewise.
+            scalars: What it returned.
+
+        Raises:
+            TrainingError: Names the network and the first tensor. Weights and policies are as
+                before the step, and all gradients are cleared.
+        """
+        gradients = [p.grad for _, p in self._parameters() if p.grad is not None]
+        losses = [scalars[f"loss_{role}"] for role in ROLES]
+        largest = nn.utils.get_total_norm(gradients, norm_type=math.inf)
+        if _usable(torch.stack([*losses, largest.to(losses[0])])):
+            return
+        self._clear()
+        try:
+            self.step(images, labels, step, after=partial(self._refuse, step))
+        finally:
+            self._clear()
+        raise TrainingError(
+            f"step {step}: a loss or gradient was not finite, and it was finite when computed "
+            f"again; {_UNCHANGED}. Look for a fault of the machine"
+        )
+
+    def _refuse(self, step: int, role: str, loss: Tensor) -> None:
+        if not loss.isfinite():
             raise TrainingError(
-                f"step {step}: the loss of the {role} network is {loss.item()}; the weights and "
-                "policies are those before this step. Lower train.learning_rate, or check the data"
+                f"step {step}: the loss of the {role} network is {loss.item()}; {_UNCHANGED}. "
+                "Lower train.learning_rate, or check the data"
             )
-        if penalty is not None and penalty.requires_grad:
-            loss = loss + self.settings.penalty_weight * penalty
-        loss.backward()
+        for name, parameter in self._parameters():
+            if parameter.grad is not None and not _usable(parameter.grad.abs().max()):
+                raise TrainingError(
+                    f"step {step}: the {role} network has a gradient of "
+                    f"{parameter.grad.abs().max().item()} at {name}; {_UNCHANGED}. Lower "
+                    "train.learning_rate"
+                )
+
+    def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from self.model.named_parameters()
+        yield "max_policy", self.max_policy.logits
+        yield "min_policy", self.min_policy.logits
+
+    def _clear(self) -> None:
+        for _, parameter in self._parameters():
+            parameter.grad = None
+
+
+def _usable(values: Tensor) -> bool:
+    """Whether all are finite, and so small that an update by them cannot overflow either."""
+    return bool((values * 1e8).isfinite().all())
+
+
+_UNCHANGED = "the weights and policies are those before this step"

@@ -92,7 +92,7 @@ def fit(
 
     Raises:
         CostError: The cost range cannot be met; found before anything is trained.
-        TrainingError: A loss became non-finite.
+        TrainingError: A loss or gradient is not finite; the model is as before that step.
         RunError: The folder cannot be written, or holds a run of another model.
     """
     settings = settings or TrainSettings(epochs=30)
@@ -237,7 +237,9 @@ class _Trainer:
         rate = learning_rate(step, self.steps, self.sandwich.settings)
         for group in self.optimizers["weights"].param_groups:
             group["lr"] = rate
-        scalars = self.sandwich.step(images, labels.to(self.device), step)
+        labels = labels.to(self.device)
+        scalars = self.sandwich.step(images, labels, step)
+        self.sandwich.check(images, labels, step, scalars)
         if self.sandwich.settings.clip_value is not None:
             # A sub-network of one or two channels may have dead, constant ones, whose BatchNorm
             # multiplies gradients by up to 1 / sqrt(eps) = 316 in every layer.

@@ -1,11 +1,14 @@
 """The whole job on a network so small that it takes about a second."""
 
 import contextlib
+import shutil
 
 import pytest
 from tests.small import files
 
 import boundnas.cli
+
+CHECKPOINT_EVERY = 6
 
 CONFIG = """\
 name: tiny
@@ -20,7 +23,7 @@ space:
     - {intermediate: [4, 8], output: [4, 6], depth: [1, 2], kernel: [3, 5], stride: 1}
     - {intermediate: [8], output: [8], stride: 2}
 cost: {lower: 0.012, upper: 0.04}
-train: {steps: 24, batch_size: 16, checkpoint_every: 6}
+train: {steps: 24, batch_size: 16, checkpoint_every: EVERY}
 search: {initial: 3, rounds: 1, crossovers: 1, mutations: 1, calibration_images: 64}
 export: {formats: [FORMATS]}
 """
@@ -29,7 +32,8 @@ export: {formats: [FORMATS]}
 def configure(folder, formats=""):
     """Write the configuration; networks are exported only in the formats that are asked for."""
     folder.mkdir(exist_ok=True)
-    (folder / "run.yaml").write_text(CONFIG.replace("FORMATS", formats))
+    text = CONFIG.replace("FORMATS", formats).replace("EVERY", str(CHECKPOINT_EVERY))
+    (folder / "run.yaml").write_text(text)
     return folder
 
 
@@ -44,6 +48,11 @@ def outcome(folder):
     checkpoints = sorted({name.split("/")[1] for name in found if name.startswith("checkpoints/")})
     older = tuple(f"checkpoints/{name}/" for name in checkpoints[:-1])
     return {name: content for name, content in found.items() if not name.startswith(older)}
+
+
+def clear(folder):
+    """Remove the run."""
+    shutil.rmtree(folder / "runs", ignore_errors=True)
 
 
 def uninterrupted(folder, formats=""):

@@ -5,15 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from boundnas.errors import RunError
 from boundnas.report.content import figures, notes, summary
 from boundnas.report.records import Run, read_run
+from boundnas.run_folder import write_text
 
 
 def write_report(folder: Path) -> Path:
@@ -32,7 +31,7 @@ def write_report(folder: Path) -> Path:
         RunError: A needed file is missing or a file is damaged, or the report cannot be written.
     """
     path = folder / "report.html"
-    _replace(path, render(read_run(folder)))
+    write_text(path, render(read_run(folder)))
     return path
 
 
@@ -67,18 +66,3 @@ def _embedded(data: object) -> str:
     """JSON that cannot end the script element it stands in."""
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.replace("<", "\\u003c")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a whole file or leave the old one as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise RunError(f"{path}: the report cannot be written ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,0 +1,156 @@
+"""Rows 2 and 3: a run killed at any moment ends in the same bytes and loses a little work only."""
+
+import os
+import random
+import resource
+import signal
+import time
+from itertools import count
+from pathlib import Path
+
+import pytest
+from tests.faults import CHANGING
+from tests.reliability.child import fork
+from tests.reliability.tiny import CHECKPOINT_EVERY, clear, configure, outcome, run, uninterrupted
+
+from boundnas import checkpoint
+from boundnas.run_folder import RunFolder, read_jsonl
+
+DIED = 9
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return uninterrupted(tmp_path_factory.mktemp("whole"))
+
+
+def survives(folder):
+    """What a kill left can be read, and at most one checkpoint interval of steps is lost."""
+    held = RunFolder(folder / "runs" / "tiny")
+    for path in held.checkpoints.glob("step-*"):
+        checkpoint._verified(path, int(path.name.removeprefix("step-")))
+    saved = checkpoint.newest(held.checkpoints)
+    steps = len(read_jsonl(held.metrics)) if held.metrics.exists() else 0
+    assert steps - (saved.step if saved else 0) <= CHECKPOINT_EVERY
+
+
+def finishes(folder, expected):
+    child = fork(run, folder, folder / "output")
+    assert child.wait() == 0, child.text
+    assert outcome(folder) == expected
+    left = [path.name for path in folder.rglob("*") if path.name.endswith((".partial", ".removed"))]
+    assert left == []
+
+
+def test_a_run_killed_again_and_again_at_random_ends_in_the_same_bytes(whole, tmp_path, full):
+    rng = random.Random(0)
+    configure(tmp_path)
+    kills = finished = 0
+    while kills < (200 if full else 8):
+        child = fork(run, tmp_path, tmp_path / "output")
+        time.sleep(rng.uniform(0, 0.6))
+        child.send(signal.SIGKILL)
+        code = child.wait()
+        if code == 0:
+            assert outcome(tmp_path) == whole
+            clear(tmp_path)
+            finished += 1
+            continue
+        assert code == -signal.SIGKILL, child.text
+        kills += 1
+        survives(tmp_path)
+    finishes(tmp_path, whole)
+    print(f"{kills} random kills, {finished + 1} runs finished in the same bytes")
+
+
+def dying_at(number):
+    """Run until just before or after a call that changes the disk: two points for every call."""
+    points = count(1)
+
+    def die():
+        if next(points) == number:
+            os._exit(DIED)
+
+    def wrapped(call):
+        def run(*args, **kwargs):
+            die()
+            result = call(*args, **kwargs)
+            die()
+            return result
+
+        return run
+
+    def work():
+        for name in CHANGING:
+            setattr(os, name, wrapped(getattr(os, name)))
+        run()
+
+    return work
+
+
+def test_a_run_that_dies_around_any_change_of_the_disk_ends_in_the_same_bytes(
+    whole, tmp_path, full
+):
+    points = 0
+    for number in range(1, 10_000, 1 if full else 23):
+        configure(tmp_path)
+        child = fork(dying_at(number), tmp_path, tmp_path / "output")
+        code = child.wait()
+        if code == 0:
+            break
+        assert code == DIED, child.text
+        points = number
+        survives(tmp_path)
+        finishes(tmp_path, whole)
+        clear(tmp_path)
+    assert points > 100, "the run changes the disk more often than that"
+    print(f"every point up to {points}" if full else f"every 23rd point up to {points}")
+
+
+def killed_in_a_write(size):
+    """Run until a file is to grow beyond a size; the write that would do it ends the process."""
+
+    def work():
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        run()
+
+    return work
+
+
+def test_a_run_killed_within_a_write_ends_in_the_same_bytes(whole, tmp_path, full):
+    sizes = sorted({len(content) for content in whole.values()})
+    budgets = [s - 1 for s in sizes if s] + [s // 2 for s in sizes]
+    for size in budgets if full else budgets[::6]:
+        configure(tmp_path)
+        child = fork(killed_in_a_write(size), tmp_path, Path(os.devnull))
+        assert child.wait() == -signal.SIGXFSZ
+        survives(tmp_path)
+        finishes(tmp_path, whole)
+        clear(tmp_path)
+
+
+def test_an_export_that_dies_leaves_whole_folders_only(tmp_path_factory, tmp_path, full):
+    expected = uninterrupted(tmp_path_factory.mktemp("whole"), "onnx")
+    configure(tmp_path, "onnx")
+    searched = {k: v for k, v in expected.items() if not k.startswith(("networks/", "report"))}
+    networks = {name.rpartition("/")[0] for name in expected if name.startswith("networks/")}
+    for number in range(1, 10_000, 1 if full else 29):
+        clear(tmp_path)
+        for name, content in searched.items():
+            path = tmp_path / "runs" / "tiny" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        child = fork(dying_at(number), tmp_path, tmp_path / "output")
+        code = child.wait()
+        found = outcome(tmp_path)
+        there = {name.rpartition("/")[0] for name in found if name.startswith("networks/")}
+        for folder in {name for name in there if "partial" not in name}:
+            assert folder in networks
+            assert {k for k in found if k.startswith(f"{folder}/")} == {
+                k for k in expected if k.startswith(f"{folder}/")
+            }
+        if code == 0:
+            break
+        assert code == DIED, child.text
+    finishes(tmp_path, expected)
