@@ -317,8 +317,15 @@ configs = st.builds(
         stages=st.none() | st.lists(stages, min_size=1, max_size=3).map(tuple),
     ),
     cost=st.builds(CostSettings, lower=numbers(1e-12, 1), upper=numbers(2, 1e9)),
-    train=st.builds(TrainSettings, epochs=numbers(1e-300, 1e6), tau=st.floats(0.01, 0.99)),
-    search=st.builds(SearchSettings, rounds=st.integers(0, 10**5)),
+    train=st.builds(
+        TrainSettings,
+        epochs=numbers(1e-300, 1e6),
+        tau=st.floats(0.01, 0.99),
+        clip_value=st.none() | numbers(1e-9, 1e9),
+    ),
+    search=st.builds(
+        SearchSettings, rounds=st.integers(0, 10**5), give_up=st.none() | numbers(0.5, 9)
+    ),
     export=st.builds(ExportSettings, formats=st.sampled_from(((), ("pt2",), ("pt2", "onnx")))),
 )
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import (
@@ -118,7 +118,7 @@ def write_config(config: RunConfig) -> str:
         >>> write_config(RunConfig(name="demo", cost=cost, train=train)).splitlines()[:3]
         ['name: demo', 'seed: 0', 'device: auto']
     """
-    return "\n".join(_written(config.model_dump(exclude_none=True))) + "\n"
+    return "\n".join(_written(config)) + "\n"
 
 
 # Reading -------------------------------------------------------------------------------------
@@ -371,12 +371,14 @@ def _report(path: str | Path, problems: Iterable[_Problem]) -> str:
 # Writing -------------------------------------------------------------------------------------
 
 
-def _written(values: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in values.items():
-        if isinstance(value, dict):
+def _written(settings: BaseModel) -> Iterator[str]:
+    for key, value in settings:
+        if value is None and type(settings).model_fields[key].get_default() is None:
+            continue  # as when the key is not there
+        if isinstance(value, BaseModel):
             yield f"{key}:"
             yield from (f"  {line}" for line in _written(value))
-        elif isinstance(value, tuple) and value and isinstance(value[0], dict):
+        elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
             yield f"{key}:"
             for item in value:
                 first, *rest = _written(item)
@@ -389,6 +391,8 @@ def _written(values: Mapping[str, Any]) -> Iterator[str]:
 def _flow(value: object) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_flow, value))}]"
+    if value is None:
+        return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
