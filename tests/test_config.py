@@ -321,7 +321,7 @@ configs = st.builds(
         TrainSettings,
         epochs=numbers(1e-300, 1e6),
         tau=st.floats(0.01, 0.99),
-        clip_value=st.none() | numbers(1e-9, 1e9),
+        clip_value=st.none() | numbers(1e-9, 1e6),
     ),
     search=st.builds(
         SearchSettings, rounds=st.integers(0, 10**5), give_up=st.none() | numbers(0.5, 9)

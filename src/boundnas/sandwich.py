@@ -133,7 +133,7 @@ class Sandwich:
         gradients = [p.grad for _, p in self._parameters() if p.grad is not None]
         losses = [scalars[f"loss_{role}"] for role in ROLES]
         largest = nn.utils.get_total_norm(gradients, norm_type=math.inf)
-        if _usable(torch.stack([*losses, largest.to(losses[0])])):
+        if torch.stack([*losses, self._cut(largest).to(losses[0])]).isfinite().all():
             return
         self._clear()
         try:
@@ -152,12 +152,19 @@ class Sandwich:
                 "Lower train.learning_rate, or check the data"
             )
         for name, parameter in self._parameters():
-            if parameter.grad is not None and not _usable(parameter.grad.abs().max()):
+            if parameter.grad is None:
+                continue
+            largest = parameter.grad.abs().max()
+            if not self._cut(largest).isfinite():
                 raise TrainingError(
-                    f"step {step}: the {role} network has a gradient of "
-                    f"{parameter.grad.abs().max().item()} at {name}; {_UNCHANGED}. Lower "
-                    "train.learning_rate"
+                    f"step {step}: the {role} network has a gradient of {largest.item()} at "
+                    f"{name}; {_UNCHANGED}. Lower train.learning_rate"
                 )
+
+    def _cut(self, largest: Tensor) -> Tensor:
+        """What of a gradient reaches the optimizers; without a limit, what it may come to there."""
+        limit = self.settings.clip_value
+        return largest * 1e8 if limit is None else largest.clamp(max=limit)
 
     def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         yield from self.model.named_parameters()
@@ -167,11 +174,6 @@ class Sandwich:
     def _clear(self) -> None:
         for _, parameter in self._parameters():
             parameter.grad = None
-
-
-def _usable(values: Tensor) -> bool:
-    """Whether all are finite, and so small that an update by them cannot overflow either."""
-    return bool((values * 1e8).isfinite().all())
 
 
 _UNCHANGED = "the weights and policies are those before this step"

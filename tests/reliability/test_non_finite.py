@@ -15,7 +15,13 @@ from boundnas.train import start_policy
 
 PASSES = ("max", "min", "random", "random")
 STEP = 7
-BAD = {"nan": math.nan, "inf": math.inf, "a number that overflows": 3e31}
+BAD = {
+    "nan": (math.nan, 1.0),
+    "nan without a limit": (math.nan, None),
+    "inf": (math.inf, None),
+    "a number that an update overflows from": (3e31, None),
+}
+"""A bad value, and the limit on gradients with which it is one; a limit cuts off infinity too."""
 
 
 class Passes:
@@ -37,8 +43,8 @@ class Passes:
         return self.count % len(PASSES)
 
 
-def sandwich(model, learn="both"):
-    settings = TrainSettings(steps=10, batch_size=8, learn=learn)
+def sandwich(model, **options):
+    settings = TrainSettings(steps=10, batch_size=8, **options)
     policies = (start_policy(model, boundary, settings, 0) for boundary in ("max", "min"))
     return Sandwich(model, *policies, MACs(model), COST_RANGE, settings, 0)
 
@@ -64,6 +70,18 @@ def test_a_good_step_is_not_refused():
     assert all(torch.equal(a, b) for a, b in zip(gradients, kept, strict=True))
 
 
+def test_an_infinite_gradient_is_cut_off_as_the_limit_says():
+    model = mobilenet()
+    passes = Passes(model)
+    weight = model.stem.conv.weight
+    weight.register_hook(lambda g: torch.full_like(g, math.inf) if passes.count == 0 else None)
+    settings = TrainSettings(steps=1, batch_size=16, warmup_fraction=0.0, weight_decay=0.0)
+    before = weight.detach().clone()
+    fit(model, few_digits(), cost_range=COST_RANGE, cost=MACs(mobilenet()), settings=settings)
+    moved = (weight.detach() - before).abs()
+    assert moved.max() == pytest.approx(1.9 * 0.1)  # rate times a gradient of 1, with Nesterov
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("number", range(len(PASSES)))
 def test_a_loss_that_is_not_finite_names_its_network(number, value):
@@ -85,7 +103,8 @@ PARAMETERS = sorted(
 @pytest.mark.parametrize("number", range(3))
 @pytest.mark.parametrize("name", PARAMETERS[::3])
 def test_a_gradient_that_is_not_finite_names_its_tensor_and_network(name, number, bad):
-    s = sandwich(mobilenet())
+    value, limit = BAD[bad]
+    s = sandwich(mobilenet(), clip_value=limit)
     passes = Passes(s.model)
     parameter = dict(s.model.named_parameters())[name]
 
@@ -93,7 +112,7 @@ def test_a_gradient_that_is_not_finite_names_its_tensor_and_network(name, number
         if passes.number != number:
             return gradient
         gradient = gradient.clone()
-        gradient.view(-1)[-1] = BAD[bad]
+        gradient.view(-1)[-1] = value
         return gradient
 
     parameter.register_hook(spoil)
@@ -104,9 +123,10 @@ def test_a_gradient_that_is_not_finite_names_its_tensor_and_network(name, number
 @pytest.mark.parametrize("boundary", ["max", "min"])
 @pytest.mark.parametrize("bad", BAD)
 def test_a_policy_gradient_that_is_not_finite_names_the_policy(boundary, bad):
-    s = sandwich(mobilenet())
+    value, limit = BAD[bad]
+    s = sandwich(mobilenet(), clip_value=limit)
     policy = {"max": s.max_policy, "min": s.min_policy}[boundary]
-    policy.logits.register_hook(lambda gradient: gradient * BAD[bad])
+    policy.logits.register_hook(lambda gradient: gradient * value)
     refused(s, rf"^step {STEP}: the {boundary} network has a gradient of \S+ at {boundary}_policy;")
 
 
