@@ -121,7 +121,7 @@ class TrainSettings(Settings):
         default=1.0,
         gt=0,
         le=10**6,
-        description="size at which gradients of weights and policies are cut off, null for no limit",
+        description="where gradients of weights and policies are cut off, null for no limit",
     )
     learn: Literal["both", "min", "max", "none"] = Field(
         default="both",
