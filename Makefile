@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test check install browser clean
+.PHONY: demo test reliability check install browser clean
 .DELETE_ON_ERROR:
 
 demo: install
@@ -27,6 +27,10 @@ install: .venv/installed
 .venv/developed: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+# The guarantees at the size that is promised (docs/reliability.md); takes about half an hour.
+reliability: check
+	$(BIN)/pytest -n 2 --full tests/reliability
 
 # The report is tested in a real browser.
 browser:

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from functools import partial
 
 import pytest
 import torch
@@ -24,6 +25,26 @@ def pytest_addoption(parser):
 def full(request):
     """Whether the laws are checked on as many cases as the guarantees say."""
     return request.config.getoption("--full")
+
+
+@pytest.fixture
+def figure(record_property):
+    """Call with a sentence that says how much was checked; it is printed after the tests."""
+    return partial(record_property, "figure")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print what the tests said of how much they checked."""
+    figures = [
+        f"{report.nodeid.partition('::')[0]}: {value}"
+        for report in terminalreporter.getreports("passed")
+        for name, value in report.user_properties
+        if name == "figure"
+    ]
+    if figures:
+        terminalreporter.section("figures")
+        for line in sorted(figures):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(autouse=True)

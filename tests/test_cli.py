@@ -90,7 +90,7 @@ def test_one_command_does_the_whole_job(whole):
     assert sorted(n["folder"] for n in held) == [f"networks/{path.name}" for path in networks]
     assert networks
     for network in networks:
-        names = ["architecture.json", "card.md", "model.onnx"]
+        names = ["SHA256SUMS", "architecture.json", "card.md", "model.onnx"]
         assert sorted(path.name for path in network.iterdir()) == names
         assert f"{int(network.name) / 1e6:.3f}" in done.stdout
     assert f"Report: {folder / 'report.html'}" in done.stdout

@@ -104,7 +104,7 @@ def test_a_file_computes_what_the_supernet_does_without_boundnas(
 
 
 def test_a_folder_holds_the_files_asked_for_and_nothing_else(exported):
-    names = ["architecture.json", "card.md", "model.onnx", "model.pt2"]
+    names = ["SHA256SUMS", "architecture.json", "card.md", "model.onnx", "model.pt2"]
     assert sorted(path.name for path in exported.iterdir()) == names
     assert [path.name for path in exported.parent.iterdir()] == [exported.name]
 
@@ -226,7 +226,7 @@ def test_what_a_killed_export_left_is_replaced(network, tmp_path):
     left.mkdir()
     (left / "model.onnx").write_bytes(b"half")
     export_network(trained().model, network, trained().data, tmp_path / "1", ())
-    assert sorted(files(tmp_path)) == ["1/architecture.json", "1/card.md"]
+    assert sorted(files(tmp_path)) == ["1/SHA256SUMS", "1/architecture.json", "1/card.md"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(network, tmp_path):

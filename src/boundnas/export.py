@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
@@ -25,6 +26,9 @@ Format = Literal["onnx", "pt2"]
 
 TOLERANCE = 1e-3
 """Largest difference of a logit between a file and the network, relative to the largest logit."""
+
+SUMS = "SHA256SUMS"
+"""File of hashes in the folder of an exported network."""
 
 
 def export(
@@ -87,15 +91,16 @@ def export_network(
         model: The supernet.
         network: The network.
         data: What it was trained on; its card names the normalization and the classes.
-        folder: Will hold ``model.onnx``, ``model.pt2``, ``architecture.json`` and ``card.md``; one
-            that is there already is left as it is.
+        folder: Will hold ``model.onnx``, ``model.pt2``, ``architecture.json``, ``card.md`` and
+            ``SHA256SUMS`` of them; one that is there already and whole is left as it is.
         formats: Which model files to write.
 
     Raises:
-        ExportError: A file does not compute what the network computes.
+        ExportError: A file does not compute what the network computes, or is there but damaged.
         RunError: A file cannot be written.
     """
     if folder.exists():
+        verify(folder)
         return
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed here
@@ -105,12 +110,44 @@ def export_network(
             export(net, partial / f"model.{name}")
         write_text(partial / "architecture.json", json.dumps(network.to_json(), indent=2) + "\n")
         write_text(partial / "card.md", card(network, data, formats))
+        write_text(partial / SUMS, _sums(partial))
         partial.rename(folder)
         sync_folder(folder.parent)
     except OSError as error:
         raise cannot_write(folder, 0, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def verify(folder: Path) -> None:
+    """Check an exported network as ``sha256sum --check`` does, and that no file was added.
+
+    Args:
+        folder: A folder that `export_network` wrote.
+
+    Raises:
+        ExportError: It is not byte for byte what was written.
+    """
+    try:
+        held, found = (folder / SUMS).read_text(), _sums(folder)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportError(f"{folder}: cannot be checked ({error}); {_AGAIN}") from error
+    for line in sorted(set(held.splitlines()) ^ set(found.splitlines())):
+        name = line[66:] or SUMS
+        raise ExportError(f"{folder / name}: is not what was written, by {SUMS}; {_AGAIN}")
+    if held != found:
+        raise ExportError(f"{folder / SUMS}: is not what was written; {_AGAIN}")
+
+
+_AGAIN = "do not use this network, remove its folder and export again"
+
+
+def _sums(folder: Path) -> str:
+    """Hash and name of every file but the one that holds them, as sha256sum writes them."""
+    files = sorted(path for path in folder.iterdir() if path.name != SUMS)
+    return "".join(
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files
+    )
 
 
 def card(network: FrontNetwork, data: ImageData, formats: Sequence[Format]) -> str:

@@ -158,7 +158,8 @@ class Sandwich:
             if not self._cut(largest).isfinite():
                 raise TrainingError(
                     f"step {step}: the {role} network has a gradient of {largest.item()} at "
-                    f"{name}; {_UNCHANGED}. Lower train.learning_rate"
+                    f"{name}; {_UNCHANGED}. Lower train.learning_rate, or give the space "
+                    "wider smallest layers: gradients explode in deep networks of few channels"
                 )
 
     def _cut(self, largest: Tensor) -> Tensor:

@@ -5,30 +5,37 @@ import signal
 import sys
 import time
 import traceback
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import contextmanager, suppress
 
 CRASHED = 70
 """Exit code of a child that something escaped from."""
 
 
-@dataclass
 class Child:
-    """A process that does some work, and where its standard streams go.
+    """A process that does some work and prints into a pipe, which no limit on files concerns.
 
     Args:
         pid: The process.
-        output: File with what it prints, stdout and stderr together.
+        reader: The pipe's end to read from; it holds 64 kB.
     """
 
-    pid: int
-    output: Path
+    def __init__(self, pid, reader):
+        self.pid = pid
+        self._reader, self._read = reader, b""
+        os.set_blocking(reader, False)
 
     @property
     def text(self):
-        """What it has printed so far."""
-        return self.output.read_text()
+        """What it has printed so far, stdout and stderr together."""
+        with suppress(BlockingIOError):
+            while self._reader is not None and (part := os.read(self._reader, 1 << 16)):
+                self._read += part
+        return self._read.decode()
+
+    def _close(self):
+        self._read = self.text.encode()
+        os.close(self._reader)
+        self._reader = None
 
     def send(self, number):
         """Send a signal."""
@@ -40,6 +47,7 @@ class Child:
         while time.monotonic() < end:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
+                self._close()
                 return os.waitstatus_to_exitcode(status)
             time.sleep(0.005)
         self.send(signal.SIGKILL)
@@ -47,19 +55,20 @@ class Child:
         raise AssertionError(f"still running after {seconds} s; it printed {self.text!r}")
 
 
-def fork(work, folder, output):
+def fork(work, folder):
     """Start ``work()`` in a child process that works in ``folder``."""
     sys.stdout.flush()
     sys.stderr.flush()
+    reader, writer = os.pipe()
     pid = os.fork()
     if pid:
-        return Child(pid, output)
+        os.close(writer)
+        return Child(pid, reader)
     code = CRASHED
     try:
         os.chdir(folder)
-        target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for stream in (1, 2):
-            os.dup2(target, stream)
+            os.dup2(writer, stream)
         sys.stdout, sys.stderr = (os.fdopen(stream, "w", closefd=False) for stream in (1, 2))
         for number in (signal.SIGINT, signal.SIGTERM):  # whatever the tests were started with
             signal.signal(number, signal.SIG_DFL)

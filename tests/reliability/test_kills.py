@@ -6,7 +6,6 @@ import resource
 import signal
 import time
 from itertools import count
-from pathlib import Path
 
 import pytest
 from tests.faults import CHANGING
@@ -35,19 +34,21 @@ def survives(folder):
 
 
 def finishes(folder, expected):
-    child = fork(run, folder, folder / "output")
+    child = fork(run, folder)
     assert child.wait() == 0, child.text
     assert outcome(folder) == expected
     left = [path.name for path in folder.rglob("*") if path.name.endswith((".partial", ".removed"))]
     assert left == []
 
 
-def test_a_run_killed_again_and_again_at_random_ends_in_the_same_bytes(whole, tmp_path, full):
+def test_a_run_killed_again_and_again_at_random_ends_in_the_same_bytes(
+    whole, tmp_path, full, figure
+):
     rng = random.Random(0)
     configure(tmp_path)
     kills = finished = 0
     while kills < (200 if full else 8):
-        child = fork(run, tmp_path, tmp_path / "output")
+        child = fork(run, tmp_path)
         time.sleep(rng.uniform(0, 0.6))
         child.send(signal.SIGKILL)
         code = child.wait()
@@ -60,7 +61,7 @@ def test_a_run_killed_again_and_again_at_random_ends_in_the_same_bytes(whole, tm
         kills += 1
         survives(tmp_path)
     finishes(tmp_path, whole)
-    print(f"{kills} random kills, {finished + 1} runs finished in the same bytes")
+    figure(f"{kills} random kills, {finished + 1} runs finished in the same bytes")
 
 
 def dying_at(number):
@@ -89,12 +90,12 @@ def dying_at(number):
 
 
 def test_a_run_that_dies_around_any_change_of_the_disk_ends_in_the_same_bytes(
-    whole, tmp_path, full
+    whole, tmp_path, full, figure
 ):
     points = 0
     for number in range(1, 10_000, 1 if full else 23):
         configure(tmp_path)
-        child = fork(dying_at(number), tmp_path, tmp_path / "output")
+        child = fork(dying_at(number), tmp_path)
         code = child.wait()
         if code == 0:
             break
@@ -104,7 +105,7 @@ def test_a_run_that_dies_around_any_change_of_the_disk_ends_in_the_same_bytes(
         finishes(tmp_path, whole)
         clear(tmp_path)
     assert points > 100, "the run changes the disk more often than that"
-    print(f"every point up to {points}" if full else f"every 23rd point up to {points}")
+    figure(f"{points if full else points // 23 + 1} deaths around changes of the disk, same bytes")
 
 
 def killed_in_a_write(size):
@@ -118,30 +119,33 @@ def killed_in_a_write(size):
     return work
 
 
-def test_a_run_killed_within_a_write_ends_in_the_same_bytes(whole, tmp_path, full):
+def test_a_run_killed_within_a_write_ends_in_the_same_bytes(whole, tmp_path, full, figure):
     sizes = sorted({len(content) for content in whole.values()})
     budgets = [s - 1 for s in sizes if s] + [s // 2 for s in sizes]
-    for size in budgets if full else budgets[::6]:
+    budgets = budgets if full else budgets[::6]
+    for size in budgets:
         configure(tmp_path)
-        child = fork(killed_in_a_write(size), tmp_path, Path(os.devnull))
+        child = fork(killed_in_a_write(size), tmp_path)
         assert child.wait() == -signal.SIGXFSZ
         survives(tmp_path)
         finishes(tmp_path, whole)
         clear(tmp_path)
+    figure(f"{len(budgets)} kills within a write, same bytes")
 
 
-def test_an_export_that_dies_leaves_whole_folders_only(tmp_path_factory, tmp_path, full):
+def test_an_export_that_dies_leaves_whole_folders_only(tmp_path_factory, tmp_path, full, figure):
     expected = uninterrupted(tmp_path_factory.mktemp("whole"), "onnx")
     configure(tmp_path, "onnx")
     searched = {k: v for k, v in expected.items() if not k.startswith(("networks/", "report"))}
     networks = {name.rpartition("/")[0] for name in expected if name.startswith("networks/")}
+    deaths = 0
     for number in range(1, 10_000, 1 if full else 29):
         clear(tmp_path)
         for name, content in searched.items():
             path = tmp_path / "runs" / "tiny" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        child = fork(dying_at(number), tmp_path, tmp_path / "output")
+        child = fork(dying_at(number), tmp_path)
         code = child.wait()
         found = outcome(tmp_path)
         there = {name.rpartition("/")[0] for name in found if name.startswith("networks/")}
@@ -153,4 +157,6 @@ def test_an_export_that_dies_leaves_whole_folders_only(tmp_path_factory, tmp_pat
         if code == 0:
             break
         assert code == DIED, child.text
+        deaths += 1
     finishes(tmp_path, expected)
+    figure(f"an export died {deaths} times, whole folders only")

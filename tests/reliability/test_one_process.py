@@ -27,7 +27,7 @@ def holding(run, seconds=100):
 def held(tmp_path):
     """A run folder and the child process that works in it."""
     run = RunFolder.create(tmp_path / "run", "name: run\n")
-    child = fork(holding(run), tmp_path, tmp_path / "output")
+    child = fork(holding(run), tmp_path)
     while not run.lock.exists() or not run.lock.read_text():
         time.sleep(0.01)
     yield run, child
@@ -45,7 +45,7 @@ def test_a_second_process_is_refused_and_told_who_is_there(held):
 
 def test_the_lock_of_a_killed_process_is_no_obstacle(tmp_path):
     run = RunFolder.create(tmp_path / "run", "name: run\n")
-    child = fork(holding(run), tmp_path, tmp_path / "output")
+    child = fork(holding(run), tmp_path)
     while not run.lock.exists() or not run.lock.read_text():
         time.sleep(0.01)
     child.send(signal.SIGKILL)

@@ -66,7 +66,7 @@ def test_a_signal_stops_the_run_and_the_same_command_ends_in_the_same_bytes(
         with replaced(owner, name, sending(number, call)):
             run()
 
-    child = fork(stopped, tmp_path, tmp_path / "output")
+    child = fork(stopped, tmp_path)
     assert child.wait() == 128 + number, child.text
     assert f"Stopped by {number.name}. The same command goes on from here." in child.text
     assert "Traceback" not in child.text
@@ -75,18 +75,18 @@ def test_a_signal_stops_the_run_and_the_same_command_ends_in_the_same_bytes(
     if point == "a training step":
         saved = checkpoint.newest(tmp_path / "runs" / "tiny" / "checkpoints")
         assert saved.step == call, "the step that was under way is the last one"
-    child = fork(run, tmp_path, tmp_path / "output")
+    child = fork(run, tmp_path)
     assert child.wait() == 0, child.text
     assert outcome(tmp_path) == expected
 
 
-def test_a_signal_at_any_time_stops_the_run_within_five_seconds(whole, tmp_path, full):
+def test_a_signal_at_any_time_stops_the_run_within_five_seconds(whole, tmp_path, full, figure):
     rng = random.Random(0)
     expected = whole()
     configure(tmp_path)
     slowest = stops = 0
     while stops < (50 if full else 4):
-        child = fork(run, tmp_path, tmp_path / "output")
+        child = fork(run, tmp_path)
         time.sleep(rng.uniform(0.05, 0.8))
         started, number = time.monotonic(), rng.choice(SIGNALS)
         child.send(number)
@@ -100,10 +100,10 @@ def test_a_signal_at_any_time_stops_the_run_within_five_seconds(whole, tmp_path,
         stops += 1
         assert code in (128 + number, -number), child.text
         assert "Traceback" not in child.text
-    child = fork(run, tmp_path, tmp_path / "output")
+    child = fork(run, tmp_path)
     assert child.wait() == 0, child.text
     assert outcome(tmp_path) == expected
-    print(f"{stops} signals, slowest stop {slowest:.2f} s")
+    figure(f"{stops} signals, slowest stop {slowest:.2f} s")
 
 
 def test_a_second_signal_stops_at_once(tmp_path):
@@ -122,7 +122,7 @@ def test_a_second_signal_stops_at_once(tmp_path):
         with replaced(checkpoint, "save", slow):
             run()
 
-    child = fork(stuck, tmp_path, tmp_path / "output")
+    child = fork(stuck, tmp_path)
     while not ready.exists():
         time.sleep(0.01)
     child.send(signal.SIGTERM)
