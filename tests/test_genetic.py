@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boundnas.search import genetic
-from boundnas.search.genetic import genetic_search, journalled, pareto_front
+from boundnas.search.genetic import genetic_search, journalled, pareto_front, shared
 from boundnas.search.journal import Evaluation, Journal
 from boundnas.space import Architecture, Dimension, SearchSpace
 
@@ -243,11 +243,11 @@ def test_a_search_killed_at_any_evaluation_finds_the_same_front_and_measures_not
             return evaluation(architecture)
 
         with Journal(path, LARGE) as journal, pytest.raises(Killed):
-            search(LARGE, journalled(evaluate_one, journal), **options)
+            search(LARGE, journalled(shared(evaluate_one), journal), **options)
         with path.open("ab") as file:
             file.write(b'{"architecture": {"d0"')
         with Journal(path, LARGE) as journal:
-            assert search(LARGE, journalled(evaluate_one, journal), **options) == expected
+            assert search(LARGE, journalled(shared(evaluate_one), journal), **options) == expected
             assert list(journal) == recorder.measured
         measured.remove(None)
         assert measured == recorder.measured

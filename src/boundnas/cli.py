@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from boundnas import pipeline, studies
-from boundnas.config import read_config, write_config
+from boundnas.config import RunConfig, read_config
 from boundnas.errors import BoundNASError, ConfigError, CostError, DataError, SpaceError
 from boundnas.interruption import Interrupted, interruptible
+from boundnas.ranks import rank
 from boundnas.report import write_report
 from boundnas.run_folder import RunFolder
 from boundnas.search import Front
@@ -29,6 +30,7 @@ app = typer.Typer(
 
 ConfigFile = Annotated[Path, typer.Argument(help="Configuration in YAML; see configs/.")]
 RunPath = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/digits.")]
+Wait = Annotated[float, typer.Option(min=1, help="Seconds that processes wait for one another.")]
 Runs = Annotated[Path, typer.Option(help="Folder that the run's own folder is made in.")]
 
 
@@ -41,7 +43,8 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
             with interruptible():
                 function(*args, **kwargs)
         except BoundNASError as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            speaker = f"rank {rank()}: " if rank() else ""
+            print(f"{speaker}{type(error).__name__}: {error}", file=sys.stderr)
             # 2: the request was wrong and nothing was created; 1: it failed on the way.
             refused = isinstance(error, ConfigError | CostError | DataError | SpaceError)
             raise typer.Exit(2 if refused else 1) from None
@@ -53,41 +56,37 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @_command
-def run(config: ConfigFile, runs: Runs = Path("runs")) -> None:
+def run(config: ConfigFile, runs: Runs = Path("runs"), timeout: Wait = pipeline.TIMEOUT) -> None:
     """Train, search, export and report; an interrupted run continues."""
-    folder, front = pipeline.run(read_config(config), runs)
+    folder, front = pipeline.run(read_config(config), runs, timeout)
     _show(front)
-    print(f"Report: {folder.report.resolve()}")
+    _print(f"Report: {folder.report.resolve()}")
 
 
 @_command
-def train(config: ConfigFile, runs: Runs = Path("runs")) -> None:
+def train(config: ConfigFile, runs: Runs = Path("runs"), timeout: Wait = pipeline.TIMEOUT) -> None:
     """Train the supernet and its boundaries."""
     settings = read_config(config)
-    job = pipeline.Job.prepare(settings)
-    folder = RunFolder.create(runs / settings.name, write_config(settings))
-    with folder.locked():
+    with pipeline.working(settings, runs / settings.name, timeout) as (job, folder):
         job.train(folder)
-    print(f"Trained: {folder.path.resolve()}")
+    _print(f"Trained: {folder.path.resolve()}")
 
 
 @_command
-def search(run: RunPath) -> None:
+def search(run: RunPath, timeout: Wait = pipeline.TIMEOUT) -> None:
     """Search the Pareto front of a run, after finishing its training if need be."""
-    job, folder = pipeline.reopen(run)
-    with folder.locked():
+    with pipeline.working(_config(run), run, timeout) as (job, folder):
         front = job.search(job.train(folder))
     _show(front)
 
 
 @_command
-def export(run: RunPath) -> None:
+def export(run: RunPath, timeout: Wait = pipeline.TIMEOUT) -> None:
     """Write the networks of a run's front, after finishing its search if need be."""
-    job, folder = pipeline.reopen(run)
-    with folder.locked():
+    with pipeline.working(_config(run), run, timeout) as (job, folder):
         trained = job.train(folder)
         job.export(trained, job.search(trained))
-    print(f"Networks: {folder.networks.resolve()}")
+    _print(f"Networks: {folder.networks.resolve()}")
 
 
 @_command
@@ -124,8 +123,21 @@ def reproduce(
         print(f"Comparison: {(folder / 'comparison.html').resolve()}")
 
 
+def _config(run: Path) -> RunConfig:
+    """The configuration of an existing run folder."""
+    return read_config(RunFolder.open(run).config)
+
+
+def _print(text: str) -> None:
+    """Print a line, in the first of several processes."""
+    if rank() == 0:
+        print(text)
+
+
 def _show(front: Front) -> None:
-    """Print the front as a table."""
+    """Print the front as a table, in the first of several processes."""
+    if rank():
+        return
     table = Table("MMACs", "parameters", "validation accuracy", "test accuracy", title="Front")
     for column in table.columns:
         column.justify = "right"

@@ -33,5 +33,9 @@ class RunError(BoundNASError):
     """A run folder, checkpoint or journal that is missing, in the way or damaged."""
 
 
+class RankError(BoundNASError):
+    """Another of the processes that work together died or is not heard of."""
+
+
 class ExportError(BoundNASError):
     """A network that cannot be extracted or written to a file."""

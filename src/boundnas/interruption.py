@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -64,6 +65,11 @@ def interruptible() -> Iterator[None]:
         for each, handler in before.items():
             signal.signal(each, handler)
         _state.received = None
+
+
+def stop() -> NoReturn:
+    """Stop as after a signal, which may have reached another of several processes only."""
+    raise Interrupted(_state.received or signal.SIGTERM)
 
 
 @contextmanager

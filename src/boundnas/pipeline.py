@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from boundnas.config import RunConfig, read_config, write_config
+from boundnas.config import RunConfig, write_config
 from boundnas.cost import COSTS, Cost
 from boundnas.data import ImageData, TrainingOrder, load
 from boundnas.errors import RunError
@@ -16,11 +19,15 @@ from boundnas.export import export_network
 from boundnas.models import MobileNet, StageTable, StemTable
 from boundnas.models.mobilenet import scaled, tables
 from boundnas.progress import Progress
+from boundnas.ranks import connected, rank, share, wait
 from boundnas.report import write_report
 from boundnas.run_folder import RunFolder, note_environment, write_json
 from boundnas.search import Evaluator, Front, FrontNetwork, search
 from boundnas.settings import SpaceSettings
 from boundnas.train import Run, fit
+
+TIMEOUT = 600.0
+"""Seconds that one of several processes waits for the others."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,9 @@ class Job:
         cost = COSTS[config.cost.metric](model)
         job = cls(config, data, model.to(_device(config.device)), cost)
         cost.check_range(*job.cost_range)
-        TrainingOrder(len(data.train), config.train.batch_size, config.seed)  # refuses its size
+        # These two refuse a batch size.
+        TrainingOrder(len(data.train), config.train.batch_size, config.seed)
+        share(config.train.batch_size)
         return job
 
     @property
@@ -70,8 +79,9 @@ class Job:
 
     def train(self, folder: RunFolder) -> Run:
         """Train, or go on where an interrupted training stopped."""
-        write_json(folder.space, self.model.space.to_json())
-        note_environment(folder.environment)
+        if rank() == 0:
+            write_json(folder.space, self.model.space.to_json())
+            note_environment(folder.environment)
         return fit(
             self.model,
             self.data,
@@ -88,16 +98,16 @@ class Job:
         if run.folder.front.exists():
             return self._front(run)
         front = search(run, self.config.search)
-        write_json(
-            run.folder.front, front.to_json(self.cost_range, bool(self.config.export.formats))
-        )
+        if rank() == 0:
+            exported = bool(self.config.export.formats)
+            write_json(run.folder.front, front.to_json(self.cost_range, exported))
         return front
 
     def export(self, run: Run, front: Front) -> None:
         """Write every network of the front that is not there yet."""
         formats = self.config.export.formats
         assert run.folder is not None
-        if not formats:
+        if rank() or not formats:
             return
         with Progress(len(front.networks), "export", unit="network") as progress:
             for network in front.networks:
@@ -133,31 +143,47 @@ class Job:
         return Front(self.cost.name, networks, dominated)
 
 
-def run(config: RunConfig, runs: Path) -> tuple[RunFolder, Front]:
+def run(config: RunConfig, runs: Path, timeout: float = TIMEOUT) -> tuple[RunFolder, Front]:
     """Train, search, export and report; what an earlier call has done is not done again.
 
     Args:
         config: The configuration.
         runs: Folder that the run's own folder is made in.
+        timeout: Seconds that one of several processes waits for the others.
     """
-    job = Job.prepare(config)
-    folder = RunFolder.create(runs / config.name, write_config(config))
-    with folder.locked():
+    with working(config, runs / config.name, timeout) as (job, folder):
         trained = job.train(folder)
         front = job.search(trained)
         job.export(trained, front)
-        write_report(folder.path)
+        if rank() == 0:
+            write_report(folder.path)
     return folder, front
 
 
-def reopen(path: Path) -> tuple[Job, RunFolder]:
-    """The job of an existing run folder.
+@contextmanager
+def working(
+    config: RunConfig, path: Path, timeout: float = TIMEOUT
+) -> Iterator[tuple[Job, RunFolder]]:
+    """The job of a configuration and its run folder, in which no other job works meanwhile.
+
+    Joins the processes that torchrun started with this one, if it did.
+
+    Args:
+        config: The configuration.
+        path: The run folder; made when missing.
+        timeout: Seconds that one of several processes waits for the others.
 
     Raises:
-        RunError: It is not a run folder.
+        RunError: Something else is in the way, or at work there.
     """
-    folder = RunFolder.open(path)
-    return Job.prepare(read_config(folder.config)), folder
+    with connected(timeout):
+        job = Job.prepare(config)
+        if rank() == 0:
+            RunFolder.create(path, write_config(config))
+        wait("before the run folder is there")
+        folder = RunFolder.open(path)
+        with folder.locked() if rank() == 0 else nullcontext():
+            yield job, folder
 
 
 def build(space: SpaceSettings, shape: tuple[int, int, int], classes: int) -> MobileNet:
@@ -183,6 +209,6 @@ def build(space: SpaceSettings, shape: tuple[int, int, int], classes: int) -> Mo
 
 
 def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"

@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
+from boundnas.ranks import rank
+
 LINE_FRACTION = 0.1
 """Between two plain lines lies at least this fraction of the work, and LINE_SECONDS."""
 
@@ -63,6 +65,8 @@ class Progress:
         self._bar: Bar | None = None
 
     def __enter__(self) -> Progress:
+        if rank():
+            return self  # the first process speaks for all
         console = Console(stderr=True)
         if sys.stderr.isatty() and not console.is_dumb_terminal:
             self._bar = _bar(console, self._clock)
@@ -85,6 +89,8 @@ class Progress:
             task = self._bar.task_ids[0]
             self._bar.update(task, completed=self.done, shown=_text(self._shown))
             return
+        if rank():
+            return
         self._now = self._clock()
         if (
             self.done - self._line_done >= LINE_FRACTION * self.total
@@ -95,7 +101,7 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
-        elif self.done > self._line_done:
+        elif self.done > self._line_done and not rank():
             self._write_line()
 
     def _write_line(self) -> None:

@@ -16,6 +16,7 @@ from boundnas.distill import kl_divergence
 from boundnas.errors import TrainingError
 from boundnas.policy import Policy, SampledArchitecture, allowed_options
 from boundnas.randomness import stream
+from boundnas.ranks import rank
 from boundnas.settings import TrainSettings
 from boundnas.supernet import Supernet
 
@@ -71,7 +72,7 @@ class Sandwich:
         lower, upper = self.cost_range
         # Draw a max network and train it with the true labels.
         max_arch = self._draw(self.max_policy, "max_policy", step)
-        max_arch = replace(max_arch, noise=stream(self.seed, "dropout", step))
+        max_arch = replace(max_arch, noise=stream(self.seed, _own("dropout"), step))
         logits = self.model(images, max_arch)
         max_loss = F.cross_entropy(logits, labels)
         max_cost = self.cost.relaxed(max_arch)
@@ -130,9 +131,8 @@ class Sandwich:
             TrainingError: Names the network and the first tensor. Weights and policies are as
                 before the step, and all gradients are cleared.
         """
-        gradients = [p.grad for _, p in self._parameters() if p.grad is not None]
         losses = [scalars[f"loss_{role}"] for role in ROLES]
-        largest = nn.utils.get_total_norm(gradients, norm_type=math.inf)
+        largest = nn.utils.get_total_norm(self.gradients, norm_type=math.inf)
         if torch.stack([*losses, self._cut(largest).to(losses[0])]).isfinite().all():
             return
         self._clear()
@@ -142,8 +142,13 @@ class Sandwich:
             self._clear()
         raise TrainingError(
             f"step {step}: a loss or gradient was not finite, and it was finite when computed "
-            f"again; {_UNCHANGED}. Look for a fault of the machine"
+            f"again; {_UNCHANGED}. Look for a fault of the machine, or what other ranks say"
         )
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        """All gradients there are, of weights and policies; no step reaches every weight."""
+        return [p.grad for _, p in self._parameters() if p.grad is not None]
 
     def _refuse(self, step: int, role: str, loss: Tensor) -> None:
         if not loss.isfinite():
@@ -175,6 +180,11 @@ class Sandwich:
     def _clear(self) -> None:
         for _, parameter in self._parameters():
             parameter.grad = None
+
+
+def _own(name: str) -> str:
+    """The name of a random stream of this process alone."""
+    return f"{name} of rank {rank()}" if rank() else name
 
 
 _UNCHANGED = "the weights and policies are those before this step"

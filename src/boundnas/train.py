@@ -1,8 +1,13 @@
-"""Training a supernet with its boundaries: optimizers, schedule, checkpoints, logs (App. A.2)."""
+"""Training a supernet with its boundaries: optimizers, schedule, checkpoints, logs (App. A.2).
+
+Every process of several draws the same architectures, takes its part of each batch and averages
+gradients with the others once a step, after all networks of the sandwich; the first one writes.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,11 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from boundnas import checkpoint
+from boundnas import checkpoint, interruption
 from boundnas.cost import Cost, MACs
 from boundnas.data import ImageData, TrainingOrder, normalize
-from boundnas.errors import RunError
-from boundnas.interruption import deferred
+from boundnas.errors import RankError, RunError
 from boundnas.policy import (
     BOUNDARIES,
     Boundary,
@@ -25,6 +29,7 @@ from boundnas.policy import (
 )
 from boundnas.progress import Progress
 from boundnas.randomness import stream
+from boundnas.ranks import average, rank, share, spread, wait
 from boundnas.run_folder import JsonLines, RunFolder, read_jsonl, write_json
 from boundnas.sandwich import Sandwich
 from boundnas.settings import TrainSettings
@@ -165,9 +170,11 @@ class _Trainer:
 
     def __init__(self, run: Run) -> None:
         self.run, self.sandwich, self.folder = run, run.sandwich, run.folder
+        self.writes = run.folder if rank() == 0 else None
         settings, parameters = self.sandwich.settings, list(run.model.parameters())
         self.device = parameters[0].device
         self.order = TrainingOrder(len(run.data.train), settings.batch_size, self.sandwich.seed)
+        self.part = share(settings.batch_size)
         self.steps = settings.steps or math.ceil(
             float(settings.epochs or 0) * self.order.steps_per_epoch
         )
@@ -205,40 +212,47 @@ class _Trainer:
         every = max(1, self.steps // BOUNDARY_ROWS)
         save_every = self.sandwich.settings.checkpoint_every
         with (
-            deferred() as stopping,
+            interruption.deferred() as stopping,
             _Log(
-                self.run.metrics, None if self.folder is None else self.folder.metrics, step
+                self.run.metrics, None if self.writes is None else self.writes.metrics, step
             ) as metrics,
             _Log(
-                self.run.boundaries, None if self.folder is None else self.folder.boundaries, step
+                self.run.boundaries, None if self.writes is None else self.writes.boundaries, step
             ) as boundaries,
             Progress(self.steps, "train", done=step) as progress,
         ):
             while step < self.steps:
                 if step % every == 0:
                     boundaries.append(self._boundaries(step))
-                row = self._step(step)
+                row, stop = self._step(step, stopping)
                 metrics.append(row)
                 step += 1
                 progress.advance(loss=row["loss_max"], accuracy=row["accuracy_max"])
-                if step % save_every == 0 or step == self.steps or stopping():
+                if step % save_every == 0 or step == self.steps or stop:
                     self._save(step)
-                    if stopping():
-                        return  # to the end of `deferred`, which raises
+                if stop:
+                    wait(f"after step {step}")  # for the checkpoint
+                    interruption.stop()
             boundaries.append(self._boundaries(step))
         self.run.model.eval()
-        if self.folder is not None:
-            write_json(self.folder.bounds, bounds_json(self.run))
+        if self.writes is not None:
+            write_json(self.writes.bounds, bounds_json(self.run))
 
-    def _step(self, step: int) -> dict[str, Any]:
+    def _step(self, step: int, stopping: Callable[[], bool]) -> tuple[dict[str, Any], bool]:
+        """Train one step; gives the row for the log, and whether any process is asked to stop."""
         data, seed = self.run.data, self.sandwich.seed
-        images, labels = data.augmented(self.order.indices(step), stream(seed, "augment", step))
+        images, labels = data.augmented(
+            self.order.indices(step), stream(seed, "augment", step), self.part
+        )
         images = normalize(images.to(self.device), data.mean, data.std)
         rate = learning_rate(step, self.steps, self.sandwich.settings)
         for group in self.optimizers["weights"].param_groups:
             group["lr"] = rate
         labels = labels.to(self.device)
         scalars = self.sandwich.step(images, labels, step)
+        stop = torch.tensor(float(stopping()), device=self.device)
+        means = [value for name, value in scalars.items() if name.startswith(("loss", "accuracy"))]
+        average([*self.sandwich.gradients, *means, stop], f"step {step}")
         self.sandwich.check(images, labels, step, scalars)
         if self.sandwich.settings.clip_value is not None:
             # A sub-network of one or two channels may have dead, constant ones, whose BatchNorm
@@ -252,7 +266,7 @@ class _Trainer:
         row: dict[str, Any] = {name: float(value) for name, value in scalars.items()}
         for name in ("cost_max", "cost_min"):
             row[name] = round(row[name])
-        return {"step": step, **row, "learning_rate": rate}
+        return {"step": step, **row, "learning_rate": rate}, bool(stop)
 
     def _boundaries(self, step: int) -> dict[str, Any]:
         names = [d.name for d in self.run.model.space.dimensions]
@@ -263,8 +277,8 @@ class _Trainer:
         return row
 
     def _save(self, step: int) -> None:
-        if self.folder is not None:
-            checkpoint.save(self.folder.checkpoints, step, self._tensors(), self._identity)
+        if self.writes is not None:
+            checkpoint.save(self.writes.checkpoints, step, self._tensors(), self._identity)
 
     @property
     def _identity(self) -> dict[str, Any]:
@@ -297,6 +311,12 @@ class _Trainer:
     def _resume(self) -> int:
         """Load the newest checkpoint, if there is one, and say which step comes next."""
         saved = checkpoint.newest(self.folder.checkpoints) if self.folder is not None else None
+        starts = spread([0 if saved is None else saved.step], "at the start")
+        if len(set(starts)) > 1:
+            raise RankError(
+                f"rank {rank()}: the ranks would go on from the checkpoints of steps {starts}; "
+                "give them one folder that all of them see"
+            )
         if saved is None:
             return 0
         assert self.folder is not None

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from boundnas import checkpoint, data, pipeline
+from boundnas.config import read_config
 from boundnas.report import write_report
 from boundnas.run_folder import RunFolder
 from boundnas.sandwich import Sandwich
@@ -33,8 +34,8 @@ def trained(old, monkeypatch):
     """The run as the present code continues it, which must not train or measure anything."""
     monkeypatch.setattr(Sandwich, "step", None)
     monkeypatch.setattr(Evaluator, "__call__", None)
-    job, folder = pipeline.reopen(old.path)
-    return job, job.train(folder)
+    with pipeline.working(read_config(old.config), old.path) as (job, folder):
+        yield job, job.train(folder)
 
 
 def test_there_is_a_run_of_the_present_format():

@@ -9,7 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def augment(images: Tensor, generator: torch.Generator, padding: int, flip: bool) -> Tensor:
+def augment(
+    images: Tensor,
+    generator: torch.Generator,
+    padding: int,
+    flip: bool,
+    batch: int | None = None,
+    part: slice = slice(None),
+) -> Tensor:
     """Random crops of the zero-padded images, some of them mirrored left to right.
 
     Every image gets its own offset, uniform over the ``(2 * padding + 1)**2`` possible, and its own
@@ -20,16 +27,19 @@ def augment(images: Tensor, generator: torch.Generator, padding: int, flip: bool
         generator: A CPU generator.
         padding: Zero pixels added on each side before the crop; 0 for none.
         flip: Whether images may be mirrored.
+        batch: Number of images of the whole batch, where ``images`` are a part of one.
+        part: Which part. An image comes out the same however many parts a batch has.
 
     Returns:
         uint8, shape ``(n, C, H, W)``, on the images' device.
     """
     n, channels, height, width = images.shape
-    offsets = torch.randint(2 * padding + 1, (n, 2), generator=generator)
+    batch = n if batch is None else batch
+    offsets = torch.randint(2 * padding + 1, (batch, 2), generator=generator)[part]
     rows = offsets[:, :1] + torch.arange(height)
     columns = torch.arange(width).expand(n, width)
     if flip:
-        mirrored = torch.rand(n, 1, generator=generator) < 0.5
+        mirrored = torch.rand(batch, 1, generator=generator)[part] < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
     columns = offsets[:, 1:] + columns
     # One gather does crop and mirror; indexing with (rows, columns) takes 2 to 5 times as long.

@@ -61,21 +61,25 @@ class ImageData:
         if self.padding < 0:
             raise DataError(f"{self.name}: padding must be 0 or more, found {self.padding}")
 
-    def augmented(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def augmented(
+        self, indices: Tensor, generator: torch.Generator, part: slice = slice(None)
+    ) -> tuple[Tensor, Tensor]:
         """Training images at ``indices``, each cropped and mirrored at random.
 
         Args:
             indices: Positions in ``train``, int64, shape ``(n,)``.
             generator: A CPU generator; equal states give equal images.
+            part: Which of them to read. An image comes out the same whatever is read with it.
 
         Returns:
             Images and labels as ``Source.take`` gives them.
         """
         if self.resized_crops:
-            images, labels = random_crops(self.train, indices, generator)
+            images, labels = random_crops(self.train, indices, generator, part)
         else:
-            images, labels = self.train.take(indices)
-        return augment(images, generator, self.padding, self.flip), labels
+            images, labels = self.train.take(indices[part])
+        batch = len(indices)
+        return augment(images, generator, self.padding, self.flip, batch, part), labels
 
 
 def assemble(

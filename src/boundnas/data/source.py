@@ -175,7 +175,7 @@ class Subset:
 
 
 def random_crops(
-    source: Source, indices: Tensor, generator: torch.Generator
+    source: Source, indices: Tensor, generator: torch.Generator, part: slice = slice(None)
 ) -> tuple[Tensor, Tensor]:
     """A random part of each image, resized; pure in (source, indices, generator state).
 
@@ -183,6 +183,7 @@ def random_crops(
         source: Image files, or a part of them.
         indices: Positions in ``source``, int64, shape ``(n,)``.
         generator: A CPU generator.
+        part: Which of them to read. An image comes out the same whatever is read with it.
 
     Returns:
         Images and labels as ``Source.take`` gives them.
@@ -196,7 +197,8 @@ def random_crops(
         raise DataError(
             f"random parts are taken of image files only, found {type(source).__name__}"
         )
-    return source.crops(indices, torch.rand(len(indices), 10, 4, generator=generator))
+    draws = torch.rand(len(indices), 10, 4, generator=generator)
+    return source.crops(indices[part], draws[part])
 
 
 def batches(source: Source, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

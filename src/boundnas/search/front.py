@@ -11,8 +11,9 @@ from boundnas.calibrate import CalibratedArchitecture
 from boundnas.errors import RunError
 from boundnas.pareto import non_dominated
 from boundnas.progress import Progress
+from boundnas.ranks import rank, wait
 from boundnas.search.evaluator import Evaluator
-from boundnas.search.genetic import Evaluate, genetic_search, journalled
+from boundnas.search.genetic import Evaluate, genetic_search, journalled, shared
 from boundnas.search.journal import Evaluation, Journal
 from boundnas.settings import SearchSettings
 from boundnas.train import Run
@@ -129,10 +130,11 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
     seed, cost = run.sandwich.seed, run.sandwich.cost.name
     evaluator = Evaluator(run.model, run.data, settings, seed, cost)
     if run.folder is None:
-        found = _genetic(run, settings, lambda batch, front: (evaluator(a, front) for a in batch))
+        found = _genetic(run, settings, shared(evaluator))
     else:
-        with Journal(run.folder.evaluations, run.model.space) as journal:
-            found = _genetic(run, settings, journalled(evaluator, journal))
+        with Journal(run.folder.evaluations, run.model.space, writes=rank() == 0) as journal:
+            wait("before the search")  # until all have read the journal
+            found = _genetic(run, settings, journalled(shared(evaluator), journal))
     networks = []
     for evaluation in found:
         arch = evaluator.calibrated(evaluation.architecture)

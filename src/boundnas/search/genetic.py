@@ -13,6 +13,7 @@ import torch
 from boundnas.pareto import non_dominated
 from boundnas.progress import Progress
 from boundnas.randomness import stream
+from boundnas.ranks import mine, size, spread
 from boundnas.search.journal import Evaluation, Journal
 from boundnas.space import Allowed, Architecture, SearchSpace
 
@@ -29,6 +30,9 @@ Cost = Callable[[Evaluation], float]
 
 BATCH = 32
 """Architectures that are measured beside the same front."""
+
+PER_MESSAGE = 4
+"""Architectures that each of several processes measures before they tell one another."""
 
 REDRAWS = 20
 """How often a child that was measured before is drawn, until its place stays empty."""
@@ -135,23 +139,42 @@ def pareto_front(
     return [found[i] for i in front]
 
 
-def journalled(evaluate_one: EvaluateOne, journal: Journal) -> Evaluate:
-    """An evaluator that measures what the journal lacks, and writes it there at once.
+def shared(evaluate_one: EvaluateOne) -> Evaluate:
+    """An evaluator of batches that several processes share out among themselves.
 
     Args:
-        evaluate_one: Measures one architecture.
-        journal: Answers for the architectures it has.
+        evaluate_one: Measures one architecture; gives the same in every process.
     """
+    together = 1 if size() == 1 else PER_MESSAGE * size()
 
     def evaluate(
         batch: Sequence[Architecture], front: Sequence[Evaluation]
     ) -> Iterator[Evaluation]:
-        for architecture in batch:
-            if architecture not in journal:
-                journal.append(evaluate_one(architecture, front))
-            yield journal[architecture]
+        for start in range(0, len(batch), together):
+            part = batch[start : start + together]
+            rows = spread([evaluate_one(a, front).to_json() for a in mine(part)], "in the search")
+            for architecture, row in zip(part, rows, strict=True):
+                yield Evaluation.from_json(row, architecture.space)
 
     return evaluate
+
+
+def journalled(evaluate: Evaluate, journal: Journal) -> Evaluate:
+    """An evaluator that measures what the journal lacks, and writes it there at once.
+
+    Args:
+        evaluate: Measures a batch of architectures.
+        journal: Answers for the architectures it has.
+    """
+
+    def answer(batch: Sequence[Architecture], front: Sequence[Evaluation]) -> Iterator[Evaluation]:
+        found = iter(evaluate([a for a in batch if a not in journal], front))
+        for architecture in batch:
+            if architecture not in journal:
+                journal.append(next(found))
+            yield journal[architecture]
+
+    return answer
 
 
 def _population(

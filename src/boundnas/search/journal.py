@@ -73,13 +73,14 @@ class Journal(Mapping[Architecture, Evaluation]):
     Args:
         path: A JSON Lines file, continued when it exists; a torn tail is cut.
         space: The search space that its architectures belong to.
+        writes: Whether what is appended goes to the file.
 
     Raises:
         RunError: A line before the last is damaged or not an evaluation of ``space``, an
             architecture appears twice, or the file cannot be written.
     """
 
-    def __init__(self, path: Path, space: SearchSpace) -> None:
+    def __init__(self, path: Path, space: SearchSpace, writes: bool = True) -> None:
         self._evaluations: dict[Architecture, Evaluation] = {}
         for number, row in enumerate(read_jsonl(path), 1):
             try:
@@ -92,7 +93,7 @@ class Journal(Mapping[Architecture, Evaluation]):
                     "or the file to start the search over"
                 ) from error
             self._evaluations[evaluation.architecture] = evaluation
-        self._lines = JsonLines(path)
+        self._lines = JsonLines(path) if writes else None
 
     def append(self, evaluation: Evaluation) -> None:
         """Keep an evaluation of an architecture that has none yet.
@@ -101,12 +102,14 @@ class Journal(Mapping[Architecture, Evaluation]):
             RunError: It cannot be written.
         """
         assert evaluation.architecture not in self, f"evaluated twice: {evaluation.architecture}"
-        self._lines.append(evaluation.to_json())
+        if self._lines is not None:
+            self._lines.append(evaluation.to_json())
         self._evaluations[evaluation.architecture] = evaluation
 
     def close(self) -> None:
         """Close the file."""
-        self._lines.close()
+        if self._lines is not None:
+            self._lines.close()
 
     def __enter__(self) -> Journal:
         return self

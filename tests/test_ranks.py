@@ -1,0 +1,138 @@
+"""Several processes train and search as one would: architectures, images, gradients, front."""
+
+import json
+
+import pytest
+import torch
+from tests.reliability.ranks import finish, together
+from tests.reliability.tiny import configure, run, uninterrupted
+from tests.small import few_digits
+from torch import nn
+
+from boundnas import TrainSettings, elastic, fit, ranks
+from boundnas.errors import DataError
+from boundnas.randomness import stream
+from boundnas.run_folder import RunFolder, read_jsonl
+from boundnas.supernet import Supernet
+
+STEPS = 6
+
+
+class WithoutNorm(Supernet):
+    """Convolutions of searched width, kernel and depth, and no BatchNorm."""
+
+    def __init__(self):
+        super().__init__((1, 8, 8))
+        width = self.dimension("width", (4, 6, 8))
+        kernel = self.dimension("kernel", (3, 5), "kernel")
+        depth = self.dimension("depth", (1, 2, 3), "depth")
+        self.first = elastic.Conv2d(1, width, 3)
+        layers = [elastic.Conv2d(width, width, kernel) for _ in range(3)]
+        self.stage = elastic.Stage(layers, depth)
+        self.activation = nn.ReLU()
+        self.classifier = elastic.Linear(width, 10)
+
+    def forward(self, x, arch):
+        x = self.activation(self.stage(self.activation(self.first(x, arch)), arch))
+        return self.classifier(x.mean((2, 3)), arch)
+
+
+def without_norm():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return WithoutNorm()
+
+
+def train(path):
+    """Train in a folder; note the architectures of every pass beside it, by rank."""
+    drawn = []
+    model = without_norm()
+    settings = TrainSettings(
+        steps=STEPS, batch_size=16, checkpoint_every=2, start_std=1e-3, start_temperature=1.0
+    )
+    model.register_forward_pre_hook(lambda _, inputs: drawn.append(inputs[1].indices))
+    if ranks.rank() == 0:
+        RunFolder.create(path, "name: run\n")
+    ranks.wait("before the folder is there")
+    folder = RunFolder.open(path)
+    trained = fit(model, few_digits(), cost_range=(2e4, 6e4), settings=settings, folder=folder)
+    (path.parent / f"drawn-{ranks.size()}-{ranks.rank()}.json").write_text(json.dumps(drawn))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    for name in ("max_policy", "min_policy"):
+        state[name] = getattr(trained.sandwich, name).logits.detach().clone()
+    torch.save(state, path.parent / f"state-{ranks.size()}-{ranks.rank()}.pt")
+
+
+def trained_by(size, folder):
+    def work():
+        with ranks.connected(60):
+            train(folder / str(size))
+
+    codes, texts = finish(together(work, folder, size))
+    assert codes == [0] * size, texts
+    return [torch.load(folder / f"state-{size}-{rank}.pt") for rank in range(size)], texts
+
+
+def test_ranks_without_batch_norm_give_what_one_process_gives(tmp_path):
+    (alone,), _ = trained_by(1, tmp_path)
+    drawn = [json.loads((tmp_path / "drawn-1-0.json").read_text())]
+    for size in (2, 4):
+        states, texts = trained_by(size, tmp_path)
+        for rank, state in enumerate(states):
+            drawn.append(json.loads((tmp_path / f"drawn-{size}-{rank}.json").read_text()))
+            for name, value in state.items():
+                assert torch.equal(value, states[0][name]), "ranks stay equal bit for bit"
+                # Sums are taken in another order, and six steps amplify the last bits.
+                torch.testing.assert_close(value, alone[name], rtol=1e-4, atol=1e-5)
+        assert "train  step" in texts[0]
+        assert not any("train  step" in text for text in texts[1:])
+        logged, expected = (read_jsonl(tmp_path / str(n) / "metrics.jsonl") for n in (size, 1))
+        for row, one in zip(logged, expected, strict=True):
+            assert row == pytest.approx(one, rel=1e-4, abs=1e-6)
+    assert all(each == drawn[0] for each in drawn), "the same architectures bit for bit"
+
+
+def test_the_parts_of_a_batch_are_the_batch():
+    digits, order = few_digits(), torch.arange(70, 58, -1)
+    whole, labels = digits.augmented(order, stream(0, "augment", 3))
+    for size in (2, 3):
+        parts = [
+            digits.augmented(order, stream(0, "augment", 3), slice(i, i + 12 // size))
+            for i in range(0, 12, 12 // size)
+        ]
+        assert torch.equal(torch.cat([images for images, _ in parts]), whole)
+        assert torch.equal(torch.cat([each for _, each in parts]), labels)
+
+
+def test_a_batch_that_does_not_divide_is_refused(monkeypatch):
+    monkeypatch.setattr(ranks, "size", lambda: 3)
+    with pytest.raises(DataError, match="batch_size is 16, which 3 processes cannot share equally"):
+        ranks.share(16)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Bytes of the tiny run of one process."""
+    return uninterrupted(tmp_path_factory.mktemp("whole"))
+
+
+def searched(folder):
+    held = folder / "runs" / "tiny"
+    return (held / "search" / "evaluations.jsonl").read_bytes(), (held / "front.json").read_bytes()
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_ranks_search_as_one_process_does(size, whole, tmp_path):
+    configure(tmp_path)
+    for name in ("checkpoints", "config.yaml", "bounds.json", "boundaries.jsonl", "metrics.jsonl"):
+        for file, content in whole.items():
+            if file.startswith(name):
+                path = tmp_path / "runs" / "tiny" / file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+    codes, texts = finish(together(run, tmp_path, size))
+    assert codes == [0] * size, texts
+    found = searched(tmp_path)
+    assert found == (whole["search/evaluations.jsonl"], whole["front.json"])
+    assert "Front" in texts[0]
+    assert all(not text for text in texts[1:])
