@@ -71,8 +71,7 @@ def save(
     path = _path(folder, step)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".step-*"):  # of a process that was killed here
-            shutil.rmtree(leftover)
+        clean(folder)
         if not _is_whole(path, step):
             _write(path, data)
             _verified(path, step)
@@ -81,6 +80,12 @@ def save(
             _remove(_path(folder, s))
     except OSError as error:
         raise cannot_write(path, sum(map(len, data.values())), error) from error
+
+
+def clean(folder: Path) -> None:
+    """Remove what a process left that was killed while it saved or deleted a checkpoint."""
+    for leftover in folder.glob(".step-*"):
+        shutil.rmtree(leftover)
 
 
 def newest(folder: Path) -> Checkpoint | None:

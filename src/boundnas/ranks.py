@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from boundnas.errors import DataError, RankError
 
@@ -31,8 +32,13 @@ def connected(timeout: float) -> Iterator[None]:
         yield
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    limit = timedelta(seconds=timeout)
     with _named("at the start"):
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+        store, number, count = next(rendezvous("env://", timeout=limit))
+        # After a restart torchrun's store still has the addresses of the processes before.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, timeout=limit, store=store, rank=number, world_size=count)
     try:
         yield
     finally:

@@ -319,6 +319,8 @@ class _Trainer:
             )
         if saved is None:
             return 0
+        if self.writes is not None:
+            checkpoint.clean(self.writes.checkpoints)
         assert self.folder is not None
         for name, value in self._identity.items():
             # A name that an older release did not save had no other value then.

@@ -129,6 +129,15 @@ def test_a_second_signal_stops_at_once(tmp_path):
     assert child.wait(5) == -signal.SIGTERM
 
 
+@pytest.fixture
+def _heeding_interrupts():
+    """SIGINT is not ignored, as it is in what a shell starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heeding_interrupts")
 @pytest.mark.parametrize("number", SIGNALS)
 def test_handlers_are_restored(number):
     before = [signal.getsignal(each) for each in SIGNALS]
