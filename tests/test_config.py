@@ -130,7 +130,19 @@ FIELDS = [
 @pytest.mark.parametrize("key", FIELDS)
 def test_no_field_takes_a_value_of_another_kind(read, key):
     *section, name = key.split(".")
-    for value in ("{}", "true", '""', "-1e-3", ".nan", "-.inf", "[[]]", "{a: 1}", "1e400"):
+    kind = SECTIONS[section[0]] if section else RunConfig
+    switch = kind.model_fields[name].annotation is bool
+    for value in (
+        "{}",
+        "1" if switch else "true",
+        '""',
+        "-1e-3",
+        ".nan",
+        "-.inf",
+        "[[]]",
+        "{a: 1}",
+        "1e400",
+    ):
         text = f"{section[0]}:\n  {name}: {value}\n" if section else f"{name}: {value}\n"
         start = f"  line {len(section) + 1}  {key}"
         assert any(row.startswith(start) for row in problems(read, text)), value

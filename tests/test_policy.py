@@ -14,6 +14,7 @@ from boundnas.policy import (
     initial_policy,
     point_mass,
     random_policy,
+    random_sample,
 )
 from boundnas.randomness import stream
 from boundnas.space import Dimension, SearchSpace
@@ -204,6 +205,44 @@ def test_the_closed_reading_never_leaves_a_dimension_empty(phi, theta, tau):
 def test_the_random_policy_carries_no_gradient():
     phi = torch.tensor([0.5, 0.5], requires_grad=True)
     assert not random_policy(phi, phi).requires_grad
+
+
+def stepped(x):
+    """A hard step whose gradient is that of ``clamp((x + 1) / 2, 0, 1)``, by plain autograd."""
+    soft = ((x + 1) / 2).clamp(0, 1)
+    return soft + ((x >= -1e-6).to(x) - soft).detach()
+
+
+@pytest.mark.parametrize("eq6", ["closed", "printed"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_random_network_hands_its_gradient_to_both_policies_through_eq_6(seed, eq6):
+    space = SearchSpace([d for d in SPACE.dimensions if len(d) > 2])
+    sizes, generator, tau = [len(d) for d in space.dimensions], stream(seed, "test"), 0.2
+    max_policy, min_policy = (
+        initial_policy(space, boundary, generator, std=0.02).double() for boundary in BOUNDARIES
+    )
+    arch = space.sample(generator, allowed_options(max_policy, min_policy, tau, eq6))
+    coefficients = torch.randn(sum(sizes), generator=generator, dtype=torch.float64)
+    sample = random_sample(arch, max_policy, min_policy, tau, eq6)
+    assert sample == arch
+    for size, index, gate in zip(sizes, arch.indices, sample.gates, strict=True):
+        assert gate.tolist() == [float(i == index) for i in range(size)]
+    (torch.cat(sample.gates) @ coefficients).backward()
+
+    logits = [p.logits.detach().clone().requires_grad_() for p in (max_policy, min_policy)]
+    total = torch.zeros((), dtype=torch.float64)
+    for row, (size, c) in enumerate(zip(sizes, coefficients.split(sizes), strict=True)):
+        phi, theta = ((each[row, :size] / 0.1).softmax(-1) for each in logits)
+        weights = []
+        for j in range(size):
+            reach = phi[j:].sum() if eq6 == "closed" else phi[j + 1 :].sum()
+            weights.append(stepped(reach - tau) * stepped(theta[: j + 1].sum() - tau))
+        weights = torch.stack(weights)
+        total = total + c @ (weights / weights.sum().clamp_min(1))
+    total.backward()
+    for policy, expected in zip((max_policy, min_policy), logits, strict=True):
+        assert expected.grad.any()
+        torch.testing.assert_close(policy.logits.grad, expected.grad, rtol=1e-9, atol=1e-12)
 
 
 def test_learned_boundaries_narrow_each_dimension_by_itself():

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tests.oracle import masked
 from tests.small import COST_RANGE, batch, digest, few_digits, mobilenet
 from torch.nn import functional as F
 
@@ -11,7 +12,7 @@ from boundnas import TrainSettings, fit
 from boundnas.cost import MACs
 from boundnas.data import TrainingOrder, augment, normalize
 from boundnas.distill import kl_divergence
-from boundnas.policy import SampledArchitecture, allowed_options
+from boundnas.policy import SampledArchitecture, allowed_options, random_sample
 from boundnas.randomness import stream
 from boundnas.sandwich import Sandwich
 from boundnas.train import start_policy
@@ -79,6 +80,31 @@ def test_a_step_adds_the_gradients_of_four_separate_losses(cost_range):
     for parameter, total in zip(parameters, expected, strict=True):
         found = torch.zeros_like(total) if parameter.grad is None else parameter.grad
         torch.testing.assert_close(found, total, rtol=1e-4, atol=1e-6)
+
+
+def test_random_networks_teach_the_policies_when_they_are_asked_to():
+    quiet, s, (images, labels) = sandwich(), sandwich(grad_from_random=True), batch()
+    plain = quiet.step(images, labels, STEP)
+    assert s.step(images, labels, STEP) == plain, "no value changes"
+    arch = drawn(s, "max")
+    noise = stream(SEED, "dropout", STEP)
+    logits = s.model(images, SampledArchitecture(arch.space, arch.indices, noise=noise))
+    expected = [quiet.max_policy.logits.grad, quiet.min_policy.logits.grad]
+    policies = [s.max_policy.logits, s.min_policy.logits]
+    generator = stream(SEED, "random_policy", STEP)
+    for _ in range(2):
+        arch = s.model.space.sample(generator, allowed_options(s.max_policy, s.min_policy))
+        arch = random_sample(arch, s.max_policy, s.min_policy)
+        with masked(s.model):
+            loss = divergence(s.model(images, arch), logits)
+        for total, gradient in zip(expected, torch.autograd.grad(loss, policies), strict=True):
+            assert gradient.any()
+            total += gradient
+    for parameter, total in zip(policies, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, total, rtol=1e-3, atol=1e-5)
+    for one, other in zip(s.model.parameters(), quiet.model.parameters(), strict=True):
+        if other.grad is not None:
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-5, atol=1e-7)
 
 
 def test_each_boundary_learns_from_its_own_network_alone():

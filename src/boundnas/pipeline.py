@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from boundnas.config import RunConfig, write_config
+from boundnas.config import RunConfig, read_config, write_config
 from boundnas.cost import COSTS, Cost
 from boundnas.data import ImageData, TrainingOrder, load
-from boundnas.errors import RunError
+from boundnas.errors import ConfigError, RunError
 from boundnas.export import export_network
 from boundnas.models import MobileNet, StageTable, StemTable
 from boundnas.models.mobilenet import scaled, tables
@@ -179,7 +179,11 @@ def working(
     with connected(timeout):
         job = Job.prepare(config)
         if rank() == 0:
-            RunFolder.create(path, write_config(config))
+            held, text = RunFolder(path).config, write_config(config)
+            with suppress(ConfigError):
+                if held.is_file() and read_config(held) == config:
+                    text = held.read_text()  # an older release wrote fewer keys
+            RunFolder.create(path, text)
         wait("before the run folder is there")
         folder = RunFolder.open(path)
         with folder.locked() if rank() == 0 else nullcontext():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -216,6 +216,53 @@ def random_policy(
         allowed = torch.where(allowed.any(-1, keepdim=True), allowed, between)
     weights = allowed.float()
     return weights / weights.sum(-1, keepdim=True).clamp_min(1)
+
+
+def random_sample(
+    arch: Architecture,
+    max_policy: Policy,
+    min_policy: Policy,
+    tau: float = 0.5,
+    eq6: Literal["closed", "printed"] = "closed",
+    ghost_fraction: float = 1.0,
+) -> SampledArchitecture:
+    """A random architecture with gates whose gradient reaches both policies (App. C, Fig. 13).
+
+    The gates are an exact one-hot of ``arch``. Their gradient goes straight through to the
+    probabilities of Eq. 6, and there through both steps ``1(. - tau)`` as if each were the hard
+    sigmoid ``clamp((x + 1) / 2, 0, 1)``, and through the normalization. The paper says no more
+    than "a hard sigmoid"; this is the customary one beside a hard step.
+
+    Args:
+        arch: Drawn uniformly from `allowed_options`.
+        max_policy: Policy of the max networks.
+        min_policy: Policy of the min networks.
+        tau: Probability threshold in ``(0, 1)``.
+        eq6: As for `random_policy`.
+        ghost_fraction: Passed on to the architecture.
+    """
+    phi, theta = (policy.scores.softmax(-1) for policy in (max_policy, min_policy))
+    at_least = 1 - phi.cumsum(-1) + (phi if eq6 == "closed" else 0)
+    weights = _HardStep.apply(at_least - tau) * _HardStep.apply(theta.cumsum(-1) - tau)
+    probabilities = weights / weights.sum(-1, keepdim=True).clamp_min(1)
+    indices = torch.tensor(arch.indices, device=phi.device)
+    hard = _StraightThrough.apply(probabilities, indices)
+    gates = hard[max_policy._exists].split([len(d) for d in arch.space.dimensions])
+    return SampledArchitecture(arch.space, arch.indices, gates=gates, ghost_fraction=ghost_fraction)
+
+
+class _HardStep(torch.autograd.Function):
+    """Heaviside step forward, hard sigmoid backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return (x >= -1e-6).to(x)  # sums of probabilities are exact only to rounding
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return gradient * 0.5 * (x.abs() <= 1)
 
 
 def allowed_options(

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from boundnas.cost import Cost
 from boundnas.distill import kl_divergence
 from boundnas.errors import TrainingError
-from boundnas.policy import Policy, SampledArchitecture, allowed_options
+from boundnas.policy import Policy, SampledArchitecture, allowed_options, random_sample
 from boundnas.randomness import stream
 from boundnas.ranks import rank
 from boundnas.settings import TrainSettings
@@ -94,6 +94,9 @@ class Sandwich:
             generator = stream(self.seed, "random_policy", step)
             for _ in range(self.settings.random_networks):
                 arch = self.model.space.sample(generator, allowed)
+                if self.settings.grad_from_random:
+                    fraction = self.settings.ghost_fraction
+                    arch = random_sample(arch, self.max_policy, self.min_policy, tau, eq6, fraction)
                 loss = kl_divergence(self.model(images, arch), logits)
                 backward("random", loss)
                 random_loss += loss.detach() / self.settings.random_networks

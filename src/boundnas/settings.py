@@ -127,6 +127,10 @@ class TrainSettings(Settings):
         default="both",
         description="which boundaries of the space are learned, none is the sandwich rule",
     )
+    grad_from_random: bool = Field(
+        default=False,
+        description="whether random networks teach the policies too, as in Appendix C",
+    )
     random_networks: int = Field(
         default=2,
         ge=0,
@@ -176,6 +180,12 @@ class TrainSettings(Settings):
 
     @classmethod
     def _conflicts(cls, values: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
+        if values.get("grad_from_random") and values.get("learn") == "none":
+            yield (
+                ("grad_from_random",),
+                "found true beside {here}learn = none, where there is no policy to teach; "
+                "drop one of the two",
+            )
         if not {"steps", "epochs"} <= values.keys():
             return
         steps, epochs = values["steps"], values["epochs"]

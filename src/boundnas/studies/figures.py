@@ -51,6 +51,7 @@ VARIANTS: dict[str, Values] = {
     "slow-policies": {"train": {"learn": "both", "policy_learning_rate": 5e-4}},
     "fixed-unclipped": {"train": {"learn": "none", "clip_value": None}},
     "boundaries-unclipped": {"train": {"learn": "both", "clip_value": None}},
+    "grad-from-random": {"train": {"learn": "both", "grad_from_random": True}},
     "fixed-W": {"train": {"learn": "none"}, "searched": ""},
     "fixed-WK": {"train": {"learn": "none"}, "searched": "K"},
     "fixed-WD": {"train": {"learn": "none"}, "searched": "D"},
@@ -102,6 +103,12 @@ FIGURES: dict[str, Figure] = {
         "KD",
         ("fixed", "min-only", "boundaries", "max-only"),
         ("cifar10", "cifar100"),
+    ),
+    "fig13": Figure(
+        "gradients of the policies from random networks do not help",
+        "KD",
+        ("boundaries", "grad-from-random", "fixed"),
+        ("cifar10",),
     ),
     "fig14": Figure(
         "learned boundaries stay ahead of fixed ones that train twice as long",
