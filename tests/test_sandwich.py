@@ -107,6 +107,29 @@ def test_random_networks_teach_the_policies_when_they_are_asked_to():
             torch.testing.assert_close(one.grad, other.grad, rtol=1e-5, atol=1e-7)
 
 
+def test_what_opposes_the_max_network_is_projected_out_of_its_students():
+    s, (images, labels) = sandwich(conflict="project"), batch()
+    parameters = list(s.model.parameters())
+    total, *students = (
+        torch.autograd.grad(loss, parameters, allow_unused=True)
+        for loss in four_losses(s, images, labels)
+    )
+    teacher, conflicts = total, 0
+    for gradients in students:
+        changed = []
+        for sum_, own, other in zip(total, gradients, teacher, strict=True):
+            if own is not None and other is not None and (own * other).sum() < 0:
+                own = own - (own * other).sum() / (other * other).sum() * other
+                conflicts += 1
+            changed.append(own if sum_ is None else sum_ if own is None else sum_ + own)
+        total = changed
+    s.step(images, labels, STEP)
+    assert conflicts > 3
+    for parameter, expected in zip(parameters, total, strict=True):
+        if expected is not None:
+            torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_each_boundary_learns_from_its_own_network_alone():
     s, (images, labels) = sandwich(RANGES["both penalties"]), batch()
     policies = [s.max_policy.logits, s.min_policy.logits]

@@ -23,6 +23,7 @@ BOTTOM_TO_TOP = [
     "calibrate",
     "cost",
     "extract",
+    "conflict",
     "distill",
     "run_folder",
     "checkpoint",

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from boundnas.conflict import projected
 from boundnas.cost import Cost
-from boundnas.distill import kl_divergence
+from boundnas.distill import DISTILLATIONS
 from boundnas.errors import TrainingError
 from boundnas.policy import Policy, SampledArchitecture, allowed_options, random_sample
 from boundnas.randomness import stream
@@ -65,11 +66,16 @@ class Sandwich:
             total = loss
             if penalty is not None and penalty.requires_grad:
                 total = loss + self.settings.penalty_weight * penalty
-            total.backward()
+            if role == "max" or self.settings.conflict == "sum":
+                total.backward()
+            else:
+                with projected(weights, teacher):
+                    total.backward()
             if after is not None:
                 after(role, loss)
 
         lower, upper = self.cost_range
+        distance = DISTILLATIONS[self.settings.distillation]
         # Draw a max network and train it with the true labels.
         max_arch = self._draw(self.max_policy, "max_policy", step)
         max_arch = replace(max_arch, noise=stream(self.seed, _own("dropout"), step))
@@ -78,10 +84,12 @@ class Sandwich:
         max_cost = self.cost.relaxed(max_arch)
         max_penalty = F.relu(1 - max_cost / upper)  # Eq. 4, relative
         backward("max", max_loss, max_penalty)
+        weights = list(self.model.parameters())
+        teacher = {p: p.grad for p in weights if p.grad is not None}
 
         # Draw a min network to mimic the max network.
         min_arch = self._draw(self.min_policy, "min_policy", step)
-        min_loss = kl_divergence(self.model(images, min_arch), logits)
+        min_loss = distance(self.model(images, min_arch), logits)
         min_cost = self.cost.relaxed(min_arch)
         min_penalty = F.relu(min_cost / lower - 1)  # Eq. 4, relative
         backward("min", min_loss, min_penalty)
@@ -97,7 +105,7 @@ class Sandwich:
                 if self.settings.grad_from_random:
                     fraction = self.settings.ghost_fraction
                     arch = random_sample(arch, self.max_policy, self.min_policy, tau, eq6, fraction)
-                loss = kl_divergence(self.model(images, arch), logits)
+                loss = distance(self.model(images, arch), logits)
                 backward("random", loss)
                 random_loss += loss.detach() / self.settings.random_networks
 

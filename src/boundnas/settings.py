@@ -137,6 +137,15 @@ class TrainSettings(Settings):
         le=64,
         description="random sub-networks per step, beside the max and the min one",
     )
+    distillation: Literal["kl", "adaptive_alpha"] = Field(
+        default="kl",
+        description="distance of a student to the max network, adaptive_alpha is AlphaNet's",
+    )
+    conflict: Literal["sum", "project"] = Field(
+        default="sum",
+        description="gradients of students are added as they are, or without what opposes the "
+        "max network's, as in NASViT",
+    )
     penalty_weight: float = Field(
         default=5.0,
         ge=0,
