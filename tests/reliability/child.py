@@ -60,8 +60,11 @@ def fork(work, folder):
     sys.stdout.flush()
     sys.stderr.flush()
     reader, writer = os.pipe()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # until the child is ready for them
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         os.close(writer)
         return Child(pid, reader)
     code = CRASHED
@@ -70,9 +73,9 @@ def fork(work, folder):
         for stream in (1, 2):
             os.dup2(writer, stream)
         sys.stdout, sys.stderr = (os.fdopen(stream, "w", closefd=False) for stream in (1, 2))
-        for number in (signal.SIGINT, signal.SIGTERM):  # whatever the tests were started with
+        for number in signals:  # whatever the tests were started with
             signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         work()
         code = 0
     except SystemExit as stop:

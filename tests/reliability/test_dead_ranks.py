@@ -18,7 +18,9 @@ from boundnas import cli, ranks
 from boundnas.run_folder import RunFolder, read_jsonl
 from boundnas.sandwich import Sandwich
 
-TIMEOUT = 2
+TIMEOUT = {"killed": 60, "raising": 60, "hanging": 5, "not a number": 60}
+"""Seconds a rank waits for the others, by what happens to one."""
+
 STEPS = 24
 
 
@@ -63,7 +65,7 @@ def failing(kind, rank, step):
 
     def work():
         with replaced(Sandwich, "step", make):
-            cli.app(["run", "run.yaml", "--timeout", str(TIMEOUT)])
+            cli.app(["run", "run.yaml", "--timeout", str(TIMEOUT[kind])])
 
     return work
 
@@ -112,7 +114,7 @@ def test_a_hanging_rank_is_noticed_within_the_timeout(tmp_path):
         time.sleep(0.01)
     started = time.monotonic()
     assert children[0].wait(60) == 1
-    assert time.monotonic() - started < TIMEOUT + 5
+    assert time.monotonic() - started < TIMEOUT["hanging"] + 5
     children[1].send(signal.SIGKILL)
     children[1].wait()
 
