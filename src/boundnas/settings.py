@@ -162,8 +162,12 @@ class TrainSettings(Settings):
         default="closed",
         description="Eq. 6 with the boundaries themselves, or as the paper prints it",
     )
-    policy_learning_rate: float = Field(
-        default=5e-4, gt=0, le=100, description="step size of the policy parameters"
+    policy_learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=100,
+        description="step size of the policy parameters; left out, 30 over the number of steps, "
+        "at most 0.05",
     )
     start_std: float = Field(
         default=0.0316227766, gt=0, le=100, description="standard deviation of Eq. 7's increments"

@@ -36,6 +36,10 @@ from boundnas.settings import TrainSettings
 from boundnas.space import Allowed
 from boundnas.supernet import Supernet
 
+POLICY_PATH = 30.0
+"""How far Adam may carry a logit in a whole run, by default. The paper's step size of 5e-4 comes to
+10 on CIFAR and 75 on ImageNet; in short runs it leaves the boundaries where they start."""
+
 BOUNDARY_ROWS = 200
 """About so many rows of the boundaries' trajectories are logged in a run."""
 
@@ -198,9 +202,8 @@ class _Trainer:
         }
         learned = [p.logits for p in self._policies if p.learned]
         if learned:
-            self.optimizers["policies"] = torch.optim.Adam(
-                learned, lr=settings.policy_learning_rate
-            )
+            rate = settings.policy_learning_rate or min(POLICY_PATH / self.steps, 0.05)
+            self.optimizers["policies"] = torch.optim.Adam(learned, lr=rate)
 
     @property
     def _policies(self) -> tuple[Policy, Policy]:

@@ -202,6 +202,7 @@ def configuration(
                 "batch_size": 1024 if large else 256,
                 "learning_rate": 0.4 if large else 0.1,
                 "weight_decay": 1e-5 if large else 5e-4,
+                "policy_learning_rate": 5e-4,
                 **train,
             },
         }
