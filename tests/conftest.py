@@ -71,4 +71,6 @@ SET_BY_OTHERS = {
 
 def _surroundings():
     variables = {k: v for k, v in os.environ.items() if k not in SET_BY_OTHERS}
-    return torch.random.get_rng_state(), set(threading.enumerate()), variables
+    # The exporter shows its progress by tqdm where that is installed, whose watch never ends.
+    threads = {t for t in threading.enumerate() if t.name != "tqdm_monitor"}
+    return torch.random.get_rng_state(), threads, variables

@@ -23,6 +23,7 @@ from boundnas.ranks import connected, rank, share, wait
 from boundnas.report import write_report
 from boundnas.run_folder import RunFolder, note_environment, write_json
 from boundnas.search import Evaluator, Front, FrontNetwork, search
+from boundnas.search.sampled import require
 from boundnas.settings import SpaceSettings
 from boundnas.train import Run, fit
 
@@ -53,10 +54,12 @@ class Job:
         Nothing is created on disk but what reading the data keeps beside it (docs/data.md).
 
         Raises:
+            ConfigError: A library that the search needs is missing.
             DataError: The images are missing, damaged or fewer than a batch.
             SpaceError: The space cannot be built.
             CostError: The cost range cannot be met.
         """
+        require(config.search.method)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         d = config.data

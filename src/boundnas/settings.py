@@ -211,6 +211,10 @@ class TrainSettings(Settings):
 class SearchSettings(Settings):
     """How sub-networks are searched after training (Appendix A.3)."""
 
+    method: Literal["genetic", "nsga2", "tpe"] = Field(
+        default="genetic",
+        description="the paper's genetic search, or as many networks by Optuna's NSGA-II or TPE",
+    )
     initial: int = Field(
         default=256, ge=1, le=10**6, description="architectures drawn to begin with"
     )

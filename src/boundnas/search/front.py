@@ -15,6 +15,7 @@ from boundnas.ranks import rank, wait
 from boundnas.search.evaluator import Evaluator
 from boundnas.search.genetic import Evaluate, genetic_search, journalled, shared
 from boundnas.search.journal import Evaluation, Journal
+from boundnas.search.sampled import sampled_search
 from boundnas.settings import SearchSettings
 from boundnas.train import Run
 
@@ -112,8 +113,9 @@ class Front:
 def search(run: Run, settings: SearchSettings | None = None) -> Front:
     """Find the Pareto front of a trained run and measure it on its test data.
 
-    The genetic search of App. A.3 selects on validation data. What it has measured is kept in the
-    run's folder, if it has one, and a search that was interrupted there continues.
+    The genetic search of App. A.3, or another method, selects on validation data. What it has
+    measured is kept in the run's folder, if it has one, and a search that was interrupted there
+    continues.
 
     Args:
         run: What `boundnas.fit` returned.
@@ -130,11 +132,11 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
     seed, cost = run.sandwich.seed, run.sandwich.cost.name
     evaluator = Evaluator(run.model, run.data, settings, seed, cost)
     if run.folder is None:
-        found = _genetic(run, settings, shared(evaluator))
+        found = _found(run, settings, shared(evaluator))
     else:
         with Journal(run.folder.evaluations, run.model.space, writes=rank() == 0) as journal:
             wait("before the search")  # until all have read the journal
-            found = _genetic(run, settings, journalled(shared(evaluator), journal))
+            found = _found(run, settings, journalled(shared(evaluator), journal))
     networks = []
     for evaluation in found:
         arch = evaluator.calibrated(evaluation.architecture)
@@ -152,18 +154,36 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
     )
 
 
-def _genetic(run: Run, settings: SearchSettings, evaluate: Evaluate) -> list[Evaluation]:
+def _found(run: Run, settings: SearchSettings, evaluate: Evaluate) -> list[Evaluation]:
     space, sandwich = run.model.space, run.sandwich
     learned = settings.bounds == "learned"
     total = settings.initial + settings.rounds * (settings.crossovers + settings.mutations)
     with Progress(total, "search", unit="network") as progress:
+        cost = attrgetter(sandwich.cost.name)
+        largest = sandwich.max_policy.mode if learned else space.largest
+        smallest = sandwich.min_policy.mode if learned else space.smallest
+        allowed = run.allowed if learned else space.whole
+        if settings.method != "genetic":
+            return sampled_search(
+                space,
+                evaluate,
+                method=settings.method,
+                cost=cost,
+                largest=largest,
+                smallest=smallest,
+                allowed=allowed,
+                total=total,
+                population=settings.initial,
+                seed=sandwich.seed,
+                progress=progress,
+            )
         return genetic_search(
             space,
             evaluate,
-            cost=attrgetter(sandwich.cost.name),
-            largest=sandwich.max_policy.mode if learned else space.largest,
-            smallest=sandwich.min_policy.mode if learned else space.smallest,
-            allowed=run.allowed if learned else space.whole,
+            cost=cost,
+            largest=largest,
+            smallest=smallest,
+            allowed=allowed,
             initial=settings.initial,
             rounds=settings.rounds,
             crossovers=settings.crossovers,

@@ -1,0 +1,106 @@
+"""NSGA-II and TPE on the evaluator and the journal of the genetic search."""
+
+import pytest
+from tests.faults import Killed
+from tests.small import trained
+from tests.test_genetic import LARGE, SMALL, Recorder, evaluation
+
+from boundnas import SearchSettings
+from boundnas import search as search_run
+from boundnas.errors import ConfigError
+from boundnas.pareto import mean_over_log_cost
+from boundnas.randomness import stream
+from boundnas.search import Journal, sampled
+from boundnas.search.genetic import journalled, shared
+from boundnas.search.sampled import METHODS, require, sampled_search
+
+methods = pytest.mark.parametrize("method", METHODS)
+
+
+def search(space, evaluate, method, **options):
+    defaults = {
+        "largest": space.largest,
+        "smallest": space.smallest,
+        "allowed": space.whole,
+        "total": 200,
+        "population": 40,
+        "seed": 0,
+    }
+    return sampled_search(space, evaluate, method=method, **(defaults | options))
+
+
+def score(evaluations):
+    costs, accuracies = zip(*((e.macs, e.accuracy) for e in evaluations), strict=True)
+    return mean_over_log_cost(costs, accuracies, 10, 300)
+
+
+@methods
+def test_a_sampler_measures_what_it_may_and_finds_more_than_chance_on_average(method):
+    recorder = Recorder()
+    front = search(LARGE, recorder, method)
+    assert len(recorder.measured) == 200
+    assert recorder.measured[:2] == [LARGE.largest, LARGE.smallest]
+    generator = stream(0, "test")
+    chance = [
+        score(evaluation(a) for a in [LARGE.largest, LARGE.smallest, *drawn])
+        for drawn in ([LARGE.sample(generator) for _ in range(198)] for _ in range(9))
+    ]
+    assert score(front) > sum(chance) / len(chance) + 0.02
+
+
+@methods
+def test_only_allowed_options_are_asked_for(method):
+    allowed = tuple((1, 2, 5) for _ in LARGE.dimensions)
+    recorder = Recorder()
+    search(LARGE, recorder, method, allowed=allowed, total=60)
+    assert all(set(a.indices) <= {1, 2, 5} for a in recorder.measured[2:])
+
+
+@methods
+def test_a_space_that_is_exhausted_ends_the_search(method):
+    recorder = Recorder()
+    search(SMALL, recorder, method, total=150)
+    assert 20 < len(recorder.measured) <= 120
+
+
+@methods
+def test_a_search_that_is_killed_finds_the_same_front_and_measures_nothing_twice(method, tmp_path):
+    recorder = Recorder()
+    expected = search(LARGE, recorder, method, total=90)
+    for killed_at in range(0, 90, 7 if method == "nsga2" else 29):
+        measured = []
+
+        def evaluate_one(architecture, front, measured=measured, killed_at=killed_at):
+            if len(measured) == killed_at and None not in measured:
+                measured.append(None)
+                raise Killed
+            measured.append(architecture)
+            return evaluation(architecture)
+
+        path = tmp_path / f"{killed_at}.jsonl"
+        with Journal(path, LARGE) as journal, pytest.raises(Killed):
+            search(LARGE, journalled(shared(evaluate_one), journal), method, total=90)
+        with Journal(path, LARGE) as journal:
+            evaluate = journalled(shared(evaluate_one), journal)
+            assert search(LARGE, evaluate, method, total=90) == expected
+        measured.remove(None)
+        assert measured == recorder.measured
+
+
+@methods
+def test_a_run_is_searched_by_any_method(method):
+    settings = SearchSettings(
+        method=method, initial=4, rounds=1, crossovers=2, mutations=2, calibration_images=64
+    )
+    front = search_run(trained(), settings)
+    assert front.networks
+
+
+@methods
+def test_a_missing_library_is_named(method, monkeypatch):
+    monkeypatch.setattr(sampled, "find_spec", lambda name: None)
+    with pytest.raises(
+        ConfigError, match=rf"{method} needs Optuna.*pip install 'boundnas\[search\]'"
+    ):
+        require(method)
+    require("genetic")
