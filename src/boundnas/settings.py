@@ -166,7 +166,7 @@ class TrainSettings(Settings):
         default=None,
         gt=0,
         le=100,
-        description="step size of the policy parameters; left out, 30 over the number of steps, "
+        description="step size of the policy parameters; left out, 45 over the number of steps, "
         "at most 0.05",
     )
     start_std: float = Field(

@@ -36,7 +36,7 @@ from boundnas.settings import TrainSettings
 from boundnas.space import Allowed
 from boundnas.supernet import Supernet
 
-POLICY_PATH = 30.0
+POLICY_PATH = 45.0
 """How far Adam may carry a logit in a whole run, by default. The paper's step size of 5e-4 comes to
 10 on CIFAR and 75 on ImageNet; in short runs it leaves the boundaries where they start."""
 
