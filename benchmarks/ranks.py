@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import socket
 import statistics
 import subprocess
 import sys
@@ -77,31 +76,18 @@ def work(options: argparse.Namespace) -> None:
 
 def timed(options: argparse.Namespace, count: int, threads: int) -> dict[str, list[float]]:
     """Times of a training by ``count`` ranks of ``threads`` threads each."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = str(found.getsockname()[1])
-    command = [sys.executable, __file__, "--threads", str(threads), "--work"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={count}", __file__, "--threads", str(threads), "--work"]
     for name in ("width", "batch_size", "steps"):
         command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
-    started = [
-        subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={
-                **os.environ,
-                "RANK": str(rank),
-                "WORLD_SIZE": str(count),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port,
-                "OMP_NUM_THREADS": str(threads),
-            },
-        )
-        for rank in range(count)
-    ]
-    said = [process.communicate()[0] for process in started]
-    assert all(process.returncode == 0 for process in started), "a rank failed"
-    times: dict[str, list[float]] = json.loads(said[0])
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        check=True,
+    )
+    times: dict[str, list[float]] = json.loads(done.stdout)
     return times
 
 

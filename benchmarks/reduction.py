@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -69,18 +68,9 @@ def main() -> None:
         return
     print("| ranks | one message | a message per tensor |\n|---|---|---|", flush=True)
     for count in options.ranks:
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            port = str(found.getsockname()[1])
-        shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        command = [sys.executable, __file__, "--delay", str(options.delay)]
-        started = [
-            subprocess.Popen(
-                command, env={**os.environ, **shared, "RANK": str(rank), "OMP_NUM_THREADS": "1"}
-            )
-            for rank in range(count)
-        ]
-        assert all(process.wait() == 0 for process in started), "a rank failed"
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        launch += [f"--nproc-per-node={count}", __file__, f"--delay={options.delay}"]
+        subprocess.run(launch, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
 
 
 if __name__ == "__main__":

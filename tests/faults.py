@@ -46,3 +46,16 @@ def largest_file(size):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def damages(data, every=1):
+    """A flipped bit in every byte and every truncation, or those of some bytes; and one byte more.
+
+    Args:
+        data: What is damaged.
+        every: Bytes from one that is damaged to the next.
+    """
+    for offset in range(0, len(data), every):
+        yield data[:offset] + bytes([data[offset] ^ 1 << offset % 8]) + data[offset + 1 :]
+        yield data[:offset]
+    yield data + b"\n"

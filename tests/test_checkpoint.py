@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.faults import WRITING, Killed, failing_at, largest_file
+from tests.faults import WRITING, Killed, damages, failing_at, largest_file
 
 from boundnas import checkpoint
 from boundnas.errors import RunError
@@ -127,14 +127,6 @@ def test_a_damaged_newer_one_never_costs_the_whole_older_ones(tmp_path):
     save(tmp_path, 15)
     assert names(tmp_path) == ["step-00000010", "step-00000015", "step-00000020"]
     assert_whole(checkpoint.newest(tmp_path), 15)
-
-
-def damages(data):
-    """One flipped bit in every byte, every truncation, and something appended."""
-    for offset in range(len(data)):
-        yield data[:offset] + bytes([data[offset] ^ 1 << offset % 8]) + data[offset + 1 :]
-        yield data[:offset]
-    yield data + b"\n"
 
 
 @pytest.mark.parametrize("name", FILES)

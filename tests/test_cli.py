@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.reliability.tiny import text
 from tests.small import files
 from typer.testing import CliRunner
 
@@ -15,23 +16,7 @@ from boundnas.cli import app
 from boundnas.sandwich import Sandwich
 from boundnas.search import Evaluator
 
-CONFIG = """\
-name: tiny
-device: cpu
-threads: 1
-data:
-  set: digits
-space:
-  last_width: 8
-  stem: {width: [2, 4], stride: 1}
-  stages:
-    - {intermediate: [4, 8], output: [4, 6], depth: [1, 2], kernel: [3, 5], stride: 1}
-    - {intermediate: [8], output: [8], stride: 2}
-cost: {lower: 0.012, upper: 0.04}
-train: {steps: 24, batch_size: 16, checkpoint_every: 6}
-search: {initial: 3, rounds: 1, crossovers: 1, mutations: 1, calibration_images: 64}
-export: {formats: [onnx]}
-"""
+CONFIG = text("onnx")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from itertools import product
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.faults import Killed
 
 from boundnas.search import genetic
 from boundnas.search.genetic import genetic_search, journalled, pareto_front, shared
@@ -219,8 +220,17 @@ def test_the_same_seed_gives_the_same_search_and_another_seed_another():
     assert one.batches[0] != other.batches[0]
 
 
-class Killed(BaseException):
-    pass
+def killed_once(number):
+    """An evaluator that dies once, after so many architectures; and what it measures by and by."""
+    measured, dies = [], iter([True])
+
+    def evaluate_one(architecture, front):
+        if len(measured) == number and next(dies, False):
+            raise Killed
+        measured.append(architecture)
+        return evaluation(architecture)
+
+    return evaluate_one, measured
 
 
 def test_a_search_killed_at_any_evaluation_finds_the_same_front_and_measures_nothing_twice(
@@ -233,15 +243,7 @@ def test_a_search_killed_at_any_evaluation_finds_the_same_front_and_measures_not
     assert total > 120
     for killed_at in range(total):
         path = tmp_path / f"{killed_at}.jsonl"
-        measured = []
-
-        def evaluate_one(architecture, front, measured=measured, killed_at=killed_at):
-            if len(measured) == killed_at and None not in measured:
-                measured.append(None)
-                raise Killed
-            measured.append(architecture)
-            return evaluation(architecture)
-
+        evaluate_one, measured = killed_once(killed_at)
         with Journal(path, LARGE) as journal, pytest.raises(Killed):
             search(LARGE, journalled(shared(evaluate_one), journal), **options)
         with path.open("ab") as file:
@@ -249,5 +251,4 @@ def test_a_search_killed_at_any_evaluation_finds_the_same_front_and_measures_not
         with Journal(path, LARGE) as journal:
             assert search(LARGE, journalled(shared(evaluate_one), journal), **options) == expected
             assert list(journal) == recorder.measured
-        measured.remove(None)
         assert measured == recorder.measured

@@ -3,7 +3,7 @@
 import pytest
 from tests.faults import Killed
 from tests.small import trained
-from tests.test_genetic import LARGE, SMALL, Recorder, evaluation
+from tests.test_genetic import LARGE, SMALL, Recorder, evaluation, killed_once
 
 from boundnas import SearchSettings
 from boundnas import search as search_run
@@ -68,22 +68,13 @@ def test_a_search_that_is_killed_finds_the_same_front_and_measures_nothing_twice
     recorder = Recorder()
     expected = search(LARGE, recorder, method, total=90)
     for killed_at in range(0, 90, 7 if method == "nsga2" else 29):
-        measured = []
-
-        def evaluate_one(architecture, front, measured=measured, killed_at=killed_at):
-            if len(measured) == killed_at and None not in measured:
-                measured.append(None)
-                raise Killed
-            measured.append(architecture)
-            return evaluation(architecture)
-
+        evaluate_one, measured = killed_once(killed_at)
         path = tmp_path / f"{killed_at}.jsonl"
         with Journal(path, LARGE) as journal, pytest.raises(Killed):
             search(LARGE, journalled(shared(evaluate_one), journal), method, total=90)
         with Journal(path, LARGE) as journal:
             evaluate = journalled(shared(evaluate_one), journal)
             assert search(LARGE, evaluate, method, total=90) == expected
-        measured.remove(None)
         assert measured == recorder.measured
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.faults import Killed
 from tests.small import COST_RANGE, digest, few_digits, files, mobilenet
 
 from boundnas import TrainSettings, data, fit, train
@@ -33,10 +34,6 @@ def run(folder=None, model=None, cost_range=COST_RANGE, **more):
 
 def new_folder(path):
     return RunFolder.create(path / "run", "name: run\n")
-
-
-class Killed(BaseException):
-    """Ends training where no handler is; a killed process leaves at most less on disk."""
 
 
 def killed_at(stop, where, folder, monkeypatch, **more):

@@ -205,17 +205,22 @@ def random_policy(
         tensor([0.0000, 0.5000, 0.5000])
     """
     phi, theta = phi.detach().double(), theta.detach().double()
-    max_cdf, min_cdf = phi.cumsum(-1), theta.cumsum(-1)  # Eq. 5
-    at_least = 1 - max_cdf + (phi if eq6 == "closed" else 0)
+    at_least, min_cdf = _tails(phi, theta, eq6)
     slack = 1e-9  # sums of probabilities are exact only to rounding
     allowed = (at_least >= tau - slack) & (min_cdf >= tau - slack)
     if eq6 == "closed":
-        medians = [(cdf < 0.5 - slack).sum(-1, keepdim=True) for cdf in (max_cdf, min_cdf)]
+        cdfs = (phi.cumsum(-1), min_cdf)
+        medians = [(cdf < 0.5 - slack).sum(-1, keepdim=True) for cdf in cdfs]
         option = torch.arange(phi.shape[-1], device=phi.device)
         between = (option >= torch.minimum(*medians)) & (option <= torch.maximum(*medians))
         allowed = torch.where(allowed.any(-1, keepdim=True), allowed, between)
     weights = allowed.float()
     return weights / weights.sum(-1, keepdim=True).clamp_min(1)
+
+
+def _tails(phi: Tensor, theta: Tensor, eq6: Literal["closed", "printed"]) -> tuple[Tensor, Tensor]:
+    """``P(max >= j)``, or ``P(max > j)`` as printed, and ``P(min <= j)``: what Eq. 6 compares."""
+    return 1 - phi.cumsum(-1) + (phi if eq6 == "closed" else 0), theta.cumsum(-1)  # Eq. 5
 
 
 def random_sample(
@@ -242,8 +247,7 @@ def random_sample(
         ghost_fraction: Passed on to the architecture.
     """
     phi, theta = (policy.scores.softmax(-1) for policy in (max_policy, min_policy))
-    at_least = 1 - phi.cumsum(-1) + (phi if eq6 == "closed" else 0)
-    weights = _HardStep.apply(at_least - tau) * _HardStep.apply(theta.cumsum(-1) - tau)
+    weights = math.prod(_HardStep.apply(tail - tau) for tail in _tails(phi, theta, eq6))
     probabilities = weights / weights.sum(-1, keepdim=True).clamp_min(1)
     indices = torch.tensor(arch.indices, device=phi.device)
     hard = _StraightThrough.apply(probabilities, indices)

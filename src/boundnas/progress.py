@@ -65,10 +65,8 @@ class Progress:
         self._bar: Bar | None = None
 
     def __enter__(self) -> Progress:
-        if rank():
-            return self  # the first process speaks for all
         console = Console(stderr=True)
-        if sys.stderr.isatty() and not console.is_dumb_terminal:
+        if sys.stderr.isatty() and not console.is_dumb_terminal and not rank():
             self._bar = _bar(console, self._clock)
             self._bar.add_task(self.label, total=self.total, completed=self.done, shown="")
             self._bar.start()
@@ -89,8 +87,6 @@ class Progress:
             task = self._bar.task_ids[0]
             self._bar.update(task, completed=self.done, shown=_text(self._shown))
             return
-        if rank():
-            return
         self._now = self._clock()
         if (
             self.done - self._line_done >= LINE_FRACTION * self.total
@@ -101,10 +97,12 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
-        elif self.done > self._line_done and not rank():
+        elif self.done > self._line_done:
             self._write_line()
 
     def _write_line(self) -> None:
+        if rank():
+            return  # the first process speaks for all
         self._line_done, self._line_time = self.done, self._now
         elapsed = self._now - self._start
         left = elapsed / (self.done - self._first) * (self.total - self.done)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +84,7 @@ class Sandwich:
         max_cost = self.cost.relaxed(max_arch)
         max_penalty = F.relu(1 - max_cost / upper)  # Eq. 4, relative
         backward("max", max_loss, max_penalty)
-        weights = list(self.model.parameters())
+        weights = list(self.model.parameters()) if self.settings.conflict == "project" else []
         teacher = {p: p.grad for p in weights if p.grad is not None}
 
         # Draw a min network to mimic the max network.
@@ -156,10 +156,19 @@ class Sandwich:
             f"again; {_UNCHANGED}. Look for a fault of the machine, or what other ranks say"
         )
 
+    @cached_property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """All that optimizers may change, by name: the weights and the logits of the policies."""
+        return {
+            **dict(self.model.named_parameters()),
+            "max_policy": self.max_policy.logits,
+            "min_policy": self.min_policy.logits,
+        }
+
     @property
     def gradients(self) -> list[Tensor]:
         """All gradients there are, of weights and policies; no step reaches every weight."""
-        return [p.grad for _, p in self._parameters() if p.grad is not None]
+        return [p.grad for p in self.parameters.values() if p.grad is not None]
 
     def _refuse(self, step: int, role: str, loss: Tensor) -> None:
         if not loss.isfinite():
@@ -167,7 +176,7 @@ class Sandwich:
                 f"step {step}: the loss of the {role} network is {loss.item()}; {_UNCHANGED}. "
                 "Lower train.learning_rate, or check the data"
             )
-        for name, parameter in self._parameters():
+        for name, parameter in self.parameters.items():
             if parameter.grad is None:
                 continue
             largest = parameter.grad.abs().max()
@@ -183,13 +192,8 @@ class Sandwich:
         limit = self.settings.clip_value
         return largest * 1e8 if limit is None else largest.clamp(max=limit)
 
-    def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        yield from self.model.named_parameters()
-        yield "max_policy", self.max_policy.logits
-        yield "min_policy", self.min_policy.logits
-
     def _clear(self) -> None:
-        for _, parameter in self._parameters():
+        for parameter in self.parameters.values():
             parameter.grad = None
 
 

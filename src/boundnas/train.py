@@ -261,7 +261,7 @@ class _Trainer:
             # A sub-network of one or two channels may have dead, constant ones, whose BatchNorm
             # multiplies gradients by up to 1 / sqrt(eps) = 316 in every layer. One such step
             # would hold a policy back for a thousand, as Adam divides by what it remembers.
-            parameters = [p for module in self.modules.values() for p in module.parameters()]
+            parameters = self.sandwich.parameters.values()
             nn.utils.clip_grad_value_(parameters, self.sandwich.settings.clip_value)
         for optimizer in self.optimizers.values():
             optimizer.step()

@@ -4,6 +4,7 @@ import subprocess
 from importlib import import_module
 
 import pytest
+from tests.faults import damages
 from tests.reliability.tiny import uninterrupted
 from tests.small import files
 
@@ -22,14 +23,6 @@ def tiny(tmp_path_factory):
     older, _ = sorted((held / "checkpoints").iterdir())
     older.rename(folder / "older")
     return held
-
-
-def damages(data, every):
-    """A flipped bit in every byte, and every truncation; or those of some bytes."""
-    for offset in range(0, len(data), every):
-        yield data[:offset] + bytes([data[offset] ^ 1 << offset % 8]) + data[offset + 1 :]
-        yield data[:offset]
-    yield data + b"\n"
 
 
 def check_checkpoint(folder):

@@ -7,7 +7,7 @@ import resource
 
 import pytest
 from tests.reliability.child import fork, replaced
-from tests.reliability.tiny import clear, configure, outcome, run, uninterrupted
+from tests.reliability.tiny import clear, configure, finishes, run
 
 from boundnas import checkpoint
 from boundnas.run_folder import RunFolder, read_jsonl
@@ -17,11 +17,6 @@ ONE_ERROR = re.compile(
     r"needed, [\d,]+ are free on this disk; make room, or check the quota and the permissions of "
     r"\S+, then run again"
 )
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return uninterrupted(tmp_path_factory.mktemp("whole"))
 
 
 def answered(child, folder, reason):
@@ -37,12 +32,6 @@ def answered(child, folder, reason):
     checkpoint.newest(held.checkpoints)
     if held.metrics.exists():
         assert held.metrics.read_bytes().count(b"\n") == len(read_jsonl(held.metrics))
-
-
-def finishes(folder, expected):
-    child = fork(run, folder)
-    assert child.wait() == 0, child.text
-    assert outcome(folder) == expected
 
 
 def limited(size):

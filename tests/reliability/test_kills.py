@@ -7,20 +7,22 @@ import signal
 import time
 from itertools import count
 
-import pytest
 from tests.faults import CHANGING
 from tests.reliability.child import fork
-from tests.reliability.tiny import CHECKPOINT_EVERY, clear, configure, outcome, run, uninterrupted
+from tests.reliability.tiny import (
+    CHECKPOINT_EVERY,
+    clear,
+    configure,
+    finishes,
+    outcome,
+    run,
+    uninterrupted,
+)
 
 from boundnas import checkpoint
 from boundnas.run_folder import RunFolder, read_jsonl
 
 DIED = 9
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return uninterrupted(tmp_path_factory.mktemp("whole"))
 
 
 def survives(folder):
@@ -31,14 +33,6 @@ def survives(folder):
     saved = checkpoint.newest(held.checkpoints)
     steps = len(read_jsonl(held.metrics)) if held.metrics.exists() else 0
     assert steps - (saved.step if saved else 0) <= CHECKPOINT_EVERY
-
-
-def finishes(folder, expected):
-    child = fork(run, folder)
-    assert child.wait() == 0, child.text
-    assert outcome(folder) == expected
-    left = [path.name for path in folder.rglob("*") if path.name.endswith((".partial", ".removed"))]
-    assert left == []
 
 
 def test_a_run_killed_again_and_again_at_random_ends_in_the_same_bytes(

@@ -4,12 +4,11 @@ import os
 import random
 import signal
 import time
-from functools import cache
 from importlib import import_module
 
 import pytest
 from tests.reliability.child import fork, replaced
-from tests.reliability.tiny import configure, outcome, run, uninterrupted
+from tests.reliability.tiny import clear, configure, finishes, outcome, run, uninterrupted
 
 from boundnas import checkpoint, pipeline, sandwich
 from boundnas.interruption import Interrupted, deferred, interruptible
@@ -47,19 +46,18 @@ def sending(number, call):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The outcome of a run that nothing interrupted, by the formats it exports."""
-    return cache(lambda formats="": uninterrupted(tmp_path_factory.mktemp("whole"), formats))
+def exported(tmp_path_factory):
+    """The outcome of a run that exports, when nothing interrupts it."""
+    return uninterrupted(tmp_path_factory.mktemp("exported"), "onnx")
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("point", POINTS)
 def test_a_signal_stops_the_run_and_the_same_command_ends_in_the_same_bytes(
-    point, number, whole, tmp_path
+    point, number, whole, exported, tmp_path
 ):
     owner, name, call = POINTS[point]
-    formats = "onnx" if point == "an export" else ""
-    expected = whole(formats)
+    formats, expected = ("onnx", exported) if point == "an export" else ("", whole)
     configure(tmp_path, formats)
 
     def stopped():
@@ -75,14 +73,11 @@ def test_a_signal_stops_the_run_and_the_same_command_ends_in_the_same_bytes(
     if point == "a training step":
         saved = checkpoint.newest(tmp_path / "runs" / "tiny" / "checkpoints")
         assert saved.step == call, "the step that was under way is the last one"
-    child = fork(run, tmp_path)
-    assert child.wait() == 0, child.text
-    assert outcome(tmp_path) == expected
+    finishes(tmp_path, expected)
 
 
 def test_a_signal_at_any_time_stops_the_run_within_five_seconds(whole, tmp_path, full, figure):
     rng = random.Random(0)
-    expected = whole()
     configure(tmp_path)
     slowest = stops = 0
     while stops < (50 if full else 4):
@@ -93,16 +88,13 @@ def test_a_signal_at_any_time_stops_the_run_within_five_seconds(whole, tmp_path,
         code = child.wait(5)
         slowest = max(slowest, time.monotonic() - started)
         if code == 0:  # it was finished already
-            assert outcome(tmp_path) == expected
-            for path in sorted((tmp_path / "runs").rglob("*"), reverse=True):
-                path.rmdir() if path.is_dir() else path.unlink()
+            assert outcome(tmp_path) == whole
+            clear(tmp_path)
             continue
         stops += 1
         assert code in (128 + number, -number), child.text
         assert "Traceback" not in child.text
-    child = fork(run, tmp_path)
-    assert child.wait() == 0, child.text
-    assert outcome(tmp_path) == expected
+    finishes(tmp_path, whole)
     figure(f"{stops} signals, slowest stop {slowest:.2f} s")
 
 

@@ -4,6 +4,7 @@ import contextlib
 import shutil
 
 import pytest
+from tests.reliability.child import fork
 from tests.small import files
 
 import boundnas.cli
@@ -29,11 +30,15 @@ export: {formats: [FORMATS]}
 """
 
 
+def text(formats=""):
+    """The configuration; networks are exported only in the formats that are asked for."""
+    return CONFIG.replace("FORMATS", formats).replace("EVERY", str(CHECKPOINT_EVERY))
+
+
 def configure(folder, formats=""):
-    """Write the configuration; networks are exported only in the formats that are asked for."""
+    """Write the configuration."""
     folder.mkdir(exist_ok=True)
-    text = CONFIG.replace("FORMATS", formats).replace("EVERY", str(CHECKPOINT_EVERY))
-    (folder / "run.yaml").write_text(text)
+    (folder / "run.yaml").write_text(text(formats))
     return folder
 
 
@@ -62,3 +67,12 @@ def uninterrupted(folder, formats=""):
         run()
     assert not stop.value.code
     return outcome(folder)
+
+
+def finishes(folder, expected):
+    """A run in a child, which goes on from what is there, ends in the expected outcome."""
+    child = fork(run, folder)
+    assert child.wait() == 0, child.text
+    assert outcome(folder) == expected
+    left = [path.name for path in folder.rglob("*") if path.name.endswith((".partial", ".removed"))]
+    assert left == []

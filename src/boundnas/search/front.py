@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -159,36 +160,26 @@ def _found(run: Run, settings: SearchSettings, evaluate: Evaluate) -> list[Evalu
     learned = settings.bounds == "learned"
     total = settings.initial + settings.rounds * (settings.crossovers + settings.mutations)
     with Progress(total, "search", unit="network") as progress:
-        cost = attrgetter(sandwich.cost.name)
-        largest = sandwich.max_policy.mode if learned else space.largest
-        smallest = sandwich.min_policy.mode if learned else space.smallest
-        allowed = run.allowed if learned else space.whole
-        if settings.method != "genetic":
-            return sampled_search(
-                space,
-                evaluate,
-                method=settings.method,
-                cost=cost,
-                largest=largest,
-                smallest=smallest,
-                allowed=allowed,
-                total=total,
-                population=settings.initial,
-                seed=sandwich.seed,
-                progress=progress,
+        if settings.method == "genetic":
+            find = partial(
+                genetic_search,
+                initial=settings.initial,
+                rounds=settings.rounds,
+                crossovers=settings.crossovers,
+                mutations=settings.mutations,
+                mutation_probability=settings.mutation_probability,
             )
-        return genetic_search(
+        else:
+            find = partial(
+                sampled_search, method=settings.method, total=total, population=settings.initial
+            )
+        return find(
             space,
             evaluate,
-            cost=cost,
-            largest=largest,
-            smallest=smallest,
-            allowed=allowed,
-            initial=settings.initial,
-            rounds=settings.rounds,
-            crossovers=settings.crossovers,
-            mutations=settings.mutations,
-            mutation_probability=settings.mutation_probability,
+            cost=attrgetter(sandwich.cost.name),
+            largest=sandwich.max_policy.mode if learned else space.largest,
+            smallest=sandwich.min_policy.mode if learned else space.smallest,
+            allowed=run.allowed if learned else space.whole,
             seed=sandwich.seed,
             progress=progress,
         )
