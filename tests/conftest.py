@@ -52,7 +52,7 @@ def _leaves_no_trace():
     """Fail a test that draws from the global generator or leaks threads or variables."""
     generator, threads, variables = _surroundings()
     yield
-    for thread in set(threading.enumerate()) - threads:
+    for thread in _threads() - threads:
         thread.join(1)  # those that were told to stop
     generator_after, threads_after, variables_after = _surroundings()
     assert torch.equal(generator, generator_after), "drew from torch's global generator"
@@ -71,6 +71,9 @@ SET_BY_OTHERS = {
 
 def _surroundings():
     variables = {k: v for k, v in os.environ.items() if k not in SET_BY_OTHERS}
-    # The exporter shows its progress by tqdm where that is installed, whose watch never ends.
-    threads = {t for t in threading.enumerate() if t.name != "tqdm_monitor"}
-    return torch.random.get_rng_state(), threads, variables
+    return torch.random.get_rng_state(), _threads(), variables
+
+
+def _threads():
+    """Those running, without the watch of tqdm, which the exporter may start and which stays."""
+    return {t for t in threading.enumerate() if t.name != "tqdm_monitor"}
