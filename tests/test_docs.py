@@ -14,21 +14,23 @@ PAGES = [
 ]
 
 
+def python(page):
+    """The code of a page, all of it in order."""
+    return "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_in_the_docs_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        exec(compile("\n".join(blocks), str(page), "exec"), {"__name__": "docs"})  # noqa: S102
+        exec(compile(python(page), str(page), "exec"), {"__name__": "docs"})  # noqa: S102
     assert (tmp_path / "net.onnx").stat().st_size > 1000
 
 
 def test_your_own_network_takes_at_most_forty_lines():
-    blocks = re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs/own-network.md").read_text(), re.DOTALL
-    )
-    lines = [line for line in "\n".join(blocks).splitlines() if line.strip()]
+    code = python(ROOT / "docs/own-network.md")
+    lines = [line for line in code.splitlines() if line.strip()]
     assert len(lines) <= 40
 
 

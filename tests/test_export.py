@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 
@@ -101,6 +102,17 @@ def test_a_file_computes_what_the_supernet_does_without_boundnas(
     if size == len(images):
         correct = int((found.argmax(1) == labels).sum())
         assert correct / len(images) == network.test_accuracy
+
+
+def test_a_file_is_the_same_every_time_and_tells_nothing_of_the_machine(
+    exported, network, tmp_path
+):
+    again = tmp_path / exported.name
+    export_network(trained().model, network, trained().data, again, ("onnx", "pt2"))
+    assert files(again) == files(exported)
+    for name, content in files(exported).items():
+        for place in (sys.prefix, os.path.dirname(torch.__file__), os.getcwd(), exported):
+            assert str(place).encode() not in content, name
 
 
 def test_a_folder_holds_the_files_asked_for_and_nothing_else(exported):

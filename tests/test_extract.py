@@ -27,26 +27,30 @@ def counted_macs(net, x):
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_an_extracted_network_equals_its_slice_of_the_supernet(name, full):
+def test_an_extracted_network_equals_its_slice_of_the_supernet(name, full, figure):
     model = supernet(name).eval()
     x, calibration = images(model, 3, seed=1), images(model, 8)
-    for arch in architectures(model.space, 500 if full else 30):
+    number = 500 if full else 30
+    for arch in architectures(model.space, number):
         calibrated = calibrate(model, arch, [calibration])
         net = extract(model, calibrated)
         with torch.no_grad():
             assert torch.equal(net(x), model(x, calibrated)), arch
             assert torch.equal(net(x[:1]), model(x[:1], calibrated)), arch
+    figure(f"{name}: {number} networks compute what their slices do, bit for bit")
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_costs_are_those_counted_on_the_extracted_network(name, full):
+def test_costs_are_those_counted_on_the_extracted_network(name, full, figure):
     model = supernet(name)
     macs, parameters = MACs(model), Parameters(model)
     x, calibration = images(model, 1), images(model, 4)
-    for arch in architectures(model.space, 200 if full else 15):
+    number = 200 if full else 15
+    for arch in architectures(model.space, number):
         net = extract(model, calibrate(model, arch, [calibration]))
         assert counted_macs(net, x) == macs(arch), arch
         assert sum(p.numel() for p in net.parameters()) == parameters(arch), arch
+    figure(f"{name}: MACs and parameters of {number} networks, counted")
 
 
 def extracted(name, arch="largest"):

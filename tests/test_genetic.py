@@ -234,7 +234,7 @@ def killed_once(number):
 
 
 def test_a_search_killed_at_any_evaluation_finds_the_same_front_and_measures_nothing_twice(
-    tmp_path,
+    tmp_path, figure
 ):
     options = {"initial": 20, "rounds": 8, "crossovers": 8, "mutations": 8}
     recorder = Recorder()
@@ -252,3 +252,4 @@ def test_a_search_killed_at_any_evaluation_finds_the_same_front_and_measures_not
             assert search(LARGE, journalled(shared(evaluate_one), journal), **options) == expected
             assert list(journal) == recorder.measured
         assert measured == recorder.measured
+    figure(f"killed at each of {total} evaluations, same front, each measured once")

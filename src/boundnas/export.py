@@ -9,6 +9,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -183,15 +184,20 @@ def card(network: FrontNetwork, data: ImageData, formats: Sequence[Format]) -> s
 
 
 def _program(net: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
+    """The traced network, without what tells one machine, or one time, from another."""
     try:
         with _quiet():
-            return torch.export.export(
+            program = torch.export.export(
                 net, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},)
             )
     except Exception as error:  # torch.export has no common base of its errors
         raise ExportError(
             f"torch.export cannot follow this network: {str(error).splitlines()[0]}"
         ) from error
+    for node in program.graph.nodes:
+        for traced in ("stack_trace", "from_node"):  # paths of source files, addresses in memory
+            node.meta.pop(traced, None)
+    return program
 
 
 def _check(path: Path, net: nn.Module, images: Tensor, found: Tensor) -> None:
@@ -206,7 +212,9 @@ def _check(path: Path, net: nn.Module, images: Tensor, found: Tensor) -> None:
 
 
 def _write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
-    torch.export.save(program, path)
+    archive = BytesIO()  # into a file, it would be named after the partial one inside
+    torch.export.save(program, archive)
+    path.write_bytes(archive.getvalue())
 
 
 def _run_pt2(path: Path, images: Tensor) -> Tensor:
