@@ -131,6 +131,10 @@ REFUSED = {
     "a batch above the data set": (
         "batch_size: 16", "batch_size: 2000", r"DataError: .*1 to \d+.* found 2000",
     ),
+    "a prior of another space": (
+        "steps: 24", "steps: 24, prior: [{dimensions: stage9.kernel, largest: 3}]",
+        r"SpaceError: .*names no dimension of this space; there are stem\.width, ",
+    ),
     "images that are not there": (
         "set: digits", "{set: folder, folder: nowhere, image_size: 8}", r"DataError: .*nowhere",
     ),

@@ -15,6 +15,7 @@ from boundnas.settings import (
     CostSettings,
     DataSettings,
     ExportSettings,
+    PriorSettings,
     SearchSettings,
     SpaceSettings,
     StageSettings,
@@ -312,6 +313,12 @@ stages = st.builds(
     stride=st.sampled_from((1, 2)),
 )
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40)
+priors = st.builds(
+    PriorSettings,
+    dimensions=st.from_regex(r"[A-Za-z0-9._*?-]{1,20}", fullmatch=True),
+    smallest=numbers(0, 5),
+    largest=st.none() | numbers(5, 1e9),
+)
 configs = st.builds(
     RunConfig,
     name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
@@ -334,6 +341,7 @@ configs = st.builds(
         epochs=numbers(1e-300, 1e6),
         tau=st.floats(0.01, 0.99),
         clip_value=st.none() | numbers(1e-9, 1e6),
+        prior=st.none() | st.lists(priors, min_size=1, max_size=3).map(tuple),
     ),
     search=st.builds(
         SearchSettings, rounds=st.integers(0, 10**5), give_up=st.none() | numbers(0.5, 9)
@@ -481,7 +489,9 @@ def test_settings_are_frozen_and_survive_copying():
     assert copy.deepcopy(train) == train
 
 
-@pytest.mark.parametrize("kind", [*SECTIONS.values(), StemSettings, StageSettings, RunConfig])
+@pytest.mark.parametrize(
+    "kind", [*SECTIONS.values(), StemSettings, StageSettings, PriorSettings, RunConfig]
+)
 def test_every_field_is_described_in_one_line(kind):
     for name, field in kind.model_fields.items():
         assert field.description, name

@@ -54,6 +54,20 @@ def test_the_start_is_monotone_towards_its_boundary(boundary, std):
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_another_start_has_the_probabilities_of_eq_7_by_distance(boundary):
+    start = SPACE.sample(stream(0, "start"))
+    usual = initial_policy(SPACE, boundary, stream(1, "start")).probabilities
+    policy = initial_policy(SPACE, boundary, stream(1, "start"), start=start)
+    assert policy.mode == start
+    for row, same, size, first in zip(
+        policy.probabilities, usual, SIZES, start.indices, strict=True
+    ):
+        assert torch.equal(row.sort().values, same.sort().values)
+        by_distance = sorted(range(size), key=lambda j: abs(j - first))
+        assert (row[by_distance].diff() <= 0).all()
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
 @pytest.mark.parametrize("name", SPACES)
 def test_probabilities_of_every_dimension_sum_to_one(name, boundary):
     space = supernet(name).space

@@ -15,8 +15,9 @@ from tests.small import COST_RANGE, digest, few_digits, files, mobilenet
 
 from boundnas import TrainSettings, data, fit, train
 from boundnas.cost import MACs
-from boundnas.errors import BoundNASError, CostError, DataError, RunError
+from boundnas.errors import BoundNASError, CostError, DataError, RunError, SpaceError
 from boundnas.run_folder import RunFolder, read_jsonl
+from boundnas.settings import PriorSettings
 from boundnas.train import bounds_json, learning_rate, start_policy
 
 STEPS = 12
@@ -207,6 +208,43 @@ def test_boundaries_are_logged_evenly_and_at_the_end(rows, steps, monkeypatch):
         policy = getattr(finished.sandwich, f"{boundary}_policy")
         last = torch.tensor(list(finished.boundaries[-1][boundary].values()))
         torch.testing.assert_close(last, torch.stack(policy.moments(), 1).float())
+
+
+def test_a_prior_is_where_the_boundaries_start():
+    prior = (
+        PriorSettings(dimensions="*", largest=6),
+        PriorSettings(dimensions="stage?.kernel", smallest=4),
+        PriorSettings(dimensions="stage1.activation", smallest=1),
+    )
+    largest, smallest = (
+        start_policy(mobilenet(), boundary, options(prior=prior), 0).mode.values
+        for boundary in ("max", "min")
+    )
+    assert {name: (smallest[name], largest[name]) for name in largest} == {
+        "stem.width": (2, 4),
+        "stage1.layer1.width": (4, 4),
+        "stage1.layer2.width": (4, 4),
+        "stage1.output": (4, 6),
+        "stage1.depth": (1, 2),
+        "stage1.kernel": (5, 5),
+        "stage1.se": (False, True),
+        "stage1.activation": ("swish", "swish"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("prior", "message"),
+    [
+        ({"dimensions": "stage9.*", "largest": 1}, r"prior\[0\].dimensions: 'stage9\.\*' names no"),
+        (
+            {"dimensions": "stage1.kernel", "smallest": 4, "largest": 4.5},
+            r"no option of stage1\.kernel lies between 4 and 4\.5; there are 3, 5",
+        ),
+    ],
+)
+def test_a_prior_that_does_not_fit_the_space_is_refused(prior, message):
+    with pytest.raises(SpaceError, match=message):
+        run(prior=(PriorSettings(**prior),))
 
 
 def test_bounds_say_what_each_dimension_may_be(tmp_path):

@@ -18,6 +18,7 @@ from boundnas.errors import ConfigError, RunError
 from boundnas.export import export_network
 from boundnas.models import MobileNet, StageTable, StemTable
 from boundnas.models.mobilenet import scaled, tables
+from boundnas.policy import BOUNDARIES
 from boundnas.progress import Progress
 from boundnas.ranks import connected, rank, share, wait
 from boundnas.report import write_report
@@ -25,7 +26,7 @@ from boundnas.run_folder import RunFolder, note_environment, write_json
 from boundnas.search import Evaluator, Front, FrontNetwork, search
 from boundnas.search.sampled import require
 from boundnas.settings import SpaceSettings
-from boundnas.train import Run, fit
+from boundnas.train import Run, fit, preferred
 
 TIMEOUT = 600.0
 """Seconds that one of several processes waits for the others."""
@@ -56,7 +57,7 @@ class Job:
         Raises:
             ConfigError: A library that the search needs is missing.
             DataError: The images are missing, damaged or fewer than a batch.
-            SpaceError: The space cannot be built.
+            SpaceError: The space cannot be built, or the prior does not fit it.
             CostError: The cost range cannot be met.
         """
         require(config.search.method)
@@ -70,6 +71,8 @@ class Job:
         cost = COSTS[config.cost.metric](model)
         job = cls(config, data, model.to(_device(config.device)), cost)
         cost.check_range(*job.cost_range)
+        for boundary in BOUNDARIES:
+            preferred(model.space, boundary, config.train.prior or ())
         # These two refuse a batch size.
         TrainingOrder(len(data.train), config.train.batch_size, config.seed)
         share(config.train.batch_size)

@@ -159,8 +159,12 @@ def initial_policy(
     generator: torch.Generator,
     std: float = math.sqrt(1e-3),
     temperature: float = 0.1,
+    start: Architecture | None = None,
 ) -> Policy:
     """The start of Eq. 7: most probability on the largest (max) or smallest (min) options.
+
+    With prior knowledge the same probabilities start from another architecture: the more probable
+    an option, the nearer it is to that of the architecture (Sec. 3, below Eq. 7).
 
     Args:
         space: The search space.
@@ -169,13 +173,16 @@ def initial_policy(
         std: Standard deviation of the normal variable whose absolute value is an increment; the
             larger, the more peaked the start. The paper's ``N(0, 1e-3)`` is read as a variance.
         temperature: ``T``.
+        start: The most probable architecture; the space's largest or smallest by default.
     """
+    if start is None:
+        start = space.largest if boundary == "max" else space.smallest
     increments = torch.randn(_exists(space).shape, generator=generator).abs() * std
     increments[:, 0] = 0.1  # a_0; a constant, so it only fixes the scale of the numbers
     logits = increments.cumsum(-1)
-    if boundary == "min":
-        for row, dimension in zip(logits, space.dimensions, strict=True):
-            row[: len(dimension)] = row[: len(dimension)].flip(0)
+    for row, dimension, first in zip(logits, space.dimensions, start.indices, strict=True):
+        nearest = sorted(range(len(dimension)), key=lambda j: abs(j - first))
+        row[nearest] = row[: len(dimension)].flip(0)
     return Policy(space, logits, temperature)
 
 

@@ -93,6 +93,50 @@ class Settings(BaseModel):
         yield from ()
 
 
+def _as_tuple(value: object) -> object:
+    """A list as a tuple: strict validation takes no list where a frozen field holds a tuple."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+_T = TypeVar("_T")
+_Values = Annotated[tuple[_T, ...], BeforeValidator(_as_tuple)]
+
+
+class PriorSettings(Settings):
+    """Where the learned boundaries of some dimensions start, from what is known beforehand."""
+
+    dimensions: str = Field(
+        pattern=r"^[A-Za-z0-9._*?-]{1,100}$",
+        description="name of dimensions, without blanks, * for any part of it: stage*.kernel",
+    )
+    smallest: float | None = Field(
+        default=None,
+        ge=0,
+        le=10**9,
+        description="the min policy starts at the smallest option from here on; text and switches "
+        "count from 0",
+    )
+    largest: float | None = Field(
+        default=None,
+        ge=0,
+        le=10**9,
+        description="the max policy starts at the largest option up to here",
+    )
+
+    @classmethod
+    def _conflicts(cls, values: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
+        if not {"smallest", "largest"} <= values.keys():
+            return
+        smallest, largest = values["smallest"], values["largest"]
+        if smallest is None and largest is None:
+            yield (), "needs {here}smallest or {here}largest, found neither; write at least one"
+        if smallest is not None and largest is not None and largest < smallest:
+            yield (
+                ("largest",),
+                f"{_number(largest)} is below {{here}}smallest = {_number(smallest)}",
+            )
+
+
 class TrainSettings(Settings):
     """How the supernet and its boundary policies are trained (Algorithm 1)."""
 
@@ -178,6 +222,10 @@ class TrainSettings(Settings):
         le=1000,
         description="softmax temperature of the policies' start in Eq. 7",
     )
+    prior: Annotated[_Values[PriorSettings], Field(min_length=1, max_length=64)] | None = Field(
+        default=None,
+        description="options the learned boundaries start at; left out, the largest and smallest",
+    )
     gumbel_temperature: float = Field(
         default=0.5, gt=0, le=1000, description="temperature of the Gumbel-softmax gradient"
     )
@@ -198,6 +246,12 @@ class TrainSettings(Settings):
                 ("grad_from_random",),
                 "found true beside {here}learn = none, where there is no policy to teach; "
                 "drop one of the two",
+            )
+        if values.get("prior") and values.get("learn") == "none":
+            yield (
+                ("prior",),
+                "found beside {here}learn = none, where no boundary starts anywhere; drop it, or "
+                "leave those options out of the space",
             )
         if not {"steps", "epochs"} <= values.keys():
             return
@@ -245,15 +299,6 @@ class SearchSettings(Settings):
         description="standard errors by which a network must trail a cheaper one, on a part of the "
         "images, to be given up early, null for never",
     )
-
-
-def _as_tuple(value: object) -> object:
-    """A list as a tuple: strict validation takes no list where a frozen field holds a tuple."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-_T = TypeVar("_T")
-_Values = Annotated[tuple[_T, ...], BeforeValidator(_as_tuple)]
 
 
 def _ascending(values: tuple[Any, ...]) -> tuple[Any, ...]:
