@@ -40,7 +40,7 @@ def call(*arguments):
     return result
 
 
-def spawn(folder, *arguments, before=""):
+def spawn(folder, *arguments, before="", timeout=120):
     """Run a command in a process of its own, after some Python code."""
     code = f"{before}\nfrom boundnas.cli import app\napp()"
     return subprocess.run(
@@ -48,7 +48,7 @@ def spawn(folder, *arguments, before=""):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
     )
 
 

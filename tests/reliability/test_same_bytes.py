@@ -63,7 +63,7 @@ def test_the_demo_writes_the_same(tmp_path, full, figure):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "digits.yaml").write_text(text)
-        done = spawn(tmp_path / name, "run", "digits.yaml")
+        done = spawn(tmp_path / name, "run", "digits.yaml", timeout=1200)
         assert done.returncode == 0, done.stderr
     assert files(tmp_path / "one") == files(tmp_path / "two")
     figure(f"the {'whole' if full else 'shortened'} demo, the same in two processes")
