@@ -45,10 +45,9 @@ VARIANTS: dict[str, Values] = {
     "sharp-start": {"train": {"learn": "both", "start_std": 0.3}},
     "sharper-start": {"train": {"learn": "both", "start_std": 1.0}},
     "flat-start": {"train": {"learn": "both", "start_std": 0.03}},
-    "fast-policies": {"train": {"learn": "both", "policy_learning_rate": 1e-2}},
-    "faster-policies": {"train": {"learn": "both", "policy_learning_rate": 3e-2}},
-    "min-only-fast": {"train": {"learn": "min", "policy_learning_rate": 1e-2}},
-    "slow-policies": {"train": {"learn": "both", "policy_learning_rate": 5e-4}},
+    "policies-1e-2": {"train": {"learn": "both", "policy_learning_rate": 1e-2}},
+    "policies-2e-3": {"train": {"learn": "both", "policy_learning_rate": 2e-3}},
+    "policies-5e-4": {"train": {"learn": "both", "policy_learning_rate": 5e-4}},
     "fixed-unclipped": {"train": {"learn": "none", "clip_value": None}},
     "boundaries-unclipped": {"train": {"learn": "both", "clip_value": None}},
     "grad-from-random": {"train": {"learn": "both", "grad_from_random": True}},
@@ -126,10 +125,9 @@ FIGURES: dict[str, Figure] = {
             "sharp-start",
             "sharper-start",
             "flat-start",
-            "fast-policies",
-            "faster-policies",
-            "min-only-fast",
-            "slow-policies",
+            "policies-1e-2",
+            "policies-2e-3",
+            "policies-5e-4",
             "fixed-unclipped",
             "boundaries-unclipped",
         ),
@@ -211,7 +209,7 @@ def configuration(
 
 _SMALL_STEPS = 1500
 _SMALL_COST = (0.3, 1.2)
-_SMALL_TRAINING = {"batch_size": 64, "start_std": 0.1, "policy_learning_rate": 2e-3}
+_SMALL_TRAINING = {"batch_size": 64, "start_std": 0.1, "policy_learning_rate": 3e-2}
 _SMALL_SEARCH = {
     "initial": 64,
     "rounds": 6,
