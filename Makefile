@@ -28,7 +28,7 @@ install: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# The guarantees at the size that is promised (docs/reliability.md); takes about an hour.
+# The guarantees at the size that is promised (docs/reliability.md); takes 35 minutes on two cores.
 reliability: check browser
 	$(BIN)/pytest -n 2 --dist worksteal --full
 

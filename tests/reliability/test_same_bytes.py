@@ -1,5 +1,6 @@
 """Row 11: two fresh processes give the same bytes, for every command and every example."""
 
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,8 @@ from tests.reliability.tiny import configure
 from tests.small import files
 from tests.test_cli import spawn
 from tests.test_docs import PAGES, ROOT, python
+
+from boundnas.data.fashion import DEBIAN_FOLDER
 
 SHORT_RUNS = """
 import importlib
@@ -56,14 +59,23 @@ def test_the_examples_of_the_docs_write_the_same(page, tmp_path):
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
-def test_the_demo_writes_the_same(tmp_path, full, figure):
-    text = (ROOT / "configs" / "digits.yaml").read_text()
-    if not full:
-        text = text.replace("steps: 1200", "steps: 40").replace("rounds: 14", "rounds: 1")
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "digits.yaml").write_text(text)
-        done = spawn(tmp_path / name, "run", "digits.yaml", timeout=1200)
+def shortened(text):
+    """A configuration that does the same in less time."""
+    for key, value in (("steps", 40), ("initial", 4), ("rounds", 0)):
+        text = re.sub(rf"^  {key}: \d+", f"  {key}: {value}", text, flags=re.MULTILINE)
+    return text
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion_mnist"])
+def test_the_configurations_write_the_same(name, tmp_path, full, figure):
+    if name == "fashion_mnist" and not (full and DEBIAN_FOLDER.exists()):
+        pytest.skip("takes minutes, and the images")
+    whole = full and name == "digits"
+    text = (ROOT / "configs" / f"{name}.yaml").read_text()
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+        (folder / "run.yaml").write_text(text if whole else shortened(text))
+        done = spawn(folder, "run", "run.yaml", timeout=1200)
         assert done.returncode == 0, done.stderr
     assert files(tmp_path / "one") == files(tmp_path / "two")
-    figure(f"the {'whole' if full else 'shortened'} demo, the same in two processes")
+    figure(f"{name}.yaml, {'whole' if whole else 'shortened'}, the same in two processes")
