@@ -145,9 +145,14 @@ def _exists(space: SearchSpace) -> Tensor:
     return torch.arange(int(sizes.max())) < sizes[:, None]
 
 
+def extreme(space: SearchSpace, boundary: Boundary) -> Architecture:
+    """The largest architecture for the max boundary, the smallest for the min boundary."""
+    return space.largest if boundary == "max" else space.smallest
+
+
 def point_mass(space: SearchSpace, boundary: Boundary) -> Policy:
     """The fixed boundary of plain sandwich sampling: always the largest, or the smallest."""
-    architecture = space.largest if boundary == "max" else space.smallest
+    architecture = extreme(space, boundary)
     logits = torch.full(_exists(space).shape, -math.inf)
     logits[torch.arange(len(space)), torch.tensor(architecture.indices)] = 0.0
     return Policy(space, logits, learned=False)
@@ -175,8 +180,7 @@ def initial_policy(
         temperature: ``T``.
         start: The most probable architecture; the space's largest or smallest by default.
     """
-    if start is None:
-        start = space.largest if boundary == "max" else space.smallest
+    start = start or extreme(space, boundary)
     increments = torch.randn(_exists(space).shape, generator=generator).abs() * std
     increments[:, 0] = 0.1  # a_0; a constant, so it only fixes the scale of the numbers
     logits = increments.cumsum(-1)

@@ -25,6 +25,7 @@ from boundnas.policy import (
     Boundary,
     Policy,
     allowed_options,
+    extreme,
     initial_policy,
     point_mass,
 )
@@ -140,7 +141,7 @@ def preferred(
     space: SearchSpace, boundary: Boundary, prior: Sequence[PriorSettings]
 ) -> Architecture:
     """The largest or smallest architecture within a prior; of two that fit the later one counts."""
-    indices = list(space.largest.indices if boundary == "max" else space.smallest.indices)
+    indices = list(extreme(space, boundary).indices)
     for number, part in enumerate(prior):
         named = [d for d in space.dimensions if fnmatchcase(d.name, part.dimensions)]
         if not named:

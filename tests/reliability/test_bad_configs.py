@@ -45,16 +45,15 @@ def test_every_fault_is_answered_once_and_creates_nothing(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     path, rng = tmp_path / "run.yaml", random.Random(0)
     texts = []
-    for case in cases():
+    for case in list(cases())[:: 1 if full else 10]:
         text = VALID
         for old, new in case.values[0]:
             text = edited(text, old, new)
         texts.append(text)
     written = [VALID, *(each.read_text() for each in SHIPPED)]
-    while len(texts) < 1000:
+    while len(texts) < (1000 if full else 100):
         if is_malformed(text := mangled(rng.choice(written), rng), path):
             texts.append(text)
-    texts = texts if full else texts[::10]
     for text in texts:
         path.write_text(text)
         answer = call(rng.choice(("run", "train")), "run.yaml")
