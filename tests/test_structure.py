@@ -17,6 +17,8 @@ BOTTOM_TO_TOP = [
     "allocator",
     "polynomial",
     "policy",
+    "estimators",
+    "attentive",
     "elastic",
     "supernet",
     "models",

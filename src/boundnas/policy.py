@@ -97,11 +97,17 @@ class Policy(nn.Module):
         mean = (p * numbers).sum(-1)
         return mean, (p * (numbers - mean[:, None]) ** 2).sum(-1).sqrt()
 
+    def log_probability(self, arch: Architecture) -> Tensor:
+        """``log p(arch)`` of Eq. 3, a scalar with the gradient of the logits."""
+        chosen = torch.tensor(arch.indices, device=self.logits.device)[:, None]
+        return self.scores.log_softmax(-1).gather(-1, chosen).sum()
+
     def sample(
         self,
         generator: torch.Generator,
         gumbel_temperature: float = 0.5,
         ghost_fraction: float = 1.0,
+        learns: bool = True,
     ) -> SampledArchitecture:
         """Draw an architecture by straight-through Gumbel-softmax.
 
@@ -111,13 +117,14 @@ class Policy(nn.Module):
             generator: Source of the Gumbel noise.
             gumbel_temperature: Temperature of the relaxed sample.
             ghost_fraction: Passed on to the architecture.
+            learns: Whether a policy that is learned gets a gradient from this architecture.
         """
         uniform = torch.rand(self._exists.shape, generator=generator, dtype=torch.float64)
         gumbel = -(-uniform.clamp_min(1e-300).log()).log()
         scores = self.scores + gumbel.to(self.logits)
         indices = scores.detach().argmax(-1)
         gates = None
-        if self.learned:
+        if self.learned and learns:
             hard = _StraightThrough.apply((scores / gumbel_temperature).softmax(-1), indices)
             gates = hard[self._exists].split([len(d) for d in self.space.dimensions])
         return SampledArchitecture(

@@ -6,23 +6,42 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from boundnas.attentive import CHOICES, candidates
 from boundnas.conflict import projected
 from boundnas.cost import Cost
 from boundnas.distill import DISTILLATIONS
 from boundnas.errors import TrainingError
-from boundnas.policy import Policy, SampledArchitecture, allowed_options, random_sample
+from boundnas.estimators import ESTIMATORS
+from boundnas.policy import (
+    Boundary,
+    Policy,
+    SampledArchitecture,
+    allowed_options,
+    random_sample,
+)
 from boundnas.randomness import stream
-from boundnas.ranks import rank
+from boundnas.ranks import average, rank
 from boundnas.settings import TrainSettings
+from boundnas.space import Allowed, Architecture
 from boundnas.supernet import Supernet
 
 ROLES = ("max", "min", "random")
 After = Callable[[str, Tensor], None]
+
+
+class _Pass(NamedTuple):
+    """What one network of a boundary comes to: logits, loss, cost and penalty on the cost."""
+
+    logits: Tensor
+    loss: Tensor
+    cost: Tensor
+    penalty: Tensor
 
 
 @dataclass(frozen=True)
@@ -61,6 +80,19 @@ class Sandwich:
         Returns:
             Scalars for the log, detached.
         """
+        lower, upper = self.cost_range
+        distance = DISTILLATIONS[self.settings.distillation]
+
+        def as_max(arch: SampledArchitecture) -> _Pass:
+            arch = replace(arch, noise=stream(self.seed, _own("dropout"), step))
+            logits, cost = self.model(images, arch), self.cost.relaxed(arch)
+            penalty = F.relu(1 - cost / upper)  # Eq. 4, relative
+            return _Pass(logits, F.cross_entropy(logits, labels), cost, penalty)
+
+        def as_min(arch: SampledArchitecture) -> _Pass:
+            logits, cost = self.model(images, arch), self.cost.relaxed(arch)
+            penalty = F.relu(cost / lower - 1)  # Eq. 4, relative
+            return _Pass(logits, distance(logits, largest.logits), cost, penalty)
 
         def backward(role: str, loss: Tensor, penalty: Tensor | None = None) -> None:
             total = loss
@@ -74,58 +106,107 @@ class Sandwich:
             if after is not None:
                 after(role, loss)
 
-        lower, upper = self.cost_range
-        distance = DISTILLATIONS[self.settings.distillation]
         # Draw a max network and train it with the true labels.
-        max_arch = self._draw(self.max_policy, "max_policy", step)
-        max_arch = replace(max_arch, noise=stream(self.seed, _own("dropout"), step))
-        logits = self.model(images, max_arch)
-        max_loss = F.cross_entropy(logits, labels)
-        max_cost = self.cost.relaxed(max_arch)
-        max_penalty = F.relu(1 - max_cost / upper)  # Eq. 4, relative
-        backward("max", max_loss, max_penalty)
+        max_arch = self._draw("max", step)
+        largest = as_max(max_arch)
+        backward("max", largest.loss, largest.penalty)
+        self._compare("max", max_arch, largest, as_max, step)
         weights = list(self.model.parameters()) if self.settings.conflict == "project" else []
         teacher = {p: p.grad for p in weights if p.grad is not None}
 
         # Draw a min network to mimic the max network.
-        min_arch = self._draw(self.min_policy, "min_policy", step)
-        min_loss = distance(self.model(images, min_arch), logits)
-        min_cost = self.cost.relaxed(min_arch)
-        min_penalty = F.relu(min_cost / lower - 1)  # Eq. 4, relative
-        backward("min", min_loss, min_penalty)
+        min_arch = self._draw("min", step)
+        smallest = as_min(min_arch)
+        backward("min", smallest.loss, smallest.penalty)
+        self._compare("min", min_arch, smallest, as_min, step)
 
         # Sample random networks between the two, to mimic the max network.
-        random_loss = torch.zeros_like(min_loss)
+        random_loss = torch.zeros_like(smallest.loss)
         if self.settings.random_networks:
             tau, eq6 = self.settings.tau, self.settings.eq6
             allowed = allowed_options(self.max_policy, self.min_policy, tau, eq6)
             generator = stream(self.seed, "random_policy", step)
+
+            def as_random(arch: Architecture) -> Tensor:
+                return distance(self.model(images, arch), largest.logits)
+
             for _ in range(self.settings.random_networks):
-                arch = self.model.space.sample(generator, allowed)
-                if self.settings.grad_from_random:
+                arch = self._random(generator, allowed, as_random, step)
+                if self.settings.grad_from_random and self._learns(step):
                     fraction = self.settings.ghost_fraction
                     arch = random_sample(arch, self.max_policy, self.min_policy, tau, eq6, fraction)
-                loss = distance(self.model(images, arch), logits)
+                loss = as_random(arch)
                 backward("random", loss)
                 random_loss += loss.detach() / self.settings.random_networks
 
         scalars = {
-            "loss_max": max_loss,
-            "loss_min": min_loss,
+            "loss_max": largest.loss,
+            "loss_min": smallest.loss,
             "loss_random": random_loss,
-            "accuracy_max": (logits.argmax(-1) == labels).float().mean(),
-            "cost_max": max_cost,
-            "cost_min": min_cost,
-            "penalty_max": max_penalty,
-            "penalty_min": min_penalty,
+            "accuracy_max": (largest.logits.argmax(-1) == labels).float().mean(),
+            "cost_max": largest.cost,
+            "cost_min": smallest.cost,
+            "penalty_max": largest.penalty,
+            "penalty_min": smallest.penalty,
         }
         return {name: value.detach() for name, value in scalars.items()}
 
-    def _draw(self, policy: Policy, name: str, step: int) -> SampledArchitecture:
+    def _policy(self, boundary: Boundary) -> Policy:
+        return {"max": self.max_policy, "min": self.min_policy}[boundary]
+
+    def _learns(self, step: int) -> bool:
+        """Whether the policies get a gradient in this step."""
+        return step % self.settings.policy_every == 0
+
+    def _draw(self, boundary: Boundary, step: int) -> SampledArchitecture:
         settings = self.settings
-        return policy.sample(
-            stream(self.seed, name, step), settings.gumbel_temperature, settings.ghost_fraction
+        return self._policy(boundary).sample(
+            stream(self.seed, f"{boundary}_policy", step),
+            settings.gumbel_temperature,
+            settings.ghost_fraction,
+            learns=self._learns(step) and ESTIMATORS[settings.estimator] is None,
         )
+
+    def _compare(
+        self,
+        boundary: Boundary,
+        arch: SampledArchitecture,
+        found: _Pass,
+        measure: Callable[[SampledArchitecture], _Pass],
+        step: int,
+    ) -> None:
+        """Add the policy's gradient, where it is estimated from the losses of two networks."""
+        surrogate, policy = ESTIMATORS[self.settings.estimator], self._policy(boundary)
+        if surrogate is None or not policy.learned or not self._learns(step):
+            return
+
+        def objective(of: _Pass) -> Tensor:
+            return of.loss.detach() + self.settings.penalty_weight * of.penalty.detach()
+
+        @torch.no_grad()
+        def of_another(other: SampledArchitecture) -> Tensor:
+            return objective(measure(other))
+
+        generator = stream(self.seed, f"{boundary}_policy_comparison", step)
+        surrogate(policy, arch, objective(found), of_another, generator).backward()
+
+    def _random(
+        self,
+        generator: torch.Generator,
+        allowed: Allowed,
+        loss: Callable[[Architecture], Tensor],
+        step: int,
+    ) -> Architecture:
+        """A random network to train: a uniform draw, or the choice among some of like cost."""
+        settings, space = self.settings, self.model.space
+        choose = CHOICES[settings.random_choice]
+        if choose is None:
+            return space.sample(generator, allowed)
+        found = candidates(settings.candidates, space, generator, allowed, self.cost)
+        with torch.no_grad():
+            losses = torch.stack([loss(arch) for arch in found])
+        average([losses], f"step {step}")  # so that all processes choose the same
+        return found[int(choose(losses))]
 
     def check(
         self, images: Tensor, labels: Tensor, step: int, scalars: Mapping[str, Tensor]

@@ -181,6 +181,17 @@ class TrainSettings(Settings):
         le=64,
         description="random sub-networks per step, beside the max and the min one",
     )
+    random_choice: Literal["uniform", "best_up", "worst_up"] = Field(
+        default="uniform",
+        description="how random networks are drawn, best_up and worst_up are AttentiveNAS': that "
+        "of least or most loss among some of like cost",
+    )
+    candidates: int = Field(
+        default=3,
+        ge=2,
+        le=1000,
+        description="networks of like cost that best_up and worst_up choose from",
+    )
     distillation: Literal["kl", "adaptive_alpha"] = Field(
         default="kl",
         description="distance of a student to the max network, adaptive_alpha is AlphaNet's",
@@ -212,6 +223,18 @@ class TrainSettings(Settings):
         le=100,
         description="step size of the policy parameters; left out, 45 over the number of steps, "
         "at most 0.05",
+    )
+    estimator: Literal["straight_through", "score_function", "measure_valued"] = Field(
+        default="straight_through",
+        description="estimator of the policies' gradient, the last two compare losses of two "
+        "networks",
+    )
+    policy_every: int = Field(
+        default=1,
+        ge=1,
+        le=10**6,
+        description="the policies learn in every so many-th step, the steps between cost no more "
+        "than plain ones",
     )
     start_std: float = Field(
         default=0.0316227766, gt=0, le=100, description="standard deviation of Eq. 7's increments"
@@ -246,6 +269,13 @@ class TrainSettings(Settings):
                 ("grad_from_random",),
                 "found true beside {here}learn = none, where there is no policy to teach; "
                 "drop one of the two",
+            )
+        estimator = values.get("estimator", "straight_through")
+        if values.get("grad_from_random") and estimator != "straight_through":
+            yield (
+                ("grad_from_random",),
+                f"found true beside {{here}}estimator = {estimator}, where no gradient flows "
+                "through networks; drop one of the two",
             )
         if values.get("prior") and values.get("learn") == "none":
             yield (

@@ -48,6 +48,10 @@ VARIANTS: dict[str, Values] = {
     "policies-1e-2": {"train": {"learn": "both", "policy_learning_rate": 1e-2}},
     "policies-2e-3": {"train": {"learn": "both", "policy_learning_rate": 2e-3}},
     "policies-5e-4": {"train": {"learn": "both", "policy_learning_rate": 5e-4}},
+    "policies-every-4": {"train": {"learn": "both", "policy_every": 4}},
+    "policies-every-4-faster": {
+        "train": {"learn": "both", "policy_every": 4, "policy_learning_rate": 0.12}
+    },
     "fixed-unclipped": {"train": {"learn": "none", "clip_value": None}},
     "boundaries-unclipped": {"train": {"learn": "both", "clip_value": None}},
     "grad-from-random": {"train": {"learn": "both", "grad_from_random": True}},
@@ -128,6 +132,8 @@ FIGURES: dict[str, Figure] = {
             "policies-1e-2",
             "policies-2e-3",
             "policies-5e-4",
+            "policies-every-4",
+            "policies-every-4-faster",
             "fixed-unclipped",
             "boundaries-unclipped",
         ),

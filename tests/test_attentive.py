@@ -1,0 +1,60 @@
+"""Best-up and worst-up: candidates of like cost, and the one that is trained."""
+
+import pytest
+import torch
+from tests.small import batch, mobilenet
+from tests.test_sandwich import SEED, STEP, drawn, sandwich
+
+from boundnas.attentive import CLOSE, candidates
+from boundnas.cost import MACs
+from boundnas.distill import kl_divergence
+from boundnas.policy import SampledArchitecture, allowed_options
+from boundnas.randomness import stream
+from boundnas.space import Dimension, SearchSpace
+
+
+def test_candidates_cost_about_what_the_first_uniform_draw_costs():
+    model = mobilenet()
+    space, cost = model.space, MACs(model)
+    firsts, spread = [], []
+    for step in range(100):
+        found = candidates(4, space, stream(0, "test", step), space.whole, cost)
+        assert len(found) == 4
+        assert found[0] == space.sample(stream(0, "test", step), space.whole)
+        firsts.append(cost(found[0]))
+        spread += [abs(cost(a) / cost(found[0]) - 1) for a in found[1:]]
+        assert len(set(found)) > 1
+    assert sum(s <= CLOSE for s in spread) > 0.9 * len(spread)
+    assert max(firsts) > 2 * min(firsts), "targets range over the space"
+
+
+def test_where_no_cost_is_alike_the_nearest_is_taken():
+    space = SearchSpace([Dimension("a", tuple(10**i for i in range(8)))])
+    numbers = iter([3, *[0, 1, 7] * 100])
+
+    class Space:
+        def sample(self, generator, allowed):
+            return space.architecture({"a": 10 ** next(numbers)})
+
+    first, other = candidates(2, Space(), None, None, lambda arch: arch.values["a"])
+    assert (first.values["a"], other.values["a"]) == (1000, 10)
+
+
+@pytest.mark.parametrize(("choice", "of"), [("best_up", min), ("worst_up", max)])
+def test_the_candidate_of_least_or_most_loss_is_trained(choice, of, monkeypatch):
+    s, (images, labels) = sandwich(random_choice=choice, candidates=5, random_networks=1), batch()
+    scalars = s.step(images, labels, STEP)
+    arch = drawn(s, "max")
+    with torch.no_grad():
+        noise = stream(SEED, "dropout", STEP)
+        logits = s.model(images, SampledArchitecture(arch.space, arch.indices, noise=noise))
+        found = candidates(
+            5,
+            s.model.space,
+            stream(SEED, "random_policy", STEP),
+            allowed_options(s.max_policy, s.min_policy),
+            s.cost,
+        )
+        losses = [float(kl_divergence(s.model(images, a), logits)) for a in found]
+    assert len(set(losses)) > 2
+    assert float(scalars["loss_random"]) == pytest.approx(of(losses), rel=1e-4)
