@@ -1,17 +1,18 @@
-"""The genetic search with and without giving up early: candidates per second, and the fronts.
+"""The search with and without screening: candidates per second, and the fronts.
 
 Both search the same trained supernet from the same seeds, in turn. The plain way recalibrates every
 candidate on the same images and measures it on the whole validation split, one by one; the other
-gives a candidate up where it trails a cheaper one on a part of the images (``search.give_up``).
-Fronts are scored by `mean_over_log_cost` within the run's cost range, on the validation split that
-the search selects on and on test data, with exact accuracies for both.
+screens on a part of the images and measures only the best on all (``search.screen``). Fronts are
+scored by `mean_over_log_cost` within the run's cost range, on the validation split that the search
+selects on and on test data, with exact accuracies for both.
 
-    python benchmarks/search.py CONFIG [--give-up 1.0 ...] [--seeds 5] [--initial 64] [--rounds 6]
-                                [--children 32] [--threads 1] [--runs runs] [--output file.md]
-                                [--growth]
+    python benchmarks/search.py CONFIG [--screen 0.125 ...] [--seeds 5] [--initial 64] [--rounds 6]
+                                [--children 32] [--longer 2] [--threads 1] [--runs runs]
+                                [--output file.md] [--growth]
 
-CONFIG is trained first, unless its run folder is there. ``--growth`` times the plain search against
-the population and the number of validation images instead, with the exponents.
+CONFIG is trained first, unless its run folder is there. Every part is also tried with ``--longer``
+times the rounds: what screening saves can be spent on more candidates. ``--growth`` times the plain
+search against the population and the number of validation images instead, with the exponents.
 """
 
 from __future__ import annotations
@@ -24,18 +25,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from boundnas import Front, SearchSettings, search
 from boundnas.config import read_config
-from boundnas.data import Subset
+from boundnas.data import Source, Subset
 from boundnas.pareto import mean_over_log_cost
 from boundnas.pipeline import Job
 from boundnas.run_folder import RunFolder
 from boundnas.search import Evaluator
+from boundnas.space import Architecture
 from boundnas.train import Run
 
 
@@ -44,15 +48,17 @@ class Searched:
     """One search: its time, and what it looked at and found.
 
     Args:
-        seconds: Of the whole search.
-        images: Validation images looked at, by candidate.
+        seconds: Of the search, up to where the front is measured on test data.
+        candidates: Architectures that were measured or screened.
+        images: Validation images looked at in all, pilots included.
         validation: Score of the front on the validation split.
         test: Likewise on test data.
         networks: Size of the front.
     """
 
     seconds: float
-    images: Sequence[int]
+    candidates: int
+    images: int
     validation: float
     test: float
     networks: int
@@ -60,19 +66,32 @@ class Searched:
 
 def searched(run: Run, settings: SearchSettings, seed: int) -> Searched:
     run = replace(run, sandwich=replace(run.sandwich, seed=seed))
-    measure, made = Evaluator.__call__, []
+    correct, accuracy = Evaluator.correct, Evaluator.accuracy
+    seen: list[tuple[Architecture, int]] = []
+    on_test: list[float] = []
 
-    def counted(self: Evaluator, *args: object) -> object:
-        made.append(measure(self, *args))  # type: ignore[arg-type]
-        return made[-1]
+    def counted(self: Evaluator, arch: Any, source: Source, order: Tensor) -> Tensor:
+        if source is run.data.validation:
+            seen.append((arch.plain, len(order)))
+        return correct(self, arch, source, order)
 
-    with mock.patch.object(Evaluator, "__call__", counted):
+    def timed(self: Evaluator, *args: Any) -> float:
+        start = time.perf_counter()
+        found = accuracy(self, *args)
+        on_test.append(time.perf_counter() - start)
+        return found
+
+    with (
+        mock.patch.object(Evaluator, "correct", counted),
+        mock.patch.object(Evaluator, "accuracy", timed),
+    ):
         start = time.perf_counter()
         front = search(run, settings)
-        seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - start - sum(on_test)
     return Searched(
         seconds,
-        [e.images for e in made],
+        len({arch for arch, _ in seen}),
+        sum(images for _, images in seen),
         score(run, front, "validation_accuracy"),
         score(run, front, "test_accuracy"),
         len(front.networks) + len(front.dominated_on_test),
@@ -88,29 +107,41 @@ def score(run: Run, front: Front, accuracy: str) -> float:
     )
 
 
-def comparison(run: Run, settings: SearchSettings, give_up: Sequence[float], seeds: int) -> str:
-    ways = {"plain": None} | {f"{z:g}": z for z in give_up}
+def comparison(
+    run: Run, settings: SearchSettings, parts: Sequence[float], longer: int, seeds: int
+) -> str:
+    ways = {"plain": settings}
+    for part in parts:
+        screened = settings.model_copy(update={"screen": part})
+        ways[f"screened on {part:g}"] = screened
+        if longer > 1:
+            rounds = {"rounds": longer * settings.rounds}
+            ways[f"screened on {part:g}, {longer} times the rounds"] = screened.model_copy(
+                update=rounds
+            )
     found: dict[str, list[Searched]] = {name: [] for name in ways}
     for seed in range(seeds):
         order = list(ways.items())
-        for name, z in order if seed % 2 else order[::-1]:
-            s = searched(run, settings.model_copy(update={"give_up": z}), seed)
+        for name, way in order if seed % 2 else order[::-1]:
+            s = searched(run, way, seed)
             found[name].append(s)
             print(seed, name, f"{s.seconds:.1f} s", s.validation, s.test, flush=True)
     lines = [
-        "| give_up | candidates/s, median | times the plain way (range) | of the images | score on "
-        "validation, mean | difference by seed | score on test, mean | difference by seed |",
-        "|---|---|---|---|---|---|---|---|",
+        "| search | candidates | candidates/s, median | times the plain way (range) | images a "
+        "candidate, of the split | score on validation, mean | difference by seed | score on test, "
+        "mean | difference by seed |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
+    split = len(run.data.validation)
     for name, results in found.items():
         pairs = list(zip(results, found["plain"], strict=True))
-        faster = [p.seconds / len(p.images) * len(r.images) / r.seconds for r, p in pairs]
-        seen = [sum(r.images) / (max(r.images) * len(r.images)) for r in results]
+        faster = [p.seconds / p.candidates * r.candidates / r.seconds for r, p in pairs]
         row = [
             name,
-            f"{statistics.median(len(r.images) / r.seconds for r in results):.2f}",
+            f"{statistics.median(r.candidates for r in results):.0f}",
+            f"{statistics.median(r.candidates / r.seconds for r in results):.2f}",
             f"{statistics.median(faster):.2f} ({min(faster):.2f} to {max(faster):.2f})",
-            f"{statistics.mean(seen):.0%}",
+            f"{statistics.mean(r.images / r.candidates / split for r in results):.0%}",
         ]
         for which in ("validation", "test"):
             scores = [getattr(r, which) for r in results]
@@ -153,7 +184,8 @@ def growth(run: Run, settings: SearchSettings) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("config", type=Path)
-    parser.add_argument("--give-up", type=float, nargs="*", default=[1.0])
+    parser.add_argument("--screen", type=float, nargs="*", default=[0.125])
+    parser.add_argument("--longer", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--initial", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=6)
@@ -177,7 +209,7 @@ def main() -> None:
         calibration_images=config.search.calibration_images,
     )
     table = growth(run, settings) if args.growth else None
-    table = table or comparison(run, settings, args.give_up, args.seeds)
+    table = table or comparison(run, settings, args.screen, args.longer, args.seeds)
     text = (
         f"{config.name}: {args.initial} candidates, then {args.rounds} rounds of {args.children}; "
         f"{settings.calibration_images} calibration and {len(run.data.validation)} validation "

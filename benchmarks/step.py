@@ -4,11 +4,15 @@ All figures are ratios of times taken in turn in one run, as medians with quarti
 
 - boundaries: a step that learns both boundaries against a plain step on the same four networks,
 - slicing: forward and backward of a sub-network in the supernet against the extracted network,
-- memory: peak of the step against training the static max network, in processes of their own.
+- memory: peak of the step against training the static max network, in processes of their own,
+- arithmetic: what the max network's pass reaches beside 1x1 convolutions alone.
 
     python benchmarks/step.py [--family mobilenet_v2] [--width 1.0] [--image-size 32]
                               [--batch-size 64] [--threads 2] [--steps 9] [--ghost-fraction 1.0]
-                              [--output file.md]
+                              [--device cpu|cuda] [--autocast] [--output file.md]
+
+``--device cuda`` takes the times of the device, counts how often a step makes the host wait for it,
+and leaves out memory; ``--autocast`` computes in bfloat16.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,10 +35,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from boundnas import TrainSettings, calibrate, extract, models
+from boundnas import TrainSettings, calibrate, elastic, extract, models
 from boundnas.cost import MACs
 from boundnas.models import MobileNet
-from boundnas.policy import Policy, SampledArchitecture
+from boundnas.policy import BOUNDARIES, Policy, SampledArchitecture
 from boundnas.randomness import stream
 from boundnas.sandwich import Sandwich
 from boundnas.train import start_policy
@@ -48,8 +53,8 @@ class Ungated:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
-    def sample(self, *args: Any) -> SampledArchitecture:
-        return replace(self.policy.sample(*args), gates=None)
+    def sample(self, *args: Any, **options: Any) -> SampledArchitecture:
+        return self.policy.sample(*args, **{**options, "learns": False})
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.policy, name)
@@ -72,7 +77,8 @@ def setting(args: argparse.Namespace) -> Setting:
     cost = MACs(model)
     smallest, largest = cost.reach
     settings = TrainSettings(steps=1, ghost_fraction=args.ghost_fraction, start_std=0.1)
-    policies = [start_policy(model, b, settings, args.seed) for b in ("max", "min")]
+    model = model.to(args.device)
+    policies = [start_policy(model, b, settings, args.seed).to(args.device) for b in BOUNDARIES]
     cost_range = (2.0 * smallest, 0.5 * largest)
     learning = Sandwich(model, *policies, cost, cost_range, settings, args.seed)
     plain = replace(
@@ -80,14 +86,20 @@ def setting(args: argparse.Namespace) -> Setting:
         max_policy=Ungated(policies[0]),  # type: ignore[arg-type]
         min_policy=Ungated(policies[1]),  # type: ignore[arg-type]
     )
-    images = torch.randn(args.batch_size, *model.input_shape)
+    images = torch.randn(args.batch_size, *model.input_shape).to(args.device)
     images = images.contiguous(memory_format=torch.channels_last)
-    return Setting(model, images, torch.randint(10, (args.batch_size,)), learning, plain)
+    labels = torch.randint(10, (args.batch_size,)).to(args.device)
+    return Setting(model, images, labels, learning, plain)
 
 
 def timed(work: Callable[[], object]) -> float:
+    """Seconds until all of the work is done, on whatever device."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     start = time.perf_counter()
     work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
@@ -170,6 +182,53 @@ def peak_memory() -> int:
     return int(status.split("VmHWM:")[1].split()[0])
 
 
+def arithmetic(s: Setting, repeats: int) -> list[str]:
+    """GFLOP/s of the max network's forward and backward pass, and of 1x1 convolutions alone.
+
+    Two operations a MAC, and a backward pass of twice the forward pass, for both. The convolution
+    is the largest the space has at an eighth of the image's height and width.
+    """
+    space, model = s.model.space, s.model
+    macs = MACs(model)(space.largest) * len(s.images)
+
+    def network() -> None:
+        F.cross_entropy(model(s.images, space.largest), s.labels).backward()
+        model.zero_grad()
+
+    convolutions = [m for m in model.modules() if isinstance(m, elastic.Conv2d)]
+    weight = max((c.weight for c in convolutions if c.weight.shape[-1] == 1), key=torch.numel)
+    side = s.images.shape[-1] // 8
+    x = torch.randn(len(s.images), weight.shape[1], side, side, device=weight.device)
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight = weight.detach().clone().requires_grad_()
+
+    def convolution() -> None:
+        torch.autograd.grad(F.conv2d(x, weight).sum(), (x, weight))
+
+    network(), convolution()
+    pairs = [(timed(network), timed(convolution)) for _ in range(repeats)]
+    products = len(s.images) * side**2 * weight.numel()
+    rates = [(6e-9 * macs / n, 6e-9 * products / c) for n, c in pairs]
+    ours, peak = zip(*rates, strict=True)
+    return [
+        f"| GFLOP/s of the max network's pass / of 1x1 convolutions ({weight.shape[1]} to "
+        f"{weight.shape[0]} channels, {side}x{side}) | {ratios(ours, peak)} | "
+        f"{statistics.median(ours):.0f}, {statistics.median(peak):.0f} |"
+    ]
+
+
+def waits(s: Setting) -> list[str]:
+    """How often the host waits for the device within a step, by PyTorch's own detection."""
+    s.learning.step(s.images, s.labels, 0)
+    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        s.learning.step(s.images, s.labels, 1)
+    torch.cuda.set_sync_debug_mode("default")
+    places = sorted({f"{Path(w.filename).name}:{w.lineno}" for w in caught})
+    return [f"| waits of the host for the device in a step | {len(caught)} | {', '.join(places)} |"]
+
+
 def memory() -> list[str]:
     found = {
         which: int(
@@ -198,6 +257,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=9)
     parser.add_argument("--ghost-fraction", type=float, default=1.0)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--autocast", action="store_true", help="compute in bfloat16")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--peak", choices=("step", "static"), help=argparse.SUPPRESS)
@@ -207,18 +268,27 @@ def main() -> None:
         print(peak(args))
         return
     s = setting(args)
+    with torch.autocast(args.device, torch.bfloat16, enabled=args.autocast):
+        rows = [
+            *boundaries(s, args.steps),
+            *slicing(s, args.steps, args.seed),
+            *arithmetic(s, args.steps),
+            *(waits(s) if args.device == "cuda" else memory()),
+        ]
+    machine = f"{args.threads} threads, {platform.machine()}"
+    if args.device == "cuda":
+        machine = torch.cuda.get_device_name()
     text = "\n".join(
         [
             f"{args.family}, width {args.width:g}, {args.image_size} pixels, "
-            f"batch {args.batch_size}, ghost fraction {args.ghost_fraction:g}; "
-            f"{args.threads} threads, {platform.machine()}, PyTorch {torch.__version__}, "
+            f"batch {args.batch_size}, ghost fraction {args.ghost_fraction:g}"
+            f"{', bfloat16 autocast' * args.autocast}; "
+            f"{machine}, PyTorch {torch.__version__}, "
             f"BoundNAS {version('boundnas')}, seed {args.seed}.",
             "",
             f"| ratio | median of {args.steps} pairs (quartiles) | medians |",
             "|---|---|---|",
-            *boundaries(s, args.steps),
-            *slicing(s, args.steps, args.seed),
-            *memory(),
+            *rows,
         ]
     )
     print(text)

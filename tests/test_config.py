@@ -347,7 +347,7 @@ configs = st.builds(
         prior=st.none() | st.lists(priors, min_size=1, max_size=3).map(tuple),
     ),
     search=st.builds(
-        SearchSettings, rounds=st.integers(0, 10**5), give_up=st.none() | numbers(0.5, 9)
+        SearchSettings, rounds=st.integers(0, 10**5), screen=st.none() | st.floats(0.01, 0.99)
     ),
     export=st.builds(ExportSettings, formats=st.sampled_from(((), ("pt2",), ("pt2", "onnx")))),
 )
@@ -500,3 +500,10 @@ def test_every_field_is_described_in_one_line(kind):
         assert field.description, name
         assert "\n" not in field.description
         assert not field.description.endswith(".")
+
+
+def test_a_key_of_an_earlier_release_is_read_where_it_changed_nothing(read):
+    section = "search: {rounds: 3, give_up: null}\n"
+    assert read(MINIMAL + section) == read(MINIMAL + "search: {rounds: 3}\n")
+    with pytest.raises(ConfigError, match=r"search\.give_up\s+unknown key"):
+        read(MINIMAL + section.replace("null", "1.0"))

@@ -1,5 +1,4 @@
 import math
-from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -7,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.faults import Killed
 
-from boundnas.search import genetic
 from boundnas.search.genetic import genetic_search, journalled, pareto_front, shared
 from boundnas.search.journal import Evaluation, Journal
 from boundnas.space import Architecture, Dimension, SearchSpace
@@ -38,7 +36,7 @@ class Recorder:
     def __init__(self):
         self.batches = []
 
-    def __call__(self, batch, front):
+    def __call__(self, batch):
         assert not set(batch) & set(self.measured)
         assert len(set(batch)) == len(batch) > 0
         self.batches.append(list(batch))
@@ -47,12 +45,6 @@ class Recorder:
     @property
     def measured(self):
         return [a for batch in self.batches for a in batch]
-
-
-@pytest.fixture(autouse=True)
-def whole_rounds(monkeypatch):
-    """Every round in one batch, so that a recorder's batches are rounds."""
-    monkeypatch.setattr(genetic, "BATCH", 10**9)
 
 
 def search(space, evaluate, **options):
@@ -164,52 +156,14 @@ def test_extremes_outside_of_the_allowed_options_come_on_top_of_them():
 
 
 def test_a_front_of_one_is_mutated_instead_of_crossed():
-    def evaluate(batch, front):
-        recorder(batch, front)
+    def evaluate(batch):
+        recorder(batch)
         return [Evaluation(a, 1 + sum(a.indices), 1, -float(sum(a.indices)), 100) for a in batch]
 
     recorder = Recorder()
     (only,) = search(LARGE, evaluate, initial=2, rounds=1, mutations=0, mutation_probability=0.2)
     assert only.architecture == LARGE.smallest
     assert len(recorder.batches[1]) == 16
-
-
-def test_every_batch_is_measured_beside_the_front_of_all_before_it(monkeypatch):
-    monkeypatch.setattr(genetic, "BATCH", 10)
-    seen = []
-
-    def evaluate(batch, front):
-        assert len(batch) <= 10
-        assert front == pareto_front(seen)
-        seen.extend(evaluation(a) for a in batch)
-        return seen[-len(batch) :]
-
-    search(LARGE, evaluate)
-    assert len(seen) == 32 + 5 * 32
-
-
-def test_what_was_given_up_is_neither_on_the_front_nor_a_parent():
-    """Those of odd index sum are given up, with an accuracy that no other has."""
-
-    def evaluate(batch, front):
-        recorder(batch, front)
-        odd = [sum(a.indices) % 2 == 1 for a in batch]
-        return [
-            replace(evaluation(a), accuracy=1.0, images=7) if given_up else evaluation(a)
-            for a, given_up in zip(batch, odd, strict=True)
-        ]
-
-    recorder = Recorder()
-    front = search(LARGE, evaluate, rounds=3, crossovers=0, mutation_probability=1e-3)
-    assert all(sum(e.architecture.indices) % 2 == 0 for e in front)
-    assert any(sum(a.indices) % 2 == 1 for a in recorder.batches[0])
-    for child in recorder.batches[1]:
-        distances = {
-            parent: sum(i != j for i, j in zip(child.indices, parent.indices, strict=True))
-            for parent in recorder.batches[0]
-        }
-        nearest = min(distances.values())
-        assert any(d == nearest and sum(p.indices) % 2 == 0 for p, d in distances.items())
 
 
 def test_the_same_seed_gives_the_same_search_and_another_seed_another():
@@ -224,7 +178,7 @@ def killed_once(number):
     """An evaluator that dies once, after so many architectures; and what it measures by and by."""
     measured, dies = [], iter([True])
 
-    def evaluate_one(architecture, front):
+    def evaluate_one(architecture):
         if len(measured) == number and next(dies, False):
             raise Killed
         measured.append(architecture)

@@ -145,7 +145,7 @@ def test_only_what_the_journal_lacks_is_measured_and_written_at_once(tmp_path):
     known = {item.architecture: item for item in items}
     asked = []
 
-    def evaluate_one(architecture, front):
+    def evaluate_one(architecture):
         asked.append(architecture)
         assert path.read_bytes().count(b"\n") == 1 + len(asked), "the one before is on disk"
         return known[architecture]
@@ -153,5 +153,5 @@ def test_only_what_the_journal_lacks_is_measured_and_written_at_once(tmp_path):
     with Journal(path, SPACE) as journal:
         journal.append(items[2])
         journal.append(items[0])
-        assert list(journalled(shared(evaluate_one), journal)(list(known), [])) == items
+        assert list(journalled(shared(evaluate_one), journal)(list(known))) == items
     assert asked == [items[1].architecture, items[3].architecture, items[4].architecture]

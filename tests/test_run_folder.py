@@ -113,6 +113,7 @@ def test_every_name_in_the_run_folder_lies_within_it_and_differs(tmp_path):
         "networks",
         "report.html",
         "search/evaluations.jsonl",
+        "search/finalists.jsonl",
         "space.json",
     ]
 

@@ -256,3 +256,17 @@ def test_exactly_the_boundaries_asked_for_are_learned(learn):
         if not moved:
             assert policy.sample(stream(0, "test")) == fixed[boundary]
             assert policy.probabilities.sum() == len(space)
+
+
+def test_a_step_in_bfloat16_comes_to_about_the_same():
+    exact, s, (images, labels) = sandwich(), sandwich(), batch()
+    scalars = exact.step(images, labels, STEP)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = s.step(images, labels, STEP)
+    for name, value in scalars.items():
+        if name.startswith("loss"):
+            assert float(found[name]) == pytest.approx(float(value), rel=0.1, abs=0.02)
+    s.check(images, labels, STEP, found)
+    ours = torch.cat([p.grad.flatten() for p in s.parameters.values() if p.grad is not None])
+    theirs = torch.cat([p.grad.flatten() for p in exact.parameters.values() if p.grad is not None])
+    assert F.cosine_similarity(ours, theirs, dim=0) > 0.95

@@ -1,15 +1,16 @@
 """The search of a trained run: honest numbers, a true front, replay after a kill, its bounds."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 from tests.small import COST_RANGE, digest, trained
 
-from boundnas import SearchSettings, extract, search
+from boundnas import SearchSettings, calibrate, extract, search
 from boundnas.cost import Parameters
-from boundnas.data import normalize
+from boundnas.data import batches, normalize
 from boundnas.errors import RunError
 from boundnas.pareto import non_dominated
 from boundnas.policy import Policy
@@ -17,6 +18,7 @@ from boundnas.randomness import stream
 from boundnas.report.records import Front as ReportedFront
 from boundnas.run_folder import RunFolder, read_jsonl, write_json
 from boundnas.search import Evaluator, Front
+from boundnas.search.screening import Sample
 
 SETTINGS = SearchSettings(
     initial=10, rounds=3, crossovers=4, mutations=4, calibration_images=200, batch_size=64
@@ -44,8 +46,8 @@ def measured(monkeypatch):
     """Every evaluation made within the test, in order."""
     made, measure = [], Evaluator.__call__
 
-    def noted(self, arch, front=()):
-        made.append(measure(self, arch, front))
+    def noted(self, arch):
+        made.append(measure(self, arch))
         return made[-1]
 
     monkeypatch.setattr(Evaluator, "__call__", noted)
@@ -210,10 +212,10 @@ def test_a_search_killed_at_any_evaluation_finds_the_same_front(
     measure = Evaluator.__call__
     for kill in kills:
 
-        def dying(self, arch, front=(), kill=kill):
+        def dying(self, arch, kill=kill):
             if len(measured) == kill:
                 raise KeyboardInterrupt
-            return measure(self, arch, front)
+            return measure(self, arch)
 
         with monkeypatch.context() as patch:
             patch.setattr(Evaluator, "__call__", dying)
@@ -230,45 +232,63 @@ def test_a_search_killed_at_any_evaluation_finds_the_same_front(
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
-GIVE_UP = SETTINGS.model_copy(update={"give_up": 1.0})
+SCREENING = SETTINGS.model_copy(update={"screen": 0.25})
 
 
-def test_a_network_that_clearly_trails_a_cheaper_one_is_given_up(evaluator):
+def test_a_screened_network_is_estimated_from_its_answers_to_the_sample(evaluator):
     data, space = evaluator.data, evaluator.model.space
-    giving_up = Evaluator(evaluator.model, data, GIVE_UP, seed=0)
-    exact, rival = evaluator(space.largest), evaluator(space.smallest)
+    pilots = torch.stack([evaluator.validated(space.sample(stream(s, "pilots"))) for s in range(8)])
+    sample = Sample.draw(pilots, 20, stream(0, "sample"))
+    for arch in architectures(space):
+        found = evaluator.screened(arch, sample)
+        images = [i for i, _ in batches(data.train, calibration_positions(evaluator, 64), 64)]
+        calibrated = calibrate(
+            evaluator.model, arch, [normalize(i, data.mean, data.std) for i in images]
+        )
+        correct = evaluator.correct(calibrated, data.validation, sample.images)
+        assert found.accuracy == sample.accuracy(correct)
+        assert found.images == len(sample.images) == 20
+        assert (found.macs, found.parameters) == (evaluator.macs(arch), evaluator.parameters(arch))
 
-    def beside(rival_is_right, give_up=giving_up, **changes):
-        everywhere = torch.full((len(data.validation),), rival_is_right)
-        giving_up._correct[rival.architecture] = everywhere
-        return give_up(exact.architecture, [replace(rival, **changes)])
 
-    found = beside(True)
-    assert 0 < found.images < len(data.validation) == exact.images
-    assert beside(True, macs=exact.macs + 1) == exact  # not cheaper
-    assert beside(False) == exact  # does not lead
-    assert beside(True, give_up=evaluator) == exact  # give_up: null
+def calibration_positions(evaluator, count):
+    order = torch.randperm(len(evaluator.data.train), generator=stream(0, "calibration"))
+    return order[:count]
 
 
-def test_a_search_that_gives_up_reports_exact_accuracies_and_survives_a_kill(
-    run, tmp_path, monkeypatch
-):
-    whole = search(replace(run, folder=None), GIVE_UP)
-    measure, calls = Evaluator.__call__, []
+@pytest.mark.parametrize("kill", [0, 3, 20, 36])
+def test_a_search_that_screens_reports_exact_accuracies_and_survives_a_kill(kill, run, monkeypatch):
+    whole = search(replace(run, folder=None), SCREENING)
+    calls = []
 
-    def dying(self, arch, front=()):
-        calls.append(arch)
-        if len(calls) == 20:
-            raise KeyboardInterrupt
-        return measure(self, arch, front)
+    def dying(measure):
+        def measured(self, arch, *args, **options):
+            calls.append(arch)
+            if len(calls) == kill + 1:
+                raise KeyboardInterrupt
+            return measure(self, arch, *args, **options)
+
+        return measured
 
     with monkeypatch.context() as patch:
-        patch.setattr(Evaluator, "__call__", dying)
+        for name in ("__call__", "screened"):
+            patch.setattr(Evaluator, name, dying(getattr(Evaluator, name)))
         with pytest.raises(KeyboardInterrupt):
-            search(run, GIVE_UP)
-    resumed = search(run, GIVE_UP)
+            search(run, SCREENING)
+        screened, finalists = (
+            read_jsonl(path) for path in (run.folder.evaluations, run.folder.finalists)
+        )
+        assert len(screened) + len(finalists) == kill
+        resumed = search(run, SCREENING)
     assert resumed.to_json(COST_RANGE) == whole.to_json(COST_RANGE)
+    rows = read_jsonl(run.folder.evaluations)
+    assert len(rows) >= 30
+    assert {row["images"] for row in rows} == {math.ceil(0.25 * len(run.data.validation))}
+    finalists = read_jsonl(run.folder.finalists)
+    assert 0 < len(finalists) < len(rows)
+    assert len(calls) == len(rows) + len(finalists) + 1
     data = run.data
+    assert {row["images"] for row in finalists} == {len(data.validation)}
     for n in whole.networks:
         net = extract(run.model, n.arch)
         assert n.validation_accuracy == accuracy_by_hand(net, data.validation, data)

@@ -166,6 +166,11 @@ class RunFolder:
         return self.path / "search" / "evaluations.jsonl"
 
     @property
+    def finalists(self) -> Path:
+        """What a search that screens measured on all images in the end."""
+        return self.path / "search" / "finalists.jsonl"
+
+    @property
     def front(self) -> Path:
         """The Pareto front that the search found."""
         return self.path / "front.json"

@@ -19,6 +19,7 @@ from boundnas.distill import DISTILLATIONS
 from boundnas.errors import TrainingError
 from boundnas.estimators import ESTIMATORS
 from boundnas.policy import (
+    BOUNDARIES,
     Boundary,
     Policy,
     SampledArchitecture,
@@ -106,38 +107,38 @@ class Sandwich:
             if after is not None:
                 after(role, loss)
 
-        # Draw a max network and train it with the true labels.
-        max_arch = self._draw("max", step)
+        # All that the policies decide is read off at once: a device waits for the host here only.
+        max_arch, min_arch = (self._draw(boundary, step) for boundary in BOUNDARIES)
+        tau, eq6 = self.settings.tau, self.settings.eq6
+        allowed = allowed_options(self.max_policy, self.min_policy, tau, eq6)
+
+        # Train the max network with the true labels.
         largest = as_max(max_arch)
         backward("max", largest.loss, largest.penalty)
         self._compare("max", max_arch, largest, as_max, step)
         weights = list(self.model.parameters()) if self.settings.conflict == "project" else []
         teacher = {p: p.grad for p in weights if p.grad is not None}
 
-        # Draw a min network to mimic the max network.
-        min_arch = self._draw("min", step)
+        # Train the min network to mimic the max network.
         smallest = as_min(min_arch)
         backward("min", smallest.loss, smallest.penalty)
         self._compare("min", min_arch, smallest, as_min, step)
 
         # Sample random networks between the two, to mimic the max network.
         random_loss = torch.zeros_like(smallest.loss)
-        if self.settings.random_networks:
-            tau, eq6 = self.settings.tau, self.settings.eq6
-            allowed = allowed_options(self.max_policy, self.min_policy, tau, eq6)
-            generator = stream(self.seed, "random_policy", step)
+        generator = stream(self.seed, "random_policy", step)
 
-            def as_random(arch: Architecture) -> Tensor:
-                return distance(self.model(images, arch), largest.logits)
+        def as_random(arch: Architecture) -> Tensor:
+            return distance(self.model(images, arch), largest.logits)
 
-            for _ in range(self.settings.random_networks):
-                arch = self._random(generator, allowed, as_random, step)
-                if self.settings.grad_from_random and self._learns(step):
-                    fraction = self.settings.ghost_fraction
-                    arch = random_sample(arch, self.max_policy, self.min_policy, tau, eq6, fraction)
-                loss = as_random(arch)
-                backward("random", loss)
-                random_loss += loss.detach() / self.settings.random_networks
+        for _ in range(self.settings.random_networks):
+            arch = self._random(generator, allowed, as_random, step)
+            if self.settings.grad_from_random and self._learns(step):
+                fraction = self.settings.ghost_fraction
+                arch = random_sample(arch, self.max_policy, self.min_policy, tau, eq6, fraction)
+            loss = as_random(arch)
+            backward("random", loss)
+            random_loss += loss.detach() / self.settings.random_networks
 
         scalars = {
             "loss_max": largest.loss,

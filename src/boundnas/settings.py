@@ -11,8 +11,19 @@ import difflib
 import math
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from types import UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, Union, get_args, get_origin
+from types import MappingProxyType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Self,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+)
 
 from pydantic import (
     AfterValidator,
@@ -59,6 +70,9 @@ class Settings(BaseModel):
             ]
             raise ConfigError(problem_list(type(self).__name__, rows)) from None
 
+    _retired: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Keys of earlier releases, with the value at which they changed nothing, which is read."""
+
     # Settings inside settings are then validated without this constructor, as plain models are,
     # so that their faults join those of the whole instead of ending the validation.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
@@ -68,6 +82,9 @@ class Settings(BaseModel):
     def _report_everything(cls, given: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
         """Check the fields against each other even where some of them are faulty themselves."""
         settings, faults = None, []
+        if isinstance(given, Mapping):
+            retired = cls._retired
+            given = {k: v for k, v in given.items() if k not in retired or v != retired[k]}
         try:
             settings = build(given)
         except ValidationError as error:
@@ -222,7 +239,7 @@ class TrainSettings(Settings):
         gt=0,
         le=100,
         description="step size of the policy parameters; left out, 45 over the number of steps, "
-        "at most 0.05",
+        "at most 0.05, times policy_every",
     )
     estimator: Literal["straight_through", "score_function", "measure_valued"] = Field(
         default="straight_through",
@@ -322,13 +339,15 @@ class SearchSettings(Settings):
         description="training images that BatchNorm is recalibrated on",
     )
     batch_size: int = Field(default=128, ge=2, le=65_536, description="images per evaluation step")
-    give_up: float | None = Field(
+    screen: float | None = Field(
         default=None,
-        ge=0,
-        le=100,
-        description="standard errors by which a network must trail a cheaper one, on a part of the "
-        "images, to be given up early, null for never",
+        gt=0,
+        lt=1,
+        description="part of the validation images that candidates are screened on, the best are "
+        "measured on all; null measures every candidate on all",
     )
+
+    _retired: ClassVar = MappingProxyType({"give_up": None})
 
 
 def _ascending(values: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -238,7 +238,9 @@ class _Trainer:
         }
         learned = [p.logits for p in self._policies if p.learned]
         if learned:
-            rate = settings.policy_learning_rate or min(POLICY_PATH / self.steps, 0.05)
+            rate = settings.policy_learning_rate or settings.policy_every * min(
+                POLICY_PATH / self.steps, 0.05
+            )
             self.optimizers["policies"] = torch.optim.Adam(learned, lr=rate)
 
     @property

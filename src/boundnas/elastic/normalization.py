@@ -97,9 +97,9 @@ def batch_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance of each channel of a batch, shape ``(C,)`` each, no gradient.
 
     Args:
-        x: Shape ``(N, C, H, W)``.
+        x: Shape ``(N, C, H, W)``; of half precision, as under autocast, it is taken to float32.
     """
-    x = x.detach()
+    x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
     if not native.takes(x):
         var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
         return mean, var

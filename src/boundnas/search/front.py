@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from boundnas.calibrate import CalibratedArchitecture
 from boundnas.errors import RunError
 from boundnas.pareto import non_dominated
 from boundnas.progress import Progress
-from boundnas.ranks import rank, wait
+from boundnas.randomness import stream
+from boundnas.ranks import mine, rank, spread, wait
 from boundnas.search.evaluator import Evaluator
-from boundnas.search.genetic import Evaluate, genetic_search, journalled, shared
+from boundnas.search.genetic import (
+    Evaluate,
+    EvaluateOne,
+    genetic_search,
+    journalled,
+    pareto_front,
+    shared,
+)
 from boundnas.search.journal import Evaluation, Journal
 from boundnas.search.sampled import sampled_search
+from boundnas.search.screening import PILOTS, Sample
 from boundnas.settings import SearchSettings
+from boundnas.space import Allowed, Architecture
 from boundnas.train import Run
 
 
@@ -114,9 +129,9 @@ class Front:
 def search(run: Run, settings: SearchSettings | None = None) -> Front:
     """Find the Pareto front of a trained run and measure it on its test data.
 
-    The genetic search of App. A.3, or another method, selects on validation data. What it has
-    measured is kept in the run's folder, if it has one, and a search that was interrupted there
-    continues.
+    The genetic search of App. A.3, or another method, selects on validation data; with
+    ``settings.screen`` on estimates, and the best are measured on all of it. What it has measured
+    is kept in the run's folder, if it has one, and a search that was interrupted there continues.
 
     Args:
         run: What `boundnas.fit` returned.
@@ -130,14 +145,13 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
         RunError: The folder's journal is damaged or of another space.
     """
     settings = settings or SearchSettings()
-    seed, cost = run.sandwich.seed, run.sandwich.cost.name
-    evaluator = Evaluator(run.model, run.data, settings, seed, cost)
-    if run.folder is None:
-        found = _found(run, settings, shared(evaluator))
+    cost = run.sandwich.cost.name
+    evaluator = Evaluator(run.model, run.data, settings, run.sandwich.seed)
+    if settings.screen is None:
+        with _measured(run, evaluator, "evaluations") as measure:
+            found = _found(run, settings, measure)
     else:
-        with Journal(run.folder.evaluations, run.model.space, writes=rank() == 0) as journal:
-            wait("before the search")  # until all have read the journal
-            found = _found(run, settings, journalled(shared(evaluator), journal))
+        found = _screened(run, settings, evaluator)
     networks = []
     for evaluation in found:
         arch = evaluator.calibrated(evaluation.architecture)
@@ -153,6 +167,58 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
         tuple(networks[i] for i in kept),
         tuple(n for i, n in enumerate(networks) if i not in kept),
     )
+
+
+@contextmanager
+def _measured(run: Run, evaluate_one: EvaluateOne, journal: str) -> Iterator[Evaluate]:
+    """An evaluator that the processes share, and that keeps what it has measured in the folder."""
+    evaluate = shared(evaluate_one)
+    if run.folder is None:
+        yield evaluate
+        return
+    path: Path = getattr(run.folder, journal)
+    with Journal(path, run.model.space, writes=rank() == 0) as kept:
+        wait("before the search")  # until all have read the journal
+        yield journalled(evaluate, kept)
+
+
+def _screened(run: Run, settings: SearchSettings, evaluator: Evaluator) -> list[Evaluation]:
+    """The front of the finalists of a search that estimates accuracies."""
+    sample = _sample(run, settings, evaluator)
+    seen: list[Evaluation] = []
+    with _measured(run, partial(evaluator.screened, sample=sample), "evaluations") as estimate:
+
+        def remembered(batch: Sequence[Architecture]) -> Iterator[Evaluation]:
+            for evaluation in estimate(batch):
+                seen.append(evaluation)
+                yield evaluation
+
+        _found(run, settings, remembered)
+    cost = attrgetter(run.sandwich.cost.name)
+    finalists = [e.architecture for e in sample.finalists(seen, cost)]
+    found = []
+    with (
+        _measured(run, evaluator, "finalists") as measure,
+        Progress(len(finalists), "finalists", unit="network") as progress,
+    ):
+        for evaluation in measure(finalists):
+            found.append(evaluation)
+            progress.advance(accuracy=evaluation.accuracy)
+    return pareto_front(found, cost)
+
+
+def _sample(run: Run, settings: SearchSettings, evaluator: Evaluator) -> Sample:
+    generator = stream(run.sandwich.seed, "search/screening")
+    allowed = _allowed(run, settings)
+    pilots = [run.model.space.sample(generator, allowed) for _ in range(PILOTS)]
+    correct = spread([evaluator.validated(a).tolist() for a in mine(pilots)], "in the search")
+    images = len(run.data.validation)
+    assert settings.screen is not None
+    return Sample.draw(torch.tensor(correct), math.ceil(settings.screen * images), generator)
+
+
+def _allowed(run: Run, settings: SearchSettings) -> Allowed:
+    return run.allowed if settings.bounds == "learned" else run.model.space.whole
 
 
 def _found(run: Run, settings: SearchSettings, evaluate: Evaluate) -> list[Evaluation]:
@@ -179,7 +245,7 @@ def _found(run: Run, settings: SearchSettings, evaluate: Evaluate) -> list[Evalu
             cost=attrgetter(sandwich.cost.name),
             largest=sandwich.max_policy.mode if learned else space.largest,
             smallest=sandwich.min_policy.mode if learned else space.smallest,
-            allowed=run.allowed if learned else space.whole,
+            allowed=_allowed(run, settings),
             seed=sandwich.seed,
             progress=progress,
         )

@@ -17,19 +17,13 @@ from boundnas.ranks import mine, size, spread
 from boundnas.search.journal import Evaluation, Journal
 from boundnas.space import Allowed, Architecture, SearchSpace
 
-Evaluate = Callable[[Sequence[Architecture], Sequence[Evaluation]], Iterable[Evaluation]]
-"""Measures a batch of distinct architectures, in order; yields each as soon as it is known.
+Evaluate = Callable[[Sequence[Architecture]], Iterable[Evaluation]]
+"""Measures a batch of distinct architectures, in order; yields each as soon as it is known."""
 
-The second argument is the front so far, in ascending cost: an architecture that cannot join it may
-be given up early."""
-
-EvaluateOne = Callable[[Architecture, Sequence[Evaluation]], Evaluation]
-"""Measures one architecture beside the front so far."""
+EvaluateOne = Callable[[Architecture], Evaluation]
+"""Measures one architecture."""
 
 Cost = Callable[[Evaluation], float]
-
-BATCH = 32
-"""Architectures that are measured beside the same front."""
 
 PER_MESSAGE = 4
 """Architectures that each of several processes measures before they tell one another."""
@@ -83,7 +77,7 @@ def genetic_search(
     Example:
         >>> from boundnas.space import Dimension
         >>> space = SearchSpace([Dimension("a", (1, 2, 4)), Dimension("b", (1, 2, 4))])
-        >>> def evaluate(batch, front):
+        >>> def evaluate(batch):
         ...     for arch in batch:
         ...         a, b = arch.values.values()
         ...         yield Evaluation(arch, a * b, a + b, accuracy=(a + 2 * b) / 12, images=100)
@@ -102,14 +96,11 @@ def genetic_search(
     measured: dict[Architecture, Evaluation] = {}
 
     def measure(architectures: Sequence[Architecture]) -> None:
-        for start in range(0, len(architectures), BATCH):
-            batch = architectures[start : start + BATCH]
-            front = pareto_front(measured.values(), cost)
-            for architecture, evaluation in zip(batch, evaluate(batch, front), strict=True):
-                assert evaluation.architecture == architecture, "evaluations are out of order"
-                measured[architecture] = evaluation
-                if progress is not None:
-                    progress.advance(accuracy=evaluation.accuracy)
+        for architecture, evaluation in zip(architectures, evaluate(architectures), strict=True):
+            assert evaluation.architecture == architecture, "evaluations are out of order"
+            measured[architecture] = evaluation
+            if progress is not None:
+                progress.advance(accuracy=evaluation.accuracy)
 
     measure(_population(space, (largest, smallest), allowed, initial, seed))
     for number in range(1, rounds + 1):
@@ -128,13 +119,8 @@ def genetic_search(
 def pareto_front(
     evaluations: Iterable[Evaluation], cost: Cost = attrgetter("macs")
 ) -> list[Evaluation]:
-    """The evaluations that no other dominates in cost and accuracy, in ascending cost.
-
-    Those of architectures given up early do not count.
-    """
-    everything = list(evaluations)
-    images = max((e.images for e in everything), default=0)
-    found = [e for e in everything if e.images == images]
+    """The evaluations that no other dominates in cost and accuracy, in ascending cost."""
+    found = list(evaluations)
     front = non_dominated([cost(e) for e in found], [e.accuracy for e in found])
     return [found[i] for i in front]
 
@@ -147,12 +133,10 @@ def shared(evaluate_one: EvaluateOne) -> Evaluate:
     """
     together = 1 if size() == 1 else PER_MESSAGE * size()
 
-    def evaluate(
-        batch: Sequence[Architecture], front: Sequence[Evaluation]
-    ) -> Iterator[Evaluation]:
+    def evaluate(batch: Sequence[Architecture]) -> Iterator[Evaluation]:
         for start in range(0, len(batch), together):
             part = batch[start : start + together]
-            rows = spread([evaluate_one(a, front).to_json() for a in mine(part)], "in the search")
+            rows = spread([evaluate_one(a).to_json() for a in mine(part)], "in the search")
             for architecture, row in zip(part, rows, strict=True):
                 yield Evaluation.from_json(row, architecture.space)
 
@@ -167,8 +151,8 @@ def journalled(evaluate: Evaluate, journal: Journal) -> Evaluate:
         journal: Answers for the architectures it has.
     """
 
-    def answer(batch: Sequence[Architecture], front: Sequence[Evaluation]) -> Iterator[Evaluation]:
-        found = iter(evaluate([a for a in batch if a not in journal], front))
+    def answer(batch: Sequence[Architecture]) -> Iterator[Evaluation]:
+        found = iter(evaluate([a for a in batch if a not in journal]))
         for architecture in batch:
             if architecture not in journal:
                 journal.append(next(found))

@@ -21,9 +21,9 @@ class Evaluation:
         architecture: The architecture.
         macs: Multiply-accumulates of one forward pass of one example.
         parameters: Number of weights.
-        accuracy: Fraction of examples classified correctly, 0 to 1.
-        images: So many validation images the accuracy rests on: all of them, or fewer where the
-            architecture was given up early.
+        accuracy: Fraction of examples classified correctly, 0 to 1, or an estimate of it.
+        images: So many validation images the accuracy rests on: all of them, or those that
+            candidates are screened on.
     """
 
     architecture: Architecture

@@ -7,11 +7,14 @@ from operator import attrgetter
 
 from boundnas.errors import ConfigError
 from boundnas.progress import Progress
-from boundnas.search.genetic import BATCH, Cost, Evaluate, pareto_front
+from boundnas.search.genetic import Cost, Evaluate, pareto_front
 from boundnas.search.journal import Evaluation
 from boundnas.space import Allowed, Architecture, SearchSpace
 
 METHODS = ("nsga2", "tpe")
+
+BATCH = 32
+"""Architectures that are asked for before the sampler is told what any of them is worth."""
 
 IDLE_BATCHES = 4
 """After so many batches in a row with nothing new the search ends, as in an exhausted space."""
@@ -80,9 +83,8 @@ def sampled_search(
     measured: dict[Architecture, Evaluation] = {}
 
     def measure(architectures: list[Architecture]) -> None:
-        front = pareto_front(measured.values(), cost)
         fresh = [a for a in dict.fromkeys(architectures) if a not in measured]
-        for evaluation in evaluate(fresh, front) if fresh else ():
+        for evaluation in evaluate(fresh) if fresh else ():
             measured[evaluation.architecture] = evaluation
             if progress is not None:
                 progress.advance(accuracy=evaluation.accuracy)

@@ -52,17 +52,13 @@ class Group:
     def random_networks(self) -> np.ndarray:
         """Cost and validation accuracy of the first populations, shape ``(networks, 2)``.
 
-        Without their two extremes these are uniform samples between the boundaries. Those given up
-        early are left out.
+        Without their two extremes these are uniform samples between the boundaries.
         """
         points = []
         for seed, front in self.fronts().items():
             evaluations = self.runs[seed].evaluations or []
-            images = max((e.images for e in evaluations), default=0)
             points += [
-                (getattr(e, front.cost_metric), e.accuracy)
-                for e in evaluations[2 : self.initial]
-                if e.images == images
+                (getattr(e, front.cost_metric), e.accuracy) for e in evaluations[2 : self.initial]
             ]
         return np.array(points).reshape(-1, 2)
 

@@ -1,0 +1,161 @@
+"""How the time of a step grows with dimensions, options, batch and image size.
+
+Steps of one space, Table 1 at a quarter of its width, in which one size at a time is varied. For
+each size the median over steps that learn both boundaries, and over plain steps on the same
+networks, taken in turn; the exponent is the slope of a straight line through the logarithms.
+
+    python benchmarks/growth.py [--threads 1] [--steps 9] [--seed 0] [--plot file.svg]
+                                [--output file.md]
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from boundnas import TrainSettings
+from boundnas.cost import MACs
+from boundnas.models import MobileNet
+from boundnas.models.mobilenet import tables
+from boundnas.policy import BOUNDARIES
+from boundnas.sandwich import Sandwich
+from boundnas.train import start_policy
+from step import Ungated, timed
+
+WIDTH, BATCH, IMAGE, OPTIONS = 0.25, 32, 32, 8
+
+
+def network(searched: int = 7, options: int = OPTIONS, image_size: int = IMAGE) -> MobileNet:
+    """The space with the first ``searched`` stages searched and the others at their largest.
+
+    Args:
+        searched: Number of stages.
+        options: Widths have so many choices, evenly spread from an eighth to the largest.
+        image_size: Height and width of the images.
+    """
+    stem, stages = tables("mobilenet_v2", WIDTH)
+
+    def spread(choices: tuple[int, ...]) -> tuple[int, ...]:
+        found = np.linspace(choices[0], choices[-1], options).round().astype(int)
+        return tuple(sorted({int(c) for c in found}))
+
+    stages = tuple(
+        replace(s, intermediate=spread(s.intermediate), output=spread(s.output))
+        if i < searched
+        else replace(
+            s, intermediate=s.intermediate[-1:], output=s.output[-1:], depth=s.depth[-1:],
+            kernel=s.kernel[-1:],
+        )
+        for i, s in enumerate(stages)
+    )  # fmt: skip
+    stem = replace(stem, width=spread(stem.width))
+    return MobileNet(stem, stages, last_width=320, image_size=image_size)
+
+
+def seconds(model: MobileNet, batch: int, steps: int, seed: int) -> tuple[float, float]:
+    """Median seconds of a step that learns, and of a plain one on the same networks."""
+    model.train()
+    cost = MACs(model)
+    smallest, largest = cost.reach
+    settings = TrainSettings(steps=1, start_std=0.1)
+    policies = [start_policy(model, b, settings, seed) for b in BOUNDARIES]
+    learning = Sandwich(model, *policies, cost, (2.0 * smallest, 0.5 * largest), settings, seed)
+    plain = replace(
+        learning,
+        max_policy=Ungated(policies[0]),  # type: ignore[arg-type]
+        min_policy=Ungated(policies[1]),  # type: ignore[arg-type]
+    )
+    images = torch.randn(batch, *model.input_shape).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(10, (batch,))
+    times: dict[bool, list[float]] = {True: [], False: []}
+    for step in range(steps):
+        for learns in (step % 2 == 0, step % 2 == 1):
+            work = partial((learning if learns else plain).step, images, labels, step)
+            work()  # compiles kernels for new shapes
+            model.zero_grad()
+            times[learns].append(timed(work))
+    return statistics.median(times[True]), statistics.median(times[False])
+
+
+def sizes() -> Iterator[tuple[str, int, MobileNet, int]]:
+    """What is varied, its size, and the supernet and batch that have it."""
+    for stages in (1, 2, 4, 7):
+        model = network(searched=stages)
+        dimensions = sum(len(d) > 1 for d in model.space.dimensions)
+        yield "searched dimensions", dimensions, model, BATCH
+    for options in (2, 4, 8):
+        yield "options of a width", options, network(options=options), BATCH
+    for batch in (16, 32, 64, 128):
+        yield "batch", batch, network(), batch
+    for image_size in (16, 32, 64):
+        yield "pixels per side", image_size, network(image_size=image_size), BATCH
+
+
+def exponent(rows: list[tuple[int, float, float]], column: int) -> float:
+    logs = np.log([[row[0], row[column]] for row in rows])
+    return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
+
+
+def plot(found: dict[str, list[tuple[int, float, float]]], path: Path) -> None:
+    figure = Figure(figsize=(10, 2.8), layout="constrained")
+    for axes, (what, rows) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
+        x, *columns = zip(*rows, strict=True)
+        for y, label in zip(columns, ("learned boundaries", "plain"), strict=True):
+            axes.loglog(x, y, marker="o", label=label)
+        axes.set_xlabel(what)
+        axes.set_xticks(x, [str(v) for v in x], minor=False)
+        axes.minorticks_off()
+        axes.set_ylim(min(columns[1]) / 2, max(columns[0]) * 2)
+    figure.axes[0].set_ylabel("seconds a step")
+    figure.axes[0].legend(fontsize="small")
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=9)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--output", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    found: dict[str, list[tuple[int, float, float]]] = {}
+    for what, size, model, batch in sizes():
+        times = seconds(model, batch, args.steps, args.seed)
+        found.setdefault(what, []).append((size, *times))
+        print(what, size, *(f"{t:.3f} s" for t in times), flush=True)
+    lines = [
+        f"Table 1 at width {WIDTH:g}; batch {BATCH}, {IMAGE} pixels, {OPTIONS} options and all "
+        f"stages searched where not varied; medians of {args.steps} steps; {args.threads} "
+        f"threads, {platform.machine()}, PyTorch {torch.__version__}, seed {args.seed}.",
+        "",
+        "| varied | sizes | learned boundaries, ms | exponent | plain, ms | exponent |",
+        "|---|---|---|---|---|---|",
+    ]
+    for what, rows in found.items():
+        columns = [", ".join(f"{1e3 * row[c]:.0f}" for row in rows) for c in (1, 2)]
+        lines.append(
+            f"| {what} | {', '.join(str(row[0]) for row in rows)} | {columns[0]} "
+            f"| {exponent(rows, 1):.2f} | {columns[1]} | {exponent(rows, 2):.2f} |"
+        )
+    text = "\n".join(lines)
+    print(text)
+    if args.plot:
+        plot(found, args.plot)
+    if args.output:
+        args.output.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
