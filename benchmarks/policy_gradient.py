@@ -138,18 +138,35 @@ def train(data: ImageData, steps: int, gumbel_temperature: float, seed: int) -> 
     return run
 
 
-def losses(run: Run, seed: int) -> dict[str, tuple[Policy, Loss]]:
-    """The loss of each policy's networks on one fixed batch, a function of the architecture."""
+def losses(run: Run, seed: int, shuffled: bool = False) -> dict[str, tuple[Policy, Loss]]:
+    """The loss of each policy's networks on one fixed batch, a function of the architecture.
+
+    Args:
+        run: A trained supernet and its policies.
+        seed: Draws the batch.
+        shuffled: Whether each call has its images in another order. No loss depends on it, but
+            the leading part of the batch is then a random one, as it is in training.
+    """
     data, model, sandwich = run.data, run.model, run.sandwich
     chosen = torch.randperm(len(data.train), generator=stream(seed, "benchmark_batch"))[:BATCH]
     images, labels = data.train.take(chosen)
     images = normalize(images, data.mean, data.std)
     with torch.no_grad():
         teacher = model(images, sandwich.max_policy.mode)
-    return {
-        "min": (sandwich.min_policy, lambda arch: kl_divergence(model(images, arch), teacher)),
-        "max": (sandwich.max_policy, lambda arch: F.cross_entropy(model(images, arch), labels)),
-    }
+    orders = stream(seed, "benchmark_order")
+
+    def order() -> Any:
+        return torch.randperm(BATCH, generator=orders) if shuffled else slice(None)
+
+    def min_loss(arch: Architecture) -> Tensor:
+        at = order()
+        return kl_divergence(model(images[at], arch), teacher[at])
+
+    def max_loss(arch: Architecture) -> Tensor:
+        at = order()
+        return F.cross_entropy(model(images[at], arch), labels[at])
+
+    return {"min": (sandwich.min_policy, min_loss), "max": (sandwich.max_policy, max_loss)}
 
 
 # The three estimators
@@ -402,7 +419,7 @@ def main() -> None:
     trained = time.perf_counter() - start
     sections = [
         line
-        for name, (policy, loss) in losses(run, args.seed).items()
+        for name, (policy, loss) in losses(run, args.seed, args.ghost_fraction < 1).items()
         for line in section(name, policy, loss, run.model, args)
     ]
     report = "\n".join([*preamble(args, run, trained, time.perf_counter() - start), *sections])
@@ -476,7 +493,8 @@ def preamble(args: argparse.Namespace, run: Run, trained: float, seconds: float)
         f"expectation exact, cross-fitted over {FOLDS} folds within each half, so without bias.",
         f"2. **The library**: `policy.sample` and `loss.backward()` in float32, "
         f"{args.samples // EXACT} samples, Gumbel temperature {args.gumbel_temperature:g}, "
-        f"options not chosen on {args.ghost_fraction:g} of the batch.",
+        f"options not chosen on {args.ghost_fraction:g} of the batch"
+        f"{', a random part for each sample' * (args.ghost_fraction < 1)}.",
         f"3. **Slice only**: as (2), but through nothing that the chosen slice does not compute; "
         f"{args.samples // SLICED} samples.",
         "",

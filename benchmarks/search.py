@@ -7,12 +7,13 @@ scored by `mean_over_log_cost` within the run's cost range, on the validation sp
 selects on and on test data, with exact accuracies for both.
 
     python benchmarks/search.py CONFIG [--screen 0.125 ...] [--seeds 5] [--initial 64] [--rounds 6]
-                                [--children 32] [--longer 2] [--threads 1] [--runs runs]
-                                [--output file.md] [--growth]
+                                [--children 32] [--longer 2] [--methods nsga2 tpe] [--threads 1]
+                                [--runs runs] [--output file.md] [--growth]
 
 CONFIG is trained first, unless its run folder is there. Every part is also tried with ``--longer``
-times the rounds: what screening saves can be spent on more candidates. ``--growth`` times the plain
-search against the population and the number of validation images instead, with the exponents.
+times the rounds: what screening saves can be spent on more candidates. ``--methods`` adds the plain
+search by other methods. ``--growth`` times the plain search against the population and the number
+of validation images instead, with the exponents.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from boundnas.pareto import mean_over_log_cost
 from boundnas.pipeline import Job
 from boundnas.run_folder import RunFolder
 from boundnas.search import Evaluator
+from boundnas.search.sampled import METHODS
 from boundnas.space import Architecture
 from boundnas.train import Run
 
@@ -108,9 +110,15 @@ def score(run: Run, front: Front, accuracy: str) -> float:
 
 
 def comparison(
-    run: Run, settings: SearchSettings, parts: Sequence[float], longer: int, seeds: int
+    run: Run,
+    settings: SearchSettings,
+    parts: Sequence[float],
+    longer: int,
+    methods: Sequence[str],
+    seeds: int,
 ) -> str:
     ways = {"plain": settings}
+    ways |= {method: settings.model_copy(update={"method": method}) for method in methods}
     for part in parts:
         screened = settings.model_copy(update={"screen": part})
         ways[f"screened on {part:g}"] = screened
@@ -186,6 +194,7 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("--screen", type=float, nargs="*", default=[0.125])
     parser.add_argument("--longer", type=int, default=2)
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=[])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--initial", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=6)
@@ -209,7 +218,7 @@ def main() -> None:
         calibration_images=config.search.calibration_images,
     )
     table = growth(run, settings) if args.growth else None
-    table = table or comparison(run, settings, args.screen, args.longer, args.seeds)
+    table = table or comparison(run, settings, args.screen, args.longer, args.methods, args.seeds)
     text = (
         f"{config.name}: {args.initial} candidates, then {args.rounds} rounds of {args.children}; "
         f"{settings.calibration_images} calibration and {len(run.data.validation)} validation "
