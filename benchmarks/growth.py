@@ -105,16 +105,32 @@ def exponent(rows: list[tuple[int, float, float]], column: int) -> float:
     return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
 
 
+def table(found: dict[str, list[tuple[int, float, float]]]) -> list[str]:
+    lines = [
+        "| varied | sizes | learned boundaries, ms | exponent | plain, ms | exponent | ratio |",
+        "|---" * 7 + "|",
+    ]
+    for what, rows in found.items():
+        columns = [", ".join(f"{1e3 * row[c]:.0f}" for row in rows) for c in (1, 2)]
+        ratios = ", ".join(f"{learned / plain:.2f}" for _, learned, plain in rows)
+        lines.append(
+            f"| {what} | {', '.join(str(row[0]) for row in rows)} | {columns[0]} "
+            f"| {exponent(rows, 1):.2f} | {columns[1]} | {exponent(rows, 2):.2f} | {ratios} |"
+        )
+    return lines
+
+
 def plot(found: dict[str, list[tuple[int, float, float]]], path: Path) -> None:
     figure = Figure(figsize=(10, 2.8), layout="constrained")
-    for axes, (what, rows) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
+    panels = figure.subplots(1, len(found), sharey=True)
+    for axes, (what, rows) in zip(panels, found.items(), strict=True):
         x, *columns = zip(*rows, strict=True)
         for y, label in zip(columns, ("learned boundaries", "plain"), strict=True):
             axes.loglog(x, y, marker="o", label=label)
         axes.set_xlabel(what)
         axes.set_xticks(x, [str(v) for v in x], minor=False)
         axes.minorticks_off()
-        axes.set_ylim(min(columns[1]) / 2, max(columns[0]) * 2)
+    figure.axes[0].set_yticks([0.1, 0.2, 0.5, 1, 2, 5], ["0.1", "0.2", "0.5", "1", "2", "5"])
     figure.axes[0].set_ylabel("seconds a step")
     figure.axes[0].legend(fontsize="small")
     figure.savefig(path, metadata={"Date": None})
@@ -140,15 +156,8 @@ def main() -> None:
         f"stages searched where not varied; medians of {args.steps} steps; {args.threads} "
         f"threads, {platform.machine()}, PyTorch {torch.__version__}, seed {args.seed}.",
         "",
-        "| varied | sizes | learned boundaries, ms | exponent | plain, ms | exponent |",
-        "|---|---|---|---|---|---|",
+        *table(found),
     ]
-    for what, rows in found.items():
-        columns = [", ".join(f"{1e3 * row[c]:.0f}" for row in rows) for c in (1, 2)]
-        lines.append(
-            f"| {what} | {', '.join(str(row[0]) for row in rows)} | {columns[0]} "
-            f"| {exponent(rows, 1):.2f} | {columns[1]} | {exponent(rows, 2):.2f} |"
-        )
     text = "\n".join(lines)
     print(text)
     if args.plot:

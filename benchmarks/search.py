@@ -1,19 +1,20 @@
-"""The search with and without screening: candidates per second, and the fronts.
+"""The search beside the plain way: candidates per second, and the fronts.
 
-Both search the same trained supernet from the same seeds, in turn. The plain way recalibrates every
-candidate on the same images and measures it on the whole validation split, one by one; the other
-screens on a part of the images and measures only the best on all (``search.screen``). Fronts are
-scored by `mean_over_log_cost` within the run's cost range, on the validation split that the search
-selects on and on test data, with exact accuracies for both.
+All search the same trained supernet from the same seeds, in turn. The plain way recalibrates every
+candidate on the same images and measures it on the whole validation split, one by one, layer by
+layer; the default folds normalizations into convolutions and classifies in larger batches; and
+screening (``search.screen``) measures only the best on all images. Fronts are scored by
+`mean_over_log_cost` within the run's cost range, on the validation split that the search selects on
+and on test data, with exact accuracies for all.
 
-    python benchmarks/search.py CONFIG [--screen 0.125 ...] [--seeds 5] [--initial 64] [--rounds 6]
-                                [--children 32] [--longer 2] [--methods nsga2 tpe] [--threads 1]
-                                [--runs runs] [--output file.md] [--growth]
+    python benchmarks/search.py CONFIG [--screen 0.25 0.125 ...] [--seeds 5] [--initial 64]
+                                [--rounds 6] [--children 32] [--longer 2] [--methods nsga2 tpe]
+                                [--threads 1] [--runs runs] [--output file.md] [--growth]
 
-CONFIG is trained first, unless its run folder is there. Every part is also tried with ``--longer``
-times the rounds: what screening saves can be spent on more candidates. ``--methods`` adds the plain
-search by other methods. ``--growth`` times the plain search against the population and the number
-of validation images instead, with the exponents.
+CONFIG is trained first, unless its run folder is there. The first part is also tried with
+``--longer`` times the rounds: what screening saves can be spent on more candidates. ``--methods``
+adds the default search by other methods. ``--growth`` times the default search against the
+population and the number of validation images instead, with the exponents.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import argparse
 import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -39,10 +41,27 @@ from boundnas.data import Source, Subset
 from boundnas.pareto import mean_over_log_cost
 from boundnas.pipeline import Job
 from boundnas.run_folder import RunFolder
-from boundnas.search import Evaluator
+from boundnas.search import Evaluator, evaluator
 from boundnas.search.sampled import METHODS
 from boundnas.space import Architecture
 from boundnas.train import Run
+
+PLAIN = "plain"
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Within it, candidates are measured as they would be trained: nothing folded."""
+
+    def validated(self: Evaluator, arch: Architecture) -> Tensor:
+        order = torch.arange(len(self.data.validation))
+        return self.correct(self.calibrated(arch), self.data.validation, order)
+
+    with (
+        mock.patch.object(Evaluator, "validated", validated),
+        mock.patch.object(evaluator, "BATCHES_AT_ONCE", 1),
+    ):
+        yield
 
 
 @dataclass(frozen=True)
@@ -117,12 +136,12 @@ def comparison(
     methods: Sequence[str],
     seeds: int,
 ) -> str:
-    ways = {"plain": settings}
+    ways = {PLAIN: settings, "default": settings}
     ways |= {method: settings.model_copy(update={"method": method}) for method in methods}
     for part in parts:
         screened = settings.model_copy(update={"screen": part})
         ways[f"screened on {part:g}"] = screened
-        if longer > 1:
+        if longer > 1 and part == parts[0]:
             rounds = {"rounds": longer * settings.rounds}
             ways[f"screened on {part:g}, {longer} times the rounds"] = screened.model_copy(
                 update=rounds
@@ -131,7 +150,8 @@ def comparison(
     for seed in range(seeds):
         order = list(ways.items())
         for name, way in order if seed % 2 else order[::-1]:
-            s = searched(run, way, seed)
+            with plainly() if name == PLAIN else nullcontext():
+                s = searched(run, way, seed)
             found[name].append(s)
             print(seed, name, f"{s.seconds:.1f} s", s.validation, s.test, flush=True)
     lines = [
@@ -142,7 +162,7 @@ def comparison(
     ]
     split = len(run.data.validation)
     for name, results in found.items():
-        pairs = list(zip(results, found["plain"], strict=True))
+        pairs = list(zip(results, found[PLAIN], strict=True))
         faster = [p.seconds / p.candidates * r.candidates / r.seconds for r, p in pairs]
         row = [
             name,
@@ -192,7 +212,7 @@ def growth(run: Run, settings: SearchSettings) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("config", type=Path)
-    parser.add_argument("--screen", type=float, nargs="*", default=[0.125])
+    parser.add_argument("--screen", type=float, nargs="*", default=[0.25, 0.125])
     parser.add_argument("--longer", type=int, default=2)
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=[])
     parser.add_argument("--seeds", type=int, default=5)

@@ -9,7 +9,8 @@ All figures are ratios of times taken in turn in one run, as medians with quarti
 
     python benchmarks/step.py [--family mobilenet_v2] [--width 1.0] [--image-size 32]
                               [--batch-size 64] [--threads 2] [--steps 9] [--ghost-fraction 1.0]
-                              [--device cpu|cuda] [--autocast] [--output file.md]
+                              [--estimator straight_through] [--device cpu|cuda] [--autocast]
+                              [--output file.md]
 
 ``--device cuda`` takes the times of the device, counts how often a step makes the host wait for it,
 and leaves out memory; ``--autocast`` computes in bfloat16.
@@ -37,6 +38,7 @@ from torch.nn import functional as F
 
 from boundnas import TrainSettings, calibrate, elastic, extract, models
 from boundnas.cost import MACs
+from boundnas.estimators import ESTIMATORS
 from boundnas.models import MobileNet
 from boundnas.policy import BOUNDARIES, Policy, SampledArchitecture
 from boundnas.randomness import stream
@@ -76,13 +78,16 @@ def setting(args: argparse.Namespace) -> Setting:
     model = getattr(models, args.family)(width=args.width, image_size=args.image_size).train()
     cost = MACs(model)
     smallest, largest = cost.reach
-    settings = TrainSettings(steps=1, ghost_fraction=args.ghost_fraction, start_std=0.1)
+    settings = TrainSettings(
+        steps=1, ghost_fraction=args.ghost_fraction, estimator=args.estimator, start_std=0.1
+    )
     model = model.to(args.device)
     policies = [start_policy(model, b, settings, args.seed).to(args.device) for b in BOUNDARIES]
     cost_range = (2.0 * smallest, 0.5 * largest)
     learning = Sandwich(model, *policies, cost, cost_range, settings, args.seed)
     plain = replace(
         learning,
+        settings=settings.model_copy(update={"estimator": "straight_through"}),
         max_policy=Ungated(policies[0]),  # type: ignore[arg-type]
         min_policy=Ungated(policies[1]),  # type: ignore[arg-type]
     )
@@ -257,6 +262,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=9)
     parser.add_argument("--ghost-fraction", type=float, default=1.0)
+    parser.add_argument("--estimator", choices=tuple(ESTIMATORS), default="straight_through")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--autocast", action="store_true", help="compute in bfloat16")
     parser.add_argument("--seed", type=int, default=0)
@@ -281,7 +287,8 @@ def main() -> None:
     text = "\n".join(
         [
             f"{args.family}, width {args.width:g}, {args.image_size} pixels, "
-            f"batch {args.batch_size}, ghost fraction {args.ghost_fraction:g}"
+            f"batch {args.batch_size}, {args.estimator.replace('_', ' ')}, "
+            f"ghost fraction {args.ghost_fraction:g}"
             f"{', bfloat16 autocast' * args.autocast}; "
             f"{machine}, PyTorch {torch.__version__}, "
             f"BoundNAS {version('boundnas')}, seed {args.seed}.",

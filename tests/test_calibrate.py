@@ -1,9 +1,10 @@
 import pytest
 import torch
-from tests.spaces import SPACES, images, supernet
+from tests.spaces import SPACES, images, seeded, supernet
 from torch import nn
 
-from boundnas import calibrate, extract
+from boundnas import Supernet, calibrate, elastic, extract
+from boundnas.calibrate import Folding
 from boundnas.errors import CalibrationError, SpaceError
 from boundnas.randomness import stream
 
@@ -118,3 +119,44 @@ def test_a_model_without_batch_normalization_has_no_statistics():
     calibrated = calibrate(model, arch, [x])
     assert calibrated.moments == {}
     assert torch.equal(model(x, calibrated), model(x, arch))
+
+
+@pytest.mark.parametrize("name", NORMALIZED)
+def test_folding_normalizations_into_convolutions_changes_nothing_but_rounding(name):
+    model = supernet(name).double()
+    x = images(model, 6)
+    for number in range(4):
+        arch = calibrate(model, model.space.sample(stream(0, "architecture", number)), [x])
+        with torch.no_grad():
+            expected = model.eval()(x, arch)
+            found = model(x, Folding(arch.space, arch.indices, arch.moments))
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("layer", ["conv", "depthwise"])
+def test_a_convolution_with_a_bias_is_folded_too(layer):
+    class Net(Supernet):
+        def __init__(self):
+            super().__init__(input_shape=(3, 6, 6))
+            width = self.dimension("width", [2, 4]) if layer == "conv" else 3
+            kernel = self.dimension("kernel", [1, 3], kind="kernel")
+            if layer == "conv":
+                self.conv = elastic.Conv2d(3, width, kernel, bias=True)
+            else:
+                self.conv = elastic.DepthwiseConv2d(3, kernel, bias=True)
+            self.norm = elastic.BatchNorm2d(width, relu=True)
+
+        def forward(self, x, arch):
+            if arch.folds:
+                return self.norm.folded(self.conv, x, arch)
+            return self.norm(self.conv(x, arch), arch)
+
+    model = seeded(Net).double()
+    x = images(model, 5)
+    for arch in (model.space.smallest, model.space.largest):
+        arch = calibrate(model, arch, [x])
+        with torch.no_grad():
+            expected = model.eval()(x, arch)
+            found = model(x, Folding(arch.space, arch.indices, arch.moments))
+        assert expected.any()
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)

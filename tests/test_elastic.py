@@ -107,14 +107,14 @@ def test_ghosts_are_the_channels_of_the_largest_width_on_part_of_the_batch(name,
     for arch in ARCHITECTURES:
         x = inputs_of(name, arch, size=4)
         if arch[WIDTH] < 6:
-            shape = (max(1, round(4 * fraction)), 6 - arch[WIDTH], *x.shape[2:])
+            shape = (max(2, round(4 * fraction)), 6 - arch[WIDTH], *x.shape[2:])
             x = join(x, torch.randn(shape, generator=stream(0, "ghost")))
         y, ghost = split(layer(x, relaxed(arch, fraction)))
         assert torch.equal(y, layer(split(x)[0], arch))
         if arch[produces] == produces.choices[-1]:
             assert ghost is None
         else:
-            assert len(ghost) == max(1, 4 * fraction // 1)
+            assert len(ghost) == max(2, 4 * fraction // 1)
             assert ghost.shape[1] + y.shape[1] == produces.choices[-1]
             assert ghost.shape[2:] == y.shape[2:]
             assert not ghost.requires_grad
@@ -296,3 +296,11 @@ def test_a_layer_that_gets_only_the_chosen_channels_refuses_a_wrong_gradient(nam
     layer.name = "neck"
     with pytest.raises(SpaceError, match=r"neck \(\w+\): the channels that were not chosen did"):
         layer(inputs_of(name, arch), relaxed(arch))
+
+
+def test_the_smallest_part_of_a_batch_can_be_normalized_where_a_map_has_one_pixel():
+    conv, norm = seeded(lambda: elastic.Conv2d(3, WIDTH)), elastic.BatchNorm2d(WIDTH)
+    x = torch.randn(4, 3, 1, 1, generator=stream(0, "x"))
+    ghost = split(norm(conv(x, arch := relaxed(ARCHITECTURES[0], 1e-9)), arch))[1]
+    assert len(ghost) == 2
+    assert ghost.isfinite().all()

@@ -114,15 +114,15 @@ def test_test_images_are_read_by_the_final_front_only(run, measured, monkeypatch
             return len(self.source)
 
         def take(self, indices):
-            taken.append(len(measured))
+            taken.append((len(measured), len(indices)))
             return self.source.take(indices)
 
     data = replace(run.data, test=Counted(run.data.test))
     taken.clear()  # the data set checks itself by one image
     found = search(replace(run, data=data), SETTINGS)
-    assert set(taken) == {len(measured)}
+    assert {when for when, _ in taken} == {len(measured)}
     networks = len(found.networks) + len(found.dominated_on_test)
-    assert len(taken) == networks * -(-len(data.test) // SETTINGS.batch_size)
+    assert sum(images for _, images in taken) == networks * len(data.test)
 
 
 def test_no_network_of_the_front_is_dominated(front):

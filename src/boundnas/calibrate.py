@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +37,13 @@ class CalibratedArchitecture(Architecture):
                 f"with {', '.join(self.moments) or 'no BatchNorm layers'}"
             )
         return self.moments[layer]
+
+
+@dataclass(frozen=True, eq=False)
+class Folding(CalibratedArchitecture):
+    """A calibrated architecture whose normalizations may be folded into convolutions."""
+
+    folds: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, eq=False)

@@ -338,7 +338,12 @@ class SearchSettings(Settings):
         le=10**8,
         description="training images that BatchNorm is recalibrated on",
     )
-    batch_size: int = Field(default=128, ge=2, le=65_536, description="images per evaluation step")
+    batch_size: int = Field(
+        default=128,
+        ge=2,
+        le=65_536,
+        description="images per calibration step, twice as many are classified at once",
+    )
     screen: float | None = Field(
         default=None,
         gt=0,

@@ -245,6 +245,9 @@ class Architecture:
     ghost_fraction: ClassVar[float] = 1.0
     """Part of the batch on which the gradient of options that were not chosen is computed."""
 
+    folds: ClassVar[bool] = False
+    """Whether normalizations that follow a convolution may be folded into it, for evaluation."""
+
     def __post_init__(self) -> None:
         if len(self.indices) != len(self.space):
             raise SpaceError(

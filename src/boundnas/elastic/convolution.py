@@ -56,7 +56,22 @@ class _Convolution(ElasticLayer):
 
     def _crop(self, weight: Tensor, k: int) -> Tensor:
         margin = (weight.shape[-1] - k) // 2
-        return weight[..., margin : margin + k, margin : margin + k]
+        return weight[..., margin : margin + k, margin : margin + k] if margin else weight
+
+    def scaled(self, x: Tensor, arch: Architecture, scale: Tensor, shift: Tensor) -> Tensor:
+        """``scale * self(x, arch) + shift`` of every channel as one convolution, no gradient.
+
+        Args:
+            x: As for ``forward``.
+            arch: The architecture; its gates are ignored.
+            scale: Shape ``(co,)``.
+            shift: Likewise.
+        """
+        weight = self._crop(self.weight, arch.size(self.kernel_size))
+        weight = weight[: len(scale), : x.shape[1]]
+        if self.bias is not None:
+            shift = shift + scale * self.bias[: len(scale)]
+        return self._convolve(x, weight * scale[:, None, None, None], shift)
 
     @abstractmethod
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -74,6 +89,9 @@ class _Convolution(ElasticLayer):
         self, y: Tensor, x: Tensor, weight: Tensor, arch: Architecture
     ) -> Tensor:
         """Add the gradient of kernels beyond the chosen one; the others' comes with the weights."""
+        gate = arch.gate(self.kernel_size)
+        if gate is None:
+            return y
         k = arch.size(self.kernel_size)
         x = part(x, arch.ghost_fraction)
 
@@ -83,7 +101,7 @@ class _Convolution(ElasticLayer):
         alternatives = {
             j: larger(int(c)) for j, c in enumerate(choices(self.kernel_size)) if int(c) > k
         }
-        return mix(y, arch.gate(self.kernel_size), alternatives, arch.ghost_fraction)
+        return mix(y, gate, alternatives, arch.ghost_fraction)
 
 
 class Conv2d(_Convolution):

@@ -80,8 +80,11 @@ def join(active: Tensor, ghost: Tensor | None) -> Tensor:
 
 
 def part(x: Tensor, fraction: float) -> Tensor:
-    """The leading part of the batch that serves the ghosts, at least one sample, detached."""
-    return x.detach()[: max(1, math.ceil(fraction * len(x)))]
+    """The leading part of the batch that serves the ghosts, at least two samples, detached.
+
+    One would have no variance to be normalized by where a map has a single pixel.
+    """
+    return x.detach()[: max(2, math.ceil(fraction * len(x)))]
 
 
 @cache
@@ -154,7 +157,7 @@ class _GhostInputs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         ghost, weight, table = ctx.saved_tensors
-        weight_gradient = ctx.conv(part(gradient, len(ghost) / len(gradient)), ghost, weight)
+        weight_gradient = ctx.conv(gradient[: len(ghost)], ghost, weight)
         axes = [axis for axis in range(weight.dim()) if axis != 1]
         products = (weight_gradient * weight).sum(axes) * (len(gradient) / len(ghost))
         return gradient, table.to(products) @ products, None, None, None, None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from boundnas.elastic import native
+from boundnas.elastic.convolution import Conv2d, DepthwiseConv2d
 from boundnas.elastic.ghost import join, split
 from boundnas.elastic.layer import ElasticLayer, frozen
 from boundnas.errors import CalibrationError
@@ -59,6 +60,22 @@ class BatchNorm2d(ElasticLayer):
             with torch.no_grad():
                 ghost = self._normalize(ghost, self.weight[c:], self.bias[c:], None)
         return join(y, ghost)
+
+    def folded(self, conv: Conv2d | DepthwiseConv2d, x: Tensor, arch: Architecture) -> Tensor:
+        """``self(conv(x, arch), arch)`` in evaluation as one convolution, equal but for rounding.
+
+        Args:
+            conv: The convolution before, of this layer's channels.
+            x: Its input.
+            arch: An architecture that carries statistics.
+        """
+        c = arch.size(self.channels)
+        statistics = arch.statistics(self.name, x)
+        assert statistics is not None, f"{self.name}: nothing to fold"
+        mean, var = statistics
+        scale = self.weight[:c] * (var + self.eps).rsqrt()
+        y = conv.scaled(x, arch, scale, self.bias[:c] - mean * scale)
+        return y.relu_() if self.relu else y
 
     def _normalize(
         self, x: Tensor, weight: Tensor, bias: Tensor, statistics: tuple[Tensor, Tensor] | None

@@ -116,7 +116,10 @@ class _ConvNorm(nn.Module):
     """A convolution, its normalization, and a fixed ReLU if there is one."""
 
     def __init__(
-        self, conv: elastic.ElasticLayer, channels: Setting, activation: Setting | None = None
+        self,
+        conv: elastic.Conv2d | elastic.DepthwiseConv2d,
+        channels: Setting,
+        activation: Setting | None = None,
     ) -> None:
         super().__init__()
         relu = activation == "relu"
@@ -124,7 +127,10 @@ class _ConvNorm(nn.Module):
         self.activation = None if relu or activation is None else elastic.Activation(activation)
 
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
-        x = self.norm(self.conv(x, arch), arch)
+        if arch.folds:
+            x = self.norm.folded(self.conv, x, arch)
+        else:
+            x = self.norm(self.conv(x, arch), arch)
         return x if self.activation is None else self.activation(x, arch)
 
 

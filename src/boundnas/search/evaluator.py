@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from boundnas.calibrate import CalibratedArchitecture, calibrate
+from boundnas.calibrate import CalibratedArchitecture, Folding, calibrate
 from boundnas.cost import MACs, Parameters
 from boundnas.data import ImageData, Source, batches, normalize
 from boundnas.randomness import stream
@@ -16,6 +16,9 @@ from boundnas.search.screening import Sample
 from boundnas.settings import SearchSettings
 from boundnas.space import Architecture
 from boundnas.supernet import Supernet
+
+BATCHES_AT_ONCE = 2
+"""Images that are only classified come in larger batches than those that are averaged over."""
 
 
 class Evaluator:
@@ -55,7 +58,7 @@ class Evaluator:
         part = len(sample.images) / len(self.data.validation)
         calibration = self._calibration[: math.ceil(part * len(self._calibration))]
         calibrated = calibrate(self.model, arch, map(self._prepared, calibration))
-        correct = self.correct(calibrated, self.data.validation, sample.images)
+        correct = self.correct(_folding(calibrated), self.data.validation, sample.images)
         return self._evaluation(arch, sample.accuracy(correct), len(correct))
 
     def _evaluation(self, arch: Architecture, accuracy: float, images: int) -> Evaluation:
@@ -64,7 +67,7 @@ class Evaluator:
     def validated(self, arch: Architecture) -> Tensor:
         """Which validation images ``arch`` classifies correctly."""
         order = torch.arange(len(self.data.validation))
-        return self.correct(self.calibrated(arch), self.data.validation, order)
+        return self.correct(_folding(self.calibrated(arch)), self.data.validation, order)
 
     def calibrated(self, arch: Architecture) -> CalibratedArchitecture:
         """``arch`` with its BatchNorm statistics on the calibration images."""
@@ -81,9 +84,13 @@ class Evaluator:
         return torch.cat(
             [
                 model(self._prepared(images), arch).argmax(-1).cpu() == labels
-                for images, labels in batches(source, order, self.batch_size)
+                for images, labels in batches(source, order, BATCHES_AT_ONCE * self.batch_size)
             ]
         )
 
     def _prepared(self, images: Tensor) -> Tensor:
         return normalize(images.to(self.device), self.data.mean, self.data.std)
+
+
+def _folding(arch: CalibratedArchitecture) -> Folding:
+    return Folding(arch.space, arch.indices, arch.moments)

@@ -34,6 +34,14 @@ class Figure:
     cost: tuple[float, float] = (10, 90)
 
 
+COMBINED: dict[str, Values] = {
+    "alpha": {"distillation": "adaptive_alpha"},
+    "projected": {"conflict": "project"},
+    "best-up": {"random_choice": "best_up"},
+    "worst-up": {"random_choice": "worst_up"},
+}
+"""What the paper calls orthogonal to learned boundaries: AlphaNet, NASViT and AttentiveNAS."""
+
 VARIANTS: dict[str, Values] = {
     "fixed": {"train": {"learn": "none"}},
     "boundaries": {"train": {"learn": "both"}},
@@ -54,6 +62,14 @@ VARIANTS: dict[str, Values] = {
     },
     "fixed-unclipped": {"train": {"learn": "none", "clip_value": None}},
     "boundaries-unclipped": {"train": {"learn": "both", "clip_value": None}},
+    "ghosts-eighth": {"train": {"learn": "both", "ghost_fraction": 0.125}},
+    "score-function": {"train": {"learn": "both", "estimator": "score_function"}},
+    "measure-valued": {"train": {"learn": "both", "estimator": "measure_valued"}},
+    **{
+        f"{name}-{idea}": {"train": {"learn": learn, **changes}}
+        for idea, changes in COMBINED.items()
+        for name, learn in (("fixed", "none"), ("boundaries", "both"))
+    },
     "grad-from-random": {"train": {"learn": "both", "grad_from_random": True}},
     "fixed-W": {"train": {"learn": "none"}, "searched": ""},
     "fixed-WK": {"train": {"learn": "none"}, "searched": "K"},
@@ -119,6 +135,22 @@ FIGURES: dict[str, Figure] = {
         ("fixed-doubled", "boundaries", "boundaries-half", "fixed"),
         ("cifar100",),
     ),
+    "estimators": Figure(
+        "not in the paper: Gumbel-softmax, score function and measure-valued gradients",
+        "KD",
+        ("boundaries", "score-function", "measure-valued", "fixed"),
+        ("cifar10",),
+    ),
+    "combinations": Figure(
+        "not in the paper: what it calls orthogonal, alone and on top of learned boundaries",
+        "KD",
+        (
+            "fixed",
+            "boundaries",
+            *(f"{name}-{idea}" for idea in COMBINED for name in ("fixed", "boundaries")),
+        ),
+        ("cifar10",),
+    ),
     "robustness": Figure(
         "not in the paper: what the outcome of learned boundaries depends on",
         "KD",
@@ -134,13 +166,14 @@ FIGURES: dict[str, Figure] = {
             "policies-5e-4",
             "policies-every-4",
             "policies-every-4-faster",
+            "ghosts-eighth",
             "fixed-unclipped",
             "boundaries-unclipped",
         ),
         ("cifar10",),
     ),
 }
-"""The comparisons, by figure of the paper, and one of our own."""
+"""The comparisons, by figure of the paper, and three of our own."""
 
 _FAMILIES = {
     "": "width_only",
