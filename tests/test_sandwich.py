@@ -12,6 +12,7 @@ from boundnas import TrainSettings, fit
 from boundnas.cost import MACs
 from boundnas.data import TrainingOrder, augment, normalize
 from boundnas.distill import kl_divergence
+from boundnas.errors import SpaceError
 from boundnas.policy import SampledArchitecture, allowed_options, random_sample
 from boundnas.randomness import stream
 from boundnas.sandwich import Sandwich
@@ -270,3 +271,10 @@ def test_a_step_in_bfloat16_comes_to_about_the_same():
     ours = torch.cat([p.grad.flatten() for p in s.parameters.values() if p.grad is not None])
     theirs = torch.cat([p.grad.flatten() for p in exact.parameters.values() if p.grad is not None])
     assert F.cosine_similarity(ours, theirs, dim=0) > 0.95
+
+
+def test_without_random_networks_eq_6_may_allow_nothing():
+    s, (images, labels) = sandwich(random_networks=0, eq6="printed", tau=0.99), batch()
+    with pytest.raises(SpaceError):
+        allowed_options(s.max_policy, s.min_policy, 0.99, "printed")
+    assert s.step(images, labels, STEP)["loss_random"] == 0

@@ -110,7 +110,9 @@ class Sandwich:
         # All that the policies decide is read off at once: a device waits for the host here only.
         max_arch, min_arch = (self._draw(boundary, step) for boundary in BOUNDARIES)
         tau, eq6 = self.settings.tau, self.settings.eq6
-        allowed = allowed_options(self.max_policy, self.min_policy, tau, eq6)
+        allowed: Allowed = ()
+        if self.settings.random_networks:
+            allowed = allowed_options(self.max_policy, self.min_policy, tau, eq6)
 
         # Train the max network with the true labels.
         largest = as_max(max_arch)
