@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 
@@ -28,12 +27,14 @@ from boundnas.progress import Progress
 from boundnas.randomness import stream
 from policy_gradient import (
     BATCH,
-    FOLDS,
     Estimate,
     Loss,
+    common_parser,
     cosine,
     losses,
     machine,
+    parsed,
+    publish,
     row,
     score_function,
     signal_to_noise,
@@ -116,18 +117,9 @@ def section(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Estimators of a policy's gradient, compared.")
-    parser.add_argument("--steps", type=int, default=800, help="training steps (default: 800)")
-    parser.add_argument(
-        "--samples", type=int, default=4000, help="per estimator and policy (default: 4000)"
+    args = parsed(
+        common_parser("Estimators of a policy's gradient, compared.", "per estimator and policy")
     )
-    parser.add_argument("--threads", type=int, default=1, help="PyTorch threads (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, help="fixes every draw (default: 0)")
-    parser.add_argument("--data", choices=("digits", "fashion_mnist"), default="digits")
-    parser.add_argument("--output", type=Path, help="also write the report to this file")
-    args = parser.parse_args()
-    if args.samples < 4 * FOLDS:
-        parser.error(f"--samples must be at least {4 * FOLDS}, found {args.samples}")
     torch.set_num_threads(args.threads)
     run = train(
         load(args.data, seed=args.seed),
@@ -153,11 +145,7 @@ def main() -> None:
     ]
     for role, (policy, loss) in losses(run, args.seed).items():
         lines += section(role, policy, loss, run.model, args)
-    report = "\n".join(lines)
-    print(report)
-    if args.output is not None:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(report + "\n", encoding="utf-8")
+    publish("\n".join(lines), args.output)
 
 
 if __name__ == "__main__":

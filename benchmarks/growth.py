@@ -15,7 +15,6 @@ import platform
 import statistics
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +22,9 @@ import torch
 from matplotlib.figure import Figure
 
 from boundnas import TrainSettings
-from boundnas.cost import MACs
 from boundnas.models import MobileNet
 from boundnas.models.mobilenet import tables
-from boundnas.policy import BOUNDARIES
-from boundnas.sandwich import Sandwich
-from boundnas.train import start_policy
-from step import Ungated, timed
+from step import setting_of, step_times
 
 WIDTH, BATCH, IMAGE, OPTIONS = 0.25, 32, 32, 8
 
@@ -63,27 +58,9 @@ def network(searched: int = 7, options: int = OPTIONS, image_size: int = IMAGE) 
 
 def seconds(model: MobileNet, batch: int, steps: int, seed: int) -> tuple[float, float]:
     """Median seconds of a step that learns, and of a plain one on the same networks."""
-    model.train()
-    cost = MACs(model)
-    smallest, largest = cost.reach
     settings = TrainSettings(steps=1, start_std=0.1)
-    policies = [start_policy(model, b, settings, seed) for b in BOUNDARIES]
-    learning = Sandwich(model, *policies, cost, (2.0 * smallest, 0.5 * largest), settings, seed)
-    plain = replace(
-        learning,
-        max_policy=Ungated(policies[0]),  # type: ignore[arg-type]
-        min_policy=Ungated(policies[1]),  # type: ignore[arg-type]
-    )
-    images = torch.randn(batch, *model.input_shape).contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(10, (batch,))
-    times: dict[bool, list[float]] = {True: [], False: []}
-    for step in range(steps):
-        for learns in (step % 2 == 0, step % 2 == 1):
-            work = partial((learning if learns else plain).step, images, labels, step)
-            work()  # compiles kernels for new shapes
-            model.zero_grad()
-            times[learns].append(timed(work))
-    return statistics.median(times[True]), statistics.median(times[False])
+    times = step_times(setting_of(model.train(), settings, batch, seed), steps)
+    return statistics.median(times["learning"]), statistics.median(times["plain"])
 
 
 def sizes() -> Iterator[tuple[str, int, MobileNet, int]]:

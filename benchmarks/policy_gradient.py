@@ -382,15 +382,36 @@ def machine(threads: int) -> str:
     )
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Straight-through against brute-force gradients.")
+def common_parser(description: str, samples: str) -> argparse.ArgumentParser:
+    """What every benchmark of gradients is asked; ``samples`` says what these are of."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--steps", type=int, default=800, help="training steps (default: 800)")
-    parser.add_argument(
-        "--samples", type=int, default=4000, help="brute-force samples per policy (default: 4000)"
-    )
+    parser.add_argument("--samples", type=int, default=4000, help=f"{samples} (default: 4000)")
     parser.add_argument("--threads", type=int, default=1, help="PyTorch threads (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="fixes every draw (default: 0)")
     parser.add_argument("--data", choices=("digits", "fashion_mnist"), default="digits")
+    parser.add_argument("--output", type=Path, help="also write the report to this file")
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    args = parser.parse_args()
+    if args.samples < 4 * FOLDS:
+        parser.error(f"--samples must be at least {4 * FOLDS}, found {args.samples}")
+    return args
+
+
+def publish(report: str, output: Path | None) -> None:
+    print(report)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(report + "\n", encoding="utf-8")
+
+
+def arguments() -> argparse.Namespace:
+    parser = common_parser(
+        "Straight-through against brute-force gradients.", "brute-force samples per policy"
+    )
     parser.add_argument(
         "--gumbel-temperature",
         type=float,
@@ -403,11 +424,7 @@ def arguments() -> argparse.Namespace:
         default=1.0,
         help="part of the batch that serves the options not chosen, in (2) (default: 1)",
     )
-    parser.add_argument("--output", type=Path, help="also write the report to this file")
-    args = parser.parse_args()
-    if args.samples < 4 * FOLDS:
-        parser.error(f"--samples must be at least {4 * FOLDS}, found {args.samples}")
-    return args
+    return parsed(parser)
 
 
 def main() -> None:
@@ -423,10 +440,7 @@ def main() -> None:
         for line in section(name, policy, loss, run.model, args)
     ]
     report = "\n".join([*preamble(args, run, trained, time.perf_counter() - start), *sections])
-    print(report)
-    if args.output is not None:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(report + "\n", encoding="utf-8")
+    publish(report, args.output)
 
 
 def section(

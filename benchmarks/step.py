@@ -76,24 +76,29 @@ class Setting:
 def setting(args: argparse.Namespace) -> Setting:
     torch.manual_seed(args.seed)
     model = getattr(models, args.family)(width=args.width, image_size=args.image_size).train()
-    cost = MACs(model)
-    smallest, largest = cost.reach
     settings = TrainSettings(
         steps=1, ghost_fraction=args.ghost_fraction, estimator=args.estimator, start_std=0.1
     )
-    model = model.to(args.device)
-    policies = [start_policy(model, b, settings, args.seed).to(args.device) for b in BOUNDARIES]
+    return setting_of(model.to(args.device), settings, args.batch_size, args.seed)
+
+
+def setting_of(model: MobileNet, settings: TrainSettings, batch: int, seed: int) -> Setting:
+    """Steps of a supernet with random images, on the supernet's device."""
+    device = next(model.parameters()).device
+    cost = MACs(model)
+    smallest, largest = cost.reach
+    policies = [start_policy(model, b, settings, seed).to(device) for b in BOUNDARIES]
     cost_range = (2.0 * smallest, 0.5 * largest)
-    learning = Sandwich(model, *policies, cost, cost_range, settings, args.seed)
+    learning = Sandwich(model, *policies, cost, cost_range, settings, seed)
     plain = replace(
         learning,
         settings=settings.model_copy(update={"estimator": "straight_through"}),
         max_policy=Ungated(policies[0]),  # type: ignore[arg-type]
         min_policy=Ungated(policies[1]),  # type: ignore[arg-type]
     )
-    images = torch.randn(args.batch_size, *model.input_shape).to(args.device)
+    images = torch.randn(batch, *model.input_shape).to(device)
     images = images.contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(10, (args.batch_size,)).to(args.device)
+    labels = torch.randint(10, (batch,)).to(device)
     return Setting(model, images, labels, learning, plain)
 
 
@@ -114,8 +119,8 @@ def ratios(first: Sequence[float], second: Sequence[float]) -> str:
     return f"{middle:.3f} ({low:.3f} to {high:.3f})"
 
 
-def boundaries(s: Setting, steps: int) -> list[str]:
-    """Steps with and without learning, on the same networks, in turn."""
+def step_times(s: Setting, steps: int) -> dict[str, list[float]]:
+    """Seconds of steps with and without learning, on the same networks, in turn."""
     times: dict[str, list[float]] = {"learning": [], "plain": []}
     for step in range(steps):
         # Once untimed: kernels for new shapes are compiled in the first pass of whoever is first.
@@ -125,6 +130,11 @@ def boundaries(s: Setting, steps: int) -> list[str]:
         for name, sandwich in order if step % 2 else order[::-1]:
             s.model.zero_grad()
             times[name].append(timed(partial(sandwich.step, s.images, s.labels, step)))
+    return times
+
+
+def boundaries(s: Setting, steps: int) -> list[str]:
+    times = step_times(s, steps)
     seconds = {name: statistics.median(values) for name, values in times.items()}
     return [
         "| a step with learned boundaries / a plain one on the same four networks | "

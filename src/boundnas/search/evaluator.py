@@ -56,8 +56,7 @@ class Evaluator:
         Statistics are recalibrated on the like part of the calibration images.
         """
         part = len(sample.images) / len(self.data.validation)
-        calibration = self._calibration[: math.ceil(part * len(self._calibration))]
-        calibrated = calibrate(self.model, arch, map(self._prepared, calibration))
+        calibrated = self.calibrated(arch, part)
         correct = self.correct(_folding(calibrated), self.data.validation, sample.images)
         return self._evaluation(arch, sample.accuracy(correct), len(correct))
 
@@ -69,9 +68,10 @@ class Evaluator:
         order = torch.arange(len(self.data.validation))
         return self.correct(_folding(self.calibrated(arch)), self.data.validation, order)
 
-    def calibrated(self, arch: Architecture) -> CalibratedArchitecture:
-        """``arch`` with its BatchNorm statistics on the calibration images."""
-        return calibrate(self.model, arch, map(self._prepared, self._calibration))
+    def calibrated(self, arch: Architecture, part: float = 1.0) -> CalibratedArchitecture:
+        """``arch`` with its BatchNorm statistics on the calibration images, or a part of them."""
+        images = self._calibration[: math.ceil(part * len(self._calibration))]
+        return calibrate(self.model, arch, map(self._prepared, images))
 
     def accuracy(self, arch: CalibratedArchitecture, source: Source) -> float:
         """Part of the images of ``source`` that ``arch`` classifies correctly, 0 to 1."""
