@@ -1,4 +1,5 @@
 import json
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -6,7 +7,7 @@ from hypothesis import strategies as st
 
 from boundnas.errors import RunError
 from boundnas.randomness import stream
-from boundnas.search.genetic import journalled, shared
+from boundnas.search.genetic import journalled
 from boundnas.search.journal import Evaluation, Journal
 from boundnas.space import Architecture, Dimension, SearchSpace
 
@@ -153,5 +154,5 @@ def test_only_what_the_journal_lacks_is_measured_and_written_at_once(tmp_path):
     with Journal(path, SPACE) as journal:
         journal.append(items[2])
         journal.append(items[0])
-        assert list(journalled(shared(evaluate_one), journal)(list(known))) == items
+        assert list(journalled(partial(map, evaluate_one), journal)(list(known))) == items
     assert asked == [items[1].architecture, items[3].architecture, items[4].architecture]

@@ -1,5 +1,7 @@
 """NSGA-II and TPE on the evaluator and the journal of the genetic search."""
 
+from functools import partial
+
 import pytest
 from tests.faults import Killed
 from tests.small import trained
@@ -11,7 +13,7 @@ from boundnas.errors import ConfigError
 from boundnas.pareto import mean_over_log_cost
 from boundnas.randomness import stream
 from boundnas.search import Journal, sampled
-from boundnas.search.genetic import journalled, shared
+from boundnas.search.genetic import journalled
 from boundnas.search.sampled import METHODS, require, sampled_search
 
 methods = pytest.mark.parametrize("method", METHODS)
@@ -71,9 +73,9 @@ def test_a_search_that_is_killed_finds_the_same_front_and_measures_nothing_twice
         evaluate_one, measured = killed_once(killed_at)
         path = tmp_path / f"{killed_at}.jsonl"
         with Journal(path, LARGE) as journal, pytest.raises(Killed):
-            search(LARGE, journalled(shared(evaluate_one), journal), method, total=90)
+            search(LARGE, journalled(partial(map, evaluate_one), journal), method, total=90)
         with Journal(path, LARGE) as journal:
-            evaluate = journalled(shared(evaluate_one), journal)
+            evaluate = journalled(partial(map, evaluate_one), journal)
             assert search(LARGE, evaluate, method, total=90) == expected
         assert measured == recorder.measured
 

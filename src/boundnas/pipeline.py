@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -126,19 +127,20 @@ class Job:
         assert run.folder is not None
         evaluator = Evaluator(run.model, self.data, self.config.search, self.config.seed)
         path = run.folder.front
+
+        def network(row: dict[str, Any]) -> FrontNetwork:
+            return FrontNetwork(
+                evaluator.calibrated(run.model.space.architecture(row["architecture"])),
+                row["macs"],
+                row["parameters"],
+                row["validation_accuracy"],
+                row["test_accuracy"],
+            )
+
         try:
             held = json.loads(path.read_text())
             networks, dominated = (
-                tuple(
-                    FrontNetwork(
-                        evaluator.calibrated(run.model.space.architecture(n["architecture"])),
-                        n["macs"],
-                        n["parameters"],
-                        n["validation_accuracy"],
-                        n["test_accuracy"],
-                    )
-                    for n in held[key]
-                )
+                tuple(evaluator.each(network, held[key]))
                 for key in ("networks", "dominated_on_test")
             )
         except (ValueError, KeyError, TypeError) as error:

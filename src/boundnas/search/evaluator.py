@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,9 +15,13 @@ from boundnas.data import ImageData, Source, batches, normalize
 from boundnas.randomness import stream
 from boundnas.search.journal import Evaluation
 from boundnas.search.screening import Sample
+from boundnas.search.workers import side_by_side
 from boundnas.settings import SearchSettings
 from boundnas.space import Architecture
 from boundnas.supernet import Supernet
+
+T = TypeVar("T")
+W = TypeVar("W")
 
 BATCHES_AT_ONCE = 2
 """Images that are only classified come in larger batches than those that are averaged over."""
@@ -49,6 +55,17 @@ class Evaluator:
         """Costs of ``arch`` and its accuracy on all validation images."""
         correct = self.validated(arch)
         return self._evaluation(arch, int(correct.sum()) / len(correct), len(correct))
+
+    def each(self, measure: Callable[[W], T], work: Sequence[W]) -> Iterator[T]:
+        """``measure`` of every piece of work, in order; on the CPU several at a time.
+
+        Args:
+            measure: This evaluator, one of its methods, or a function that calls them.
+            work: Architectures, or what ``measure`` takes.
+        """
+        self.model.eval()  # once for all: a worker would take it for another's
+        several = self.device.type == "cpu"
+        return side_by_side(measure, work) if several else map(measure, work)
 
     def screened(self, arch: Architecture, sample: Sample) -> Evaluation:
         """Costs of ``arch`` and an estimate of its accuracy from a sample of the images.

@@ -22,7 +22,6 @@ from boundnas.ranks import mine, rank, spread, wait
 from boundnas.search.evaluator import Evaluator
 from boundnas.search.genetic import (
     Evaluate,
-    EvaluateOne,
     genetic_search,
     journalled,
     pareto_front,
@@ -148,19 +147,19 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
     cost = run.sandwich.cost.name
     evaluator = Evaluator(run.model, run.data, settings, run.sandwich.seed)
     if settings.screen is None:
-        with _measured(run, evaluator, "evaluations") as measure:
+        with _measured(run, partial(evaluator.each, evaluator), "evaluations") as measure:
             found = _found(run, settings, measure)
     else:
         found = _screened(run, settings, evaluator)
-    networks = []
-    for evaluation in found:
+
+    def network(evaluation: Evaluation) -> FrontNetwork:
         arch = evaluator.calibrated(evaluation.architecture)
         accuracy = evaluator.accuracy(arch, run.data.test)
-        networks.append(
-            FrontNetwork(
-                arch, evaluation.macs, evaluation.parameters, evaluation.accuracy, accuracy
-            )
+        return FrontNetwork(
+            arch, evaluation.macs, evaluation.parameters, evaluation.accuracy, accuracy
         )
+
+    networks = list(evaluator.each(network, found))
     kept = non_dominated([getattr(n, cost) for n in networks], [n.test_accuracy for n in networks])
     return Front(
         cost,
@@ -170,9 +169,9 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
 
 
 @contextmanager
-def _measured(run: Run, evaluate_one: EvaluateOne, journal: str) -> Iterator[Evaluate]:
-    """An evaluator that the processes share, and that keeps what it has measured in the folder."""
-    evaluate = shared(evaluate_one)
+def _measured(run: Run, evaluate: Evaluate, journal: str) -> Iterator[Evaluate]:
+    """``evaluate`` shared by the processes; it keeps what it has measured in the folder."""
+    evaluate = shared(evaluate)
     if run.folder is None:
         yield evaluate
         return
@@ -186,7 +185,8 @@ def _screened(run: Run, settings: SearchSettings, evaluator: Evaluator) -> list[
     """The front of the finalists of a search that estimates accuracies."""
     sample = _sample(run, settings, evaluator)
     seen: list[Evaluation] = []
-    with _measured(run, partial(evaluator.screened, sample=sample), "evaluations") as estimate:
+    screen = partial(evaluator.each, partial(evaluator.screened, sample=sample))
+    with _measured(run, screen, "evaluations") as estimate:
 
         def remembered(batch: Sequence[Architecture]) -> Iterator[Evaluation]:
             for evaluation in estimate(batch):
@@ -198,7 +198,7 @@ def _screened(run: Run, settings: SearchSettings, evaluator: Evaluator) -> list[
     finalists = [e.architecture for e in sample.finalists(seen, cost)]
     found = []
     with (
-        _measured(run, evaluator, "finalists") as measure,
+        _measured(run, partial(evaluator.each, evaluator), "finalists") as measure,
         Progress(len(finalists), "finalists", unit="network") as progress,
     ):
         for evaluation in measure(finalists):
@@ -211,7 +211,8 @@ def _sample(run: Run, settings: SearchSettings, evaluator: Evaluator) -> Sample:
     generator = stream(run.sandwich.seed, "search/screening")
     allowed = _allowed(run, settings)
     pilots = [run.model.space.sample(generator, allowed) for _ in range(PILOTS)]
-    correct = spread([evaluator.validated(a).tolist() for a in mine(pilots)], "in the search")
+    validated = evaluator.each(evaluator.validated, mine(pilots))
+    correct = spread([images.tolist() for images in validated], "in the search")
     images = len(run.data.validation)
     assert settings.screen is not None
     return Sample.draw(torch.tensor(correct), math.ceil(settings.screen * images), generator)

@@ -20,12 +20,9 @@ from boundnas.space import Allowed, Architecture, SearchSpace
 Evaluate = Callable[[Sequence[Architecture]], Iterable[Evaluation]]
 """Measures a batch of distinct architectures, in order; yields each as soon as it is known."""
 
-EvaluateOne = Callable[[Architecture], Evaluation]
-"""Measures one architecture."""
-
 Cost = Callable[[Evaluation], float]
 
-PER_MESSAGE = 4
+PER_MESSAGE = 8
 """Architectures that each of several processes measures before they tell one another."""
 
 REDRAWS = 20
@@ -125,22 +122,24 @@ def pareto_front(
     return [found[i] for i in front]
 
 
-def shared(evaluate_one: EvaluateOne) -> Evaluate:
-    """An evaluator of batches that several processes share out among themselves.
+def shared(evaluate: Evaluate) -> Evaluate:
+    """An evaluator that several processes share out among themselves.
 
     Args:
-        evaluate_one: Measures one architecture; gives the same in every process.
+        evaluate: Measures a batch of architectures; gives the same in every process.
     """
-    together = 1 if size() == 1 else PER_MESSAGE * size()
+    if size() == 1:
+        return evaluate
+    together = PER_MESSAGE * size()
 
-    def evaluate(batch: Sequence[Architecture]) -> Iterator[Evaluation]:
+    def evaluate_together(batch: Sequence[Architecture]) -> Iterator[Evaluation]:
         for start in range(0, len(batch), together):
             part = batch[start : start + together]
-            rows = spread([evaluate_one(a).to_json() for a in mine(part)], "in the search")
+            rows = spread([e.to_json() for e in evaluate(mine(part))], "in the search")
             for architecture, row in zip(part, rows, strict=True):
                 yield Evaluation.from_json(row, architecture.space)
 
-    return evaluate
+    return evaluate_together
 
 
 def journalled(evaluate: Evaluate, journal: Journal) -> Evaluate:

@@ -1,4 +1,4 @@
-"""What the search has measured, kept so that a killed search loses at most one evaluation."""
+"""What the search has measured, kept so that a killed search loses only what is being measured."""
 
 from __future__ import annotations
 
