@@ -5,9 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 
-# Of malloc.h; the first is the most that glibc accepts.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
-_VALUES = {_MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 << 20}
+# Of malloc.h. Without mappings of their own the largest maps come from the heap too.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+_VALUES = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 << 20}
 
 
 def keep_freed_memory() -> None:
