@@ -3,20 +3,22 @@
 All search the same trained supernet from the same seeds, in turn. The plain way recalibrates every
 candidate on the same images and measures it on the whole validation split, one by one, layer by
 layer; the default folds normalizations into convolutions, classifies in larger batches and measures
-several candidates at a time, one a thread; and screening (``search.screen``) measures only the best
-on all images. Fronts are scored by `mean_over_log_cost` within the run's cost range, on the
-validation split that the search selects on and on test data, with exact accuracies for all.
+several candidates at a time, one a thread; and screening (``search.screen``) measures only what by
+estimates would be on the front on all images. Fronts are scored by `mean_over_log_cost` within the
+run's cost range, on the validation split that the search selects on and on test data, with exact
+accuracies for all.
 
     python benchmarks/search.py CONFIG [--screen 0.25 0.125 ...] [--seeds 5] [--initial 64]
                                 [--rounds 6] [--children 32] [--longer 2] [--methods nsga2 tpe]
-                                [--without-default] [--threads 1] [--runs runs]
-                                [--output file.md] [--growth]
+                                [--images 12000] [--without-default] [--threads 1]
+                                [--runs runs] [--output file.md] [--growth]
 
 CONFIG is trained first, unless its run folder is there. The first part is also tried with
-``--longer`` times the rounds: what screening saves can be spent on more candidates. ``--methods``
-adds the default search by other methods; ``--without-default`` leaves out the default one, which
-finds the same front as the plain way. ``--growth`` times the default search against the
-population and the number of validation images instead, with the exponents.
+``--longer`` times the rounds: what screening saves can be spent on more candidates. ``--images``
+takes so many images of the validation split. ``--methods`` adds the default search by other
+methods; ``--without-default`` leaves out the default one, which finds the same front as the plain
+way. ``--growth`` times the default search against the population and the number of validation
+images instead, with the exponents.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ from boundnas.data import Source, Subset
 from boundnas.pareto import mean_over_log_cost
 from boundnas.pipeline import Job
 from boundnas.run_folder import RunFolder
-from boundnas.search import Evaluator, evaluator
+from boundnas.search import Evaluation, Evaluator, evaluator
 from boundnas.search.sampled import METHODS
 from boundnas.space import Architecture
 from boundnas.train import Run
@@ -96,14 +98,19 @@ class Searched:
 
 def searched(run: Run, settings: SearchSettings, seed: int) -> Searched:
     run = replace(run, sandwich=replace(run.sandwich, seed=seed))
-    correct, accuracy = Evaluator.correct, Evaluator.accuracy
-    seen: list[tuple[Architecture, int]] = []
+    correct, accuracy, evaluation = Evaluator.correct, Evaluator.accuracy, Evaluator._evaluation
+    candidates: list[Architecture] = []
+    images: list[int] = []
     on_test: list[float] = []
 
     def counted(self: Evaluator, arch: Any, source: Source, order: Tensor) -> Tensor:
         if source is run.data.validation:
-            seen.append((arch.plain, len(order)))
+            images.append(len(order))
         return correct(self, arch, source, order)
+
+    def evaluated(self: Evaluator, arch: Architecture, *args: Any) -> Evaluation:
+        candidates.append(arch.plain)
+        return evaluation(self, arch, *args)
 
     def noted(self: Evaluator, *args: Any) -> float:
         on_test.append(time.perf_counter())
@@ -111,6 +118,7 @@ def searched(run: Run, settings: SearchSettings, seed: int) -> Searched:
 
     with (
         mock.patch.object(Evaluator, "correct", counted),
+        mock.patch.object(Evaluator, "_evaluation", evaluated),
         mock.patch.object(Evaluator, "accuracy", noted),
     ):
         start = time.perf_counter()
@@ -118,8 +126,8 @@ def searched(run: Run, settings: SearchSettings, seed: int) -> Searched:
     seconds = min(on_test) - start
     return Searched(
         seconds,
-        len({arch for arch, _ in seen}),
-        sum(images for _, images in seen),
+        len(set(candidates)),
+        sum(images),
         score(run, front, "validation_accuracy"),
         score(run, front, "test_accuracy"),
         len(front.networks) + len(front.dominated_on_test),
@@ -223,6 +231,7 @@ def main() -> None:
     parser.add_argument("--screen", type=float, nargs="*", default=[0.25, 0.125])
     parser.add_argument("--longer", type=int, default=2)
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=[])
+    parser.add_argument("--images", type=int)
     parser.add_argument("--without-default", action="store_true")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--initial", type=int, default=64)
@@ -239,6 +248,9 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     folder = RunFolder(path) if path.exists() else RunFolder.create(path, args.config.read_text())
     run = replace(job.train(folder), folder=None)
+    if args.images:
+        part = Subset(run.data.validation, torch.arange(args.images))
+        run = replace(run, data=replace(run.data, validation=part))
     settings = SearchSettings(
         initial=args.initial,
         rounds=args.rounds,

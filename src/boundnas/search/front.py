@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -129,8 +129,9 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
     """Find the Pareto front of a trained run and measure it on its test data.
 
     The genetic search of App. A.3, or another method, selects on validation data; with
-    ``settings.screen`` on estimates, and the best are measured on all of it. What it has measured
-    is kept in the run's folder, if it has one, and a search that was interrupted there continues.
+    ``settings.screen`` on estimates, and what by them would be on the front is measured on all of
+    it. What was measured is kept in the run's folder, if it has one, and a search that was
+    interrupted there continues.
 
     Args:
         run: What `boundnas.fit` returned.
@@ -147,8 +148,11 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
     cost = run.sandwich.cost.name
     evaluator = Evaluator(run.model, run.data, settings, run.sandwich.seed)
     if settings.screen is None:
-        with _measured(run, partial(evaluator.each, evaluator), "evaluations") as measure:
-            found = _found(run, settings, measure)
+        with (
+            _measured(run, partial(evaluator.each, evaluator), "evaluations") as measure,
+            _progress(settings) as progress,
+        ):
+            found = _found(run, settings, measure, progress)
     else:
         found = _screened(run, settings, evaluator)
 
@@ -182,29 +186,34 @@ def _measured(run: Run, evaluate: Evaluate, journal: str) -> Iterator[Evaluate]:
 
 
 def _screened(run: Run, settings: SearchSettings, evaluator: Evaluator) -> list[Evaluation]:
-    """The front of the finalists of a search that estimates accuracies."""
-    sample = _sample(run, settings, evaluator)
-    seen: list[Evaluation] = []
-    screen = partial(evaluator.each, partial(evaluator.screened, sample=sample))
-    with _measured(run, screen, "evaluations") as estimate:
-
-        def remembered(batch: Sequence[Architecture]) -> Iterator[Evaluation]:
-            for evaluation in estimate(batch):
-                seen.append(evaluation)
-                yield evaluation
-
-        _found(run, settings, remembered)
+    """The front of a search that estimates accuracies, and measures what would be on the front."""
     cost = attrgetter(run.sandwich.cost.name)
-    finalists = [e.architecture for e in sample.finalists(seen, cost)]
-    found = []
+    screen = partial(evaluator.screened, sample=_sample(run, settings, evaluator))
+    front: list[Evaluation] = []
+    exact: set[Architecture] = set()
     with (
+        _measured(run, partial(evaluator.each, screen), "evaluations") as estimate,
         _measured(run, partial(evaluator.each, evaluator), "finalists") as measure,
-        Progress(len(finalists), "finalists", unit="network") as progress,
+        _progress(settings) as progress,
     ):
-        for evaluation in measure(finalists):
-            found.append(evaluation)
-            progress.advance(accuracy=evaluation.accuracy)
-    return pareto_front(found, cost)
+
+        def evaluate(batch: Sequence[Architecture]) -> Iterable[Evaluation]:
+            found = {}
+            for evaluation in estimate(batch):
+                found[evaluation.architecture] = evaluation
+                progress.advance(accuracy=evaluation.accuracy)
+            while True:
+                merged = pareto_front([*front, *found.values()], cost)
+                estimated = [e.architecture for e in merged if e.architecture not in exact]
+                if not estimated:
+                    break
+                found |= {e.architecture: e for e in measure(estimated)}
+                exact.update(estimated)
+            front[:] = merged
+            return found.values()
+
+        _found(run, settings, evaluate)
+    return front
 
 
 def _sample(run: Run, settings: SearchSettings, evaluator: Evaluator) -> Sample:
@@ -222,31 +231,42 @@ def _allowed(run: Run, settings: SearchSettings) -> Allowed:
     return run.allowed if settings.bounds == "learned" else run.model.space.whole
 
 
-def _found(run: Run, settings: SearchSettings, evaluate: Evaluate) -> list[Evaluation]:
+def _progress(settings: SearchSettings) -> Progress:
+    return Progress(_total(settings), "search", unit="network")
+
+
+def _total(settings: SearchSettings) -> int:
+    return settings.initial + settings.rounds * (settings.crossovers + settings.mutations)
+
+
+def _found(
+    run: Run, settings: SearchSettings, evaluate: Evaluate, progress: Progress | None = None
+) -> list[Evaluation]:
     space, sandwich = run.model.space, run.sandwich
     learned = settings.bounds == "learned"
-    total = settings.initial + settings.rounds * (settings.crossovers + settings.mutations)
-    with Progress(total, "search", unit="network") as progress:
-        if settings.method == "genetic":
-            find = partial(
-                genetic_search,
-                initial=settings.initial,
-                rounds=settings.rounds,
-                crossovers=settings.crossovers,
-                mutations=settings.mutations,
-                mutation_probability=settings.mutation_probability,
-            )
-        else:
-            find = partial(
-                sampled_search, method=settings.method, total=total, population=settings.initial
-            )
-        return find(
-            space,
-            evaluate,
-            cost=attrgetter(sandwich.cost.name),
-            largest=sandwich.max_policy.mode if learned else space.largest,
-            smallest=sandwich.min_policy.mode if learned else space.smallest,
-            allowed=_allowed(run, settings),
-            seed=sandwich.seed,
-            progress=progress,
+    if settings.method == "genetic":
+        find = partial(
+            genetic_search,
+            initial=settings.initial,
+            rounds=settings.rounds,
+            crossovers=settings.crossovers,
+            mutations=settings.mutations,
+            mutation_probability=settings.mutation_probability,
         )
+    else:
+        find = partial(
+            sampled_search,
+            method=settings.method,
+            total=_total(settings),
+            population=settings.initial,
+        )
+    return find(
+        space,
+        evaluate,
+        cost=attrgetter(sandwich.cost.name),
+        largest=sandwich.max_policy.mode if learned else space.largest,
+        smallest=sandwich.min_policy.mode if learned else space.smallest,
+        allowed=_allowed(run, settings),
+        seed=sandwich.seed,
+        progress=progress,
+    )

@@ -6,15 +6,10 @@ images, show which are not; those are drawn with a higher probability, and count
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from boundnas.search.genetic import Cost
-from boundnas.search.journal import Evaluation
 
 PILOTS = 8
 """Networks that are measured on all images to begin with."""
@@ -31,13 +26,11 @@ class Sample:
         images: Their positions, ascending.
         weights: What each counts for in the accuracy.
         constant: What all the others come to.
-        error: Expected standard error of an accuracy.
     """
 
     images: Tensor
     weights: Tensor
     constant: float
-    error: float
 
     @classmethod
     def draw(cls, pilots: Tensor, size: int, generator: torch.Generator) -> Sample:
@@ -56,16 +49,15 @@ class Sample:
             where ``pi`` is in proportion to the deviation of ``c`` (Neyman, 1934).
         """
         mean = pilots.double().mean(0)
-        variance = mean * (1 - mean) + DOUBT**2
-        probability = _probabilities(variance.sqrt(), size)
+        deviation = (mean * (1 - mean) + DOUBT**2).sqrt()
+        probability = _probabilities(deviation, size)
         # Systematic sampling: every image with its probability, and their number is fixed.
         ends = probability.cumsum(0)
         start = torch.rand((), generator=generator, dtype=torch.float64)
         images = (ends - start).ceil().diff(prepend=ends.new_zeros(1)).nonzero()[:, 0]
         weights = 1 / probability[images] / len(mean)
         constant = mean.mean() - (weights * mean[images]).sum()
-        error = (variance * (1 / probability - 1)).sum().sqrt() / len(mean)
-        return cls(images, weights, float(constant), float(error))
+        return cls(images, weights, float(constant))
 
     def accuracy(self, correct: Tensor) -> float:
         """Estimate from the images drawn; noise may carry it beyond 0 and 1.
@@ -74,15 +66,6 @@ class Sample:
             correct: Which of ``images`` are classified correctly.
         """
         return self.constant + float(self.weights[correct].sum())
-
-    def finalists(self, evaluations: Sequence[Evaluation], cost: Cost) -> list[Evaluation]:
-        """Those within half a standard error of the best that costs no more, in their order."""
-        best, found = -math.inf, set()
-        for evaluation in sorted(evaluations, key=lambda e: (cost(e), -e.accuracy)):
-            best = max(best, evaluation.accuracy)
-            if evaluation.accuracy >= best - self.error / 2:
-                found.add(evaluation.architecture)
-        return [e for e in evaluations if e.architecture in found]
 
 
 def _probabilities(deviation: Tensor, size: int) -> Tensor:
