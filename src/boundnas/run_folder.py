@@ -167,7 +167,7 @@ class RunFolder:
 
     @property
     def finalists(self) -> Path:
-        """What a search that screens measured on all images in the end."""
+        """What a search that screens measured on all images."""
         return self.path / "search" / "finalists.jsonl"
 
     @property

@@ -348,8 +348,8 @@ class SearchSettings(Settings):
         default=None,
         gt=0,
         lt=1,
-        description="part of the validation images that candidates are screened on, the best are "
-        "measured on all; null measures every candidate on all",
+        description="part of the validation images that candidates are screened on; what would be "
+        "on the front is measured on all; null measures every candidate on all",
     )
 
     _retired: ClassVar = MappingProxyType({"give_up": None})
