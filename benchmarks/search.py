@@ -8,17 +8,15 @@ estimates would be on the front on all images. Fronts are scored by `mean_over_l
 run's cost range, on the validation split that the search selects on and on test data, with exact
 accuracies for all.
 
-    python benchmarks/search.py CONFIG [--screen 0.25 0.125 ...] [--seeds 5] [--initial 64]
-                                [--rounds 6] [--children 32] [--longer 2] [--methods nsga2 tpe]
-                                [--images 12000] [--without-default] [--threads 1]
-                                [--runs runs] [--output file.md] [--growth]
+    python benchmarks/search.py CONFIG [--ways plain default 0.125 0.125x2] [--seeds 5]
+                                [--initial 64] [--rounds 6] [--children 32] [--images 12000]
+                                [--threads 1] [--runs runs] [--output file.md] [--growth]
 
-CONFIG is trained first, unless its run folder is there. The first part is also tried with
-``--longer`` times the rounds: what screening saves can be spent on more candidates. ``--images``
-takes so many images of the validation split. ``--methods`` adds the default search by other
-methods; ``--without-default`` leaves out the default one, which finds the same front as the plain
-way. ``--growth`` times the default search against the population and the number of validation
-images instead, with the exponents.
+CONFIG is trained first, unless its run folder is there. A way is ``plain``, ``default``, another
+method (``nsga2``, ``tpe``) or the part of the images to screen on, with ``xN`` for N times the
+rounds: what screening saves can be spent on more candidates. All are compared with the first one.
+``--images`` takes so many images of the validation split. ``--growth`` times the default search
+against the population and the number of validation images instead, with the exponents.
 """
 
 from __future__ import annotations
@@ -143,25 +141,18 @@ def score(run: Run, front: Front, accuracy: str) -> float:
     )
 
 
-def comparison(
-    run: Run,
-    settings: SearchSettings,
-    parts: Sequence[float],
-    longer: int,
-    methods: Sequence[str],
-    default: bool,
-    seeds: int,
-) -> str:
-    ways = {PLAIN: settings} | ({"default": settings} if default else {})
-    ways |= {method: settings.model_copy(update={"method": method}) for method in methods}
-    for part in parts:
-        screened = settings.model_copy(update={"screen": part})
-        ways[f"screened on {part:g}"] = screened
-        if longer > 1 and part == parts[0]:
-            rounds = {"rounds": longer * settings.rounds}
-            ways[f"screened on {part:g}, {longer} times the rounds"] = screened.model_copy(
-                update=rounds
-            )
+def settings_of(way: str, settings: SearchSettings) -> SearchSettings:
+    if way in (PLAIN, "default"):
+        return settings
+    if way in METHODS:
+        return settings.model_copy(update={"method": way})
+    part, _, longer = way.partition("x")
+    rounds = int(longer or 1) * settings.rounds
+    return settings.model_copy(update={"screen": float(part), "rounds": rounds})
+
+
+def comparison(run: Run, settings: SearchSettings, names: Sequence[str], seeds: int) -> str:
+    ways = {name: settings_of(name, settings) for name in names}
     found: dict[str, list[Searched]] = {name: [] for name in ways}
     for seed in range(seeds):
         order = list(ways.items())
@@ -171,14 +162,14 @@ def comparison(
             found[name].append(s)
             print(seed, name, f"{s.seconds:.1f} s", s.validation, s.test, flush=True)
     lines = [
-        "| search | candidates | candidates/s, median | times the plain way (range) | images a "
-        "candidate, of the split | score on validation, mean | difference by seed | score on test, "
-        "mean | difference by seed |",
+        f"| search | candidates | candidates/s, median | times those of {names[0]} (range) | "
+        "images a candidate, of the split | score on validation, mean | difference by seed | "
+        "score on test, mean | difference by seed |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     split = len(run.data.validation)
     for name, results in found.items():
-        pairs = list(zip(results, found[PLAIN], strict=True))
+        pairs = list(zip(results, found[names[0]], strict=True))
         faster = [p.seconds / p.candidates * r.candidates / r.seconds for r, p in pairs]
         row = [
             name,
@@ -228,11 +219,8 @@ def growth(run: Run, settings: SearchSettings) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("config", type=Path)
-    parser.add_argument("--screen", type=float, nargs="*", default=[0.25, 0.125])
-    parser.add_argument("--longer", type=int, default=2)
-    parser.add_argument("--methods", nargs="*", choices=METHODS, default=[])
+    parser.add_argument("--ways", nargs="+", default=[PLAIN, "default", "0.125", "0.125x2"])
     parser.add_argument("--images", type=int)
-    parser.add_argument("--without-default", action="store_true")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--initial", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=6)
@@ -258,16 +246,10 @@ def main() -> None:
         mutations=args.children - args.children // 2,
         calibration_images=config.search.calibration_images,
     )
-    table = growth(run, settings) if args.growth else None
-    table = table or comparison(
-        run,
-        settings,
-        args.screen,
-        args.longer,
-        args.methods,
-        not args.without_default,
-        args.seeds,
-    )
+    if args.growth:
+        table = growth(run, settings)
+    else:
+        table = comparison(run, settings, args.ways, args.seeds)
     text = (
         f"{config.name}: {args.initial} candidates, then {args.rounds} rounds of {args.children}; "
         f"{settings.calibration_images} calibration and {len(run.data.validation)} validation "
