@@ -1,10 +1,16 @@
-"""Accuracy from a sample of images: unbiased, more precise than a plain sample."""
+"""Accuracy from a sample of images: unbiased, precise; and a front that is measured on all."""
+
+import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from boundnas.randomness import stream
-from boundnas.search.screening import PILOTS, Sample
+from boundnas.search import Evaluation
+from boundnas.search.genetic import pareto_front
+from boundnas.search.screening import PILOTS, Sample, Screening
+from boundnas.space import Architecture, Dimension, SearchSpace
 
 IMAGES = 400
 
@@ -54,3 +60,75 @@ def test_an_estimate_errs_less_than_that_of_a_plain_sample():
         plain.append(rest[:, uniform].double().mean(1) - truth)
     rms, plain_rms = (float(torch.stack(e).square().mean().sqrt()) for e in (errors, plain))
     assert rms < 0.75 * plain_rms
+
+
+SPACE = SearchSpace([Dimension(name, tuple(range(1, 9))) for name in "abc"])
+
+
+class World:
+    """Networks whose accuracy grows with cost, known exactly or as an estimate that errs."""
+
+    def __init__(self, offset, noise):
+        self.measured = []
+        generator = stream(0, "world")
+        self.offset = offset
+        self.noise = noise * torch.randn(8, 8, 8, generator=generator, dtype=torch.float64)
+        self.luck = 0.02 * torch.rand(8, 8, 8, generator=generator, dtype=torch.float64)
+
+    def exact(self, arch):
+        macs = math.prod(arch.values.values())
+        accuracy = 0.1 * math.log(macs) + float(self.luck[arch.indices])
+        return Evaluation(arch, macs, 1, accuracy, images=1000)
+
+    def estimate(self, batch):
+        for arch in batch:
+            e = self.exact(arch)
+            error = self.offset + float(self.noise[arch.indices])
+            yield replace(e, accuracy=e.accuracy + error, images=100)
+
+    def measure(self, batch):
+        self.measured += batch
+        return map(self.exact, batch)
+
+
+def batches():
+    generator = stream(0, "batches")
+    order = torch.randperm(512, generator=generator).tolist()
+    every = [Architecture(SPACE, (i // 64, i // 8 % 8, i % 8)) for i in order]
+    return [every[start : start + 32] for start in range(0, 320, 32)]
+
+
+@pytest.mark.parametrize("offset", [-0.05, 0.0, 0.05])
+@pytest.mark.parametrize("noise", [0.0, 0.005])
+def test_the_front_is_measured_and_dominates_every_estimate(offset, noise):
+    world, known = World(offset, noise), []
+    screening = Screening(world.estimate, world.measure, lambda e: e.macs)
+    for batch in batches():
+        found = screening(batch)
+        assert [e.architecture for e in found] == batch
+        known += found
+        assert screening.front == pareto_front(known)
+        assert {e.images for e in screening.front} == {1000}
+        for e in known:
+            assert e.images == 100 or e == world.exact(e.architecture)
+    assert len(world.measured) == len(set(world.measured)) < len(known) / 2
+
+
+def test_estimates_without_noise_miss_nothing_whatever_they_have_in_common():
+    for offset in (-0.05, 0.05):
+        world = World(offset, noise=0.0)
+        screening = Screening(world.estimate, world.measure, lambda e: e.macs)
+        for batch in batches():
+            screening(batch)
+        assert screening.front == pareto_front([world.exact(a) for b in batches() for a in b])
+
+
+def test_what_estimates_have_in_common_costs_few_measurements_more():
+    counts = []
+    for offset in (0.0, 0.05):
+        world = World(offset, noise=0.002)
+        screening = Screening(world.estimate, world.measure, lambda e: e.macs)
+        for batch in batches():
+            screening(batch)
+        counts.append(len(world.measured))
+    assert counts[1] < 1.2 * counts[0]

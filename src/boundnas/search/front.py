@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,12 +24,11 @@ from boundnas.search.genetic import (
     Evaluate,
     genetic_search,
     journalled,
-    pareto_front,
     shared,
 )
 from boundnas.search.journal import Evaluation, Journal
 from boundnas.search.sampled import sampled_search
-from boundnas.search.screening import PILOTS, Sample
+from boundnas.search.screening import PILOTS, Sample, Screening
 from boundnas.settings import SearchSettings
 from boundnas.space import Allowed, Architecture
 from boundnas.train import Run
@@ -187,33 +186,21 @@ def _measured(run: Run, evaluate: Evaluate, journal: str) -> Iterator[Evaluate]:
 
 def _screened(run: Run, settings: SearchSettings, evaluator: Evaluator) -> list[Evaluation]:
     """The front of a search that estimates accuracies, and measures what would be on the front."""
-    cost = attrgetter(run.sandwich.cost.name)
     screen = partial(evaluator.screened, sample=_sample(run, settings, evaluator))
-    front: list[Evaluation] = []
-    exact: set[Architecture] = set()
     with (
         _measured(run, partial(evaluator.each, screen), "evaluations") as estimate,
         _measured(run, partial(evaluator.each, evaluator), "finalists") as measure,
         _progress(settings) as progress,
     ):
 
-        def evaluate(batch: Sequence[Architecture]) -> Iterable[Evaluation]:
-            found = {}
+        def shown(batch: Sequence[Architecture]) -> Iterator[Evaluation]:
             for evaluation in estimate(batch):
-                found[evaluation.architecture] = evaluation
                 progress.advance(accuracy=evaluation.accuracy)
-            while True:
-                merged = pareto_front([*front, *found.values()], cost)
-                estimated = [e.architecture for e in merged if e.architecture not in exact]
-                if not estimated:
-                    break
-                found |= {e.architecture: e for e in measure(estimated)}
-                exact.update(estimated)
-            front[:] = merged
-            return found.values()
+                yield evaluation
 
-        _found(run, settings, evaluate)
-    return front
+        screening = Screening(shown, measure, attrgetter(run.sandwich.cost.name))
+        _found(run, settings, screening)
+    return screening.front
 
 
 def _sample(run: Run, settings: SearchSettings, evaluator: Evaluator) -> Sample:

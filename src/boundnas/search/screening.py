@@ -2,14 +2,21 @@
 
 Most images are classified alike by nearly all networks of a supernet. A few pilots, measured on all
 images, show which are not; those are drawn with a higher probability, and counted by its inverse.
+What by such an estimate would be on the front is then measured on all images.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from statistics import mean
 
 import torch
 from torch import Tensor
+
+from boundnas.search.genetic import Cost, Evaluate, pareto_front
+from boundnas.search.journal import Evaluation
+from boundnas.space import Architecture
 
 PILOTS = 8
 """Networks that are measured on all images to begin with."""
@@ -66,6 +73,47 @@ class Sample:
             correct: Which of ``images`` are classified correctly.
         """
         return self.constant + float(self.weights[correct].sum())
+
+
+@dataclass
+class Screening:
+    """An evaluator of batches that estimates, and measures what would be on the front.
+
+    Estimates from the same images err together, and those on the front are the lucky ones. So they
+    are lowered by as much as they have been above what was then measured, on average.
+
+    Args:
+        estimate: Estimates the accuracies of a batch.
+        measure: Measures them on all images.
+        cost: What accuracy is traded for.
+        front: What no other dominates of all that was evaluated: all of it measured.
+    """
+
+    estimate: Evaluate
+    measure: Evaluate
+    cost: Cost
+    front: list[Evaluation] = field(default_factory=list)
+    _excess: list[float] = field(default_factory=list)
+
+    def __call__(self, batch: Sequence[Architecture]) -> list[Evaluation]:
+        """Evaluations of the batch in order, some of them estimates, none of those on the front."""
+        estimates = {e.architecture: e for e in self.estimate(batch)}
+        measured: dict[Architecture, Evaluation] = {}
+        while True:
+            excess = mean(self._excess) if self._excess else 0.0
+            found = [
+                measured.get(arch) or replace(e, accuracy=e.accuracy - excess)
+                for arch, e in estimates.items()
+            ]
+            front = pareto_front([*self.front, *found], self.cost)
+            promising = [e.architecture for e in front if e.architecture in estimates]
+            unknown = [arch for arch in promising if arch not in measured]
+            if not unknown:
+                self.front = front
+                return found
+            for e in self.measure(unknown):
+                measured[e.architecture] = e
+                self._excess.append(estimates[e.architecture].accuracy - e.accuracy)
 
 
 def _probabilities(deviation: Tensor, size: int) -> Tensor:
