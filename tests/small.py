@@ -1,6 +1,7 @@
 """Models, data and runs so small that training takes a fraction of a second."""
 
 import hashlib
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,17 @@ STAGES = (
     StageTable((8,), (8,), stride=2),
 )
 COST_RANGE = (12e3, 40e3)
+
+
+@contextmanager
+def threads(number):
+    """Within it PyTorch computes with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def mobilenet(last_width=8):

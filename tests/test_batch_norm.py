@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.small import threads
 from torch.nn import functional as F
 
 from boundnas import elastic
@@ -62,14 +63,10 @@ def test_value_and_gradients_are_those_of_double_precision(shape, relu):
 def test_threads_share_the_rows_without_changing_the_result():
     draw = stream(1, "batch_norm")
     layer, x = layer_of(40, True, draw), images_of((16, 40, 15, 15), draw)
-    gradient, threads = torch.randn(x.shape, generator=draw), torch.get_num_threads()
-    results = []
+    gradient, results = torch.randn(x.shape, generator=draw), []
     for number in (1, 2, 3):
-        torch.set_num_threads(number)
-        try:
+        with threads(number):
             results.append(passes(layer, x, gradient))
-        finally:
-            torch.set_num_threads(threads)
     for other in results[1:]:
         for found, expected in zip(other, results[0], strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

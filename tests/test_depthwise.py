@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.small import threads
 from torch.nn import functional as F
 
 from boundnas.elastic.depthwise import depthwise
@@ -34,10 +35,6 @@ def test_value_and_gradients_are_those_of_pytorch(shape, stride):
 @pytest.mark.skipif(not available(), reason="installed without a C compiler")
 def test_the_compiled_kernel_is_used_and_does_not_depend_on_threads(monkeypatch):
     kernel_used = passes(lambda x, w, s: depthwise(x, w, None, s), (4, 40, 8, 8), 1)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
+    with threads(2):
         again = passes(lambda x, w, s: depthwise(x, w, None, s), (4, 40, 8, 8), 1)
-    finally:
-        torch.set_num_threads(threads)
     assert torch.equal(kernel_used[2], again[2])

@@ -71,12 +71,12 @@ def test_a_search_that_is_killed_finds_the_same_front_and_measures_nothing_twice
     expected = search(LARGE, recorder, method, total=90)
     for killed_at in range(0, 90, 7 if method == "nsga2" else 29):
         evaluate_one, measured = killed_once(killed_at)
+        evaluate = partial(map, evaluate_one)
         path = tmp_path / f"{killed_at}.jsonl"
         with Journal(path, LARGE) as journal, pytest.raises(Killed):
-            search(LARGE, journalled(partial(map, evaluate_one), journal), method, total=90)
+            search(LARGE, journalled(evaluate, journal), method, total=90)
         with Journal(path, LARGE) as journal:
-            evaluate = journalled(partial(map, evaluate_one), journal)
-            assert search(LARGE, evaluate, method, total=90) == expected
+            assert search(LARGE, journalled(evaluate, journal), method, total=90) == expected
         assert measured == recorder.measured
 
 

@@ -114,12 +114,18 @@ def test_the_front_is_measured_and_dominates_every_estimate(offset, noise):
     assert len(world.measured) == len(set(world.measured)) < len(known) / 2
 
 
+def screened(world):
+    """A screening that has seen all batches."""
+    screening = Screening(world.estimate, world.measure, lambda e: e.macs)
+    for batch in batches():
+        screening(batch)
+    return screening
+
+
 def test_estimates_without_noise_miss_nothing_whatever_they_have_in_common():
     for offset in (-0.05, 0.05):
         world = World(offset, noise=0.0)
-        screening = Screening(world.estimate, world.measure, lambda e: e.macs)
-        for batch in batches():
-            screening(batch)
+        screening = screened(world)
         assert screening.front == pareto_front([world.exact(a) for b in batches() for a in b])
 
 
@@ -127,8 +133,6 @@ def test_what_estimates_have_in_common_costs_few_measurements_more():
     counts = []
     for offset in (0.0, 0.05):
         world = World(offset, noise=0.002)
-        screening = Screening(world.estimate, world.measure, lambda e: e.macs)
-        for batch in batches():
-            screening(batch)
+        screened(world)
         counts.append(len(world.measured))
     assert counts[1] < 1.2 * counts[0]

@@ -2,24 +2,13 @@
 
 import threading
 import time
-from contextlib import contextmanager
 
 import pytest
 import torch
-from tests.small import trained
+from tests.small import threads, trained
 
 from boundnas import SearchSettings, search
 from boundnas.search.workers import MOST, side_by_side
-
-
-@contextmanager
-def threads(number):
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])

@@ -106,8 +106,8 @@ class Screening:
                 for arch, e in estimates.items()
             ]
             front = pareto_front([*self.front, *found], self.cost)
-            promising = [e.architecture for e in front if e.architecture in estimates]
-            unknown = [arch for arch in promising if arch not in measured]
+            estimated = estimates.keys() - measured
+            unknown = [e.architecture for e in front if e.architecture in estimated]
             if not unknown:
                 self.front = front
                 return found
