@@ -191,3 +191,22 @@ def test_parts_used_twice_are_extracted_once(index):
     assert torch.equal(net(x), model(x, calibrated))
     assert counted_macs(net, x[:1]) == MACs(model)(arch)
     assert sum(p.numel() for p in net.parameters()) == Parameters(model)(arch)
+
+
+class Named(Supernet):
+    """Whose layers are called with their arguments by name."""
+
+    def __init__(self):
+        super().__init__((3, 4, 4))
+        width = self.dimension("width", (2, 4))
+        self.conv, self.drop = elastic.Conv2d(3, width), elastic.Dropout(0.5)
+
+    def forward(self, x, arch):
+        return self.drop(arch=arch, x=self.conv(x=x, arch=arch)).mean((2, 3))
+
+
+def test_layers_may_be_called_with_their_arguments_by_name():
+    model = seeded(Named).eval()
+    x = images(model, 2)
+    for arch in (model.space.smallest, model.space.largest):
+        assert torch.equal(extract(model, arch)(x), model(x, arch))

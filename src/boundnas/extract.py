@@ -26,14 +26,14 @@ class _Bound(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Follows ``forward`` down to the elastic layers, and drops their second argument."""
+    """Follows ``forward`` down to the elastic layers, and drops their architecture."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, ElasticLayer) or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         if isinstance(m, ElasticLayer):
-            args, kwargs = args[:1], {}
+            args, kwargs = (args[0] if args else kwargs["x"],), {}
         return super().call_module(m, forward, args, kwargs)
 
 
