@@ -138,8 +138,8 @@ class Conv2d(_Convolution):
         """Convolve with the active slice; see the class for shapes."""
         ci, co = arch.size(self.in_channels), arch.size(self.out_channels)
         k = arch.size(self.kernel_size)
-        self.check_width(x, ci)
         x, ghost = split(x)
+        self.check_width(x, ci)
         weight = self._crop(self.weight, k)
         active = self._gate_kernel(weight[:co, :ci], arch)
         gate = arch.gate(self.in_channels)
@@ -213,8 +213,8 @@ class DepthwiseConv2d(_Convolution):
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
         """Convolve every channel by itself, ghosts included; see the class for shapes."""
         c, k = arch.size(self.channels), arch.size(self.kernel_size)
-        self.check_width(x, c)
         x, ghost = split(x)
+        self.check_width(x, c)
         weight = self._crop(self.weight, k)
         active = self._gate_kernel(weight[:c], arch)
         bias = self.bias

@@ -118,14 +118,13 @@ class _GateWeight(torch.autograd.Function):
         ctx: Any, weight: Tensor, gate: Tensor, table: Tensor, axes: tuple[int, ...]
     ) -> Tensor:
         ctx.save_for_backward(weight, table)
-        ctx.axes = axes
-        return torch.ops.aten.alias(weight)
+        ctx.others = [axis for axis in range(weight.dim()) if axis not in axes]
+        return weight.detach()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         weight, table = ctx.saved_tensors
-        others = [axis for axis in range(weight.dim()) if axis not in ctx.axes]
-        products = (weight * gradient).sum(others).flatten()
+        products = (weight * gradient).sum(ctx.others).flatten()
         return gradient, table.to(products) @ products, None, None
 
 
@@ -152,7 +151,7 @@ class _GhostInputs(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(ghost, weight, table)
         ctx.conv = conv
-        return torch.ops.aten.alias(y)
+        return y.detach()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
@@ -198,7 +197,7 @@ class _Mix(torch.autograd.Function):
         chosen = None in alternatives.values()
         ctx.save_for_backward(gate, *([y] if chosen else []))
         ctx.alternatives, ctx.fraction = alternatives, fraction
-        return torch.ops.aten.alias(y)
+        return y.detach()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:

@@ -42,8 +42,8 @@ class Linear(ElasticLayer):
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
         """Multiply by the active slice; see the class for shapes."""
         fi, fo = arch.size(self.in_features), arch.size(self.out_features)
-        self.check_width(x, fi)
         x, ghost = split(x)
+        self.check_width(x, fi)
         active = self.weight[:fo, :fi]
         gate = arch.gate(self.in_features)
         if gate is not None:

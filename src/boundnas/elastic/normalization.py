@@ -47,8 +47,8 @@ class BatchNorm2d(ElasticLayer):
             CalibrationError: In evaluation, with an architecture that carries no statistics.
         """
         c = arch.size(self.channels)
-        self.check_width(x, c)
         x, ghost = split(x)
+        self.check_width(x, c)
         statistics = arch.statistics(self.name, x)
         if statistics is None and not self.training:
             raise CalibrationError(
@@ -81,6 +81,8 @@ class BatchNorm2d(ElasticLayer):
         self, x: Tensor, weight: Tensor, bias: Tensor, statistics: tuple[Tensor, Tensor] | None
     ) -> Tensor:
         if statistics is None and native.takes(x) and x.numel() > x.shape[1]:
+            if not torch.is_grad_enabled():
+                return _normalized(x, weight, bias, self.eps, self.relu)[0]
             y: Tensor = _BatchNorm.apply(x, weight, bias, self.eps, self.relu)
             return y
         mean, var = statistics or (None, None)
@@ -126,6 +128,18 @@ def batch_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, var
 
 
+def _normalized(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalized by the batch; each channel's mean and inverse deviation, by the kernels."""
+    c = x.shape[1]
+    y, mean, inverse = torch.empty_like(x), torch.empty(c), torch.empty(c)
+    native.call(
+        "batch_norm_forward", x, weight, bias, y, mean, inverse, x.numel() // c, c, eps, relu
+    )
+    return y, mean, inverse
+
+
 class _BatchNorm(torch.autograd.Function):
     """Normalize by the batch, and the ReLU, by the compiled kernels."""
 
@@ -133,11 +147,7 @@ class _BatchNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool
     ) -> Tensor:
-        c = x.shape[1]
-        y, mean, inverse = torch.empty_like(x), torch.empty(c), torch.empty(c)
-        native.call(
-            "batch_norm_forward", x, weight, bias, y, mean, inverse, x.numel() // c, c, eps, relu
-        )
+        y, mean, inverse = _normalized(x, weight, bias, eps, relu)
         ctx.save_for_backward(x, weight, bias, mean, inverse)
         ctx.relu = relu
         return y
