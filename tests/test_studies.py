@@ -4,6 +4,7 @@ import importlib
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from statistics import mean
 
 import pytest
@@ -129,6 +130,8 @@ def test_a_comparison_of_the_paper_goes_on_after_a_failure(tmp_path, monkeypatch
         return tiny(f"{variant}-{seed}", seed, learn)
 
     monkeypatch.setattr(module, "configuration", configured)
+    two = replace(FIGURES["fig3"], variants=("fixed", "boundaries"))
+    monkeypatch.setitem(FIGURES, "fig3", two)
     broken = tmp_path / "runs" / "boundaries-0"
     broken.mkdir(parents=True)
     (broken / "config.yaml").write_text("name: other\n")

@@ -14,7 +14,10 @@ from boundnas.data.fashion import DEBIAN_FOLDER
 
 SHORT_RUNS = """
 import importlib
+from dataclasses import replace
 from boundnas.config import RunConfig, read_config
+from boundnas.studies.figures import FIGURES
+FIGURES["fig3"] = replace(FIGURES["fig3"], variants=("fixed", "boundaries"))
 def configuration(figure, variant, seed, *_):
     settings = read_config("run.yaml").model_dump(exclude_none=True)
     settings["train"]["learn"] = {"fixed": "none", "boundaries": "both"}[variant]

@@ -22,7 +22,10 @@ BINS = 4
 
 CURVE_POINTS = 50
 
-_COLORS = ("#777777", "#1f6feb", "#d1242f", "#2da44e", "#8250df", "#bf8700")
+_COLORS = (
+    "#777777", "#1f6feb", "#d1242f", "#2da44e", "#8250df",
+    "#bf8700", "#17a2b8", "#e377c2", "#7a4419", "#000000",
+)  # fmt: skip
 _KINDS = ("width", "depth", "kernel", "se", "activation")
 
 
@@ -91,6 +94,7 @@ def boundaries(groups: Mapping[str, Sequence[Run]]) -> str | None:
             _trajectories(axes, runs, kind)
             axes.set(title=f"{label}: {kind}" if kind == kinds[0] else kind, ylim=(-0.02, 1.05))
             axes.title.set_fontsize(8)
+        row[0].set_ylabel("mean option / largest")
     return _svg(figure)
 
 
