@@ -18,7 +18,7 @@ from boundnas.randomness import stream
 from boundnas.report.records import Front as ReportedFront
 from boundnas.run_folder import RunFolder, read_jsonl, write_json
 from boundnas.search import Evaluator, Front
-from boundnas.search.screening import Sample
+from boundnas.search.screening import PILOTS, Sample
 
 SETTINGS = SearchSettings(
     initial=10, rounds=3, crossovers=4, mutations=4, calibration_images=200, batch_size=64
@@ -256,7 +256,7 @@ def calibration_positions(evaluator, count):
     return order[:count]
 
 
-@pytest.mark.parametrize("kill", [0, 3, 20, 36])
+@pytest.mark.parametrize("kill", [0, 3, 20, 26])
 def test_a_search_that_screens_reports_exact_accuracies_and_survives_a_kill(kill, run, monkeypatch):
     whole = search(replace(run, folder=None), SCREENING)
     calls = []
@@ -278,16 +278,21 @@ def test_a_search_that_screens_reports_exact_accuracies_and_survives_a_kill(kill
         screened, finalists = (
             read_jsonl(path) for path in (run.folder.evaluations, run.folder.finalists)
         )
-        assert len(screened) + len(finalists) == kill
+        assert len(screened) + len(finalists) == PILOTS + kill
         resumed = search(run, SCREENING)
     assert resumed.to_json(COST_RANGE) == whole.to_json(COST_RANGE)
     rows = read_jsonl(run.folder.evaluations)
     assert len(rows) >= 30
-    assert {row["images"] for row in rows} == {math.ceil(0.25 * len(run.data.validation))}
+    data, pilots = run.data, rows[:PILOTS]
+    assert [e["architecture"] for e in pilots[:2]] == [
+        run.sandwich.max_policy.mode.values,
+        run.sandwich.min_policy.mode.values,
+    ]
+    assert {row["images"] for row in pilots} == {len(data.validation)}
+    assert {row["images"] for row in rows[PILOTS:]} == {math.ceil(0.25 * len(data.validation))}
     finalists = read_jsonl(run.folder.finalists)
     assert 0 < len(finalists) < len(rows)
-    assert len(calls) == len(rows) + len(finalists) + 1
-    data = run.data
+    assert len(calls) == len(rows) - PILOTS + len(finalists) + 1
     assert {row["images"] for row in finalists} == {len(data.validation)}
     for n in whole.networks:
         net = extract(run.model, n.arch)

@@ -53,7 +53,15 @@ class Evaluator:
 
     def __call__(self, arch: Architecture) -> Evaluation:
         """Costs of ``arch`` and its accuracy on all validation images."""
-        correct = self.validated(arch)
+        return self.answered(arch, self.validated(arch))
+
+    def answered(self, arch: Architecture, correct: Tensor) -> Evaluation:
+        """Likewise, of an architecture whose answers to all validation images are known.
+
+        Args:
+            arch: The architecture.
+            correct: Which images it classifies correctly: its `validated`.
+        """
         return self._evaluation(arch, int(correct.sum()) / len(correct), len(correct))
 
     def each(self, measure: Callable[[W], T], work: Sequence[W]) -> Iterator[T]:

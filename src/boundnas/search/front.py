@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from boundnas.calibrate import CalibratedArchitecture
 from boundnas.errors import RunError
@@ -24,6 +25,7 @@ from boundnas.search.genetic import (
     Evaluate,
     genetic_search,
     journalled,
+    population,
     shared,
 )
 from boundnas.search.journal import Evaluation, Journal
@@ -148,7 +150,7 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
     evaluator = Evaluator(run.model, run.data, settings, run.sandwich.seed)
     if settings.screen is None:
         with (
-            _measured(run, partial(evaluator.each, evaluator), "evaluations") as measure,
+            _measured(run, evaluator, evaluator, "evaluations") as measure,
             _progress(settings) as progress,
         ):
             found = _found(run, settings, measure, progress)
@@ -172,9 +174,14 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
 
 
 @contextmanager
-def _measured(run: Run, evaluate: Evaluate, journal: str) -> Iterator[Evaluate]:
-    """``evaluate`` shared by the processes; it keeps what it has measured in the folder."""
-    evaluate = shared(evaluate)
+def _measured(
+    run: Run,
+    evaluator: Evaluator,
+    measure: Callable[[Architecture], Evaluation],
+    journal: str,
+) -> Iterator[Evaluate]:
+    """``measure`` of batches, shared by the processes; what it has measured is in the folder."""
+    evaluate = shared(partial(evaluator.each, measure))
     if run.folder is None:
         yield evaluate
         return
@@ -186,10 +193,22 @@ def _measured(run: Run, evaluate: Evaluate, journal: str) -> Iterator[Evaluate]:
 
 def _screened(run: Run, settings: SearchSettings, evaluator: Evaluator) -> list[Evaluation]:
     """The front of a search that estimates accuracies, and measures what would be on the front."""
-    screen = partial(evaluator.screened, sample=_sample(run, settings, evaluator))
+    pilots = _pilots(run, settings, evaluator)
+    exact = {arch: evaluator.answered(arch, correct) for arch, correct in pilots.items()}
+    images = len(run.data.validation)
+    assert settings.screen is not None
+    sample = Sample.draw(
+        torch.stack(list(pilots.values())),
+        math.ceil(settings.screen * images),
+        stream(run.sandwich.seed, "search/screening"),
+    )
+
+    def screen(arch: Architecture) -> Evaluation:
+        return exact.get(arch) or evaluator.screened(arch, sample)
+
     with (
-        _measured(run, partial(evaluator.each, screen), "evaluations") as estimate,
-        _measured(run, partial(evaluator.each, evaluator), "finalists") as measure,
+        _measured(run, evaluator, screen, "evaluations") as estimate,
+        _measured(run, evaluator, evaluator, "finalists") as measure,
         _progress(settings) as progress,
     ):
 
@@ -198,20 +217,24 @@ def _screened(run: Run, settings: SearchSettings, evaluator: Evaluator) -> list[
                 progress.advance(accuracy=evaluation.accuracy)
                 yield evaluation
 
-        screening = Screening(shown, measure, attrgetter(run.sandwich.cost.name))
+        screening = Screening(shown, measure, attrgetter(run.sandwich.cost.name), images)
         _found(run, settings, screening)
     return screening.front
 
 
-def _sample(run: Run, settings: SearchSettings, evaluator: Evaluator) -> Sample:
-    generator = stream(run.sandwich.seed, "search/screening")
-    allowed = _allowed(run, settings)
-    pilots = [run.model.space.sample(generator, allowed) for _ in range(PILOTS)]
-    validated = evaluator.each(evaluator.validated, mine(pilots))
+def _pilots(run: Run, settings: SearchSettings, evaluator: Evaluator) -> dict[Architecture, Tensor]:
+    """The first candidates, and which validation images each of them classifies correctly."""
+    extremes, allowed = _extremes(run, settings), _allowed(run, settings)
+    first = population(run.model.space, extremes, allowed, PILOTS, run.sandwich.seed)
+    validated = evaluator.each(evaluator.validated, mine(first))
     correct = spread([images.tolist() for images in validated], "in the search")
-    images = len(run.data.validation)
-    assert settings.screen is not None
-    return Sample.draw(torch.tensor(correct), math.ceil(settings.screen * images), generator)
+    return dict(zip(first, map(torch.tensor, correct), strict=True))
+
+
+def _extremes(run: Run, settings: SearchSettings) -> tuple[Architecture, Architecture]:
+    if settings.bounds == "learned":
+        return run.sandwich.max_policy.mode, run.sandwich.min_policy.mode
+    return run.model.space.largest, run.model.space.smallest
 
 
 def _allowed(run: Run, settings: SearchSettings) -> Allowed:
@@ -229,8 +252,7 @@ def _total(settings: SearchSettings) -> int:
 def _found(
     run: Run, settings: SearchSettings, evaluate: Evaluate, progress: Progress | None = None
 ) -> list[Evaluation]:
-    space, sandwich = run.model.space, run.sandwich
-    learned = settings.bounds == "learned"
+    largest, smallest = _extremes(run, settings)
     if settings.method == "genetic":
         find = partial(
             genetic_search,
@@ -248,12 +270,12 @@ def _found(
             population=settings.initial,
         )
     return find(
-        space,
+        run.model.space,
         evaluate,
-        cost=attrgetter(sandwich.cost.name),
-        largest=sandwich.max_policy.mode if learned else space.largest,
-        smallest=sandwich.min_policy.mode if learned else space.smallest,
+        cost=attrgetter(run.sandwich.cost.name),
+        largest=largest,
+        smallest=smallest,
         allowed=_allowed(run, settings),
-        seed=sandwich.seed,
+        seed=run.sandwich.seed,
         progress=progress,
     )

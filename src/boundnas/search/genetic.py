@@ -99,7 +99,7 @@ def genetic_search(
             if progress is not None:
                 progress.advance(accuracy=evaluation.accuracy)
 
-    measure(_population(space, (largest, smallest), allowed, initial, seed))
+    measure(population(space, (largest, smallest), allowed, initial, seed))
     for number in range(1, rounds + 1):
         front = [e.architecture for e in pareto_front(measured.values(), cost)]
         mutate = partial(_mutate, front, mutation_probability, allowed)
@@ -160,21 +160,24 @@ def journalled(evaluate: Evaluate, journal: Journal) -> Evaluate:
     return answer
 
 
-def _population(
+def population(
     space: SearchSpace,
     extremes: Sequence[Architecture],
     allowed: Allowed,
     size: int,
     seed: int,
 ) -> list[Architecture]:
-    """The extremes and a uniform sample without repetition: ``size``, or all there are."""
+    """The extremes and a uniform sample without repetition: ``size``, or all there are.
+
+    A smaller one is the beginning of a larger one.
+    """
     generator = stream(seed, "search/initial")
-    population = dict.fromkeys(extremes)
-    outside = sum(not _within(architecture, allowed) for architecture in population)
+    found = dict.fromkeys(extremes)
+    outside = sum(not _within(architecture, allowed) for architecture in found)
     size = min(size, math.prod(map(len, allowed)) + outside)
-    while len(population) < size:
-        population[space.sample(generator, allowed)] = None
-    return list(population)
+    while len(found) < size:
+        found[space.sample(generator, allowed)] = None
+    return list(found)
 
 
 def _within(architecture: Architecture, allowed: Allowed) -> bool:

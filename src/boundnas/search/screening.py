@@ -1,8 +1,9 @@
 """Accuracy from few validation images: those that tell networks apart.
 
-Most images are classified alike by nearly all networks of a supernet. A few pilots, measured on all
-images, show which are not; those are drawn with a higher probability, and counted by its inverse.
-What by such an estimate would be on the front is then measured on all images.
+Most images are classified alike by nearly all networks of a supernet. The first few candidates, the
+pilots, are measured on all images and show which are not; those are drawn with a higher
+probability, and counted by its inverse. What by such an estimate would be on the front is then
+measured on all images.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from boundnas.search.journal import Evaluation
 from boundnas.space import Architecture
 
 PILOTS = 8
-"""Networks that are measured on all images to begin with."""
+"""Candidates that are measured on all images to begin with, the largest and smallest of them."""
 
 DOUBT = 0.1
 """Standard deviation that is added to every image's: where all pilots agree another may not."""
@@ -83,22 +84,24 @@ class Screening:
     are lowered by as much as they have been above what was then measured, on average.
 
     Args:
-        estimate: Estimates the accuracies of a batch.
+        estimate: Estimates the accuracies of a batch; of some it may know the measured ones.
         measure: Measures them on all images.
         cost: What accuracy is traded for.
+        images: Number of all images: what an accuracy rests on that is measured.
         front: What no other dominates of all that was evaluated: all of it measured.
     """
 
     estimate: Evaluate
     measure: Evaluate
     cost: Cost
+    images: int
     front: list[Evaluation] = field(default_factory=list)
     _excess: list[float] = field(default_factory=list)
 
     def __call__(self, batch: Sequence[Architecture]) -> list[Evaluation]:
         """Evaluations of the batch in order, some of them estimates, none of those on the front."""
         estimates = {e.architecture: e for e in self.estimate(batch)}
-        measured: dict[Architecture, Evaluation] = {}
+        measured = {a: e for a, e in estimates.items() if e.images == self.images}
         while True:
             excess = mean(self._excess) if self._excess else 0.0
             found = [
