@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.oracle import masked
@@ -12,7 +14,7 @@ from boundnas.randomness import stream
 def loss_of(model, x, arch):
     """Cross-entropy with labels that are as good as any, summed over the batch."""
     logits = model(x, arch)
-    labels = torch.arange(len(x)) % logits.shape[1]
+    labels = torch.arange(len(x), device=x.device) % logits.shape[1]
     return logits, F.cross_entropy(logits, labels, reduction="sum")
 
 
@@ -213,3 +215,20 @@ def product(factors, gates):
 def test_the_cost_of_a_supernet_in_double_precision_is_the_same():
     model = supernet("own_network")
     assert MACs(model).reach == MACs(model.double()).reach
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("name", SPACES)
+def test_a_pass_asks_the_device_for_no_value(name, boundary):
+    model = supernet(name)
+    policy = initial_policy(model.space, boundary, stream(0, "start"), std=0.07)
+    sample, cost = policy.sample(stream(0, "gumbel"), ghost_fraction=0.3), MACs(model)
+    # On the device "meta" nothing has a value, and asking for one is an error.
+    gates = tuple(gate.detach().to("meta").requires_grad_() for gate in sample.gates)
+    arch = replace(sample, gates=gates, noise=stream(0, "noise"))
+    model = model.to("meta")
+    _, loss = loss_of(model, images(supernet(name), 5).to("meta"), arch)
+    (loss + cost.relaxed(arch)).backward()
+    assert all(gate.grad is not None for gate in gates)
+    with pytest.raises(RuntimeError, match="meta"):
+        loss.item()

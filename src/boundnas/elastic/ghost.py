@@ -18,7 +18,7 @@ The reference all of this equals is a full-width pass with masks; it lives in ``
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -42,22 +42,28 @@ class Ghosted(Tensor):
         cls, func: Callable, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Apply ``func`` to the active part and, without a graph, to the ghost."""
-        kwargs = kwargs or {}
+        active, ghost = zip(*map(_parts, [*args, *(kwargs or {}).values()]), strict=True)
+
+        def applied(to: Sequence[Any]) -> Any:
+            return func(*to[: len(args)], **dict(zip(kwargs or (), to[len(args) :], strict=True)))
+
         with torch._C.DisableTorchFunctionSubclass():
-            result = func(*args, **kwargs)
+            result = applied(active)
             if not isinstance(result, Tensor):
                 return result
             with torch.no_grad():
-                ghost = func(*map(_ghost_of, args), **{k: _ghost_of(v) for k, v in kwargs.items()})
-            return join(result, ghost)
+                beside = applied(ghost)
+            return join(result, beside)
 
 
-def _ghost_of(argument: Any) -> Any:
+def _parts(argument: Any) -> tuple[Any, Any]:
+    """What stands for an argument beside the active channels, and what beside the ghost."""
     if isinstance(argument, Ghosted):
-        return argument.ghost
-    if isinstance(argument, list | tuple):
-        return type(argument)(map(_ghost_of, argument))
-    return argument
+        return split(argument)
+    if isinstance(argument, list | tuple) and argument:
+        active, ghost = zip(*map(_parts, argument), strict=True)
+        return type(argument)(active), type(argument)(ghost)
+    return argument, argument
 
 
 def split(x: Tensor) -> tuple[Tensor, Tensor | None]:

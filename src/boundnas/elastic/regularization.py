@@ -35,6 +35,9 @@ class _Drop(ElasticLayer):
         c = active.shape[1]
         width = c + (0 if ghost is None else ghost.shape[1])
         draw = torch.rand(self._draw_shape(len(active), width), generator=arch.noise)
+        if active.is_cuda:
+            draw = draw.pin_memory()  # else the host would wait here for all work before
+        draw = draw.to(active.device, non_blocking=True)
         keep = (draw >= self.probability).to(active) / (1 - self.probability)
         keep = keep.expand(-1, width).reshape(len(active), width, *[1] * (active.dim() - 2))
         if ghost is not None:
