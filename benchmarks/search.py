@@ -8,7 +8,7 @@ estimates would be on the front on all images. Fronts are scored by `mean_over_l
 run's cost range, on the validation split that the search selects on and on test data, with exact
 accuracies for all.
 
-    python benchmarks/search.py CONFIG [--ways plain default 0.125 0.125x3] [--seeds 5]
+    python benchmarks/search.py CONFIG [--ways plain default 0.125 0.125x4] [--seeds 5]
                                 [--initial 64] [--rounds 6] [--children 32] [--images 12000]
                                 [--threads 1] [--runs runs] [--output file.md] [--growth]
 
@@ -219,7 +219,7 @@ def growth(run: Run, settings: SearchSettings) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("config", type=Path)
-    parser.add_argument("--ways", nargs="+", default=[PLAIN, "default", "0.125", "0.125x3"])
+    parser.add_argument("--ways", nargs="+", default=[PLAIN, "default", "0.125", "0.125x4"])
     parser.add_argument("--images", type=int)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--initial", type=int, default=64)
