@@ -221,13 +221,13 @@ def test_the_cost_of_a_supernet_in_double_precision_is_the_same():
 @pytest.mark.parametrize("name", SPACES)
 def test_a_pass_asks_the_device_for_no_value(name, boundary):
     model = supernet(name)
+    x, cost = images(model, 5).to("meta"), MACs(model)
     policy = initial_policy(model.space, boundary, stream(0, "start"), std=0.07)
-    sample, cost = policy.sample(stream(0, "gumbel"), ghost_fraction=0.3), MACs(model)
+    sample = policy.sample(stream(0, "gumbel"), ghost_fraction=0.3)
     # On the device "meta" nothing has a value, and asking for one is an error.
     gates = tuple(gate.detach().to("meta").requires_grad_() for gate in sample.gates)
     arch = replace(sample, gates=gates, noise=stream(0, "noise"))
-    model = model.to("meta")
-    _, loss = loss_of(model, images(supernet(name), 5).to("meta"), arch)
+    _, loss = loss_of(model.to("meta"), x, arch)
     (loss + cost.relaxed(arch)).backward()
     assert all(gate.grad is not None for gate in gates)
     with pytest.raises(RuntimeError, match="meta"):

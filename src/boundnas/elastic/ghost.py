@@ -18,7 +18,7 @@ The reference all of this equals is a full-width pass with masks; it lives in ``
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -42,28 +42,28 @@ class Ghosted(Tensor):
         cls, func: Callable, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Apply ``func`` to the active part and, without a graph, to the ghost."""
-        active, ghost = zip(*map(_parts, [*args, *(kwargs or {}).values()]), strict=True)
+        kwargs = kwargs or {}
 
-        def applied(to: Sequence[Any]) -> Any:
-            return func(*to[: len(args)], **dict(zip(kwargs or (), to[len(args) :], strict=True)))
+        def applied(part: Callable[[Ghosted], Any]) -> Any:
+            named = {name: _replaced(value, part) for name, value in kwargs.items()}
+            return func(*(_replaced(value, part) for value in args), **named)
 
         with torch._C.DisableTorchFunctionSubclass():
-            result = applied(active)
+            result = applied(lambda x: split(x)[0])
             if not isinstance(result, Tensor):
                 return result
             with torch.no_grad():
-                beside = applied(ghost)
-            return join(result, beside)
+                ghost = applied(lambda x: x.ghost)
+            return join(result, ghost)
 
 
-def _parts(argument: Any) -> tuple[Any, Any]:
-    """What stands for an argument beside the active channels, and what beside the ghost."""
+def _replaced(argument: Any, part: Callable[[Ghosted], Any]) -> Any:
+    """An argument of a function with a part of every map in its place."""
     if isinstance(argument, Ghosted):
-        return split(argument)
-    if isinstance(argument, list | tuple) and argument:
-        active, ghost = zip(*map(_parts, argument), strict=True)
-        return type(argument)(active), type(argument)(ghost)
-    return argument, argument
+        return part(argument)
+    if isinstance(argument, list | tuple):
+        return type(argument)(_replaced(each, part) for each in argument)
+    return argument
 
 
 def split(x: Tensor) -> tuple[Tensor, Tensor | None]:
