@@ -6,7 +6,11 @@ setup(
     ext_modules=[
         Extension(
             "boundnas.elastic._native",
-            ["src/boundnas/elastic/_batch_norm.c", "src/boundnas/elastic/_depthwise.c"],
+            [
+                "src/boundnas/elastic/_batch_norm.c",
+                "src/boundnas/elastic/_depthwise.c",
+                "src/boundnas/elastic/_pointwise.c",
+            ],
             depends=["src/boundnas/elastic/_native.h"],
             extra_compile_args=["-O3", "-fopenmp", "-Wno-psabi"],
             extra_link_args=["-fopenmp"],

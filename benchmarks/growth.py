@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def sizes() -> Iterator[tuple[str, int, MobileNet, int]]:
         yield "pixels per side", image_size, network(image_size=image_size), BATCH
 
 
-def exponent(rows: list[tuple[int, float, float]], column: int) -> float:
+def exponent(rows: Sequence[tuple], column: int) -> float:
     logs = np.log([[row[0], row[column]] for row in rows])
     return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
 
@@ -97,18 +97,28 @@ def table(found: dict[str, list[tuple[int, float, float]]]) -> list[str]:
     return lines
 
 
-def plot(found: dict[str, list[tuple[int, float, float]]], path: Path) -> None:
-    figure = Figure(figsize=(10, 2.8), layout="constrained")
+def plot(found: dict[str, list[tuple]], labels: Sequence[str], unit: str, path: Path) -> None:
+    """Seconds against sizes, a panel for what is varied and a curve for each label.
+
+    Args:
+        found: What is varied to rows of a size and the seconds of each label.
+        labels: Names of the curves.
+        unit: What takes so many seconds.
+        path: Where the figure is written to.
+    """
+    figure = Figure(figsize=(2.5 * len(found), 2.8), layout="constrained")
     panels = figure.subplots(1, len(found), sharey=True)
     for axes, (what, rows) in zip(panels, found.items(), strict=True):
         x, *columns = zip(*rows, strict=True)
-        for y, label in zip(columns, ("learned boundaries", "plain"), strict=True):
+        for y, label in zip(columns, labels, strict=True):
             axes.loglog(x, y, marker="o", label=label)
         axes.set_xlabel(what)
         axes.set_xticks(x, [str(v) for v in x], minor=False)
         axes.minorticks_off()
-    figure.axes[0].set_yticks([0.1, 0.2, 0.5, 1, 2, 5], ["0.1", "0.2", "0.5", "1", "2", "5"])
-    figure.axes[0].set_ylabel("seconds a step")
+    low, high = figure.axes[0].get_ylim()
+    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if low <= t <= high]
+    figure.axes[0].set_yticks(ticks, [f"{t:g}" for t in ticks])
+    figure.axes[0].set_ylabel(f"seconds a {unit}")
     figure.axes[0].legend(fontsize="small")
     figure.savefig(path, metadata={"Date": None})
 
@@ -138,7 +148,7 @@ def main() -> None:
     text = "\n".join(lines)
     print(text)
     if args.plot:
-        plot(found, args.plot)
+        plot(found, ("learned boundaries", "plain"), "step", args.plot)
     if args.output:
         args.output.write_text(text + "\n")
 

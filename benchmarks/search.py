@@ -10,7 +10,8 @@ accuracies for all.
 
     python benchmarks/search.py CONFIG [--ways plain default 0.125 0.125x4] [--seeds 5]
                                 [--initial 64] [--rounds 6] [--children 32] [--images 12000]
-                                [--threads 1] [--runs runs] [--output file.md] [--growth]
+                                [--threads 1] [--runs runs] [--output file.md]
+                                [--growth [--plot file.svg]]
 
 CONFIG is trained first, unless its run folder is there. A way is ``plain``, ``default``, another
 method (``nsga2``, ``tpe``) or the part of the images to screen on, with ``xN`` for N times the
@@ -33,7 +34,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,6 +47,7 @@ from boundnas.search import Evaluation, Evaluator, evaluator
 from boundnas.search.sampled import METHODS
 from boundnas.space import Architecture
 from boundnas.train import Run
+from growth import exponent, plot
 
 PLAIN = "plain"
 
@@ -189,30 +190,28 @@ def comparison(run: Run, settings: SearchSettings, names: Sequence[str], seeds: 
     return "\n".join(lines)
 
 
-def growth(run: Run, settings: SearchSettings) -> str:
-    lines = ["| search | size | seconds | exponent |", "|---|---|---|---|"]
-
-    def rows(what: str, seconds: dict[int, float]) -> None:
-        sizes = np.log(list(seconds))
-        exponent = np.polyfit(sizes, np.log(list(seconds.values())), 1)[0]
-        for size, value in seconds.items():
-            lines.append(f"| {what} | {size} | {value:.1f} | {exponent:.2f} |")
-
+def growth(run: Run, settings: SearchSettings, path: Path | None) -> str:
     small = settings.model_copy(update={"rounds": 0, "initial": 16})
     searched(run, small, 0)  # compiles kernels
-    population = {
-        n: searched(run, small.model_copy(update={"initial": n}), 0).seconds
-        for n in (8, 16, 32, 64)
-    }
-    rows("first population only, by its size", population)
+    found: dict[str, list[tuple]] = {"candidates": [], "validation images, 16 candidates": []}
+    population, images = found.values()
+    for n in (8, 16, 32, 64):
+        seconds = searched(run, small.model_copy(update={"initial": n}), 0).seconds
+        population.append((n, seconds))
     validation = run.data.validation
-    images = {}
     for n in (750, 1500, 3000, 6000):
         part = Subset(validation, torch.arange(min(n, len(validation))))
-        images[len(part)] = searched(
-            replace(run, data=replace(run.data, validation=part)), small, 0
-        ).seconds
-    rows("16 candidates, by validation images", images)
+        of_part = replace(run, data=replace(run.data, validation=part))
+        images.append((len(part), searched(of_part, small, 0).seconds))
+    if path:
+        plot(found, ("default search",), "search", path)
+    lines = ["| varied | sizes | seconds | exponent |", "|---|---|---|---|"]
+    for what, rows in found.items():
+        sizes, seconds = zip(*rows, strict=True)
+        lines.append(
+            f"| {what} | {', '.join(map(str, sizes))} | "
+            f"{', '.join(f'{s:.1f}' for s in seconds)} | {exponent(rows, 1):.2f} |"
+        )
     return "\n".join(lines)
 
 
@@ -228,6 +227,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--plot", type=Path)
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
 
@@ -247,7 +247,7 @@ def main() -> None:
         calibration_images=config.search.calibration_images,
     )
     if args.growth:
-        table = growth(run, settings)
+        table = growth(run, settings, args.plot)
     else:
         table = comparison(run, settings, args.ways, args.seeds)
     text = (

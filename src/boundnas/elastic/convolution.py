@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from boundnas.elastic import native
 from boundnas.elastic.depthwise import depthwise
 from boundnas.elastic.ghost import (
     crops,
@@ -26,6 +27,7 @@ from boundnas.elastic.ghost import (
     split,
 )
 from boundnas.elastic.layer import ElasticLayer, frozen
+from boundnas.elastic.pointwise import input_products, pointwise, weight_products
 from boundnas.errors import SpaceError
 from boundnas.polynomial import Polynomial, amount
 from boundnas.space import Architecture, Dimension, Setting, Value, choices, largest
@@ -77,13 +79,17 @@ class _Convolution(ElasticLayer):
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Convolve all of ``x`` with all of ``weight``."""
 
+    def _convolve_apart(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The same but for rounding, without a graph: for what only gates get a gradient of."""
+        return self._convolve(x, weight, bias)
+
     def _gate_kernel(self, weight: Tensor, arch: Architecture) -> Tensor:
         gate = arch.gate(self.kernel_size)
         if gate is None:
             return weight
         assert isinstance(self.kernel_size, Dimension)
         table = crops(self.kernel_size, weight.shape[-1], weight.device)
-        return gate_weight(weight, gate, table, (2, 3))
+        return gate_weight(weight.contiguous(), gate, table, (2, 3))
 
     def _mix_larger_kernels(
         self, y: Tensor, x: Tensor, weight: Tensor, arch: Architecture
@@ -96,7 +102,7 @@ class _Convolution(ElasticLayer):
         x = part(x, arch.ghost_fraction)
 
         def larger(size: int) -> Any:
-            return lambda: self._convolve(x, self._crop(weight.detach(), size), None)
+            return lambda: self._convolve_apart(x, self._crop(weight.detach(), size), None)
 
         alternatives = {
             j: larger(int(c)) for j, c in enumerate(choices(self.kernel_size)) if int(c) > k
@@ -146,10 +152,10 @@ class Conv2d(_Convolution):
         if gate is not None:
             self.check_ghost(ghost, self.in_channels, ci)
             table = membership(self.in_channels, weight.device)
-            active = gate_weight(active, gate, table[:, :ci], (1,))
+            active = gate_weight(active.contiguous(), gate, table[:, :ci], (1,))
         y = self._convolve(x, active, None if self.bias is None else self.bias[:co])
         if gate is not None and ghost is not None:
-            y = ghost_inputs(y, gate, ghost, weight[:co, ci:], table[:, ci:], self._weight_gradient)
+            y = ghost_inputs(y, gate, ghost, weight[:co, ci:], table[:, ci:], self._products)
         y = self._mix_larger_kernels(y, x, self.weight[:co, :ci], arch)
         return join(y, self._ghost(x, weight[co:, :ci], co, arch))
 
@@ -162,14 +168,29 @@ class Conv2d(_Convolution):
             return None
         with torch.no_grad():
             bias = None if self.bias is None else self.bias[co:]
-            return self._convolve(part(x, arch.ghost_fraction), weight, bias)
+            return self._convolve_apart(part(x, arch.ghost_fraction), weight, bias)
 
-    def _weight_gradient(self, gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    def _convolve_apart(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self._is_product and bias is None and native.takes(x):
+            return pointwise(x, weight)
+        return super()._convolve_apart(x, weight, bias)
+
+    def _products(
+        self, gradient: Tensor, x: Tensor, weight: Tensor, table: Tensor, scale: float
+    ) -> Tensor:
+        if self._is_product:
+            return input_products(gradient, x, weight, table, scale)
         padding = weight.shape[-1] // 2
-        return torch.ops.aten.convolution_backward(
+        found = torch.ops.aten.convolution_backward(
             gradient, x, weight, None, [self.stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1,
             [False, True, False],
         )[1]  # fmt: skip
+        return weight_products(weight, found, table, (1,)) * scale
+
+    @property
+    def _is_product(self) -> bool:
+        """Whether every pixel of the output is the weight times a pixel of the input."""
+        return self.weight.shape[-1] == 1 and self.stride == 1
 
     def macs(self, positions: int) -> Polynomial:
         """``positions * ci * co * k^2``."""
@@ -223,7 +244,7 @@ class DepthwiseConv2d(_Convolution):
         if ghost is not None:
             with torch.no_grad():
                 ghost_bias = None if bias is None else bias[c:]
-                ghost = self._convolve(ghost, weight[c:], ghost_bias)
+                ghost = self._convolve_apart(ghost, weight[c:], ghost_bias)
         return join(y, ghost)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

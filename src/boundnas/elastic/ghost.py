@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from boundnas.elastic.pointwise import inner_product, weight_products
 from boundnas.space import Derived, Dimension, Setting, choices, largest
 
 
@@ -124,14 +125,13 @@ class _GateWeight(torch.autograd.Function):
         ctx: Any, weight: Tensor, gate: Tensor, table: Tensor, axes: tuple[int, ...]
     ) -> Tensor:
         ctx.save_for_backward(weight, table)
-        ctx.others = [axis for axis in range(weight.dim()) if axis not in axes]
+        ctx.axes = axes
         return weight.detach()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         weight, table = ctx.saved_tensors
-        products = (weight * gradient).sum(ctx.others).flatten()
-        return gradient, table.to(products) @ products, None, None
+        return gradient, weight_products(weight, gradient, table, ctx.axes), None, None
 
 
 def gate_weight(
@@ -153,19 +153,24 @@ class _GhostInputs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, y: Tensor, gate: Tensor, ghost: Tensor, weight: Tensor, table: Tensor, conv: Any
+        ctx: Any,
+        y: Tensor,
+        gate: Tensor,
+        ghost: Tensor,
+        weight: Tensor,
+        table: Tensor,
+        products: Any,
     ) -> Tensor:
         ctx.save_for_backward(ghost, weight, table)
-        ctx.conv = conv
+        ctx.products = products
         return y.detach()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         ghost, weight, table = ctx.saved_tensors
-        weight_gradient = ctx.conv(gradient[: len(ghost)], ghost, weight)
-        axes = [axis for axis in range(weight.dim()) if axis != 1]
-        products = (weight_gradient * weight).sum(axes) * (len(gradient) / len(ghost))
-        return gradient, table.to(products) @ products, None, None, None, None
+        scale = len(gradient) / len(ghost)
+        products = ctx.products(gradient[: len(ghost)], ghost, weight, table, scale)
+        return gradient, products, None, None, None, None
 
 
 def ghost_inputs(
@@ -174,7 +179,7 @@ def ghost_inputs(
     ghost: Tensor,
     weight: Tensor,
     table: Tensor,
-    weight_gradient: Callable[[Tensor, Tensor, Tensor], Tensor],
+    products: Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor],
 ) -> Tensor:
     """Let the options of an input width see the channels that were not chosen.
 
@@ -184,9 +189,10 @@ def ghost_inputs(
         ghost: Inputs that were not chosen; their batch may be a leading part of ``y``'s.
         weight: The weights they would have met; axis 1 ranges over the ghost channels.
         table: Which option contains which ghost channel, shape ``(d, ghost channels)``.
-        weight_gradient: ``(dL/dy, ghost, weight) -> dL/dweight``.
+        products: ``(dL/dy, ghost, weight, table, scale)`` to ``scale * <dL/dy, W_c * x_c>`` summed
+            over the channels of every option, shape ``(d,)``; see `input_products`.
     """
-    return _GhostInputs.apply(y, gate, ghost, weight.detach(), table, weight_gradient)
+    return _GhostInputs.apply(y, gate, ghost, weight.detach(), table, products)
 
 
 class _Mix(torch.autograd.Function):
@@ -213,7 +219,7 @@ class _Mix(torch.autograd.Function):
         scale = len(gradient) / len(shared)
         for option, alternative in ctx.alternatives.items():
             y = part(chosen[0], ctx.fraction) if alternative is None else alternative()
-            products[option] = (shared * y).sum() * scale
+            inner_product(shared, y, scale, products[option])
         return gradient, products, None, None
 
 

@@ -16,6 +16,7 @@ from boundnas.elastic.ghost import (
     split,
 )
 from boundnas.elastic.layer import ElasticLayer, frozen
+from boundnas.elastic.pointwise import input_products
 from boundnas.polynomial import Polynomial, amount
 from boundnas.space import Architecture, Setting, largest
 
@@ -44,17 +45,17 @@ class Linear(ElasticLayer):
         fi, fo = arch.size(self.in_features), arch.size(self.out_features)
         x, ghost = split(x)
         self.check_width(x, fi)
-        active = self.weight[:fo, :fi]
+        # Contiguous: sliced products can differ from those of a plain layer in the last bit.
+        active = self.weight[:fo, :fi].contiguous()
         gate = arch.gate(self.in_features)
         if gate is not None:
             self.check_ghost(ghost, self.in_features, fi)
             table = membership(self.in_features, x.device)
             active = gate_weight(active, gate, table[:, :fi], (1,))
-        # Contiguous: sliced products can differ from those of a plain layer in the last bit.
-        y = F.linear(x, active.contiguous(), None if self.bias is None else self.bias[:fo])
+        y = F.linear(x, active, None if self.bias is None else self.bias[:fo])
         if gate is not None and ghost is not None:
             weight = self.weight[:fo, fi:]
-            y = ghost_inputs(y, gate, ghost, weight, table[:, fi:], _weight_gradient)
+            y = ghost_inputs(y, gate, ghost, weight, table[:, fi:], input_products)
         return join(y, self._ghost(x, self.weight[fo:, :fi], fo, arch))
 
     def _ghost(self, x: Tensor, weight: Tensor, fo: int, arch: Architecture) -> Tensor | None:
@@ -81,7 +82,3 @@ class Linear(ElasticLayer):
         if self.bias is not None:
             plain.bias = frozen(self.bias[:fo])
         return plain
-
-
-def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    return gradient.T @ x

@@ -12,10 +12,18 @@ from torch import Tensor
 _POINTER, _LONG, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_float
 _ARGUMENTS = {
     "depthwise_weight_gradient": [_POINTER] * 3 + [_LONG] * 5 + [_INT],
+    "inner_product": [_POINTER] * 3 + [_LONG, _FLOAT, _INT],
+    "pointwise": [_POINTER] * 2 + [_LONG, _POINTER] + [_LONG] * 3 + [_INT],
+    "input_products": [_POINTER] * 3
+    + [_LONG, _POINTER, _LONG, _POINTER]
+    + [_LONG] * 4
+    + [_FLOAT, _INT],
+    "weight_products": [_POINTER] * 3 + [_LONG, _POINTER] + [_LONG] * 3 + [_INT],
     "batch_moments": [_POINTER] * 3 + [_LONG] * 2 + [_INT],
     "batch_norm_forward": [_POINTER] * 6 + [_LONG] * 2 + [_FLOAT] + [_INT] * 2,
     "batch_norm_backward": [_POINTER] * 9 + [_LONG] * 2 + [_INT] * 2,
 }
+_FORMATS = {4: torch.channels_last}
 
 
 def _load() -> ctypes.CDLL | None:
@@ -38,13 +46,23 @@ def available() -> bool:
 
 
 def takes(x: Tensor) -> bool:
-    """Whether the kernels compute on ``x``: float32, channels-last, on the CPU."""
+    """Whether the kernels compute on a map, channels-last, or on rows: float32, on the CPU."""
+    return _computable(x) and x.is_contiguous(
+        memory_format=_FORMATS.get(x.dim(), torch.contiguous_format)
+    )
+
+
+def takes_flat(x: Tensor) -> bool:
+    """Whether the kernels compute on a weight or its gradient: float32, on the CPU, no gaps."""
+    return _computable(x) and x.is_contiguous()
+
+
+def _computable(x: Tensor) -> bool:
     return (
         _LIBRARY is not None
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and x.is_contiguous(memory_format=torch.channels_last)
     )
 
 
