@@ -60,7 +60,7 @@ def takes_flat(x: Tensor) -> bool:
 def _computable(x: Tensor) -> bool:
     return (
         _LIBRARY is not None
-        and x.device.type == "cpu"
+        and x.is_cpu
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
     )
