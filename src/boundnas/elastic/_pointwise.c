@@ -1,14 +1,13 @@
-/* Rows of channels and the weight of a 1x1 convolution or a linear layer, a slice whose rows are
- * `stride` apart:
+/* Products of rows of channels with the weight w of a 1x1 convolution or a linear layer, a slice whose
+ * rows are `stride` apart, and what the gradients of gates come to, where table[j][i] says whether
+ * option j contains input i:
  *
- *     y[m][o] = sum over i of x[m][i] * w[o][i]                                   (pointwise)
- *     z[j] = scale * sum over m, o, i of table[j][i] * x[m][i] * g[m][o] * w[o][i] (input_products)
- *     z[j] = sum over o, i of table[j][i] * w[o][i] * g[o][i]                     (weight_products)
- *     z = scale * sum over all of a * b                                           (inner_product)
+ *     pointwise:        y[m][o] = sum over i of x[m][i] * w[o][i]
+ *     input_products:   z[j] = scale * sum over m, o, i of table[j][i] * x[m][i] * g[m][o] * w[o][i]
+ *     weight_products:  z[j] = sum over o, i of table[j][i] * w[o][i] * g[o][i]
+ *     inner_product:    z = scale * sum over all of a * b
  *
- * The two in the middle are gradients of gates of inputs: which option j contains which input is in the table.
- *
- * In the first two the weight is copied into panels of sixteen columns, padded with zeros, so that the
+ * For the first two the weight is copied into panels of sixteen columns, padded with zeros, so that the
  * inner loop has no strides and no borders to ask about.
  */
 
@@ -17,11 +16,11 @@
 
 #include "_native.h"
 
-#define ROWS 6                /* of a tile; with sixteen columns it fills the registers of AVX2 */
-#define BLOCK (16 * ROWS)     /* rows that meet a panel while it is in the cache */
-#define FLUSH 64              /* rows that are summed in single precision, then in double */
-#define PIECE 4096            /* elements likewise */
-#define RESIDENT 16384        /* floats of all panels that stay in the cache */
+#define ROWS 6                  /* of a tile; with sixteen columns it fills the registers of AVX2 */
+#define BLOCK (16 * ROWS)       /* rows that meet a panel while it is in the cache */
+#define FLUSH 64                /* rows that are summed in single precision, then in double */
+#define PIECE 4096              /* elements likewise */
+#define RESIDENT 16384          /* floats of all panels that stay in the cache */
 #define WORTH_THREADS (1 << 18) /* multiplications */
 
 /* a: (m, k) rows; panels of b (k, n): (n / 16 rounded up, k, 16). */
@@ -47,27 +46,29 @@ INLINE void tile(const struct product *p, long row, int rows, const float *panel
     }
 }
 
+/* The floats from `out` to the end of what may be written are `left`. */
 INLINE void write_tile(const struct product *p, long row, int rows, const float *panel, float *out,
-                       const float *end) {
+                       long left) {
     vector sum[ROWS];
     tile(p, row, rows, panel, sum);
-    _Pragma("GCC unroll 6") for (int r = 0; r < rows; r++, out += p->n)
-        if (out <= end)
+    _Pragma("GCC unroll 6") for (int r = 0; r < rows; r++, out += p->n, left -= p->n)
+        if (left >= LANES)
             *(vector *)out = sum[r];
         else
-            memcpy(out, &sum[r], least(p->n, LANES) * sizeof(float));
+            memcpy(out, &sum[r], left * sizeof(float));
 }
 
+/* The floats from `x` to its end are `left`; what is read of a next row meets a panel's zeros. */
 INLINE vector tile_products(const struct product *p, long row, int rows, const float *panel,
-                            const float *x, long lanes, const float *end) {
+                            const float *x, long left) {
     vector sum[ROWS], total = {0};
     tile(p, row, rows, panel, sum);
-    _Pragma("GCC unroll 6") for (int r = 0; r < rows; r++, x += p->n) {
+    _Pragma("GCC unroll 6") for (int r = 0; r < rows; r++, x += p->n, left -= p->n) {
         vector value = {0};
-        if (x <= end)
+        if (left >= LANES)
             value = *(const vector *)x;
         else
-            memcpy(&value, x, lanes * sizeof(float));
+            memcpy(&value, x, left * sizeof(float));
         total += value * sum[r];
     }
     return total;
@@ -75,18 +76,17 @@ INLINE vector tile_products(const struct product *p, long row, int rows, const f
 
 /* With fewer columns than lanes, what a row writes too far is written again by the next one. */
 EVERY_PROCESSOR static void write_rows(const struct product *p, long from, long to, float *y) {
-    const float *end = y + to * p->n - LANES;
     const long together = p->k * p->n > RESIDENT ? BLOCK : ROWS;
     for (long first = from; first < to; first += together) {
         const long last = least(first + together, to);
         for (long c = 0; c < p->n; c += LANES)
             for (long row = first; row < last; row += ROWS) {
                 const float *panel = p->panels + c * p->k;
-                float *out = y + row * p->n + start(p, c);
+                const long at = row * p->n + start(p, c), left = to * p->n - at;
                 if (row + ROWS <= last)
-                    write_tile(p, row, ROWS, panel, out, end);
+                    write_tile(p, row, ROWS, panel, y + at, left);
                 else
-                    write_tile(p, row, last - row, panel, out, end);
+                    write_tile(p, row, last - row, panel, y + at, left);
             }
     }
 }
@@ -94,17 +94,17 @@ EVERY_PROCESSOR static void write_rows(const struct product *p, long from, long 
 /* Add the columns' sums of x * (a * b) over the rows; x: (m, n). */
 EVERY_PROCESSOR static void add_rows(const struct product *p, long from, long to, const float *x,
                                      double *sums) {
-    const float *end = x + p->m * p->n - LANES;
     for (long first = from; first < to; first += BLOCK) {
         const long last = least(first + BLOCK, to);
         for (long c = 0; c < p->n; c += LANES) {
             const long lanes = least(p->n - c, LANES);
             vector total = {0};
             for (long row = first; row < last; row += ROWS) {
-                const float *panel = p->panels + c * p->k, *at = x + row * p->n + c;
+                const float *panel = p->panels + c * p->k;
+                const long at = row * p->n + c, left = p->m * p->n - at;
                 total += row + ROWS <= last
-                             ? tile_products(p, row, ROWS, panel, at, lanes, end)
-                             : tile_products(p, row, last - row, panel, at, lanes, end);
+                             ? tile_products(p, row, ROWS, panel, x + at, left)
+                             : tile_products(p, row, last - row, panel, x + at, left);
             }
             for (long lane = 0; lane < lanes; lane++) sums[c + lane] += total[lane];
         }
