@@ -23,7 +23,6 @@ _ARGUMENTS = {
     "batch_norm_forward": [_POINTER] * 6 + [_LONG] * 2 + [_FLOAT] + [_INT] * 2,
     "batch_norm_backward": [_POINTER] * 9 + [_LONG] * 2 + [_INT] * 2,
 }
-_FORMATS = {4: torch.channels_last}
 
 
 def _load() -> ctypes.CDLL | None:
@@ -47,9 +46,8 @@ def available() -> bool:
 
 def takes(x: Tensor) -> bool:
     """Whether the kernels compute on a map, channels-last, or on rows: float32, on the CPU."""
-    return _computable(x) and x.is_contiguous(
-        memory_format=_FORMATS.get(x.dim(), torch.contiguous_format)
-    )
+    layout = torch.channels_last if x.dim() == 4 else torch.contiguous_format
+    return _computable(x) and x.is_contiguous(memory_format=layout)
 
 
 def takes_flat(x: Tensor) -> bool:
