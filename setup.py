@@ -10,6 +10,7 @@ setup(
                 "src/boundnas/elastic/_batch_norm.c",
                 "src/boundnas/elastic/_depthwise.c",
                 "src/boundnas/elastic/_pointwise.c",
+                "src/boundnas/elastic/_squeeze_excite.c",
             ],
             depends=["src/boundnas/elastic/_native.h"],
             extra_compile_args=["-O3", "-fopenmp", "-Wno-psabi"],

@@ -73,7 +73,7 @@ def _linear(layer: elastic.Linear, x: Tensor, arch: SampledArchitecture) -> Tens
 
 def _batch_norm(layer: elastic.BatchNorm2d, x: Tensor, arch: SampledArchitecture) -> Tensor:
     y = F.batch_norm(x, None, None, layer.weight, layer.bias, training=True, eps=layer.eps)
-    return F.relu(y) if layer.relu else y
+    return y if layer.activation is None else _activated(layer.activation, y, arch)
 
 
 def _combine(setting: Setting, arch: SampledArchitecture, options: list[Tensor]) -> Tensor:
@@ -84,12 +84,16 @@ def _combine(setting: Setting, arch: SampledArchitecture, options: list[Tensor])
 
 
 def _activation(layer: elastic.Activation, x: Tensor, arch: SampledArchitecture) -> Tensor:
+    return _activated(layer.function, x, arch)
+
+
+def _activated(function: Setting, x: Tensor, arch: SampledArchitecture) -> Tensor:
     functions = {"relu": F.relu, "swish": F.silu}
-    return _combine(layer.function, arch, [functions[c](x) for c in choices(layer.function)])
+    return _combine(function, arch, [functions[c](x) for c in choices(function)])
 
 
 def _squeeze_excite(layer: elastic.SqueezeExcite, x: Tensor, arch: SampledArchitecture) -> Tensor:
-    scaled = x * layer._scale(x, arch)
+    scaled = x * layer._scale(x.mean((2, 3)), arch)[:, :, None, None]
     options = [scaled if c else x for c in choices(layer.enabled)]
     return _combine(layer.enabled, arch, options)
 

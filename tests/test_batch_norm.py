@@ -1,4 +1,4 @@
-"""The compiled batch normalization against PyTorch's own in double precision."""
+"""The compiled batch normalization and activation against PyTorch's own in double precision."""
 
 import pytest
 import torch
@@ -7,7 +7,8 @@ from torch.nn import functional as F
 
 from boundnas import elastic
 from boundnas.elastic import native
-from boundnas.elastic.normalization import batch_moments
+from boundnas.elastic.normalization import activation_products, batch_moments
+from boundnas.policy import SampledArchitecture
 from boundnas.randomness import stream
 from boundnas.space import Architecture, Dimension, SearchSpace
 
@@ -24,8 +25,8 @@ SHAPES = [
 ]
 
 
-def layer_of(channels, relu, draw):
-    layer = elastic.BatchNorm2d(channels, relu=relu)
+def layer_of(channels, activation, draw):
+    layer = elastic.BatchNorm2d(channels, activation=activation)
     with torch.no_grad():
         layer.weight.copy_(torch.randn(channels, generator=draw))
         layer.bias.copy_(torch.randn(channels, generator=draw))
@@ -44,11 +45,11 @@ def passes(layer, x, gradient):
     return y, *torch.autograd.grad(y, (x, layer.weight, layer.bias), gradient)
 
 
-@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("activation", [None, "relu", "swish"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_value_and_gradients_are_those_of_double_precision(shape, relu):
+def test_value_and_gradients_are_those_of_double_precision(shape, activation):
     draw = stream(0, "batch_norm")
-    layer, x = layer_of(shape[1], relu, draw), images_of(shape, draw)
+    layer, x = layer_of(shape[1], activation, draw), images_of(shape, draw)
     gradient = torch.randn(shape, generator=draw)
     ours = passes(layer, x, gradient)
     assert native.takes(x)
@@ -60,9 +61,10 @@ def test_value_and_gradients_are_those_of_double_precision(shape, relu):
         assert error <= 1e-4 * expected.norm() + 1e-6
 
 
-def test_threads_share_the_rows_without_changing_the_result():
+@pytest.mark.parametrize("activation", ["relu", "swish"])
+def test_threads_share_the_rows_without_changing_the_result(activation):
     draw = stream(1, "batch_norm")
-    layer, x = layer_of(40, True, draw), images_of((16, 40, 15, 15), draw)
+    layer, x = layer_of(40, activation, draw), images_of((16, 40, 15, 15), draw)
     gradient, results = torch.randn(x.shape, generator=draw), []
     for number in (1, 2, 3):
         with threads(number):
@@ -72,18 +74,71 @@ def test_threads_share_the_rows_without_changing_the_result():
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_not_a_number_stays_visible_behind_a_relu():
+@pytest.mark.parametrize("activation", ["relu", "swish"])
+def test_what_is_not_a_number_stays_visible_behind_an_activation(activation):
     x = images_of((4, 5, 3, 3), stream(2, "batch_norm"))
     x[1, 2, 0, 0] = float("nan")
-    y = layer_of(5, True, stream(3, "batch_norm"))(x, ARCH)
+    y = layer_of(5, activation, stream(3, "batch_norm"))(x, ARCH)
     assert y[:, 2].isnan().all()
     assert y[:, [0, 1, 3, 4]].isfinite().all()
+
+
+def test_swish_keeps_its_precision_up_to_where_the_exponential_overflows():
+    layer, t = (
+        elastic.BatchNorm2d(1, eps=0.0, activation="swish"),
+        torch.linspace(-299.5, 299.5, 600),
+    )
+    x = ((t - t.mean()) / t.std(correction=0)).view(600, 1, 1, 1)
+    with torch.no_grad():
+        layer.weight.fill_(t.std(correction=0))
+    y, dx, *_ = passes(layer, x, torch.ones_like(x))
+    assert y.isfinite().all()
+    assert dx.isfinite().all()
+    torch.testing.assert_close(y.flatten().double(), F.silu(t.double()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5, 0.1])
+@pytest.mark.parametrize("chosen", [0, 1])
+def test_a_searched_activation_sees_the_gradient_of_every_option(chosen, fraction):
+    draw = stream(7, "batch_norm")
+    function = Dimension("function", ("relu", "swish"), "activation")
+    layer, x = layer_of(7, function, draw), images_of((6, 7, 4, 4), draw)
+    gradient, found = torch.randn(x.shape, generator=draw), []
+    for precision in (torch.float32, torch.float64):
+        gate = torch.eye(2, dtype=precision)[chosen].requires_grad_()
+        space = SearchSpace([function])
+        arch = SampledArchitecture(space, (chosen,), gates=(gate,), ghost_fraction=fraction)
+        y = layer.to(precision)(x.to(precision), arch)
+        found.append((y, *torch.autograd.grad(y, (gate, *layer.parameters()), gradient.to(y))))
+    assert "_BatchNorm" in type(found[0][0].grad_fn).__name__
+    for ours, expected in zip(*found, strict=True):
+        assert (ours - expected).norm() <= 1e-4 * expected.norm()
+
+
+@pytest.mark.parametrize("options", [("relu", "swish"), ("swish", "relu"), ("swish",)])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_products_of_activations_are_those_of_double_precision(shape, options):
+    draw = stream(6, "batch_norm")
+    x, c = images_of(shape, draw), shape[1]
+    gradient = torch.randn(shape, generator=draw).contiguous(memory_format=torch.channels_last)
+    weight, bias = torch.randn(2, c, generator=draw)
+    mean, inverse = x.mean((0, 2, 3)), 1 / (1 + torch.rand(c, generator=draw))
+    z = activation_products(x, gradient, (weight, bias, mean, inverse), options, 2.5)
+
+    def of_channels(values):
+        return values.double()[:, None, None]
+
+    t = (x - of_channels(mean)) * of_channels(inverse) * of_channels(weight) + of_channels(bias)
+    functions = {"relu": F.relu, "swish": F.silu}
+    for option, found in zip(options, z, strict=True):
+        products = gradient.double() * functions[option](t)
+        assert abs(found - 2.5 * products.sum()) <= 1e-5 * products.abs().sum()
 
 
 def test_a_constant_channel_is_its_shift():
     x = images_of((4, 3, 5, 5), stream(4, "batch_norm"))
     x[:, 1] = 1234.5
-    layer = layer_of(3, False, stream(5, "batch_norm"))
+    layer = layer_of(3, None, stream(5, "batch_norm"))
     expected = F.batch_norm(x.double(), None, None, training=True)[:, 1] + layer.bias[1]
     torch.testing.assert_close(layer(x, ARCH)[:, 1].double(), expected, rtol=1e-3, atol=1e-3)
 

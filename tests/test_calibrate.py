@@ -144,7 +144,7 @@ def test_a_convolution_with_a_bias_is_folded_too(layer):
                 self.conv = elastic.Conv2d(3, width, kernel, bias=True)
             else:
                 self.conv = elastic.DepthwiseConv2d(3, kernel, bias=True)
-            self.norm = elastic.BatchNorm2d(width, relu=True)
+            self.norm = elastic.BatchNorm2d(width, activation="relu")
 
         def forward(self, x, arch):
             if arch.folds:

@@ -22,6 +22,8 @@ _ARGUMENTS = {
     "batch_moments": [_POINTER] * 3 + [_LONG] * 2 + [_INT],
     "batch_norm_forward": [_POINTER] * 6 + [_LONG] * 2 + [_FLOAT] + [_INT] * 2,
     "batch_norm_backward": [_POINTER] * 9 + [_LONG] * 2 + [_INT] * 2,
+    "activation_products": [_POINTER] * 8 + [_LONG] * 2 + [_FLOAT, _INT],
+    "scale_gradients": [_POINTER] * 5 + [_LONG] * 3 + [_INT],
 }
 
 
@@ -64,8 +66,10 @@ def _computable(x: Tensor) -> bool:
     )
 
 
-def call(name: str, *arguments: Tensor | int | float) -> None:
+def call(name: str, *arguments: Tensor | int | float | None) -> None:
     """Run a kernel on the memory of its tensors, with PyTorch's number of threads.
+
+    None stands for a result that is not wanted.
 
     Raises:
         MemoryError: There was no memory for its working space.

@@ -1,7 +1,8 @@
-"""Elastic batch normalization, with the ReLU that may follow it."""
+"""Elastic batch normalization, with the activation that may follow it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,12 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from boundnas.elastic import native
+from boundnas.elastic.activation import FUNCTIONS, activated, check_functions, plain_activation
 from boundnas.elastic.convolution import Conv2d, DepthwiseConv2d
-from boundnas.elastic.ghost import join, split
+from boundnas.elastic.ghost import join, part, split
 from boundnas.elastic.layer import ElasticLayer, frozen
 from boundnas.errors import CalibrationError
 from boundnas.polynomial import Polynomial, amount
-from boundnas.space import Architecture, Setting, largest
+from boundnas.space import Architecture, Setting, Value, choices, largest
+
+_CODES = {function: code for code, function in enumerate((None, *FUNCTIONS))}
+"""The kernels' numbers of what follows."""
 
 
 class BatchNorm2d(ElasticLayer):
@@ -27,16 +32,21 @@ class BatchNorm2d(ElasticLayer):
     Args:
         channels: Number of channels.
         eps: Added to the variance.
-        relu: Whether a ReLU follows. As part of this layer it costs no time of its own in
-            training.
+        activation: The function that follows, ``"relu"``, ``"swish"`` or a dimension over them,
+            or none. As part of this layer it costs little time of its own in training, nor does
+            the choice.
 
     Shape:
         ``(N, C, H, W)`` to the same.
     """
 
-    def __init__(self, channels: Setting, eps: float = 1e-5, relu: bool = False) -> None:
+    def __init__(
+        self, channels: Setting, eps: float = 1e-5, activation: Setting | None = None
+    ) -> None:
         super().__init__()
-        self.channels, self.eps, self.relu = channels, eps, relu
+        if activation is not None:
+            check_functions(activation)
+        self.channels, self.eps, self.activation = channels, eps, activation
         self.weight = nn.Parameter(torch.ones(largest(channels)))
         self.bias = nn.Parameter(torch.zeros(largest(channels)))
 
@@ -55,10 +65,11 @@ class BatchNorm2d(ElasticLayer):
                 f"{self.name}: evaluation needs BatchNorm statistics of this very architecture, "
                 "and it carries none; use the one that calibrate(model, arch, images) returns"
             )
-        y = self._normalize(x, self.weight[:c], self.bias[:c], statistics)
+        y = self._normalize(x, self.weight[:c], self.bias[:c], statistics, arch)
         if ghost is not None:
             with torch.no_grad():
-                ghost = self._normalize(ghost, self.weight[c:], self.bias[c:], None)
+                weight, bias = self.weight[c:], self.bias[c:]
+                ghost = self._normalize(ghost, weight, bias, None, arch.plain)
         return join(y, ghost)
 
     def folded(self, conv: Conv2d | DepthwiseConv2d, x: Tensor, arch: Architecture) -> Tensor:
@@ -74,20 +85,35 @@ class BatchNorm2d(ElasticLayer):
         assert statistics is not None, f"{self.name}: nothing to fold"
         mean, var = statistics
         scale = self.weight[:c] * (var + self.eps).rsqrt()
-        y = conv.scaled(x, arch, scale, self.bias[:c] - mean * scale)
-        return y.relu_() if self.relu else y
+        return self._activate(conv.scaled(x, arch, scale, self.bias[:c] - mean * scale), arch)
 
     def _normalize(
-        self, x: Tensor, weight: Tensor, bias: Tensor, statistics: tuple[Tensor, Tensor] | None
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        statistics: tuple[Tensor, Tensor] | None,
+        arch: Architecture,
     ) -> Tensor:
         if statistics is None and native.takes(x) and x.numel() > x.shape[1]:
+            follows = self.activation
+            function = None if follows is None else str(arch.value(follows))
             if not torch.is_grad_enabled():
-                return _normalized(x, weight, bias, self.eps, self.relu)[0]
-            y: Tensor = _BatchNorm.apply(x, weight, bias, self.eps, self.relu)
+                return _normalized(x, weight, bias, self.eps, function)[0]
+            gate = None if follows is None else arch.gate(follows)
+            options = () if follows is None else choices(follows)
+            y: Tensor = _BatchNorm.apply(
+                x, weight, bias, gate, self.eps, function, options, arch.ghost_fraction
+            )
             return y
         mean, var = statistics or (None, None)
         y = F.batch_norm(x, mean, var, weight, bias, training=mean is None, eps=self.eps)
-        return y.relu_() if self.relu else y
+        return self._activate(y, arch)
+
+    def _activate(self, y: Tensor, arch: Architecture) -> Tensor:
+        if self.activation is None:
+            return y
+        return activated(y, self.activation, arch, inplace=True)
 
     def macs(self, positions: int) -> Polynomial:
         """None: it folds into the layer before."""
@@ -109,7 +135,12 @@ class BatchNorm2d(ElasticLayer):
         plain = nn.BatchNorm2d(c, eps=self.eps)
         plain.weight, plain.bias = frozen(self.weight[:c]), frozen(self.bias[:c])
         plain.running_mean, plain.running_var = (s.clone() for s in statistics)
-        return nn.Sequential(plain, nn.ReLU(inplace=True)).eval() if self.relu else plain.eval()
+        if self.activation is None:
+            return plain.eval()
+        function = plain_activation(self.activation, arch)
+        if isinstance(function, nn.ReLU):
+            function.inplace = True  # its gradient, unlike Swish's, does not need the input
+        return nn.Sequential(plain, function).eval()
 
 
 def batch_moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,37 +160,83 @@ def batch_moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _normalized(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, function: str | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalized by the batch; each channel's mean and inverse deviation, by the kernels."""
+    """Normalized and activated; each channel's mean and inverse deviation, by the kernels."""
     c = x.shape[1]
     y, mean, inverse = torch.empty_like(x), torch.empty(c), torch.empty(c)
     native.call(
-        "batch_norm_forward", x, weight, bias, y, mean, inverse, x.numel() // c, c, eps, relu
-    )
+        "batch_norm_forward", x, weight, bias, y, mean, inverse, x.numel() // c, c, eps,
+        _CODES[function],
+    )  # fmt: skip
     return y, mean, inverse
 
 
+def activation_products(
+    x: Tensor,
+    gradient: Tensor,
+    normalization: Sequence[Tensor],
+    options: Sequence[Value],
+    scale: float,
+) -> Tensor:
+    """``scale * <dL/dy, f_j(t)>`` of every activation ``f_j`` of a normalized map ``t``.
+
+    Args:
+        x: What was normalized, shape ``(N, C, H, W)``, or a leading part of the batch.
+        gradient: ``dL/dy`` of the same samples.
+        normalization: Weight, bias, mean and inverse deviation, shape ``(C,)`` each.
+        options: Names of the activations.
+        scale: What the sums are multiplied by.
+
+    Returns:
+        Shape ``(d,)``.
+    """
+    c, z = x.shape[1], x.new_empty(len(options))
+    results = dict(zip(options, z.unbind(), strict=True))
+    native.call(
+        "activation_products", x, gradient, *normalization, *map(results.get, FUNCTIONS),
+        x.numel() // c, c, scale,
+    )  # fmt: skip
+    return z
+
+
 class _BatchNorm(torch.autograd.Function):
-    """Normalize by the batch, and the ReLU, by the compiled kernels."""
+    """Normalize by the batch and activate, by the compiled kernels.
+
+    The backward pass gives every option of a searched activation its ``<dL/dy, f_j(t)>``.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        gate: Tensor | None,
+        eps: float,
+        function: str | None,
+        options: Sequence[Value],
+        fraction: float,
     ) -> Tensor:
-        y, mean, inverse = _normalized(x, weight, bias, eps, relu)
+        y, mean, inverse = _normalized(x, weight, bias, eps, function)
         ctx.save_for_backward(x, weight, bias, mean, inverse)
-        ctx.relu = relu
+        ctx.function, ctx.options, ctx.fraction = function, options, fraction
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        x, weight, bias, mean, inverse = ctx.saved_tensors
+        x, *normalization = ctx.saved_tensors
         c = x.shape[1]
         gradient = gradient.contiguous(memory_format=torch.channels_last)
+        products = None
+        if ctx.needs_input_grad[3]:
+            shared = part(gradient, ctx.fraction)
+            products = activation_products(
+                x[: len(shared)], shared, normalization, ctx.options, len(x) / len(shared)
+            )
         dx, dweight, dbias = torch.empty_like(x), torch.empty(c), torch.empty(c)
         native.call(
-            "batch_norm_backward", x, gradient, weight, bias, mean, inverse, dx, dweight, dbias,
-            x.numel() // c, c, ctx.relu,
+            "batch_norm_backward", x, gradient, *normalization, dx, dweight, dbias,
+            x.numel() // c, c, _CODES[ctx.function],
         )  # fmt: skip
-        return dx, dweight, dbias, None, None
+        return dx, dweight, dbias, products, None, None, None, None

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from boundnas.elastic.ghost import mix, part, split
+from boundnas.elastic import native
+from boundnas.elastic.ghost import join, mix, part, split
 from boundnas.elastic.layer import ElasticModule
 from boundnas.elastic.linear import Linear
 from boundnas.polynomial import Polynomial, amount
@@ -39,24 +43,90 @@ class SqueezeExcite(ElasticModule):
 
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
         """Scale the channels where the architecture has this switched on."""
-        on = bool(arch.value(self.enabled))
-        y = x * self._scale(x, arch) if on else x
-        gate = arch.gate(self.enabled)
+        on, gate = bool(arch.value(self.enabled)), arch.gate(self.enabled)
+        if on and (self.training or gate is not None):
+            return self._excited(x, gate, arch)
+        if on:  # evaluation, which extraction follows
+            return x * self._scale(x.mean((2, 3)), arch)[:, :, None, None]
         if gate is None:
-            return y
+            return x
         inputs, plain = part(split(x)[0], arch.ghost_fraction), arch.plain
-        # A searched switch has exactly the options (False, True).
-        return mix(
-            y,
-            gate,
-            {0: lambda: inputs, 1: lambda: inputs * self._scale(inputs, plain)},
-            arch.ghost_fraction,
-        )
 
-    def _scale(self, x: Tensor, arch: Architecture) -> Tensor:
-        squeezed = F.relu(self.reduce(x.mean((2, 3)), arch))
-        return self.expand(squeezed, arch).sigmoid()[:, :, None, None]
+        def excited() -> Tensor:
+            return inputs * self._scale(inputs.mean((2, 3)), plain)[:, :, None, None]
+
+        # A searched switch has exactly the options (False, True).
+        return mix(x, gate, {0: None, 1: excited}, arch.ghost_fraction)
+
+    def _excited(self, x: Tensor, gate: Tensor | None, arch: Architecture) -> Tensor:
+        """The same in training, with a backward pass of its own for what is as large as ``x``."""
+        x, ghost = split(x)
+        x, mean = _Squeeze.apply(x)
+        mean = join(mean, None if ghost is None else ghost.mean((2, 3)))
+        scale, ghost_scale = split(self._scale(mean, arch))
+        y = _Excite.apply(x, scale, gate, arch.ghost_fraction)
+        if ghost is not None and ghost_scale is not None:
+            ghost = ghost * ghost_scale[:, :, None, None]
+        return join(y, ghost)
+
+    def _scale(self, mean: Tensor, arch: Architecture) -> Tensor:
+        return self.expand(F.relu(self.reduce(mean, arch)), arch).sigmoid()
 
     def presence(self, child: str) -> Polynomial:
         """Both layers are in use exactly where it is switched on."""
         return amount(self.enabled)
+
+
+class _Squeeze(torch.autograd.Function):
+    """A map for `_Excite`, and the mean of each image's channels."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.pixels = x.shape[2:].numel()
+        return x.detach(), x.mean((2, 3))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, of_mean: Tensor) -> Tensor:
+        # In place: `_Excite` made this tensor, and nobody else has it.
+        return gradient.add_((of_mean / ctx.pixels)[:, :, None, None])
+
+
+class _Excite(torch.autograd.Function):
+    """Scale each image's channels; backward adds ``<dL/dy, x>`` and ``<dL/dy, y>`` to the gate."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, gate: Tensor | None, fraction: float) -> Tensor:
+        ctx.save_for_backward(x, scale)
+        ctx.gated, ctx.fraction = gate is not None, fraction
+        return x * scale[:, :, None, None]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        x, scale = ctx.saved_tensors
+        dx, dscale = scale_gradients(x, scale, gradient)
+        products = None
+        if ctx.gated:
+            off = part(dscale, ctx.fraction)
+            on = off * scale[: len(off)]
+            products = torch.stack((off.sum(), on.sum())) * (len(dscale) / len(off))
+        return dx, dscale, products, None
+
+
+def scale_gradients(x: Tensor, scale: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of ``y = x * scale`` by both factors.
+
+    Args:
+        x: Shape ``(N, C, H, W)``.
+        scale: Of each image's channels, shape ``(N, C)``.
+        gradient: ``dL/dy``, shaped like ``x``.
+
+    Returns:
+        Those by ``x`` and ``scale``, shaped like them.
+    """
+    if not (native.takes(x) and native.takes(scale)):
+        return gradient * scale[:, :, None, None], (gradient * x).sum((2, 3))
+    gradient = gradient.contiguous(memory_format=torch.channels_last)
+    n, c, h, w = x.shape
+    dx, dscale = torch.empty_like(x), torch.empty_like(scale)
+    native.call("scale_gradients", x, gradient, scale, dx, dscale, n, h * w, c)
+    return dx, dscale

@@ -113,7 +113,7 @@ class _Searched:
 
 
 class _ConvNorm(nn.Module):
-    """A convolution, its normalization, and a fixed ReLU if there is one."""
+    """A convolution, its normalization, and the activation if there is one."""
 
     def __init__(
         self,
@@ -122,16 +122,12 @@ class _ConvNorm(nn.Module):
         activation: Setting | None = None,
     ) -> None:
         super().__init__()
-        relu = activation == "relu"
-        self.conv, self.norm = conv, elastic.BatchNorm2d(channels, relu=relu)
-        self.activation = None if relu or activation is None else elastic.Activation(activation)
+        self.conv, self.norm = conv, elastic.BatchNorm2d(channels, activation=activation)
 
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
         if arch.folds:
-            x = self.norm.folded(self.conv, x, arch)
-        else:
-            x = self.norm(self.conv(x, arch), arch)
-        return x if self.activation is None else self.activation(x, arch)
+            return self.norm.folded(self.conv, x, arch)
+        return self.norm(self.conv(x, arch), arch)
 
 
 class _InvertedResidual(nn.Module):
