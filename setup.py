@@ -9,6 +9,7 @@ setup(
             [
                 "src/boundnas/elastic/_batch_norm.c",
                 "src/boundnas/elastic/_depthwise.c",
+                "src/boundnas/elastic/_native.c",
                 "src/boundnas/elastic/_pointwise.c",
                 "src/boundnas/elastic/_squeeze_excite.c",
             ],

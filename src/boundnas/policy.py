@@ -39,7 +39,7 @@ class SampledArchitecture(Architecture):
             return None
         if isinstance(setting, Derived):
             setting = setting.dimension
-        if isinstance(setting, Dimension) and len(setting) > 1:
+        if isinstance(setting, Dimension) and len(setting.choices) > 1:
             return self.gates[self.space.position(setting)]
         return None
 

@@ -302,7 +302,7 @@ class Architecture:
     @property
     def plain(self) -> Architecture:
         """The architecture alone, without what travels with it."""
-        return Architecture(self.space, self.indices)
+        return self if type(self) is Architecture else Architecture(self.space, self.indices)
 
     @property
     def values(self) -> dict[str, Value]:

@@ -99,14 +99,15 @@ class _Convolution(ElasticLayer):
         if gate is None:
             return y
         k = arch.size(self.kernel_size)
-        x = part(x, arch.ghost_fraction)
+        larger = {j: int(c) for j, c in enumerate(choices(self.kernel_size)) if int(c) > k}
+        if not larger:
+            return y
+        x, weight = part(x, arch.ghost_fraction), weight.detach()
 
-        def larger(size: int) -> Any:
-            return lambda: self._convolve_apart(x, self._crop(weight.detach(), size), None)
+        def convolved(size: int) -> Any:
+            return lambda: self._convolve_apart(x, self._crop(weight, size), None)
 
-        alternatives = {
-            j: larger(int(c)) for j, c in enumerate(choices(self.kernel_size)) if int(c) > k
-        }
+        alternatives = {j: convolved(size) for j, size in larger.items()}
         return mix(y, gate, alternatives, arch.ghost_fraction)
 
 
@@ -139,6 +140,8 @@ class Conv2d(_Convolution):
         k = largest(kernel_size)
         shape = (largest(out_channels), largest(in_channels), k, k)
         self._initialize(shape, fan=shape[0] * k * k, bias=bias)
+        self._is_product = k == 1 and stride == 1
+        """Whether every pixel of the output is the weight times a pixel of the input."""
 
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
         """Convolve with the active slice; see the class for shapes."""
@@ -151,11 +154,13 @@ class Conv2d(_Convolution):
         gate = arch.gate(self.in_channels)
         if gate is not None:
             self.check_ghost(ghost, self.in_channels, ci)
-            table = membership(self.in_channels, weight.device)
-            active = gate_weight(active.contiguous(), gate, table[:, :ci], (1,))
-        y = self._convolve(x, active, None if self.bias is None else self.bias[:co])
+            table, ghost_table = membership(self.in_channels, ci, weight.device)
+            active = gate_weight(active.contiguous(), gate, table, (1,))
+        bias = None if self.bias is None else self.bias[:co]
+        apart = self.training and not torch.is_grad_enabled()
+        y = (self._convolve_apart if apart else self._convolve)(x, active, bias)
         if gate is not None and ghost is not None:
-            y = ghost_inputs(y, gate, ghost, weight[:co, ci:], table[:, ci:], self._products)
+            y = ghost_inputs(y, gate, ghost, weight[:co, ci:], ghost_table, self._products)
         y = self._mix_larger_kernels(y, x, self.weight[:co, :ci], arch)
         return join(y, self._ghost(x, weight[co:, :ci], co, arch))
 
@@ -186,11 +191,6 @@ class Conv2d(_Convolution):
             [False, True, False],
         )[1]  # fmt: skip
         return weight_products(weight, found, table, (1,)) * scale
-
-    @property
-    def _is_product(self) -> bool:
-        """Whether every pixel of the output is the weight times a pixel of the input."""
-        return self.weight.shape[-1] == 1 and self.stride == 1
 
     def macs(self, positions: int) -> Polynomial:
         """``positions * ci * co * k^2``."""

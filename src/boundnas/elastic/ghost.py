@@ -36,6 +36,8 @@ class Ghosted(Tensor):
     without a graph; they may do anything that treats channels alike and separately.
     """
 
+    active: Tensor
+    """The same map as a plain tensor."""
     ghost: Tensor
 
     @classmethod
@@ -50,7 +52,7 @@ class Ghosted(Tensor):
             return func(*(_replaced(value, part) for value in args), **named)
 
         with torch._C.DisableTorchFunctionSubclass():
-            result = applied(lambda x: split(x)[0])
+            result = applied(lambda x: x.active)
             if not isinstance(result, Tensor):
                 return result
             with torch.no_grad():
@@ -69,20 +71,15 @@ def _replaced(argument: Any, part: Callable[[Ghosted], Any]) -> Any:
 
 def split(x: Tensor) -> tuple[Tensor, Tensor | None]:
     """The active part as a plain tensor, and the ghost if there is one."""
-    if not isinstance(x, Ghosted):
-        return x, None
-    ghost = x.ghost
-    with torch._C.DisableTorchFunctionSubclass():
-        return x.as_subclass(Tensor), ghost
+    return (x.active, x.ghost) if isinstance(x, Ghosted) else (x, None)
 
 
 def join(active: Tensor, ghost: Tensor | None) -> Tensor:
-    """Attach a ghost to the active channels; without one they stay a plain tensor."""
+    """Attach a ghost, which has no graph, to the active channels; without one they stay plain."""
     if ghost is None:
         return active
-    with torch._C.DisableTorchFunctionSubclass():
-        joined: Ghosted = active.as_subclass(Ghosted)
-    joined.ghost = ghost.detach()
+    joined: Ghosted = active.as_subclass(Ghosted)
+    joined.active, joined.ghost = active, ghost
     return joined
 
 
@@ -91,14 +88,22 @@ def part(x: Tensor, fraction: float) -> Tensor:
 
     One would have no variance to be normalized by where a map has a single pixel.
     """
-    return x.detach()[: max(2, math.ceil(fraction * len(x)))]
+    size = max(2, math.ceil(fraction * x.size(0)))
+    return x.detach()[:size] if x.requires_grad else x[:size]
 
 
 @cache
-def membership(setting: Dimension | Derived, device: torch.device) -> Tensor:
-    """Which options contain which channels, shape ``(d, largest)``: 1 when ``c < choices[j]``."""
+def membership(
+    setting: Dimension | Derived, active: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Which options contain which channels: 1 when ``c < choices[j]``.
+
+    Returns:
+        Of the ``active`` ones, shape ``(d, active)``, and of the others, ``(d, largest - active)``.
+    """
     sizes = torch.tensor([int(c) for c in choices(setting)], device=device)
-    return (torch.arange(largest(setting), device=device) < sizes[:, None]).float()
+    table = (torch.arange(largest(setting), device=device) < sizes[:, None]).float()
+    return table[:, :active], table[:, active:]
 
 
 @cache
@@ -168,8 +173,9 @@ class _GhostInputs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         ghost, weight, table = ctx.saved_tensors
-        scale = len(gradient) / len(ghost)
-        products = ctx.products(gradient[: len(ghost)], ghost, weight, table, scale)
+        shared = ghost.size(0)
+        scale = gradient.size(0) / shared
+        products = ctx.products(gradient[:shared], ghost, weight, table, scale)
         return gradient, products, None, None, None, None
 
 
@@ -216,7 +222,7 @@ class _Mix(torch.autograd.Function):
         gate, *chosen = ctx.saved_tensors
         products = torch.zeros_like(gate)
         shared = part(gradient, ctx.fraction)
-        scale = len(gradient) / len(shared)
+        scale = gradient.size(0) / shared.size(0)
         for option, alternative in ctx.alternatives.items():
             y = part(chosen[0], ctx.fraction) if alternative is None else alternative()
             inner_product(shared, y, scale, products[option])

@@ -50,12 +50,12 @@ class Linear(ElasticLayer):
         gate = arch.gate(self.in_features)
         if gate is not None:
             self.check_ghost(ghost, self.in_features, fi)
-            table = membership(self.in_features, x.device)
-            active = gate_weight(active, gate, table[:, :fi], (1,))
+            table, ghost_table = membership(self.in_features, fi, x.device)
+            active = gate_weight(active, gate, table, (1,))
         y = F.linear(x, active, None if self.bias is None else self.bias[:fo])
         if gate is not None and ghost is not None:
             weight = self.weight[:fo, fi:]
-            y = ghost_inputs(y, gate, ghost, weight, table[:, fi:], input_products)
+            y = ghost_inputs(y, gate, ghost, weight, ghost_table, input_products)
         return join(y, self._ghost(x, self.weight[fo:, :fi], fo, arch))
 
     def _ghost(self, x: Tensor, weight: Tensor, fo: int, arch: Architecture) -> Tensor | None:

@@ -2,48 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
-from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
-_POINTER, _LONG, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_float
-_ARGUMENTS = {
-    "depthwise_weight_gradient": [_POINTER] * 3 + [_LONG] * 5 + [_INT],
-    "inner_product": [_POINTER] * 3 + [_LONG, _FLOAT, _INT],
-    "pointwise": [_POINTER] * 2 + [_LONG, _POINTER] + [_LONG] * 3 + [_INT],
-    "input_products": [_POINTER] * 3
-    + [_LONG, _POINTER, _LONG, _POINTER]
-    + [_LONG] * 4
-    + [_FLOAT, _INT],
-    "weight_products": [_POINTER] * 3 + [_LONG, _POINTER] + [_LONG] * 3 + [_INT],
-    "batch_moments": [_POINTER] * 3 + [_LONG] * 2 + [_INT],
-    "batch_norm_forward": [_POINTER] * 6 + [_LONG] * 2 + [_FLOAT] + [_INT] * 2,
-    "batch_norm_backward": [_POINTER] * 9 + [_LONG] * 2 + [_INT] * 2,
-    "activation_products": [_POINTER] * 8 + [_LONG] * 2 + [_FLOAT, _INT],
-    "scale_gradients": [_POINTER] * 5 + [_LONG] * 3 + [_INT],
-}
-
-
-def _load() -> ctypes.CDLL | None:
-    for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"_native{suffix}")
-        if path.exists():
-            library = ctypes.CDLL(str(path))
-            for name, arguments in _ARGUMENTS.items():
-                getattr(library, name).argtypes = arguments
-            return library
-    return None
-
-
-_LIBRARY = _load()
+try:
+    import boundnas.elastic._native as _kernels  # type: ignore[import-not-found]
+except ModuleNotFoundError:
+    _kernels = None
 
 
 def available() -> bool:
     """Whether the kernels were built; without them PyTorch does the work."""
-    return _LIBRARY is not None
+    return _kernels is not None
 
 
 def takes(x: Tensor) -> bool:
@@ -59,7 +29,7 @@ def takes_flat(x: Tensor) -> bool:
 
 def _computable(x: Tensor) -> bool:
     return (
-        _LIBRARY is not None
+        _kernels is not None
         and x.is_cpu
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
@@ -71,9 +41,11 @@ def call(name: str, *arguments: Tensor | int | float | None) -> None:
 
     None stands for a result that is not wanted.
 
+    Args:
+        name: Of the kernel.
+        arguments: As the kernel takes them, without the number of threads.
+
     Raises:
         MemoryError: There was no memory for its working space.
     """
-    values = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
-    if getattr(_LIBRARY, name)(*values, torch.get_num_threads()):
-        raise MemoryError(f"no memory for the working space of {name}")
+    getattr(_kernels, name)(*arguments, torch.get_num_threads())

@@ -68,8 +68,7 @@ class BatchNorm2d(ElasticLayer):
         y = self._normalize(x, self.weight[:c], self.bias[:c], statistics, arch)
         if ghost is not None:
             with torch.no_grad():
-                weight, bias = self.weight[c:], self.bias[c:]
-                ghost = self._normalize(ghost, weight, bias, None, arch.plain)
+                ghost = self._normalize(ghost, self.weight[c:], self.bias[c:], None, arch)
         return join(y, ghost)
 
     def folded(self, conv: Conv2d | DepthwiseConv2d, x: Tensor, arch: Architecture) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from boundnas.elastic import native
-from boundnas.elastic.ghost import join, mix, part, split
+from boundnas.elastic.ghost import join, part, split
 from boundnas.elastic.layer import ElasticModule
 from boundnas.elastic.linear import Linear
 from boundnas.polynomial import Polynomial, amount
@@ -50,13 +51,12 @@ class SqueezeExcite(ElasticModule):
             return x * self._scale(x.mean((2, 3)), arch)[:, :, None, None]
         if gate is None:
             return x
-        inputs, plain = part(split(x)[0], arch.ghost_fraction), arch.plain
 
-        def excited() -> Tensor:
-            return inputs * self._scale(inputs.mean((2, 3)), plain)[:, :, None, None]
+        def scale(inputs: Tensor) -> Tensor:
+            return self._scale(inputs.mean((2, 3)), arch.plain)
 
-        # A searched switch has exactly the options (False, True).
-        return mix(x, gate, {0: None, 1: excited}, arch.ghost_fraction)
+        x, ghost = split(x)
+        return join(_Bypass.apply(x, gate, scale, arch.ghost_fraction), ghost)
 
     def _excited(self, x: Tensor, gate: Tensor | None, arch: Architecture) -> Tensor:
         """The same in training, with a backward pass of its own for what is as large as ``x``."""
@@ -92,7 +92,7 @@ class _Squeeze(torch.autograd.Function):
 
 
 class _Excite(torch.autograd.Function):
-    """Scale each image's channels; backward adds ``<dL/dy, x>`` and ``<dL/dy, y>`` to the gate."""
+    """Scale each image's channels; backward adds the gradients of the switch."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, gate: Tensor | None, fraction: float) -> Tensor:
@@ -106,10 +106,38 @@ class _Excite(torch.autograd.Function):
         dx, dscale = scale_gradients(x, scale, gradient)
         products = None
         if ctx.gated:
-            off = part(dscale, ctx.fraction)
-            on = off * scale[: len(off)]
-            products = torch.stack((off.sum(), on.sum())) * (len(dscale) / len(off))
+            shared = part(dscale, ctx.fraction)
+            products = _switch_gradient(shared, scale[: len(shared)], len(x) / len(shared))
         return dx, dscale, products, None
+
+
+class _Bypass(torch.autograd.Function):
+    """Identity while it is switched off; backward adds the gradients of the switch."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, gate: Tensor, scale: Callable[[Tensor], Tensor], fraction: float
+    ) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.scale, ctx.fraction = scale, fraction
+        return x.detach()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        inputs, shared = (part(t, ctx.fraction) for t in (*ctx.saved_tensors, gradient))
+        scale = ctx.scale(inputs)
+        _, dscale = scale_gradients(inputs, scale, shared)
+        products = _switch_gradient(dscale, scale, len(gradient) / len(shared))
+        return gradient, products, None, None
+
+
+def _switch_gradient(dscale: Tensor, scale: Tensor, factor: float) -> Tensor:
+    """``factor * <dL/dy, x>`` and ``factor * <dL/dy, x * scale>``, of the options off and on.
+
+    A searched switch has exactly these two, in this order; ``dscale`` is ``dL/dy * x`` summed over
+    pixels.
+    """
+    return torch.stack((dscale.sum(), (dscale * scale).sum())) * factor
 
 
 def scale_gradients(x: Tensor, scale: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ class Stage(ElasticModule):
             outputs.append(x)
         if gate is None:
             return x
-        last = _Deeper(layers[depth:], depth, arch.plain, part(split(x)[0], arch.ghost_fraction))
+        last = _Deeper(layers[depth:], depth, arch, part(split(x)[0], arch.ghost_fraction))
         alternatives = {}
         for j, option in enumerate(choices(self.depth)):
             if int(option) <= depth:
@@ -68,6 +68,6 @@ class _Deeper:
 
     def at(self, depth: int) -> Tensor:
         while self.depth < depth:
-            self.x = next(self.layers)(self.x, self.arch)
+            self.x = next(self.layers)(self.x, self.arch.plain)
             self.depth += 1
         return self.x
