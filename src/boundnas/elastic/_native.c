@@ -59,6 +59,8 @@ static int parse(PyObject *const *arguments, Py_ssize_t count, const char *signa
         Py_RETURN_NONE;                                                                            \
     }
 
+KERNEL(depthwise, "ppplllllii", v[0].p, v[1].p, v[2].p, v[3].l, v[4].l, v[5].l, v[6].l, v[7].l, v[8].i,
+       v[9].i)
 KERNEL(depthwise_weight_gradient, "pppllllli", v[0].p, v[1].p, v[2].p, v[3].l, v[4].l, v[5].l, v[6].l,
        v[7].l, v[8].i)
 KERNEL(batch_moments, "ppplli", v[0].p, v[1].p, v[2].p, v[3].l, v[4].l, v[5].i)
@@ -80,10 +82,10 @@ KERNEL(inner_product, "ppplfi", v[0].p, v[1].p, v[2].p, v[3].l, v[4].f, v[5].i)
 #define METHOD(name) {#name, (PyCFunction)(void (*)(void))call_##name, METH_FASTCALL, NULL}
 
 static PyMethodDef methods[] = {
-    METHOD(depthwise_weight_gradient), METHOD(batch_moments),       METHOD(batch_norm_forward),
-    METHOD(batch_norm_backward),       METHOD(activation_products), METHOD(scale_gradients),
-    METHOD(pointwise),                 METHOD(input_products),      METHOD(weight_products),
-    METHOD(inner_product),             {NULL, NULL, 0, NULL},
+    METHOD(depthwise),           METHOD(depthwise_weight_gradient), METHOD(batch_moments),
+    METHOD(batch_norm_forward),  METHOD(batch_norm_backward),       METHOD(activation_products),
+    METHOD(scale_gradients),     METHOD(pointwise),                 METHOD(input_products),
+    METHOD(weight_products),     METHOD(inner_product),             {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", NULL, -1, methods};

@@ -18,6 +18,8 @@ typedef int mask __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 #define INLINE static inline __attribute__((always_inline))
 
 /* Of which each file beside this one says what it computes. */
+int depthwise(const float *x, const float *weight, float *y, long n, long h, long w, long c,
+              long stride, int k, int threads);
 int depthwise_weight_gradient(const float *x, const float *g, float *dw, long n, long h, long w,
                               long c, long stride, int threads);
 int batch_moments(const float *x, float *mean, float *variance, long m, long c, int threads);

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from boundnas.elastic import native
-from boundnas.elastic.depthwise import depthwise
+from boundnas.elastic.depthwise import depthwise, depthwise_apart
 from boundnas.elastic.ghost import (
     crops,
     gate_weight,
@@ -82,6 +82,11 @@ class _Convolution(ElasticLayer):
     def _convolve_apart(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The same but for rounding, without a graph: for what only gates get a gradient of."""
         return self._convolve(x, weight, bias)
+
+    def _convolved(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """What the layer gives: in evaluation bit for bit what its plain form does."""
+        apart = self.training and not torch.is_grad_enabled()
+        return (self._convolve_apart if apart else self._convolve)(x, weight, bias)
 
     def _gate_kernel(self, weight: Tensor, arch: Architecture) -> Tensor:
         gate = arch.gate(self.kernel_size)
@@ -157,8 +162,7 @@ class Conv2d(_Convolution):
             table, ghost_table = membership(self.in_channels, ci, weight.device)
             active = gate_weight(active.contiguous(), gate, table, (1,))
         bias = None if self.bias is None else self.bias[:co]
-        apart = self.training and not torch.is_grad_enabled()
-        y = (self._convolve_apart if apart else self._convolve)(x, active, bias)
+        y = self._convolved(x, active, bias)
         if gate is not None and ghost is not None:
             y = ghost_inputs(y, gate, ghost, weight[:co, ci:], ghost_table, self._products)
         y = self._mix_larger_kernels(y, x, self.weight[:co, :ci], arch)
@@ -239,7 +243,7 @@ class DepthwiseConv2d(_Convolution):
         weight = self._crop(self.weight, k)
         active = self._gate_kernel(weight[:c], arch)
         bias = self.bias
-        y = self._convolve(x, active, None if bias is None else bias[:c])
+        y = self._convolved(x, active, None if bias is None else bias[:c])
         y = self._mix_larger_kernels(y, x, self.weight[:c], arch)
         if ghost is not None:
             with torch.no_grad():
@@ -249,6 +253,9 @@ class DepthwiseConv2d(_Convolution):
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return depthwise(x, weight.contiguous(), bias, self.stride)
+
+    def _convolve_apart(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return depthwise_apart(x, weight.contiguous(), bias, self.stride)
 
     def macs(self, positions: int) -> Polynomial:
         """``positions * c * k^2``."""

@@ -9,8 +9,8 @@ flows back through ``y_j``, so it is computed without a graph, from active input
   of their gate (`ghost_inputs`). So gates sit at the consuming weights, after normalization and
   activation: BatchNorm would undo a gate before it.
 - Whole alternatives (deeper layers, the other activation, squeeze-and-excite while it is off,
-  a larger kernel) are computed in the backward pass, when ``dL/dy`` is known, and dropped again
-  (`mix`).
+  a larger kernel) are computed in the backward pass, when ``dL/dy`` is known, and dropped again:
+  by `mix`, or where a layer's own backward pass has what they need.
 
 The reference all of this equals is a full-width pass with masks; it lives in ``tests/oracle.py``.
 """

@@ -65,8 +65,8 @@ class SqueezeExcite(ElasticModule):
         mean = join(mean, None if ghost is None else ghost.mean((2, 3)))
         scale, ghost_scale = split(self._scale(mean, arch))
         y = _Excite.apply(x, scale, gate, arch.ghost_fraction)
-        if ghost is not None and ghost_scale is not None:
-            ghost = ghost * ghost_scale[:, :, None, None]
+        if ghost is not None:
+            ghost = None if ghost_scale is None else ghost * ghost_scale[:, :, None, None]
         return join(y, ghost)
 
     def _scale(self, mean: Tensor, arch: Architecture) -> Tensor:
