@@ -84,10 +84,8 @@ def test_what_is_not_a_number_stays_visible_behind_an_activation(activation):
 
 
 def test_swish_keeps_its_precision_up_to_where_the_exponential_overflows():
-    layer, t = (
-        elastic.BatchNorm2d(1, eps=0.0, activation="swish"),
-        torch.linspace(-299.5, 299.5, 600),
-    )
+    layer = elastic.BatchNorm2d(1, eps=0.0, activation="swish")
+    t = torch.linspace(-299.5, 299.5, 600)
     x = ((t - t.mean()) / t.std(correction=0)).view(600, 1, 1, 1)
     with torch.no_grad():
         layer.weight.fill_(t.std(correction=0))

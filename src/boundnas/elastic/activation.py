@@ -12,11 +12,11 @@ from boundnas.errors import SpaceError
 from boundnas.polynomial import Polynomial, amount
 from boundnas.space import Architecture, Setting, choices
 
-FUNCTIONS: tuple[str, ...] = ("relu", "swish")
-"""Names of the activations."""
-
 _APPLY = {"relu": F.relu, "swish": F.silu}
 _MODULES: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "swish": nn.SiLU}
+
+FUNCTIONS = tuple(_APPLY)
+"""Names of the activations, in the order in which the compiled kernels number them."""
 
 
 class Activation(ElasticLayer):

@@ -107,7 +107,8 @@ class _Excite(torch.autograd.Function):
         products = None
         if ctx.gated:
             shared = part(dscale, ctx.fraction)
-            products = _switch_gradient(shared, scale[: len(shared)], len(x) / len(shared))
+            scale = part(scale, ctx.fraction)
+            products = _switch_gradient(shared, scale, len(x) / len(shared))
         return dx, dscale, products, None
 
 

@@ -67,7 +67,8 @@ class _Deeper:
         self.layers, self.depth, self.arch, self.x = iter(layers), depth, arch, x
 
     def at(self, depth: int) -> Tensor:
+        plain = self.arch.plain
         while self.depth < depth:
-            self.x = next(self.layers)(self.x, self.arch.plain)
+            self.x = next(self.layers)(self.x, plain)
             self.depth += 1
         return self.x
