@@ -43,7 +43,7 @@ from boundnas.models import MobileNet
 from boundnas.policy import BOUNDARIES, Policy, SampledArchitecture
 from boundnas.randomness import stream
 from boundnas.sandwich import Sandwich
-from boundnas.train import start_policy
+from boundnas.start import start_policy
 
 RANDOM_NETWORKS = 5
 """Random networks that slicing is measured on, beside the max and the min."""

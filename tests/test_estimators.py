@@ -14,7 +14,7 @@ from boundnas.estimators import ESTIMATORS, measure_valued, score_function
 from boundnas.policy import Policy, SampledArchitecture
 from boundnas.randomness import stream
 from boundnas.space import Dimension, SearchSpace
-from boundnas.train import start_policy
+from boundnas.start import start_policy
 
 SPACE = SearchSpace(
     [Dimension("a", (1, 2, 3)), Dimension("one", (1,)), Dimension("b", (1, 2)),

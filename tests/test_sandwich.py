@@ -16,7 +16,7 @@ from boundnas.errors import SpaceError
 from boundnas.policy import SampledArchitecture, allowed_options, random_sample
 from boundnas.randomness import stream
 from boundnas.sandwich import Sandwich
-from boundnas.train import start_policy
+from boundnas.start import start_policy
 
 SEED, STEP = 3, 7
 

@@ -33,6 +33,7 @@ BOTTOM_TO_TOP = [
     "pareto",
     "data",
     "sandwich",
+    "start",
     "train",
     "search",
     "export",

@@ -18,7 +18,8 @@ from boundnas.cost import MACs
 from boundnas.errors import BoundNASError, CostError, DataError, RunError, SpaceError
 from boundnas.run_folder import RunFolder, read_jsonl
 from boundnas.settings import PriorSettings
-from boundnas.train import bounds_json, learning_rate, start_policy
+from boundnas.start import start_policy
+from boundnas.train import bounds_json, learning_rate
 
 STEPS = 12
 

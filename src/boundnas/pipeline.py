@@ -27,7 +27,8 @@ from boundnas.run_folder import RunFolder, note_environment, write_json
 from boundnas.search import Evaluator, Front, FrontNetwork, search
 from boundnas.search.sampled import require
 from boundnas.settings import SpaceSettings
-from boundnas.train import Run, fit, preferred
+from boundnas.start import preferred
+from boundnas.train import Run, fit
 
 TIMEOUT = 600.0
 """Seconds that one of several processes waits for the others."""

@@ -7,9 +7,8 @@ gradients with the others once a step, after all networks of the sandwich; the f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +18,16 @@ from torch import Tensor, nn
 from boundnas import checkpoint, interruption
 from boundnas.cost import Cost, MACs
 from boundnas.data import ImageData, TrainingOrder, normalize
-from boundnas.errors import RankError, RunError, SpaceError
-from boundnas.policy import (
-    BOUNDARIES,
-    Boundary,
-    Policy,
-    allowed_options,
-    extreme,
-    initial_policy,
-    point_mass,
-)
+from boundnas.errors import RankError, RunError
+from boundnas.policy import BOUNDARIES, Policy, allowed_options
 from boundnas.progress import Progress
 from boundnas.randomness import stream
 from boundnas.ranks import average, rank, share, spread, wait
 from boundnas.run_folder import JsonLines, RunFolder, read_jsonl, write_json
 from boundnas.sandwich import Sandwich
-from boundnas.settings import PriorSettings, TrainSettings
-from boundnas.space import Allowed, Architecture, SearchSpace
+from boundnas.settings import TrainSettings
+from boundnas.space import Allowed
+from boundnas.start import check_start, start_policy
 from boundnas.supernet import Supernet
 
 POLICY_PATH = 45.0
@@ -108,7 +100,7 @@ def fit(
     """
     settings = settings or TrainSettings(epochs=30)
     cost = cost or MACs(model)
-    cost.check_range(*cost_range)
+    check_start(cost, cost_range)
     device = next(model.parameters()).device
     max_policy, min_policy = (
         start_policy(model, boundary, settings, seed).to(device) for boundary in BOUNDARIES
@@ -117,49 +109,6 @@ def fit(
     run = Run(sandwich, data, folder)
     _Trainer(run).train()
     return run
-
-
-def start_policy(model: Supernet, boundary: Boundary, settings: TrainSettings, seed: int) -> Policy:
-    """The policy a boundary starts from: Eq. 7 where it is learned, else a point mass.
-
-    Raises:
-        SpaceError: The prior names no dimension, or leaves none of a dimension's options.
-    """
-    if settings.learn not in ("both", boundary):
-        return point_mass(model.space, boundary)
-    return initial_policy(
-        model.space,
-        boundary,
-        stream(seed, f"{boundary}_policy_start"),
-        settings.start_std,
-        settings.start_temperature,
-        preferred(model.space, boundary, settings.prior or ()),
-    )
-
-
-def preferred(
-    space: SearchSpace, boundary: Boundary, prior: Sequence[PriorSettings]
-) -> Architecture:
-    """The largest or smallest architecture within a prior; of two that fit the later one counts."""
-    indices = list(extreme(space, boundary).indices)
-    for number, part in enumerate(prior):
-        named = [d for d in space.dimensions if fnmatchcase(d.name, part.dimensions)]
-        if not named:
-            raise SpaceError(
-                f"train.prior[{number}].dimensions: {part.dimensions!r} names no dimension of "
-                f"this space; there are {', '.join(d.name for d in space.dimensions)}"
-            )
-        for dimension in named:
-            lower = -math.inf if part.smallest is None else part.smallest
-            upper = math.inf if part.largest is None else part.largest
-            inside = [j for j, n in enumerate(dimension.numbers) if lower <= n <= upper]
-            if not inside:
-                raise SpaceError(
-                    f"train.prior[{number}]: no option of {dimension.name} lies between "
-                    f"{lower:g} and {upper:g}; there are {', '.join(map(str, dimension.choices))}"
-                )
-            indices[space.position(dimension)] = inside[-1 if boundary == "max" else 0]
-    return Architecture(space, tuple(indices))
 
 
 def learning_rate(step: int, steps: int, settings: TrainSettings) -> float:

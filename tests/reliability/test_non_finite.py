@@ -11,7 +11,7 @@ from boundnas.cost import MACs
 from boundnas.errors import TrainingError
 from boundnas.run_folder import RunFolder
 from boundnas.sandwich import Sandwich
-from boundnas.train import start_policy
+from boundnas.start import start_policy
 
 PASSES = ("max", "min", "random", "random")
 STEP = 7
