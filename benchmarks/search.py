@@ -42,10 +42,10 @@ from boundnas.config import read_config
 from boundnas.data import Source, Subset
 from boundnas.pareto import mean_over_log_cost
 from boundnas.pipeline import Job
-from boundnas.run_folder import RunFolder
 from boundnas.search import Evaluation, Evaluator, evaluator
 from boundnas.search.sampled import METHODS
 from boundnas.space import Architecture
+from boundnas.store.folder import RunFolder
 from boundnas.train import Run
 from growth import exponent, plot
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.faults import WRITING, Killed, damages, failing_at, largest_file
 
-from boundnas import checkpoint
 from boundnas.errors import RunError
+from boundnas.store import checkpoint
 
 FILES = ("state.safetensors", "state.json", "manifest.json")
 

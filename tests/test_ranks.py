@@ -12,7 +12,8 @@ from torch import nn
 from boundnas import TrainSettings, elastic, fit, ranks
 from boundnas.errors import DataError
 from boundnas.randomness import stream
-from boundnas.run_folder import RunFolder, read_jsonl
+from boundnas.store.folder import RunFolder
+from boundnas.store.lines import read_jsonl
 from boundnas.supernet import Supernet
 
 STEPS = 6

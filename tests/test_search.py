@@ -16,9 +16,11 @@ from boundnas.pareto import non_dominated
 from boundnas.policy import Policy
 from boundnas.randomness import stream
 from boundnas.report.records import Front as ReportedFront
-from boundnas.run_folder import RunFolder, read_jsonl, write_json
 from boundnas.search import Evaluator, Front
 from boundnas.search.screening import PILOTS, Sample
+from boundnas.store.files import write_json
+from boundnas.store.folder import RunFolder
+from boundnas.store.lines import read_jsonl
 
 SETTINGS = SearchSettings(
     initial=10, rounds=3, crossovers=4, mutations=4, calibration_images=200, batch_size=64

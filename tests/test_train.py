@@ -16,9 +16,10 @@ from tests.small import COST_RANGE, digest, few_digits, files, mobilenet
 from boundnas import TrainSettings, data, fit, train
 from boundnas.cost import MACs
 from boundnas.errors import BoundNASError, CostError, DataError, RunError, SpaceError
-from boundnas.run_folder import RunFolder, read_jsonl
 from boundnas.settings import PriorSettings
 from boundnas.start import start_policy
+from boundnas.store.folder import RunFolder
+from boundnas.store.lines import read_jsonl
 from boundnas.train import bounds_json, learning_rate
 
 STEPS = 12

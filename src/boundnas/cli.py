@@ -18,8 +18,8 @@ from boundnas.errors import BoundNASError, ConfigError, CostError, DataError, Sp
 from boundnas.interruption import Interrupted, interruptible
 from boundnas.ranks import rank
 from boundnas.report import write_report
-from boundnas.run_folder import RunFolder
 from boundnas.search import Front
+from boundnas.store.folder import RunFolder
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from boundnas.data import ImageData
 from boundnas.errors import ExportError
 from boundnas.extract import extract
-from boundnas.run_folder import cannot_write, sync_folder, write_text
 from boundnas.search import FrontNetwork
+from boundnas.store.files import cannot_write, sync_folder, write_text
 from boundnas.supernet import Supernet
 
 Format = Literal["onnx", "pt2"]

@@ -23,11 +23,13 @@ from boundnas.policy import BOUNDARIES
 from boundnas.progress import Progress
 from boundnas.ranks import connected, rank, share, wait
 from boundnas.report import write_report
-from boundnas.run_folder import RunFolder, note_environment, write_json
 from boundnas.search import Evaluator, Front, FrontNetwork, search
 from boundnas.search.sampled import require
 from boundnas.settings import SpaceSettings
 from boundnas.start import preferred
+from boundnas.store.environment import note_environment
+from boundnas.store.files import write_json
+from boundnas.store.folder import RunFolder
 from boundnas.train import Run, fit
 
 TIMEOUT = 600.0

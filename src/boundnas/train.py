@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from boundnas import checkpoint, interruption
+from boundnas import interruption
 from boundnas.cost import Cost, MACs
 from boundnas.data import ImageData, TrainingOrder, normalize
 from boundnas.errors import RankError, RunError
@@ -23,11 +23,14 @@ from boundnas.policy import BOUNDARIES, Policy, allowed_options
 from boundnas.progress import Progress
 from boundnas.randomness import stream
 from boundnas.ranks import average, rank, share, spread, wait
-from boundnas.run_folder import JsonLines, RunFolder, read_jsonl, write_json
 from boundnas.sandwich import Sandwich
 from boundnas.settings import TrainSettings
 from boundnas.space import Allowed
 from boundnas.start import check_start, start_policy
+from boundnas.store import checkpoint
+from boundnas.store.files import write_json
+from boundnas.store.folder import RunFolder
+from boundnas.store.lines import JsonLines, read_jsonl
 from boundnas.supernet import Supernet
 
 POLICY_PATH = 45.0

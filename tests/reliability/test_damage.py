@@ -8,8 +8,8 @@ from tests.faults import damages
 from tests.reliability.tiny import uninterrupted
 from tests.small import files
 
-from boundnas import checkpoint
 from boundnas.errors import ExportError, RunError
+from boundnas.store import checkpoint
 
 export = import_module("boundnas.export")
 

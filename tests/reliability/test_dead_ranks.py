@@ -15,8 +15,9 @@ from tests.reliability.ranks import finish, together
 from tests.reliability.tiny import clear, configure, outcome, run
 
 from boundnas import cli, ranks
-from boundnas.run_folder import RunFolder, read_jsonl
 from boundnas.sandwich import Sandwich
+from boundnas.store.folder import RunFolder
+from boundnas.store.lines import read_jsonl
 
 TIMEOUT = {"killed": 60, "raising": 60, "hanging": 5, "not a number": 60}
 """Seconds a rank waits for the others, by what happens to one."""

@@ -9,8 +9,9 @@ import pytest
 from tests.reliability.child import fork, replaced
 from tests.reliability.tiny import clear, configure, finishes, run
 
-from boundnas import checkpoint
-from boundnas.run_folder import RunFolder, read_jsonl
+from boundnas.store import checkpoint
+from boundnas.store.folder import RunFolder
+from boundnas.store.lines import read_jsonl
 
 ONE_ERROR = re.compile(
     r"RunError: \S+/(?P<path>\S+): cannot be written \((?P<reason>[^)]+)\); [\d,]+ bytes are "

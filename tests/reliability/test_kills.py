@@ -19,8 +19,9 @@ from tests.reliability.tiny import (
     uninterrupted,
 )
 
-from boundnas import checkpoint
-from boundnas.run_folder import RunFolder, read_jsonl
+from boundnas.store import checkpoint
+from boundnas.store.folder import RunFolder
+from boundnas.store.lines import read_jsonl
 
 DIED = 9
 

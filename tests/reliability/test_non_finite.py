@@ -6,12 +6,13 @@ import pytest
 import torch
 from tests.small import COST_RANGE, batch, digest, few_digits, files, mobilenet
 
-from boundnas import TrainSettings, checkpoint, fit
+from boundnas import TrainSettings, fit
 from boundnas.cost import MACs
 from boundnas.errors import TrainingError
-from boundnas.run_folder import RunFolder
 from boundnas.sandwich import Sandwich
 from boundnas.start import start_policy
+from boundnas.store import checkpoint
+from boundnas.store.folder import RunFolder
 
 PASSES = ("max", "min", "random", "random")
 STEP = 7

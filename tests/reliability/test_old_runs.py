@@ -10,12 +10,13 @@ import onnxruntime
 import pytest
 import torch
 
-from boundnas import checkpoint, data, pipeline
+from boundnas import data, pipeline
 from boundnas.config import read_config
 from boundnas.report import write_report
-from boundnas.run_folder import RunFolder
 from boundnas.sandwich import Sandwich
 from boundnas.search import Evaluator
+from boundnas.store import checkpoint
+from boundnas.store.folder import RunFolder
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FORMATS = sorted(path.name for path in GOLDEN.iterdir())

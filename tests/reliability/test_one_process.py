@@ -10,7 +10,8 @@ import pytest
 from tests.reliability.child import fork
 
 from boundnas.errors import RunError
-from boundnas.run_folder import RunFolder, environment, note_environment
+from boundnas.store.environment import environment, note_environment
+from boundnas.store.folder import RunFolder
 
 
 def holding(run, seconds=100):

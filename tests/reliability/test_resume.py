@@ -12,8 +12,8 @@ from boundnas import TrainSettings, fit
 from boundnas.cost import MACs
 from boundnas.interruption import Interrupted, interruptible
 from boundnas.models import FAMILIES, paper_space
-from boundnas.run_folder import RunFolder
 from boundnas.sandwich import Sandwich
+from boundnas.store.folder import RunFolder
 
 
 def train(path, family, steps):

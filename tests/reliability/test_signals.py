@@ -10,8 +10,9 @@ import pytest
 from tests.reliability.child import fork, replaced
 from tests.reliability.tiny import clear, configure, finishes, outcome, run, uninterrupted
 
-from boundnas import checkpoint, pipeline, sandwich
+from boundnas import pipeline, sandwich
 from boundnas.interruption import Interrupted, deferred, interruptible
+from boundnas.store import checkpoint
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

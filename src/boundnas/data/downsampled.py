@@ -20,7 +20,7 @@ from boundnas.data.rows import PIXELS, SHAPE, labelled_rows
 from boundnas.data.source import InMemory
 from boundnas.errors import DataError
 from boundnas.progress import Progress
-from boundnas.run_folder import cannot_write, sync_folder, write_synced
+from boundnas.store.files import cannot_write, sync_folder, write_synced
 
 PAGE = "https://image-net.org/download-images.php"
 """Where the set is published, as "downsampled image data"; needs an account."""

@@ -12,7 +12,7 @@ from string import Template
 
 from boundnas.report.content import figures, notes, summary
 from boundnas.report.records import Run, read_run
-from boundnas.run_folder import write_text
+from boundnas.store.files import write_text
 
 
 def write_report(folder: Path) -> Path:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from boundnas.errors import RunError, SpaceError
-from boundnas.run_folder import JsonLines, read_jsonl
 from boundnas.space import Architecture, SearchSpace
+from boundnas.store.lines import JsonLines, read_jsonl
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from boundnas.errors import RunError
 from boundnas.pareto import mean_over_log_cost
 from boundnas.randomness import stream
 from boundnas.report.records import Front, Run, read_run
-from boundnas.run_folder import write_json, write_text
+from boundnas.store.files import write_json, write_text
 from boundnas.studies import draw
 
 BUDGETS = 5

@@ -10,7 +10,8 @@ from pathlib import Path
 from boundnas.config import RunConfig, write_config
 from boundnas.errors import ConfigError, RunError
 from boundnas.progress import Progress
-from boundnas.run_folder import RunFolder, write_text
+from boundnas.store.files import write_text
+from boundnas.store.folder import RunFolder
 from boundnas.studies.compare import compare
 from boundnas.studies.figures import FIGURES, SCALES, configuration
 

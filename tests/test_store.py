@@ -7,15 +7,10 @@ from hypothesis import strategies as st
 from tests.faults import Killed, failing_at, largest_file
 
 from boundnas.errors import RunError
-from boundnas.run_folder import (
-    JsonLines,
-    RunFolder,
-    canonical_json,
-    environment,
-    read_jsonl,
-    write_json,
-    write_text,
-)
+from boundnas.store.environment import environment
+from boundnas.store.files import canonical_json, write_json, write_text
+from boundnas.store.folder import RunFolder
+from boundnas.store.lines import JsonLines, read_jsonl
 
 CONFIG = "seed: 0\ntrain:\n  steps: 40\n"
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from boundnas.errors import RunError
-from boundnas.run_folder import cannot_write, canonical_json, sync_folder, write_synced
+from boundnas.store.files import cannot_write, canonical_json, sync_folder, write_synced
 
 FORMAT = 1
 

@@ -1,0 +1,1 @@
+"""What a run keeps on disk: its folder, files, logs and checkpoints, whole or absent."""

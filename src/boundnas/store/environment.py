@@ -1,0 +1,70 @@
+"""What a run runs on, which decides its last bits."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from boundnas.errors import RunError
+from boundnas.store.files import read_bytes, write_json
+from boundnas.store.lines import parse_row
+
+_log = logging.getLogger(__name__)
+
+
+def note_environment(path: Path) -> None:
+    """Write down what a run runs on; where that was done before, warn of what has changed.
+
+    Raises:
+        RunError: The file is damaged or cannot be written.
+    """
+    now = environment()
+    if not path.exists():
+        write_json(path, now)
+        return
+    began = parse_row(read_bytes(path) + b"\n")
+    if began is None:
+        raise RunError(f"{path}: is no JSON object, so it is damaged; remove it and run again")
+    changes = [
+        f"{name} {began.get(name)}, now {now[name]}"
+        for name in ("torch", "cpu_capability", "threads")
+        if began.get(name) != now[name]
+    ]
+    if changes:
+        _log.warning(
+            "%s: the run began with %s; it goes on, but its last bits may differ from those of a "
+            "run without this change",
+            path.parent,
+            ", ".join(changes),
+        )
+
+
+def environment() -> dict[str, str | int]:
+    """What decides the last bits of a run: versions, processor, threads.
+
+    Example:
+        >>> sorted(environment())
+        ['boundnas', 'cpu', 'cpu_capability', 'platform', 'python', 'threads', 'torch']
+    """
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "boundnas": version("boundnas"),
+        "cpu": _cpu_model(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+    }
+
+
+def _cpu_model() -> str:
+    with suppress(OSError):  # only Linux has this file, and only there the other names are vague
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
