@@ -21,6 +21,7 @@ BOTTOM_TO_TOP = [
     "attentive",
     "elastic",
     "supernet",
+    "modes",
     "models",
     "calibrate",
     "cost",

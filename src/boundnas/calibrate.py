@@ -11,6 +11,7 @@ from torch import Tensor
 
 from boundnas.elastic.normalization import batch_moments
 from boundnas.errors import CalibrationError
+from boundnas.modes import evaluating
 from boundnas.space import Architecture
 from boundnas.supernet import Supernet
 
@@ -61,15 +62,11 @@ class Observing(Architecture):
     @torch.no_grad()
     def observe(self, model: Supernet, images: Iterable[Tensor]) -> CalibratedArchitecture:
         """Go on with more batches; the architecture with its statistics on all of them so far."""
-        training = model.training
-        model.eval()
         batches = 0
-        try:
+        with evaluating(model):
             for batch in images:
                 model(batch, self)
                 batches += 1
-        finally:
-            model.train(training)
         if not batches:
             raise CalibrationError("calibration needs at least one batch of images, found none")
         moments = {

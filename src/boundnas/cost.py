@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from boundnas.calibrate import observing
 from boundnas.elastic import ElasticLayer, ElasticModule
 from boundnas.errors import CostError
+from boundnas.modes import evaluating
 from boundnas.policy import SampledArchitecture
 from boundnas.polynomial import Factor, Polynomial, amount
 from boundnas.space import Architecture, SearchSpace
@@ -147,12 +148,11 @@ def _output_positions(model: Supernet) -> dict[str, int]:
         return hook
 
     hooks = [m.register_forward_hook(record(name)) for name, m in layers.items()]
-    training = model.training
     try:
         images = next(model.parameters()).new_zeros(2, *model.input_shape)
-        model.eval()(images, observing(space.largest))
+        with evaluating(model):
+            model(images, observing(space.largest))
     finally:
-        model.train(training)
         for hook in hooks:
             hook.remove()
     unused = sorted(set(layers) - set(positions))

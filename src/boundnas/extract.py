@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from boundnas.elastic import ElasticLayer
 from boundnas.errors import ExportError
+from boundnas.modes import evaluating
 from boundnas.space import Architecture
 from boundnas.supernet import Supernet
 
@@ -53,17 +54,14 @@ def extract(model: Supernet, arch: Architecture) -> nn.Module:
         ExportError: ``forward`` cannot be followed because it branches on values or shapes of
             tensors.
     """
-    training = model.training
-    model.eval()
     try:
-        traced = _Tracer().trace(_Bound(model, arch))
+        with evaluating(model):
+            traced = _Tracer().trace(_Bound(model, arch))
     except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
         raise ExportError(
             f"{type(model).__name__}.forward cannot be turned into a plain module: {error}. "
             "Its control flow may depend on arch, not on the values or shapes of tensors"
         ) from error
-    finally:
-        model.train(training)
     for node in traced.nodes:
         node.type = None  # our annotations are text, which pickling takes for objects
     graph = fx.Graph()  # a copy that does not remember our tracer: it pickles without BoundNAS

@@ -40,6 +40,9 @@ class Supernet(nn.Module):
         torch.Size([2, 10])
     """
 
+    frozen: frozenset[str] = frozenset()
+    """Names of the modules that were in evaluation mode by themselves when it last trained."""
+
     def __init__(self, input_shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.input_shape = input_shape

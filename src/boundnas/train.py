@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from boundnas import interruption
+from boundnas import interruption, modes
 from boundnas.cost import Cost, MACs
 from boundnas.data import ImageData, TrainingOrder, normalize
 from boundnas.errors import RankError, RunError
@@ -200,7 +200,7 @@ class _Trainer:
         return self.sandwich.max_policy, self.sandwich.min_policy
 
     def train(self) -> None:
-        self.run.model.train()
+        modes.train(self.run.model)
         step = self._resume()
         every = max(1, self.steps // BOUNDARY_ROWS)
         save_every = self.sandwich.settings.checkpoint_every
@@ -227,7 +227,7 @@ class _Trainer:
                     wait(f"after step {step}")  # for the checkpoint
                     interruption.stop()
             boundaries.append(self._boundaries(step))
-        self.run.model.eval()
+        modes.evaluate(self.run.model)
         if self.writes is not None:
             write_json(self.writes.bounds, bounds_json(self.run))
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from boundnas import modes
 from boundnas.calibrate import CalibratedArchitecture, Folding, calibrate
 from boundnas.cost import MACs, Parameters
 from boundnas.data import ImageData, Source, batches, normalize
@@ -71,7 +72,7 @@ class Evaluator:
             measure: This evaluator, one of its methods, or a function that calls them.
             work: Architectures, or what ``measure`` takes.
         """
-        self.model.eval()  # once for all: a worker would take it for another's
+        modes.evaluate(self.model)  # once for all: a worker would take it for another's
         several = self.device.type == "cpu"
         return side_by_side(measure, work) if several else map(measure, work)
 
@@ -105,10 +106,10 @@ class Evaluator:
     @torch.no_grad()
     def correct(self, arch: CalibratedArchitecture, source: Source, order: Tensor) -> Tensor:
         """Which images of ``source`` at the positions ``order`` are classified correctly."""
-        model = self.model.eval()
+        modes.evaluate(self.model)
         return torch.cat(
             [
-                model(self._prepared(images), arch).argmax(-1).cpu() == labels
+                self.model(self._prepared(images), arch).argmax(-1).cpu() == labels
                 for images, labels in batches(source, order, BATCHES_AT_ONCE * self.batch_size)
             ]
         )

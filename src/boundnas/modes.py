@@ -1,0 +1,47 @@
+"""Training and evaluation mode of a model whose modules may have been frozen one by one.
+
+``module.eval()`` on a part of a model that trains is how PyTorch's users freeze it. What puts the
+whole model into another mode for a while gives every module its own mode back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from boundnas.supernet import Supernet
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode within it; then every module is in the mode it was in before."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def train(model: Supernet) -> None:
+    """Training mode, but not for what was frozen when the model last trained.
+
+    A model in training mode is left alone.
+    """
+    if model.training:
+        return
+    model.train()
+    for name, module in model.named_modules():
+        if name in model.frozen:
+            module.training = False
+
+
+def evaluate(model: Supernet) -> None:
+    """Evaluation mode for good; `train` finds again what was frozen."""
+    if model.training:
+        names = (name for name, module in model.named_modules() if not module.training)
+        model.frozen = frozenset(names)
+    model.eval()
