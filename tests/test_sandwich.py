@@ -278,3 +278,12 @@ def test_without_random_networks_eq_6_may_allow_nothing():
     with pytest.raises(SpaceError):
         allowed_options(s.max_policy, s.min_policy, 0.99, "printed")
     assert s.step(images, labels, STEP)["loss_random"] == 0
+
+
+def test_every_rank_drops_other_features(monkeypatch):
+    images, labels = batch()
+    losses = []
+    for number in (0, 0, 1):
+        monkeypatch.setattr("boundnas.sandwich.rank", lambda number=number: number)
+        losses.append(float(sandwich().step(images, labels, STEP)["loss_max"]))
+    assert losses[0] == losses[1] != losses[2]

@@ -20,7 +20,7 @@ from boundnas.settings import PriorSettings
 from boundnas.start import start_policy
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import read_jsonl
-from boundnas.train import bounds_json, learning_rate
+from boundnas.train import bounds_json, learning_rate, policy_learning_rate
 
 STEPS = 12
 
@@ -333,3 +333,43 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_created(
 def test_a_batch_may_be_the_whole_data_set():
     assert len(run(steps=None, epochs=1, batch_size=80).metrics) == 1
     assert len(data.digits().train) > 80
+
+
+@pytest.mark.parametrize(
+    ("steps", "every", "rate"), [(12, 1, 0.05), (4500, 1, 0.01), (4500, 3, 0.03), (900, 2, 0.1)]
+)
+def test_by_default_adam_may_carry_a_logit_by_45_in_a_run(steps, every, rate):
+    held = options(steps=steps, policy_every=every)
+    assert policy_learning_rate(steps, held) == pytest.approx(rate, rel=1e-12)
+    asked = options(steps=steps, policy_every=every, policy_learning_rate=0.007)
+    assert policy_learning_rate(steps, asked) == 0.007
+
+
+def test_the_gradients_of_weights_and_policies_are_cut_off(tmp_path):
+    limit = 1e-5
+    folder = new_folder(tmp_path)
+    run(folder, steps=1, clip_value=limit, momentum=0.9, weight_decay=0.0)
+    saved = train.checkpoint.newest(folder.checkpoints).tensors
+    # After one step SGD remembers the gradient itself, and Adam a tenth of it (beta_1 = 0.9).
+    remembered = {"weights": ("momentum_buffer", 1.0), "policies": ("exp_avg", 0.1)}
+    for optimizer, (name, factor) in remembered.items():
+        found = [v for k, v in saved.items() if k.startswith(optimizer) and k.endswith(name)]
+        assert max(float(v.abs().max()) for v in found) == pytest.approx(factor * limit)
+
+
+def test_the_accuracy_logged_is_the_max_networks_on_its_batch(monkeypatch):
+    seen = []
+    step = train.Sandwich.step
+
+    def watched(sandwich, images, labels, number):
+        logits = []
+        hook = sandwich.model.register_forward_hook(lambda *a: logits.append(a[-1]))
+        scalars = step(sandwich, images, labels, number)
+        hook.remove()
+        seen.append(int((logits[0].argmax(1) == labels).sum()) / len(labels))
+        return scalars
+
+    monkeypatch.setattr(train.Sandwich, "step", watched)
+    rows = run(steps=6).metrics
+    assert [row["accuracy_max"] for row in rows] == seen
+    assert len(set(seen)) > 2

@@ -123,6 +123,13 @@ def learning_rate(step: int, steps: int, settings: TrainSettings) -> float:
     return settings.learning_rate * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
 
 
+def policy_learning_rate(steps: int, settings: TrainSettings) -> float:
+    """The step size asked for, or one that lets Adam carry a logit by `POLICY_PATH` in a run."""
+    if settings.policy_learning_rate is not None:
+        return settings.policy_learning_rate
+    return settings.policy_every * min(POLICY_PATH / steps, 0.05)
+
+
 def bounds_json(run: Run) -> dict[str, Any]:
     """The learned bounds per dimension, and how peaked the policies' start was."""
     s = run.sandwich
@@ -190,9 +197,7 @@ class _Trainer:
         }
         learned = [p.logits for p in self._policies if p.learned]
         if learned:
-            rate = settings.policy_learning_rate or settings.policy_every * min(
-                POLICY_PATH / self.steps, 0.05
-            )
+            rate = policy_learning_rate(self.steps, settings)
             self.optimizers["policies"] = torch.optim.Adam(learned, lr=rate)
 
     @property
