@@ -3,7 +3,8 @@
 import pytest
 import torch
 from tests.small import batch, mobilenet
-from tests.test_sandwich import SEED, STEP, drawn, sandwich
+from tests.test_sandwich import SEED, drawn, sandwich
+from torch.nn.functional import cross_entropy
 
 from boundnas.attentive import CLOSE, candidates
 from boundnas.cost import MACs
@@ -11,6 +12,14 @@ from boundnas.distill import kl_divergence
 from boundnas.policy import SampledArchitecture, allowed_options
 from boundnas.randomness import stream
 from boundnas.space import Dimension, SearchSpace
+
+
+def argmin(values):
+    return values.index(min(values))
+
+
+def argmax(values):
+    return values.index(max(values))
 
 
 def test_candidates_cost_about_what_the_first_uniform_draw_costs():
@@ -40,21 +49,28 @@ def test_where_no_cost_is_alike_the_nearest_is_taken():
     assert (first.values["a"], other.values["a"]) == (1000, 10)
 
 
-@pytest.mark.parametrize(("choice", "of"), [("best_up", min), ("worst_up", max)])
-def test_the_candidate_of_least_or_most_loss_is_trained(choice, of, monkeypatch):
-    s, (images, labels) = sandwich(random_choice=choice, candidates=5, random_networks=1), batch()
-    scalars = s.step(images, labels, STEP)
-    arch = drawn(s, "max")
-    with torch.no_grad():
-        noise = stream(SEED, "dropout", STEP)
-        logits = s.model(images, SampledArchitecture(arch.space, arch.indices, noise=noise))
-        found = candidates(
-            5,
-            s.model.space,
-            stream(SEED, "random_policy", STEP),
-            allowed_options(s.max_policy, s.min_policy),
-            s.cost,
-        )
-        losses = [float(kl_divergence(s.model(images, a), logits)) for a in found]
-    assert len(set(losses)) > 2
-    assert float(scalars["loss_random"]) == pytest.approx(of(losses), rel=1e-4)
+@pytest.mark.parametrize(("choice", "of"), [("best_up", argmin), ("worst_up", argmax)])
+def test_the_candidate_of_least_or_most_loss_on_the_labels_is_trained(choice, of):
+    images, labels = batch()
+    differs = 0
+    for step in range(6):
+        s = sandwich(random_choice=choice, candidates=5, random_networks=1)
+        scalars = s.step(images, labels, step)
+        arch = drawn(s, "max", step)
+        with torch.no_grad():
+            noise = stream(SEED, "dropout", step)
+            teacher = s.model(images, SampledArchitecture(arch.space, arch.indices, noise=noise))
+            found = candidates(
+                5,
+                s.model.space,
+                stream(SEED, "random_policy", step),
+                allowed_options(s.max_policy, s.min_policy),
+                s.cost,
+            )
+            outputs = [s.model(images, a) for a in found]
+        losses = [float(cross_entropy(each, labels)) for each in outputs]
+        distances = [float(kl_divergence(each, teacher)) for each in outputs]
+        assert len(set(losses)) > 2
+        assert float(scalars["loss_random"]) == pytest.approx(distances[of(losses)], rel=1e-4)
+        differs += of(losses) != of(distances)
+    assert differs, "the distance to the teacher would have chosen another one"

@@ -9,6 +9,7 @@ from tests.small import COST_RANGE, batch, digest, few_digits, mobilenet
 from torch.nn import functional as F
 
 from boundnas import TrainSettings, fit
+from boundnas.conflict import add_projected, set_aside
 from boundnas.cost import MACs
 from boundnas.data import TrainingOrder, augment, normalize
 from boundnas.distill import kl_divergence
@@ -34,9 +35,9 @@ def sandwich(cost_range=COST_RANGE, **options):
     return Sandwich(model, *policies, MACs(model), cost_range, settings, SEED)
 
 
-def drawn(s, boundary):
+def drawn(s, boundary, step=STEP):
     policy = {"max": s.max_policy, "min": s.min_policy}[boundary]
-    return policy.sample(stream(SEED, f"{boundary}_policy", STEP))
+    return policy.sample(stream(SEED, f"{boundary}_policy", step))
 
 
 def divergence(student, teacher):
@@ -108,27 +109,55 @@ def test_random_networks_teach_the_policies_when_they_are_asked_to():
             torch.testing.assert_close(one.grad, other.grad, rtol=1e-5, atol=1e-7)
 
 
-def test_what_opposes_the_max_network_is_projected_out_of_its_students():
+def test_what_opposes_the_students_is_projected_out_of_the_max_network():
     s, (images, labels) = sandwich(conflict="project"), batch()
     parameters = list(s.model.parameters())
-    total, *students = (
-        torch.autograd.grad(loss, parameters, allow_unused=True)
+    teacher, *others = (
+        torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
         for loss in four_losses(s, images, labels)
     )
-    teacher, conflicts = total, 0
-    for gradients in students:
-        changed = []
-        for sum_, own, other in zip(total, gradients, teacher, strict=True):
-            if own is not None and other is not None and (own * other).sum() < 0:
-                own = own - (own * other).sum() / (other * other).sum() * other
-                conflicts += 1
-            changed.append(own if sum_ is None else sum_ if own is None else sum_ + own)
-        total = changed
     s.step(images, labels, STEP)
-    assert conflicts > 3
-    for parameter, expected in zip(parameters, total, strict=True):
-        if expected is not None:
+    opposed = agreeing = 0
+    for parameter, m, *each in zip(parameters, teacher, *others, strict=True):
+        g = sum(each)  # NASViT lets the gradients of all students add up
+        inner = float((g * m).sum())
+        conflict = inner < 0 and float(g.norm()) > 1e-5 * float(m.norm())
+        opposed, agreeing = opposed + conflict, agreeing + (inner > 0)
+        expected = g + (m - inner / float((g * g).sum()) * g if conflict else m)
+        if parameter.grad is None:
+            assert not expected.any()
+        else:
             torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-6)
+    assert min(opposed, agreeing) > 3
+
+
+MAX_AND_STUDENTS = {
+    "of the issue": ((1.0, 0.0), (-1.0, 1.0), (-0.5, 1.5)),
+    "no conflict": ((1.0, 0.0), (1.0, 1.0), (2.0, 1.0)),
+    "orthogonal": ((1.0, 0.0), (0.0, 2.0), (1.0, 2.0)),
+    "opposite: only the students count": ((4.0, 0.0), (-0.5, 0.0), (-0.5, 0.0)),
+    "far from orthogonal": ((100.0, 0.0), (-1.0, 1.0), (49.0, 51.0)),
+    "students of rounding": ((1.0, 2.0), (-1e-7, 0.0), (1.0 - 1e-7, 2.0)),
+    "students without gradient": ((1.0, 2.0), (0.0, 0.0), (1.0, 2.0)),
+    "the max network alone": ((1.0, 2.0), None, (1.0, 2.0)),
+    "students alone": (None, (3.0, -1.0), (3.0, -1.0)),
+    "nobody": (None, None, None),
+}
+
+
+@pytest.mark.parametrize(("m", "g", "expected"), MAX_AND_STUDENTS.values(), ids=MAX_AND_STUDENTS)
+def test_the_projection_by_hand(m, g, expected):
+    weight, other = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
+    m, g = (None if row is None else torch.tensor(row) for row in (m, g))
+    weight.grad, other.grad = m, torch.ones(2)
+    held = set_aside([weight, other])
+    assert weight.grad is None
+    weight.grad, other.grad = g, torch.ones(2)
+    add_projected([weight, other], held)
+    assert (None if weight.grad is None else tuple(weight.grad.tolist())) == (
+        None if expected is None else pytest.approx(expected)
+    )
+    assert other.grad.tolist() == [2, 2], "each weight is projected by itself"
 
 
 def test_each_boundary_learns_from_its_own_network_alone():

@@ -1,33 +1,56 @@
-"""Students' gradients without what opposes the max network's (NASViT, Gong et al., ICLR 2022)."""
+"""The max network's gradient without what opposes its students' (NASViT; Gong et al., 2022)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 
-@contextmanager
-def projected(
-    parameters: Sequence[nn.Parameter], reference: Mapping[nn.Parameter, Tensor]
-) -> Iterator[None]:
-    """Add the gradients computed within to those before, projected where they conflict.
+def set_aside(parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
+    """Take the gradients away, so that those computed next stand alone.
 
-    For each parameter, a gradient ``g`` with ``<g, m> < 0``, where ``m`` is the reference, becomes
-    ``g - <g, m> / <m, m> m``, which is orthogonal to ``m``.
-
-    Args:
-        parameters: Weights.
-        reference: The max network's gradients, by weight; of the shapes of the weights.
+    Returns:
+        The gradients, by position of their parameter.
     """
     held = [p.grad for p in parameters]
     for p in parameters:
         p.grad = None
-    yield
-    for p, total in zip(parameters, held, strict=True):
-        own, other = p.grad, reference.get(p)
-        if own is not None and other is not None:
-            overlap = (own * other).sum() / other.square().sum().clamp_min(1e-30)
-            own = own - overlap.clamp(max=0) * other
-        p.grad = total if own is None else own if total is None else total + own
+    return held
+
+
+@torch.no_grad()
+def add_projected(parameters: Sequence[nn.Parameter], held: Sequence[Tensor | None]) -> None:
+    """Add the gradients held to those there are, projected where the two conflict.
+
+    For each parameter, with ``g`` its gradient now, the sum over all students, and ``m`` the one
+    held: where ``<g, m> < 0``, ``m`` becomes ``m - <g, m> / <g, g> g``, which is orthogonal to
+    ``g``. What the students want is left as it is. A ``g`` that is `ROUNDING` of ``m`` or less
+    opposes nothing.
+
+    Args:
+        parameters: Weights.
+        held: The max network's gradients, as `set_aside` gave them.
+
+    Example:
+        >>> weight = nn.Parameter(torch.zeros(2))
+        >>> weight.grad = torch.tensor([-1.0, 1.0])
+        >>> add_projected([weight], [torch.tensor([1.0, 0.0])])
+        >>> weight.grad
+        tensor([-0.5000,  1.5000])
+    """
+    for p, m in zip(parameters, held, strict=True):
+        g = p.grad
+        if g is None or m is None:
+            p.grad = m if g is None else g
+            continue
+        own = g.square().sum()
+        meant = own > ROUNDING**2 * m.square().sum()
+        overlap = torch.where(meant, (g * m).sum().clamp(max=0) / own, 0.0)
+        p.grad = g + (m - overlap * g)
+
+
+ROUNDING = 1e-5
+"""Gradients this much smaller than another may be rounding alone, whose direction means nothing:
+that of a bias that the next normalization takes out again was found to be 1e-7."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from boundnas.attentive import CHOICES, candidates
-from boundnas.conflict import projected
+from boundnas.conflict import add_projected, set_aside
 from boundnas.cost import Cost
 from boundnas.distill import DISTILLATIONS
 from boundnas.errors import TrainingError
@@ -99,11 +99,7 @@ class Sandwich:
             total = loss
             if penalty is not None and penalty.requires_grad:
                 total = loss + self.settings.penalty_weight * penalty
-            if role == "max" or self.settings.conflict == "sum":
-                total.backward()
-            else:
-                with projected(weights, teacher):
-                    total.backward()
+            total.backward()
             if after is not None:
                 after(role, loss)
 
@@ -119,7 +115,7 @@ class Sandwich:
         backward("max", largest.loss, largest.penalty)
         self._compare("max", max_arch, largest, as_max, step)
         weights = list(self.model.parameters()) if self.settings.conflict == "project" else []
-        teacher = {p: p.grad for p in weights if p.grad is not None}
+        teacher = set_aside(weights)
 
         # Train the min network to mimic the max network.
         smallest = as_min(min_arch)
@@ -130,17 +126,18 @@ class Sandwich:
         random_loss = torch.zeros_like(smallest.loss)
         generator = stream(self.seed, "random_policy", step)
 
-        def as_random(arch: Architecture) -> Tensor:
-            return distance(self.model(images, arch), largest.logits)
+        def on_labels(arch: Architecture) -> Tensor:
+            return F.cross_entropy(self.model(images, arch), labels)
 
         for _ in range(self.settings.random_networks):
-            arch = self._random(generator, allowed, as_random, step)
+            arch = self._random(generator, allowed, on_labels, step)
             if self.settings.grad_from_random and self._learns(step):
                 fraction = self.settings.ghost_fraction
                 arch = random_sample(arch, self.max_policy, self.min_policy, tau, eq6, fraction)
-            loss = as_random(arch)
+            loss = distance(self.model(images, arch), largest.logits)
             backward("random", loss)
             random_loss += loss.detach() / self.settings.random_networks
+        self._project(weights, teacher, step)
 
         scalars = {
             "loss_max": largest.loss,
@@ -210,6 +207,17 @@ class Sandwich:
             losses = torch.stack([loss(arch) for arch in found])
         average([losses], f"step {step}")  # so that all processes choose the same
         return found[int(choose(losses))]
+
+    def _project(
+        self, weights: Sequence[nn.Parameter], teacher: Sequence[Tensor | None], step: int
+    ) -> None:
+        """Add the max network's gradients to its students', without what opposes these."""
+        # A projection of means is no mean of projections, so the processes share both parts here.
+        students = [p.grad for p in weights if p.grad is not None]
+        held = [m for m in teacher if m is not None]
+        if students or held:
+            average([*students, *held], f"step {step}")
+        add_projected(weights, teacher)
 
     def check(
         self, images: Tensor, labels: Tensor, step: int, scalars: Mapping[str, Tensor]

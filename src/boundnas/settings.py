@@ -201,7 +201,7 @@ class TrainSettings(Settings):
     random_choice: Literal["uniform", "best_up", "worst_up"] = Field(
         default="uniform",
         description="how random networks are drawn, best_up and worst_up are AttentiveNAS': that "
-        "of least or most loss among some of like cost",
+        "of least or most loss on the labels of the batch among some of like cost",
     )
     candidates: int = Field(
         default=3,
@@ -215,8 +215,8 @@ class TrainSettings(Settings):
     )
     conflict: Literal["sum", "project"] = Field(
         default="sum",
-        description="gradients of students are added as they are, or without what opposes the "
-        "max network's, as in NASViT",
+        description="the max network's gradient is added as it is, or without what opposes its "
+        "students', as in NASViT",
     )
     penalty_weight: float = Field(
         default=5.0,
