@@ -2,7 +2,6 @@
 
 import gzip
 import math
-import os
 import struct
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.image_files import cut, everything, fill, png, same
 from torch import nn
 
 from boundnas import data
@@ -37,34 +37,6 @@ from boundnas.randomness import stream
 def in_memory(n, shape=(1, 4, 4), classes=3, seed=0):
     images = torch.randint(256, (n, *shape), dtype=torch.uint8, generator=stream(seed, "images"))
     return InMemory(images, torch.arange(n) % classes)
-
-
-def png(path, colour=(10, 200, 30), size=(12, 10), mode="RGB", **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).convert(mode).save(path, **options)
-    return path
-
-
-def fill(folder, counts, suffix=".png"):
-    """Write ``counts[name]`` images for each class, all of different colours."""
-    for c, (name, count) in enumerate(counts.items()):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for i in range(count):
-            png(folder / name / f"{i:03}{suffix}", (20 + 60 * c, 7 * i % 256, 90))
-    return folder
-
-
-def everything(source):
-    images, labels = source.take(torch.arange(len(source)))
-    return images, labels
-
-
-def same(a: ImageData, b: ImageData, splits=("train", "validation", "test")):
-    return all(
-        torch.equal(x, y)
-        for split in splits
-        for x, y in zip(everything(getattr(a, split)), everything(getattr(b, split)), strict=True)
-    )
 
 
 # --- sources ---------------------------------------------------------------------------------
@@ -648,46 +620,8 @@ def test_transparency_is_laid_over_white(tmp_path, save):
     assert read(tmp_path / "image.png").min() == 255
 
 
-def sixteen_bits(path):
-    Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(path)
-
-
-def cut_png(path):
-    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(path)
-    path.write_bytes(path.read_bytes()[:2000])
-
-
-def postscript(path):
-    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
-
-
-def png_bomb(path):
-    Image.new("1", (20_000, 20_000)).save(path)
-
-
-BAD_IMAGES = {
-    "empty": (lambda path: path.write_bytes(b""), "is none of BMP, GIF, JPEG"),
-    "text": (lambda path: path.write_text("not an image"), "is none of BMP, GIF, JPEG"),
-    "postscript": (postscript, "is none of BMP, GIF, JPEG"),
-    "16 bits": (
-        sixteen_bits,
-        "cannot be read as an image: it has more than 8 bits a channel .*I;16",
-    ),
-    "bomb": (png_bomb, "cannot be read as an image: .*exceeds limit"),
-}
-
-
-@pytest.mark.parametrize(("write", "message"), BAD_IMAGES.values(), ids=BAD_IMAGES)
-def test_an_unreadable_image_is_found_by_the_scan_and_named(tmp_path, write, message):
-    fill(tmp_path, {"cat": 5, "dog": 5})
-    write(tmp_path / "dog" / "bad.png")
-    with pytest.raises(DataError, match=f"1 of 11 images cannot be used.*\n.*bad.png: {message}"):
-        data.image_folder(tmp_path, 8)
-
-
 def test_an_image_that_breaks_off_is_named_when_it_is_taken(tmp_path):
-    cut_png(tmp_path / "cut.png")
+    cut(tmp_path / "cut.png")
     with pytest.raises(DataError, match=r"cut\.png: cannot be read as an image: .*truncated"):
         read(tmp_path / "cut.png")
 
@@ -695,192 +629,6 @@ def test_an_image_that_breaks_off_is_named_when_it_is_taken(tmp_path):
 def test_an_image_that_is_gone_is_named_when_it_is_taken(tmp_path):
     with pytest.raises(DataError, match=r"gone\.png: cannot be read as an image"):
         read(tmp_path / "gone.png")
-
-
-# --- image folders ---------------------------------------------------------------------------
-
-
-def paths_of(split):
-    """The files behind a split of a folder."""
-    indices = torch.arange(len(split))
-    while isinstance(split, Subset):
-        split, indices = split.source, split.indices[indices]
-    return [split.paths[i] for i in indices.tolist()]
-
-
-def test_a_folder_of_classes_is_split_into_three_disjoint_parts_of_all_images(tmp_path):
-    fill(tmp_path, {"dog": 20, "cat": 10, "ant": 10})
-    fill(tmp_path / "cat" / "more", {"deeper": 10}, ".JPG")
-    (tmp_path / "cat" / "notes.txt").write_text("no image")
-    (tmp_path / "cat" / ".hidden.png").write_text("no image")
-    (tmp_path / ".cache").mkdir()
-    folder = data.image_folder(tmp_path, 16)
-    parts = [paths_of(s) for s in (folder.train, folder.validation, folder.test)]
-    assert [len(p) for p in parts] == [35, 5, 10]
-    assert len({path for part in parts for path in part}) == 50
-    assert folder.classes == ("ant", "cat", "dog")
-    assert (folder.shape, folder.padding, folder.flip) == ((3, 16, 16), 2, True)
-    assert folder.name == tmp_path.name
-    for split, part in zip((folder.train, folder.validation, folder.test), parts, strict=True):
-        labels = everything(split)[1].tolist()
-        names = [path.relative_to(tmp_path).parts[0] for path in part]
-        assert names == [folder.classes[label] for label in labels]
-
-
-def test_the_splits_of_a_folder_ignore_the_order_of_its_listing(tmp_path, monkeypatch):
-    fill(tmp_path, {"cat": 8, "dog": 8})
-    before = data.image_folder(tmp_path, 8)
-    listing = type(tmp_path).iterdir
-    monkeypatch.setattr(type(tmp_path), "iterdir", lambda self: sorted(listing(self), reverse=True))
-    after = data.image_folder(tmp_path, 8)
-    assert same(before, after)
-    assert (before.mean, before.std) == (after.mean, after.std)
-
-
-def test_the_seed_moves_the_validation_set_of_a_folder_but_not_the_test_set(tmp_path):
-    fill(tmp_path, {"cat": 30, "dog": 30})
-    zero, one = (data.image_folder(tmp_path, 8, seed=seed) for seed in (0, 1))
-    assert paths_of(zero.test) == paths_of(one.test)
-    assert paths_of(zero.validation) != paths_of(one.validation)
-
-
-@pytest.mark.parametrize("held_out", ["test", "val"])
-def test_a_folder_that_is_split_already_keeps_its_test_set(tmp_path, held_out):
-    fill(tmp_path / "train", {"cat": 10, "dog": 10})
-    fill(tmp_path / held_out, {"cat": 3, "dog": 2})
-    folder = data.image_folder(tmp_path, 8)
-    assert sorted(paths_of(folder.test)) == sorted((tmp_path / held_out).rglob("*.png"))
-    carved = paths_of(folder.train) + paths_of(folder.validation)
-    assert sorted(carved) == sorted((tmp_path / "train").rglob("*.png"))
-    assert len(folder.validation) == 2
-
-
-def test_a_val_beside_a_test_is_not_read(tmp_path):
-    for part in ("train", "test"):
-        fill(tmp_path / part, {"cat": 4, "dog": 4})
-    (tmp_path / "val" / "cat").mkdir(parents=True)
-    (tmp_path / "val" / "cat" / "bad.png").write_text("no image")
-    assert len(data.image_folder(tmp_path, 8).test) == 8
-
-
-def test_scanning_a_folder_decodes_at_most_the_sample_for_the_statistics(tmp_path, monkeypatch):
-    from boundnas.data import folder, source
-
-    decoded = []
-
-    def counting(path, *rest):
-        decoded.append(path)
-        return read_image(path, *rest)
-
-    read_image = source.read_image
-    monkeypatch.setattr(source, "read_image", counting)
-    monkeypatch.setattr(folder, "_STATISTICS_IMAGES", 6)
-    fill(tmp_path, {"cat": 20, "dog": 20})
-    loaded = folder.image_folder(tmp_path, 8)
-    assert set(decoded[:6]) <= set(paths_of(loaded.train))
-    # Beside the sample only the first image of a split is read, for its shape.
-    assert len(decoded) <= 6 + 4
-
-
-def link_to_image(tmp_path):
-    outside = png(tmp_path / "outside.png")
-    (tmp_path / "root" / "cat" / "link.png").symlink_to(outside)
-
-
-def link_to_class(tmp_path):
-    fill(tmp_path / "outside", {"emu": 5})
-    (tmp_path / "root" / "emu").symlink_to(tmp_path / "outside" / "emu")
-
-
-def link_inside(tmp_path):
-    (tmp_path / "root" / "cat" / "link.png").symlink_to(tmp_path / "root" / "dog" / "000.png")
-
-
-def broken_link(tmp_path):
-    (tmp_path / "root" / "cat" / "link.png").symlink_to(tmp_path / "nowhere.png")
-
-
-@pytest.mark.parametrize("link", [link_to_image, link_to_class, link_inside, broken_link])
-def test_a_symbolic_link_below_the_folder_is_refused_by_name(tmp_path, link):
-    fill(tmp_path / "root", {"cat": 5, "dog": 5})
-    link(tmp_path)
-    with pytest.raises(DataError, match=r"root/(cat/link\.png|emu): is a symbolic link"):
-        data.image_folder(tmp_path / "root", 8)
-
-
-def test_the_folder_itself_may_be_a_link(tmp_path):
-    fill(tmp_path / "root", {"cat": 5, "dog": 5})
-    (tmp_path / "link").symlink_to(tmp_path / "root")
-    assert same(data.image_folder(tmp_path / "link", 8), data.image_folder(tmp_path / "root", 8))
-
-
-def mismatched(tmp_path):
-    fill(tmp_path / "train", {"cat": 5, "dog": 5})
-    fill(tmp_path / "test", {"cat": 5, "emu": 5})
-
-
-def small_train(tmp_path):
-    fill(tmp_path / "train", {"cat": 5, "dog": 1})
-    fill(tmp_path / "test", {"cat": 5, "dog": 5})
-
-
-def empty_test(tmp_path):
-    fill(tmp_path / "train", {"cat": 5, "dog": 5})
-    fill(tmp_path / "test", {"cat": 5, "dog": 0})
-
-
-BAD_FOLDERS = {
-    "no classes": (lambda p: png(p / "image.png"), "at least 2 classes, found none"),
-    "one class": (lambda p: fill(p, {"cat": 5}), "at least 2 classes, found cat"),
-    "an empty class": (
-        lambda p: fill(p, {"cat": 5, "dog": 0, "emu": 2}),
-        "at least 3 images .*; dog has 0, emu has 2",
-    ),
-    "one training image": (small_train, "train: every class needs at least 2.*; dog has 1"),
-    "no test image": (empty_test, "test: every class needs at least 1.*; dog has 0"),
-    "other classes in test": (
-        mismatched,
-        "same classes; found only in train/: dog; only in test/: emu",
-    ),
-}
-
-
-@pytest.mark.parametrize(("make", "message"), BAD_FOLDERS.values(), ids=BAD_FOLDERS)
-def test_a_folder_that_cannot_be_used_says_what_it_found(tmp_path, make, message):
-    make(tmp_path)
-    with pytest.raises(DataError, match=f"{tmp_path}.*{message}"):
-        data.image_folder(tmp_path, 8)
-
-
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(DataError, match="nowhere: no such folder"):
-        data.image_folder(tmp_path / "nowhere", 8)
-
-
-def test_many_faults_are_counted_and_the_first_five_shown(tmp_path):
-    fill(tmp_path, {"cat": 5, "dog": 5})
-    for i in range(8):
-        (tmp_path / "cat" / f"bad{i}.png").write_text("no image")
-    with pytest.raises(DataError, match="8 of 18 images cannot be used") as caught:
-        data.image_folder(tmp_path, 8)
-    lines = str(caught.value).splitlines()
-    assert len(lines) == 7
-    assert lines[-1] == "  and 3 more"
-
-
-@pytest.mark.skipif(os.name != "posix", reason="needs POSIX errors")
-def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
-    fill(tmp_path, {"cat": 5, "dog": 5})
-    listing = type(tmp_path).iterdir
-
-    def refuse(self):
-        if self.name == "dog":
-            raise PermissionError(13, "Permission denied")
-        return listing(self)
-
-    monkeypatch.setattr(type(tmp_path), "iterdir", refuse)
-    with pytest.raises(DataError, match=r"dog: cannot be listed \(Permission denied\)"):
-        data.image_folder(tmp_path, 8)
 
 
 # --- names -----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from boundnas.data.names import escaped
 from boundnas.errors import DataError
 
 SUFFIXES = frozenset(
@@ -103,9 +104,15 @@ def crop_box(width: int, height: int, draws: Tensor) -> tuple[float, float, floa
 
 
 def fault(path: Path) -> str | None:
-    """Why a file is no image we can read, judged by its header; none when it seems fine."""
+    """Why a file is no image we can read; none when it is one.
+
+    All of it is decoded, a JPEG at the smallest scale there is: a file that is cut short has a
+    whole header.
+    """
     try:
-        with _opened(path):
+        with _opened(path) as image:
+            image.draft(None, (1, 1))
+            _upright(image, channels=3)
             return None
     except DataError as error:
         return str(error)
@@ -114,6 +121,8 @@ def fault(path: Path) -> str | None:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is no regular file" if path.exists() else "it is not there")
         with Image.open(path, formats=_FORMATS) as image:
             # Pillow would clip these to 255, which leaves most of a 16-bit image white.
             if image.mode.startswith(("I", "F")):
@@ -123,10 +132,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                 )
             yield image
     except UnidentifiedImageError as error:
-        raise DataError(f"{path}: is none of {', '.join(_FORMATS)}") from error
+        raise DataError(f"{escaped(path)}: is none of {', '.join(_FORMATS)}") from error
     except Exception as error:  # Pillow's decoders raise whatever their format trips over.
         raise DataError(
-            f"{path}: cannot be read as an image: {str(error) or type(error).__name__}"
+            f"{escaped(path)}: cannot be read as an image: {str(error) or type(error).__name__}"
         ) from error
 
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from boundnas.data.decode import SUFFIXES, fault
 from boundnas.data.image_data import ImageData, assemble
+from boundnas.data.listing import Listing, folders, list_images
+from boundnas.data.names import check_name, escaped
+from boundnas.data.readable import check_readable
 from boundnas.data.source import ImageFiles
-from boundnas.data.split import fixed_test_split
+from boundnas.data.split import split_by_name
 from boundnas.errors import DataError
 
 _STATISTICS_IMAGES = 2048
-_SHOWN = 5
+
+SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+"""Names of split folders, in any case, by what they hold."""
+
+_ROLES = {name: role for role, names in SPLITS.items() for name in names}
 
 
 def image_folder(
@@ -28,43 +34,45 @@ def image_folder(
 ) -> ImageData:
     """Colour images in one sub-folder per class, read from disk as they are needed.
 
-    A folder that holds ``train/`` and ``test/`` is split already; without ``test/``, a ``val/``
-    beside ``train/`` is the test set. Otherwise a stratified test set is taken out, the same for
-    every seed. Validation always comes out of the training images, so a ``val/`` beside a
-    ``test/`` is not read.
+    Where the sub-folders are named as in `SPLITS`, in any case, they are the splits, and the
+    class folders lie in each of them. A split that is not given is taken out of the training
+    images, of each class about the same share: the test set is the same for every seed. Whether an
+    image is taken depends on its own class and file name alone, so that an image that is added or
+    removed moves no other one from split to split.
 
-    Images are looked for at any depth below a class. Hidden files and files without an image's
-    suffix are passed over. Symbolic links are refused: what they lead to can lie outside the
-    folder, or be an image of another split. Splits follow from the sorted file names.
+    Images lie directly in the folder of their class. Hidden files and those that systems leave
+    behind (``Thumbs.db``, ``__MACOSX``) are passed over; so are files without an image's suffix, of
+    which one line tells how many. Symbolic links are refused: what they lead to can lie outside the
+    folder, or be an image of another split. Every image is decoded once to see that it can be.
 
     Args:
         folder: The folder.
         image_size: Height and width of the images, in pixels; see ``ImageFiles``.
-        validation_fraction: Share of the training images for validation, in ``(0, 1)``.
-        test_fraction: Share of all images for the test, in ``(0, 1)``; not used when the folder
-            is split already.
+        validation_fraction: Share of the training images for validation, in ``(0, 1)``; not used
+            where the split is given.
+        test_fraction: Share of all images for the test, in ``(0, 1)``; likewise.
         seed: Draws the validation set and the sample for mean and standard deviation.
 
     Raises:
-        DataError: No such folder, fewer than two classes, a class with too few images, an
-            unreadable image, a symbolic link, splits with different classes, or a number out of
-            range.
+        DataError: No such folder, folders that may be splits or classes, splits with different
+            classes, fewer than two classes, a class with too few images, unreadable images (all
+            in one list), a symbolic link, or a number out of range.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; give a folder with a sub-folder for each class")
-    root = root.resolve()
-    train, test = _given_splits(root) or _carved_splits(root, test_fraction)
-    train_images = ImageFiles(train.paths, train.labels, image_size)
-    test_images = ImageFiles(test.paths, test.labels, image_size)
-    _check_headers([*train.paths, *test.paths])
+    root = _existing(folder)
+    splits = _divided(_listed(root), validation_fraction, test_fraction, seed)
+    train, validation, test = (
+        ImageFiles(splits[role].paths, splits[role].labels, image_size) for role in SPLITS
+    )
+    name = root.name or "images"
+    check_name(name)
+    check_readable([path for listing in splits.values() for path in listing.paths])
     return assemble(
-        root.name,
-        train_images,
+        name,
+        train,
         train.labels,
-        test_images,
-        train.classes,
-        validation_fraction=validation_fraction,
+        test,
+        splits["train"].classes,
+        validation=validation,
         seed=seed,
         padding=image_size // 8,
         flip=True,
@@ -72,114 +80,101 @@ def image_folder(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Listing:
-    """The images of one split: sorted paths, and labels of shape ``(n,)``."""
+def list_splits(places: Mapping[str, Path], train_at_least: int) -> dict[str, Listing]:
+    """The images of the splits, which are of the same classes.
 
-    classes: tuple[str, ...]
-    paths: tuple[Path, ...]
-    labels: Tensor
-
-    def part(self, indices: Tensor) -> Listing:
-        """The images at ``indices``, int64, in that order."""
-        paths = tuple(self.paths[i] for i in indices.tolist())
-        return Listing(self.classes, paths, self.labels[indices])
-
-
-def _given_splits(root: Path) -> tuple[Listing, Listing] | None:
-    names = {path.name for path in _folders(root)}
-    held_out = "test" if "test" in names else "val"
-    return split_listings(root, held_out) if {"train", held_out} <= names else None
-
-
-def split_listings(root: Path, held_out: str) -> tuple[Listing, Listing]:
-    """What lies in ``train/`` and in the folder of the test images, of the same classes.
+    Args:
+        places: Folder of each split; ``"train"`` among them.
+        train_at_least: Images that every class needs for training.
 
     Raises:
         DataError: As ``image_folder``.
     """
-    train, test = root / "train", root / held_out
-    only = [
-        f"only in {one.name}/: {', '.join(sorted(extra))}"
-        for one, other in ((train, test), (test, train))
-        if (extra := _class_names(one) - _class_names(other))
-    ]
-    if only:
-        raise DataError(
-            f"{root}: {train.name}/ and {test.name}/ must hold the same classes; found "
-            + "; ".join(only)
-        )
-    # One image for training and one for validation.
-    return _listing(train, at_least=2), _listing(test, at_least=1)
-
-
-def _carved_splits(root: Path, test_fraction: float) -> tuple[Listing, Listing]:
-    # One image for each of training, validation and test.
-    listing = _listing(root, at_least=3)
-    rest, test = fixed_test_split(listing.labels, test_fraction)
-    return listing.part(rest), listing.part(test)
-
-
-def _listing(folder: Path, at_least: int) -> Listing:
-    by_class = {path.name: tuple(_images_below(path)) for path in _folders(folder)}
-    if len(by_class) < 2:
-        raise DataError(
-            f"{folder}: needs a sub-folder with images for each of at least 2 classes, found "
-            f"{', '.join(by_class) or 'none'}"
-        )
-    few = [f"{name} has {len(p)}" for name, p in by_class.items() if len(p) < at_least]
-    if few:
-        raise DataError(
-            f"{folder}: every class needs at least {at_least} images "
-            f"({', '.join(sorted(SUFFIXES))}); {_some(few, ', ')}"
-        )
-    counts = torch.tensor([len(paths) for paths in by_class.values()])
-    paths = tuple(path for paths in by_class.values() for path in paths)
-    return Listing(tuple(by_class), paths, torch.arange(len(counts)).repeat_interleave(counts))
-
-
-def _check_headers(paths: Sequence[Path]) -> None:
-    faults = [found for path in paths if (found := fault(path))]
-    if faults:
-        raise DataError(
-            f"{len(faults)} of {len(paths)} images cannot be used; mend or remove them:\n  "
-            + _some(faults, "\n  ")
-        )
-
-
-def _class_names(folder: Path) -> set[str]:
-    return {path.name for path in _folders(folder)}
-
-
-def _folders(folder: Path) -> list[Path]:
-    return [path for path in _entries(folder) if path.is_dir()]
-
-
-def _images_below(folder: Path) -> Iterator[Path]:
-    for path in _entries(folder):
-        if path.is_dir():
-            yield from _images_below(path)
-        elif path.suffix.lower() in SUFFIXES and path.is_file():
-            yield path
-
-
-def _entries(folder: Path) -> list[Path]:
-    """What is in a folder, sorted by name, without what is hidden."""
-    try:
-        # By name and not by path, whose order depends on the operating system.
-        entries = sorted(folder.iterdir(), key=lambda path: path.name)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from error
-    visible = [path for path in entries if not path.name.startswith(".")]
-    for path in visible:
-        if path.is_symlink() and (path.is_dir() or path.suffix.lower() in SUFFIXES):
-            raise DataError(
-                f"{path}: is a symbolic link, which is not followed as it may leave the folder "
-                "or repeat an image of another split; put a copy in its place"
+    classes = {role: {path.name for path in folders(place)} for role, place in places.items()}
+    for role, place in places.items():
+        only = [
+            f"only in {escaped(one.name)}/: {', '.join(map(escaped, sorted(extra)))}"
+            for one, extra in (
+                (places["train"], classes["train"] - classes[role]),
+                (place, classes[role] - classes["train"]),
             )
-    return visible
+            if extra
+        ]
+        if only:
+            raise DataError(
+                f"{escaped(place.parent)}: {escaped(places['train'].name)}/ and "
+                f"{escaped(place.name)}/ must hold the same classes; found {'; '.join(only)}"
+            )
+    return {
+        role: list_images(place, train_at_least if role == "train" else 1)
+        for role, place in places.items()
+    }
 
 
-def _some(texts: Sequence[str], separator: str) -> str:
-    rest = [f"and {len(texts) - _SHOWN} more"] if len(texts) > _SHOWN else []
-    return separator.join([*texts[:_SHOWN], *rest])
+def _existing(folder: Path | str) -> Path:
+    root = Path(folder)
+    try:
+        if root.is_dir():
+            return root.resolve()
+        found = "is no folder" if root.exists() else "no such folder"
+    except (OSError, ValueError) as error:  # a name that is too long, or has a zero in it
+        found = f"cannot be a folder ({error})"
+    raise DataError(f"{escaped(root)}: {found}; give a folder with a sub-folder for each class")
+
+
+def _listed(root: Path) -> dict[str, Listing]:
+    """The splits that are given; all images as training images where none is."""
+    places = _given_splits(root) or {"train": root}
+    # One image for training, and one for each split that is taken out.
+    return list_splits(places, train_at_least=len(SPLITS) + 1 - len(places))
+
+
+def _given_splits(root: Path) -> dict[str, Path]:
+    """The split folders by what they hold; none where the sub-folders are classes."""
+    inside = folders(root)
+    roles = {path: _ROLES.get(path.name.strip().casefold()) for path in inside}
+    splits = [path for path, role in roles.items() if role is not None]
+    others = [path for path, role in roles.items() if role is None]
+    if not splits:
+        return {}
+    if others:
+        raise DataError(
+            f"{escaped(root)}: {_names(splits)} would be "
+            f"{'a split' if len(splits) == 1 else 'splits'} and {_names(others)} "
+            f"{'a class' if len(others) == 1 else 'classes'}; name every sub-folder as a split "
+            "(train, val, test), with the class folders inside, or none of them; what is neither "
+            "goes elsewhere, and a class of that name into a folder train/"
+        )
+    for role in SPLITS:
+        same = [path for path in splits if roles[path] == role]
+        if len(same) > 1:
+            raise DataError(
+                f"{escaped(root)}: {_names(same)} are names of one split ({role}); "
+                "put the images into one folder"
+            )
+    if "train" not in roles.values():
+        raise DataError(
+            f"{escaped(root)}: there is {_names(splits)} but no folder train/; add the training "
+            "images, or, if these are classes, put them into a folder train/"
+        )
+    return {role: path for role in SPLITS for path in splits if roles[path] == role}
+
+
+def _divided(
+    splits: dict[str, Listing], validation_fraction: float, test_fraction: float, seed: int
+) -> dict[str, Listing]:
+    """All three splits, those that are not given taken out of the training images."""
+    for role, fraction, draw in (
+        ("test", test_fraction, "test_split"),
+        ("validation", validation_fraction, f"validation_split {seed}"),
+    ):
+        if role not in splits:
+            train = splits["train"]
+            names = [f"{path.parent.name}/{path.name}" for path in train.paths]
+            rest, taken = split_by_name(names, train.labels, fraction, draw)
+            splits = {**splits, "train": train.part(rest), role: train.part(taken)}
+    return splits
+
+
+def _names(paths: list[Path]) -> str:
+    return ", ".join(f"{escaped(path.name)}/" for path in paths)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from boundnas.data.folder import split_listings
+from boundnas.data.folder import list_splits
 from boundnas.data.image_data import ImageData, assemble
+from boundnas.data.readable import check_readable
 from boundnas.data.source import ImageFiles
 from boundnas.errors import DataError
 
@@ -23,8 +24,8 @@ def imagenet(
 
     The set's validation images are the test images here, and validation is carved from training. A
     random part of each training image, resized and perhaps mirrored, is trained on; elsewhere the
-    square in the middle counts that measures 224/256 of the shorter side. A damaged image is
-    reported when it is read, for opening all of them first would take many minutes.
+    square in the middle counts that measures 224/256 of the shorter side. Every image is decoded
+    once to see that it can be, which takes some minutes (docs/data.md).
 
     Args:
         folder: Where ``train/`` and ``val/`` are, each with a sub-folder of images per class,
@@ -50,16 +51,19 @@ def imagenet(
             "flat, so move each image into a folder named after its class, as in train/ "
             f"(the classes are in the development kit from {PAGE})"
         )
+    # One image for training and one for validation.
+    listings = list_splits({"train": root / "train", "test": root / "val"}, train_at_least=2)
     train, test = (
-        (listing, ImageFiles(listing.paths, listing.labels, image_size, centre=_CENTRE))
-        for listing in split_listings(root, "val")
+        ImageFiles(listing.paths, listing.labels, image_size, centre=_CENTRE)
+        for listing in listings.values()
     )
+    check_readable([*train.paths, *test.paths])
     return assemble(
         "imagenet",
-        train[1],
-        train[0].labels,
-        test[1],
-        train[0].classes,
+        train,
+        train.labels,
+        test,
+        listings["train"].classes,
         validation_fraction=validation_fraction,
         seed=seed,
         padding=0,

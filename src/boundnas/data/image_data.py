@@ -89,22 +89,24 @@ def assemble(
     test: Source,
     classes: tuple[str, ...],
     *,
-    validation_fraction: float,
+    validation: Source | None = None,
+    validation_fraction: float | None = None,
     seed: int,
     padding: int,
     flip: bool,
     resized_crops: bool = False,
     statistics_images: int | None = None,
 ) -> ImageData:
-    """Carve the validation set, measure mean and standard deviation, and put all together.
+    """Carve the validation set if none is given, measure mean and deviation, put all together.
 
     Args:
         name: For logs and reports.
-        train: Training images, from which validation is carved.
+        train: Training images.
         train_labels: Their class numbers, int64, shape ``(len(train),)``.
         test: Test images.
         classes: Class names; a label is a position here.
-        validation_fraction: Share of ``train`` for validation, in ``(0, 1)``.
+        validation: Validation images, where they are given.
+        validation_fraction: Share of ``train`` for validation, in ``(0, 1)``, where they are not.
         seed: The run's seed; it draws the validation set and the sample for the statistics.
         padding: As in ``ImageData``.
         flip: As in ``ImageData``.
@@ -125,7 +127,12 @@ def assemble(
         >>> len(data.train), len(data.validation), data.shape
         (8, 2, (1, 8, 8))
     """
-    rest, validation = carve(train, train_labels, validation_fraction, seed)
+    if (validation is None) == (validation_fraction is None):
+        raise DataError(f"{name}: give either validation images or the validation_fraction")
+    rest = train
+    if validation is None:
+        assert validation_fraction is not None
+        rest, validation = carve(train, train_labels, validation_fraction, seed)
     largest = int(train_labels.max())
     if largest >= len(classes):
         raise DataError(

@@ -1,6 +1,10 @@
-"""Stratified splits: every class gives the same share."""
+"""Stratified splits: every class gives the same share, exactly or, by names, about."""
 
 from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -35,17 +39,41 @@ def stratified(
         >>> labels[taken].tolist()
         [0, 1]
     """
-    if not 0 < fraction < 1:
-        raise DataError(f"the fraction to split off must lie between 0 and 1, found {fraction}")
-    if len(labels) == 0:
-        raise DataError("there are no images to split")
     taken = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique().tolist():
-        members = (labels == label).nonzero()[:, 0]
-        if len(members) == 1:
-            raise DataError(f"label {label} has 1 image, a split needs at least 2 of each class")
+    for members in _classes(labels, fraction):
         count = min(max(1, round(len(members) * fraction)), len(members) - 1)
         taken[members[torch.randperm(len(members), generator=generator)[:count]]] = True
+    return (~taken).nonzero()[:, 0], taken.nonzero()[:, 0]
+
+
+def split_by_name(
+    names: Sequence[str], labels: Tensor, fraction: float, draw: str
+) -> tuple[Tensor, Tensor]:
+    """Split positions in two so that an image's side depends on its own name alone.
+
+    Each is taken with probability ``fraction``, by a hash of its name. A class of which all or
+    none would be taken keeps or gives the one that comes closest. Images that are added or
+    removed move no other one, up to that exception: a trained run outlives a lost test image.
+
+    Args:
+        names: A name for each image.
+        labels: Class numbers, int64, shape ``(n,)``.
+        fraction: Share to take, in ``(0, 1)``.
+        draw: Names the draw; another one gives other sides.
+
+    Returns:
+        The positions that stay and those taken, each int64 and ascending.
+
+    Raises:
+        DataError: As ``stratified``.
+    """
+    values = [hashlib.sha256(os.fsencode(f"{draw}/{name}")).digest()[:6] for name in names]
+    numbers = torch.tensor([int.from_bytes(v) / 2**48 for v in values], dtype=torch.float64)
+    taken = numbers < fraction
+    for members in _classes(labels, fraction):
+        own = numbers[members]
+        taken[members[own.argmin()]] = True
+        taken[members[own.argmax()]] = False
     return (~taken).nonzero()[:, 0], taken.nonzero()[:, 0]
 
 
@@ -76,3 +104,17 @@ def fixed_test_split(labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
     Arguments, results and errors are those of ``stratified``.
     """
     return stratified(labels, fraction, stream(0, "test_split"))
+
+
+def _classes(labels: Tensor, fraction: float) -> list[Tensor]:
+    """Positions of the images of each class, at least two of each."""
+    if not 0 < fraction < 1:
+        raise DataError(f"the fraction to split off must lie between 0 and 1, found {fraction}")
+    if len(labels) == 0:
+        raise DataError("there are no images to split")
+    found = [(labels == label).nonzero()[:, 0] for label in labels.unique().tolist()]
+    for members in found:
+        if len(members) == 1:
+            label = int(labels[members[0]])
+            raise DataError(f"label {label} has 1 image, a split needs at least 2 of each class")
+    return found
