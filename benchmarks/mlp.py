@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from boundnas import Architecture, SearchSettings, Supernet, TrainSettings, elastic, fit, search
 from boundnas.data import ImageData, load
 from boundnas.pareto import mean_over_log_cost
+from boundnas.studies.interval import t_interval
 
 COST_RANGE = (0.03e6, 0.1e6)
 
@@ -67,8 +68,10 @@ def outcome(data: ImageData, learn: str, steps: int, seed: int) -> Outcome:
         run, SearchSettings(initial=64, rounds=6, crossovers=16, mutations=16, bounds="whole")
     )
     networks = sorted([*front.networks, *front.dominated_on_test], key=lambda n: n.macs)
-    accuracies = [n.test_accuracy for n in networks]
-    score = mean_over_log_cost([n.macs for n in networks], accuracies, *COST_RANGE)
+    validation, accuracies = zip(
+        *((n.validation_accuracy, n.test_accuracy) for n in networks), strict=True
+    )
+    score = mean_over_log_cost([n.macs for n in networks], validation, accuracies, *COST_RANGE)
     return Outcome(score, accuracies[0], accuracies[-1])
 
 
@@ -103,9 +106,7 @@ def main() -> None:
         name = {"none": "fixed", "both": "learned"}[learn]
         lines.append(f"| {name} | {' | '.join(map(percent, columns))} |")
     differences = 100 * np.subtract(*([o.score for o in found[k]] for k in ("both", "none")))
-    generator = np.random.default_rng(0)
-    draws = generator.choice(differences, (10_000, len(differences))).mean(1)
-    low, high = np.quantile(draws, (0.025, 0.975))
+    low, high = t_interval(differences.tolist()) or (np.nan, np.nan)
     lines += [
         "",
         f"Learned - fixed by seed: {' '.join(f'{d:+.2f}' for d in differences)}; mean "

@@ -137,6 +137,7 @@ def score(run: Run, front: Front, accuracy: str) -> float:
     networks = [*front.networks, *front.dominated_on_test]
     return mean_over_log_cost(
         [n.macs for n in networks],
+        [n.validation_accuracy for n in networks],
         [getattr(n, accuracy) for n in networks],
         *run.sandwich.cost_range,
     )

@@ -1,11 +1,9 @@
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boundnas.pareto import hypervolume, mean_over_log_cost, non_dominated
+from boundnas.pareto import chosen, mean_over_log_cost, non_dominated
 
 COARSE = st.tuples(st.integers(1, 6), st.integers(0, 5))  # full of ties
 FINE = st.tuples(st.floats(1, 1e9), st.floats(-1, 1))
@@ -45,42 +43,49 @@ def test_the_front_of_a_front_is_itself(points):
     assert non_dominated(*columns(front)) == list(range(len(front)))
 
 
-@given(points=st.lists(COARSE, max_size=12), reference=COARSE)
-def test_hypervolume_counts_the_dominated_unit_squares(points, reference):
-    cost, score = reference
-    squares = sum(
-        any(c <= x and s >= y + 1 for c, s in points) for x in range(cost) for y in range(score, 6)
-    )
-    assert hypervolume(*columns(points), cost, score, log_cost=False) == squares
+# Range 1 to 16; costs, validation and test accuracies; what each quarter of its logarithm gives.
+SCORES = {
+    "a network for each quarter": ([1, 2, 4, 8], [0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1], 0.25),
+    "validation keeps the first, whatever test says": ([1, 2], [0.5, 0.4], [0.4, 0.8], 0.4),
+    "nothing below the cheapest": ([4], [0.5], [0.8], 0.4),
+    "the order of the networks is nothing": ([4, 1, 2], [0.9, 0.5, 0.7], [0.6, 0.8, 0.4], 0.6),
+    "of two equal ones the cheaper": ([1, 4], [0.5, 0.5], [0.2, 1.0], 0.2),
+    "of two of one cost the better": ([1, 1], [0.5, 0.6], [0.2, 1.0], 1.0),
+    "one at the upper end comes too late": ([1, 16], [0.5, 0.9], [0.2, 1.0], 0.2),
+    "one beyond the upper end is no choice": ([1, 17], [0.5, 0.9], [0.2, 1.0], 0.2),
+    "a cheaper one than asked for stands in": ([0.5, 4], [0.6, 0.7], [0.2, 1.0], 0.6),
+    "and only until one inside is there": ([0.5, 4], [0.9, 0.7], [0.2, 1.0], 0.6),
+    "only cheaper ones": ([0.25, 0.5], [0.6, 0.7], [0.2, 0.3], 0.3),
+    "none at all": ([], [], [], 0.0),
+}
 
 
-@given(points=st.lists(FINE, max_size=12), reference=FINE)
-def test_log_hypervolume_is_that_of_the_logarithms(points, reference):
-    costs, scores = columns(points)
-    logs = [math.log(c) for c in costs]
-    expected = hypervolume(logs, scores, math.log(reference[0]), reference[1], log_cost=False)
-    assert hypervolume(costs, scores, *reference) == pytest.approx(expected)
+@pytest.mark.parametrize(("costs", "validation", "test", "score"), SCORES.values(), ids=SCORES)
+def test_the_score_is_what_validation_chooses_averaged_over_log_cost(
+    costs, validation, test, score
+):
+    assert mean_over_log_cost(costs, validation, test, 1, 16) == pytest.approx(score, abs=1e-12)
 
 
-@given(points=st.lists(COARSE, min_size=1, max_size=12), more=COARSE)
-def test_hypervolume_never_falls_with_a_point_more_and_needs_the_front_only(points, more):
-    whole = hypervolume(*columns(points), 7, 0)
-    front = [points[i] for i in non_dominated(*columns(points))]
-    assert hypervolume(*columns(front), 7, 0) == pytest.approx(whole)
-    assert hypervolume(*columns([*points, more]), 7, 0) >= whole - 1e-12
+NETWORK = st.tuples(st.floats(0.1, 100), st.floats(0, 1), st.floats(0, 1))
 
 
 @given(
-    front=st.lists(st.tuples(st.floats(0.1, 100), st.floats(0, 1)), max_size=8),
+    front=st.lists(NETWORK, max_size=8, unique_by=lambda network: network[0]),
     lower=st.floats(0.5, 5),
     factor=st.floats(1.5, 20),
 )
 def test_the_score_of_a_front_is_the_mean_of_its_staircase(front, lower, factor):
-    costs, accuracies = [c for c, _ in front], [a for _, a in front]
-    points = 20_000
-    grid = [lower * factor ** ((i + 0.5) / points) for i in range(points)]
-    steps = np.zeros(points)
-    for cost, accuracy in front:
-        steps = np.where(np.array(grid) >= cost, np.maximum(steps, accuracy), steps)
-    found = mean_over_log_cost(costs, accuracies, lower, lower * factor)
-    assert found == pytest.approx(steps.mean(), abs=9 / points)
+    points, steps = 1_000, []
+    for k in range(points):
+        affordable = [n for n in front if n[0] <= lower * factor ** ((k + 0.5) / points)]
+        inside = [n for n in affordable if n[0] >= lower]
+        ranked = sorted(inside or affordable, key=lambda n: (-n[1], n[0]))
+        steps.append(ranked[0][2] if ranked else 0)
+    found = mean_over_log_cost(*([n[i] for n in front] for i in range(3)), lower, lower * factor)
+    assert found == pytest.approx(np.mean(steps), abs=9 / points)
+
+
+def test_nothing_is_chosen_below_the_cheapest_network():
+    assert chosen([2, 3], [0.5, 0.6], 1.9, 1) is None
+    assert [chosen([2, 3], [0.5, 0.6], budget, 1) for budget in (2, 2.9, 3, 99)] == [0, 0, 1, 1]

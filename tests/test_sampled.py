@@ -33,7 +33,7 @@ def search(space, evaluate, method, **options):
 
 def score(evaluations):
     costs, accuracies = zip(*((e.macs, e.accuracy) for e in evaluations), strict=True)
-    return mean_over_log_cost(costs, accuracies, 10, 300)
+    return mean_over_log_cost(costs, accuracies, accuracies, 10, 300)
 
 
 @methods

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -12,9 +13,10 @@ import pytest
 from boundnas import pipeline
 from boundnas.config import RunConfig
 from boundnas.errors import ConfigError, RunError
-from boundnas.pareto import mean_over_log_cost
+from boundnas.pareto import chosen, mean_over_log_cost
 from boundnas.studies import compare, reproduce
 from boundnas.studies.figures import FIGURES, configuration
+from boundnas.studies.interval import t_interval
 
 LOWER, UPPER = 0.004, 0.009
 SPACE = {
@@ -66,13 +68,12 @@ def test_scores_and_budgets_are_those_of_the_fronts(runs, tmp_path):
         for seed, found in group["seeds"].items():
             networks = held(runs, f"{learn}{seed}")
             costs = [n["macs"] for n in networks]
-            accuracies = [n["test_accuracy"] for n in networks]
-            score = mean_over_log_cost(costs, accuracies, LOWER * 1e6, UPPER * 1e6)
+            both = [[n[f"{on}_accuracy"] for n in networks] for on in ("validation", "test")]
+            score = mean_over_log_cost(costs, *both, LOWER * 1e6, UPPER * 1e6)
             assert found["score"] == score
             for budget, accuracy in zip(numbers["budgets"], found["at"], strict=True):
-                affordable = [n for n in networks if n["macs"] <= budget]
-                chosen = max(affordable, key=lambda n: n["validation_accuracy"], default=None)
-                assert accuracy == (chosen and chosen["test_accuracy"])
+                i = chosen(costs, both[0], budget, LOWER * 1e6)
+                assert accuracy == (None if i is None else both[1][i])
 
 
 def test_differences_are_paired_by_seed(runs, tmp_path):
@@ -84,7 +85,69 @@ def test_differences_are_paired_by_seed(runs, tmp_path):
     assert difference["score"]["by_seed"] == by_seed
     assert difference["score"]["mean"] == pytest.approx(mean(by_seed))
     low, high = difference["score"]["low"], difference["score"]["high"]
-    assert (low, high) == pytest.approx((min(by_seed), max(by_seed)))  # all there is with two seeds
+    reach = 12.7062047 * abs(by_seed[1] - by_seed[0]) / 2  # Student's t of one degree of freedom
+    assert (low, high) == pytest.approx((mean(by_seed) - reach, mean(by_seed) + reach))
+
+
+# Student's t at 97.5 % from printed tables, times the deviation over the root of the number.
+INTERVALS = [
+    ([1.0], None),
+    ([1.0, 3.0], (2 - 12.7062, 2 + 12.7062)),
+    ([1.0, 2.0, 3.0], (2 - 4.30265 / 3**0.5, 2 + 4.30265 / 3**0.5)),
+    ([0.0, 1.0, 2.0, 3.0, 4.0], (2 - 2.77645 * 0.5**0.5, 2 + 2.77645 * 0.5**0.5)),
+    ([2.0, 2.0], (2, 2)),
+]
+
+
+@pytest.mark.parametrize(("values", "ends"), INTERVALS)
+def test_an_interval_of_few_seeds_is_students(values, ends):
+    assert t_interval(values) == (None if ends is None else pytest.approx(ends, abs=1e-4))
+
+
+def test_a_single_seed_has_a_difference_and_no_interval(runs, tmp_path):
+    compare([runs / "none0", runs / "both0"], tmp_path)
+    (difference,) = json.loads((tmp_path / "comparison.json").read_text())["differences"]
+    assert (difference["score"]["low"], difference["score"]["high"]) == (None, None)
+    row = (tmp_path / "comparison.md").read_text().split("| learn both | learn none | 1 |")[1]
+    assert " to " not in row.splitlines()[0]
+
+
+def test_tables_are_made_again_from_the_raw_numbers_of_a_comparison(runs, tmp_path):
+    whole = compare([runs / n for n in NAMES], tmp_path / "whole")
+    stale = tmp_path / "stale.json"  # as another release, with another score, would have left it
+    held = json.loads((whole / "comparison.json").read_text())
+    for group in held["groups"]:
+        for seed in group["seeds"].values():
+            seed.update(score=0.5, at=[])
+    stale.write_text(json.dumps({k: held[k] for k in ("cost_range", "groups")}))
+    again = compare([stale], tmp_path / "again")
+    for name in ("comparison.json", "fronts.svg"):
+        assert (again / name).read_bytes() == (whole / name).read_bytes()
+    tables = [(f / "comparison.md").read_text().partition("![")[0] for f in (whole, again)]
+    assert tables[0] == tables[1]
+
+
+ROW = [5000, 0.5, 0.4]
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ([], "Input should be an object"),
+        ({"cost_range": [1, 2]}, "groups: Field required"),
+        ({"cost_range": [2, 1], "groups": [{"label": "a", "seeds": {"0": {"front": [ROW]}}}]},
+         "a cost range is 0 < lower < upper, found 2.0 to 1.0"),
+        ({"cost_range": [1, 2], "groups": [{"label": "a", "seeds": {"0": {"front": [["x"]]}}}]},
+         "groups.0.seeds.0.front.0"),
+        ({"cost_range": [1, 2], "groups": []}, "groups: List should have at least 1 item"),
+    ],
+)  # fmt: skip
+def test_a_damaged_comparison_is_refused_by_name(held, said, tmp_path):
+    path = tmp_path / "comparison.json"
+    path.write_text(json.dumps(held))
+    with pytest.raises(RunError, match=re.escape(f"{path}: {said}")):
+        compare([path], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_comparison_is_drawn_and_the_same_again(runs, tmp_path):

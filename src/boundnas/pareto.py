@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import moocore
 import numpy as np
@@ -27,57 +28,61 @@ def non_dominated(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
     return sorted(kept, key=lambda i: costs[i])
 
 
-def hypervolume(
-    costs: Sequence[float],
-    scores: Sequence[float],
-    reference_cost: float,
-    reference_score: float,
-    log_cost: bool = True,
-) -> float:
-    """Area between a front and a reference point that is worse in both quantities.
+def chosen(
+    costs: Sequence[float], validation: Sequence[float], budget: float, lower: float
+) -> int | None:
+    """The network that validation data chooses at a budget.
 
     Args:
-        costs: One per point; lower is better. Positive when ``log_cost``.
-        scores: One per point; higher is better.
-        reference_cost: Points that cost as much or more add nothing.
-        reference_score: Points that score as little or less add nothing.
-        log_cost: Measure cost by its natural logarithm, so that halving it counts the same for
-            a small network as for a large one.
+        costs: One per network.
+        validation: Its validation accuracy.
+        budget: The most that the network may cost.
+        lower: Lower end of the range of costs that networks are wanted for. A cheaper network
+            stands in only where no network inside the range meets the budget.
 
     Returns:
-        The area, in units of score times (log) cost. Only fronts measured from the same
-        reference compare.
+        Its index: of the highest validation accuracy, of two equal ones the cheaper. None where
+        no network is so cheap.
 
     Example:
-        >>> hypervolume([10, 20], [0.5, 0.7], 30, 0.0, log_cost=False)
-        12.0
+        >>> chosen([1, 4, 8], [0.5, 0.9, 0.8], budget=9, lower=2)
+        1
     """
-    scale = math.log if log_cost else float
-    points = np.array([[scale(c) for c in costs], scores], dtype=np.float64).T
-    reference = [scale(reference_cost), reference_score]
-    return float(moocore.hypervolume(points, ref=reference, maximise=[False, True]))
+    affordable = [i for i, cost in enumerate(costs) if cost <= budget]
+    inside = [i for i in affordable if costs[i] >= lower]
+    return max(inside or affordable, key=lambda i: (validation[i], -costs[i]), default=None)
 
 
 def mean_over_log_cost(
-    costs: Sequence[float], accuracies: Sequence[float], lower: float, upper: float
+    costs: Sequence[float],
+    validation: Sequence[float],
+    test: Sequence[float],
+    lower: float,
+    upper: float,
 ) -> float:
-    """Score of a front: the best accuracy at a cost, averaged over the logarithm of the cost.
+    """Score of a front: what validation chooses at a cost is worth on test data, on average.
 
-    It is the hypervolume that the front dominates between ``lower`` and ``upper``, on a log cost
-    axis and down to accuracy zero, divided by the width of that range.
+    ``S = 1 / ln(upper / lower) * integral of test[chosen(c)] d ln(c)`` over the costs ``c`` from
+    ``lower`` to ``upper``, where ``chosen(c)`` is `chosen`'s network: a step function of the cost.
 
     Args:
         costs: Cost of every network, above 0.
-        accuracies: Accuracy of every network, 0 to 1.
+        validation: Its validation accuracy, which chooses.
+        test: Its test accuracy, which is only read.
         lower: Lower end of the range of costs.
         upper: Its upper end.
 
     Returns:
-        0 to 1; below the cheapest network's cost accuracy counts as 0.
+        0 to 1. Where no network is so cheap accuracy counts as 0; a network that costs more than
+        ``upper`` counts nowhere.
 
     Example:
-        >>> round(mean_over_log_cost([1, 4], [0.5, 0.9], 1, 16), 9)
-        0.7
+        >>> round(mean_over_log_cost([1, 4, 8], [0.5, 0.9, 0.8], [0.4, 0.8, 1.0], 1, 16), 9)
+        0.6
     """
-    within = [max(cost, lower) for cost in costs]
-    return hypervolume(within, accuracies, upper, 0.0) / math.log(upper / lower)
+    starts = sorted({lower, *(c for c in costs if lower < c < upper)})
+    total = 0.0
+    for start, end in pairwise([*starts, upper]):
+        i = chosen(costs, validation, start, lower)
+        total += 0.0 if i is None else test[i] * math.log(end / start)
+    return total / math.log(upper / lower)

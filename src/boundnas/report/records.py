@@ -134,7 +134,7 @@ def read_run(folder: Path) -> Run:
     """
     if not folder.is_dir():
         raise RunError(f"{folder}: no such run folder; give the folder that training wrote")
-    dimensions = _read(folder / "space.json", Space)
+    dimensions = read_record(folder / "space.json", Space)
     metrics = _rows(folder / "metrics.jsonl", Metrics)
     if dimensions is None or not metrics:
         name, found = ("metrics.jsonl", metrics) if dimensions else ("space.json", None)
@@ -142,15 +142,15 @@ def read_run(folder: Path) -> Run:
             f"{folder / name} {'is missing' if found is None else 'holds no step yet'}: "
             "a report needs a run whose training has begun; train it first"
         )
-    environment = _read(folder / "environment.json", Environment)
+    environment = read_record(folder / "environment.json", Environment)
     return Run(
         name=folder.resolve().name,
         space=_space(folder / "space.json", dimensions),
         metrics=metrics,
         boundaries=_rows(folder / "boundaries.jsonl", Boundaries),
-        bounds=_read(folder / "bounds.json", Bounds),
+        bounds=read_record(folder / "bounds.json", Bounds),
         evaluations=_rows(folder / "search" / "evaluations.jsonl", Evaluation),
-        front=_read(folder / "front.json", Front),
+        front=read_record(folder / "front.json", Front),
         config=_text(folder / "config.yaml"),
         environment=None if environment is None else environment.root,
     )
@@ -177,7 +177,12 @@ def _text(path: Path) -> str | None:
     return None if data is None else data.decode(errors="replace")
 
 
-def _read(path: Path, kind: type[R]) -> R | None:
+def read_record(path: Path, kind: type[R]) -> R | None:
+    """The record in a JSON file; none where there is no such file.
+
+    Raises:
+        RunError: It cannot be read, or is no such record; names what is wrong with it.
+    """
     data = _bytes(path)
     return None if data is None else _parse(data, kind, str(path))
 

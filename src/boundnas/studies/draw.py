@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from boundnas.pareto import chosen
 from boundnas.report.content import thin
-from boundnas.report.records import Front, Run
+from boundnas.report.records import Run
+from boundnas.studies.record import FrontRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,12 +31,12 @@ _COLORS = (
 _KINDS = ("width", "depth", "kernel", "se", "activation")
 
 
-def fronts(groups: Mapping[str, Sequence[Front]], lower: float, upper: float) -> str:
+def fronts(groups: Mapping[str, Sequence[Sequence[FrontRow]]], lower: float, upper: float) -> str:
     """Test accuracy over MMACs: a staircase per seed, and the mean of a group (Figs. 3 to 5)."""
     figure, ((axes,),) = _figure(1, 1, (7, 4.5))
     costs = np.geomspace(lower / 4, upper * 2, 400)
     for color, (label, members) in zip(_cycle(len(groups)), groups.items(), strict=True):
-        steps = np.array([_staircase(front, costs) for front in members])
+        steps = np.array([_staircase(front, costs, lower) for front in members])
         for row in steps:
             axes.plot(costs / 1e6, 100 * row, color=color, alpha=0.25, linewidth=0.8)
         axes.plot(
@@ -130,13 +132,11 @@ def page(tables: str, figures: Sequence[str]) -> str:
     )
 
 
-def _staircase(front: Front, costs: np.ndarray) -> np.ndarray:
-    """Best test accuracy at each cost; not a number below the cheapest network."""
-    best = np.full(len(costs), np.nan)
-    for network in front.networks:
-        better = costs >= getattr(network, front.cost_metric)
-        best[better] = np.fmax(best[better], network.test_accuracy)
-    return best
+def _staircase(front: Sequence[FrontRow], costs: np.ndarray, lower: float) -> np.ndarray:
+    """Test accuracy of what validation chooses at each cost; nan below the cheapest network."""
+    of_each, validation, test = ([row[i] for row in front] for i in range(3))
+    found = [chosen(of_each, validation, cost, lower) for cost in costs]
+    return np.array([np.nan if i is None else test[i] for i in found])
 
 
 def _moves(run: Run) -> bool:

@@ -1,0 +1,137 @@
+"""Which runs of a comparison belong together: those that differ in nothing but the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boundnas.config import RunConfig, read_config
+from boundnas.errors import RunError
+from boundnas.report.records import Front, Run, read_run
+
+_NOT_COMPARED = {"name", "seed", "threads", "device", "export"}
+"""Parts of a configuration that runs of one group may differ in."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed only.
+
+    Args:
+        label: What sets it apart from the other groups.
+        runs: By seed, in ascending order.
+        initial: Size of the first population of their searches.
+    """
+
+    label: str
+    runs: Mapping[int, Run]
+    initial: int
+
+    def fronts(self) -> dict[int, Front]:
+        """Fronts by seed."""
+        return {seed: run.front for seed, run in self.runs.items() if run.front is not None}
+
+    def random_networks(self) -> np.ndarray:
+        """Cost and validation accuracy of the first populations, shape ``(networks, 2)``.
+
+        Without their two extremes these are uniform samples between the boundaries.
+        """
+        points = []
+        for seed, front in self.fronts().items():
+            evaluations = self.runs[seed].evaluations or []
+            points += [
+                (getattr(e, front.cost_metric), e.accuracy) for e in evaluations[2 : self.initial]
+            ]
+        return np.array(points).reshape(-1, 2)
+
+
+def grouped(folders: Sequence[Path]) -> list[Group]:
+    """Runs by everything that their configurations have but the seed.
+
+    Raises:
+        RunError: A folder is no run with a front, or two are of one configuration and seed.
+    """
+    found: dict[str, dict[int, Run]] = {}
+    settings: dict[str, dict[str, Any]] = {}
+    for folder in folders:
+        run, config = read_run(folder), read_config(folder / "config.yaml")
+        if run.front is None:
+            raise RunError(
+                f"{folder}: has no front.json yet; finish it with boundnas search {folder}"
+            )
+        flat = _flat(config)
+        key = repr(flat)
+        if config.seed in found.setdefault(key, {}):
+            raise RunError(
+                f"{folder}: an earlier run has the same configuration and seed {config.seed}; "
+                "give each run once"
+            )
+        found[key][config.seed] = run
+        settings[key] = flat
+    labels = _labels(list(settings.values()))
+    return [
+        Group(label, dict(sorted(runs.items())), settings[key]["search.initial"])
+        for label, (key, runs) in zip(labels, found.items(), strict=True)
+    ]
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+
+    def add(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                add(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            flat[prefix] = value
+
+    add("", config.model_dump(mode="json", exclude=_NOT_COMPARED))
+    return flat
+
+
+def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Per group the values of the keys in which the groups differ, kept short."""
+    differing = [k for k in settings[0] if any(s.get(k) != settings[0].get(k) for s in settings)]
+
+    def said(key: str, value: Any) -> str:
+        name = key.rpartition(".")[2]
+        if name == "stages" or name == "stem":
+            return "" if value is None else _searched(value)
+        return f"{name} {value}"
+
+    labels = [
+        ", ".join(filter(None, (said(k, s.get(k)) for k in differing))) or "all" for s in settings
+    ]
+    repeated = len(set(labels)) < len(labels)
+    return [f"{label} ({i})" for i, label in enumerate(labels, 1)] if repeated else labels
+
+
+def _searched(tables: Any) -> str:
+    """What a table of stages searches beside widths; nothing for a stem, which follows them."""
+    if isinstance(tables, dict):
+        return ""
+    kinds = ["depth", "kernel", "se", "activation"]
+    found = [k for k in kinds if any(len(stage[k]) > 1 for stage in tables)]
+    return " + ".join(["widths", *found])
+
+
+def common_range(groups: Sequence[Group]) -> tuple[float, float]:
+    """The cost range that all runs were made for.
+
+    Raises:
+        RunError: There are several.
+    """
+    ranges = {
+        (front.cost_metric, *front.cost_range)
+        for group in groups
+        for front in group.fronts().values()
+    }
+    if len(ranges) > 1:
+        said = "; ".join(f"{metric} {a / 1e6:g} to {b / 1e6:g} million" for metric, a, b in ranges)
+        raise RunError(f"these runs have different cost ranges: {said}; compare runs of one range")
+    ((_, lower, upper),) = ranges
+    return lower, upper

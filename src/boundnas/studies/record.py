@@ -1,0 +1,48 @@
+"""The raw numbers of a comparison, as ``comparison.json`` keeps them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, FiniteFloat
+
+from boundnas.errors import RunError
+from boundnas.report.records import Record, read_record
+
+FrontRow = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+"""Cost, validation accuracy and test accuracy of a network of a front."""
+
+
+class SeedRecord(Record):
+    """What one run found."""
+
+    front: list[FrontRow]
+
+
+class GroupRecord(Record):
+    """Runs that differ in their seed only."""
+
+    label: str
+    seeds: dict[str, SeedRecord] = Field(min_length=1)
+
+
+class Comparison(Record):
+    """The part of ``comparison.json`` that all the rest of it is computed from."""
+
+    cost_range: tuple[FiniteFloat, FiniteFloat]
+    groups: list[GroupRecord] = Field(min_length=1)
+
+    @classmethod
+    def read(cls, path: Path) -> Comparison:
+        """The raw numbers of an earlier comparison.
+
+        Raises:
+            RunError: The file is missing, damaged or no comparison.
+        """
+        found = read_record(path, cls)
+        if found is None:
+            raise RunError(f"{path}: is missing; give the comparison.json of a comparison")
+        lower, upper = found.cost_range
+        if not 0 < lower < upper:
+            raise RunError(f"{path}: a cost range is 0 < lower < upper, found {lower} to {upper}")
+        return found
