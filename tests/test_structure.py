@@ -25,6 +25,7 @@ BOTTOM_TO_TOP = [
     "models",
     "calibrate",
     "cost",
+    "tracing",
     "extract",
     "conflict",
     "distill",
