@@ -1,0 +1,251 @@
+"""What must hold on a GPU, and how fast it is there: one report from one call.
+
+    benchmarks/gpu.sh [--device cuda] [--minutes 6] [--data FOLDER] [--output gpu.md]
+
+Parts, in this order, each by itself, so that one that fails says so and the others go on:
+
+- gradient: the fast policy gradient against the masked full-width pass, in double precision,
+- extraction: the supernet's slice against the extracted network, bit for bit,
+- resume: a run stopped half way against one that was not, byte for byte,
+- peak: what a large matrix product reaches on this card, in float32 and bfloat16,
+- step: `step.py` in float32 and in bfloat16 (times of the device, waits of the host),
+- search: candidates a second,
+- training: the paper's CIFAR-sized space on Fashion-MNIST, fixed and learned boundaries.
+
+The report is written anew after every part. No part starts when less than its share of the minutes
+is left. ``--parts`` names some. ``--data`` is a folder with the four files of Fashion-MNIST;
+without it the last two parts take the digits of scikit-learn, and say so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from tests.oracle import masked
+from tests.small import COST_RANGE, digest, mobilenet
+from tests.spaces import SPACES, images, supernet
+from torch.nn import functional as F
+
+import boundnas as bn
+from boundnas.policy import BOUNDARIES, initial_policy
+from boundnas.randomness import stream
+from boundnas.search import Evaluator
+from boundnas.store.folder import RunFolder
+
+ROOT = Path(__file__).parents[1]
+
+
+def gradient(device: str) -> Iterator[str]:
+    """Largest relative difference of any dimension's gradient, by space."""
+    for name in SPACES:
+        model = supernet(name).double().to(device)
+        worst = 0.0
+        for boundary in BOUNDARIES:
+            start = initial_policy(model.space, boundary, stream(0, "start"), std=0.07)
+            policy, x = start.double().to(device), images(model, 5)
+            found = []
+            for reference in (False, True):
+                policy.zero_grad()
+                arch = policy.sample(stream(0, "gumbel"))
+                labels = torch.arange(len(x), device=device) % 2
+                if reference:
+                    with masked(model):
+                        F.cross_entropy(model(x, arch), labels).backward()
+                else:
+                    F.cross_entropy(model(x, arch), labels).backward()
+                found.append(policy.logits.grad.clone())
+            worst = max(worst, float((found[0] - found[1]).norm() / found[1].norm()))
+        yield f"| {name} | {worst:.1e} | {'holds' if worst < 1e-9 else '**FAILS**'} (1e-9) |"
+
+
+def extraction(device: str) -> Iterator[str]:
+    """Networks of every space whose extracted form computes the same bits."""
+    for name in SPACES:
+        model = supernet(name).to(device).eval()
+        generator, same, different = stream(0, "extract"), 0, 0.0
+        archs = [model.space.smallest, model.space.largest]
+        archs += [model.space.sample(generator) for _ in range(8)]
+        for arch in archs:
+            held = bn.calibrate(model, arch, [images(model, 8)])
+            net, x = bn.extract(model, held), images(model, 4, 1)
+            with torch.no_grad():
+                ours, theirs = model(x, held), net(x)
+            same += bool(torch.equal(ours, theirs))
+            different = max(different, float((ours - theirs).abs().max()))
+        verdict = "holds" if same == len(archs) else "**FAILS**"
+        yield f"| {name} | {same} of {len(archs)}, largest difference {different:.1e} | {verdict} |"
+
+
+def resume(device: str) -> Iterator[str]:
+    """Whether 12 steps in one go and in two goes end in the same bytes."""
+    settings = bn.TrainSettings(steps=12, batch_size=16, checkpoint_every=6)
+    digests = []
+    with tempfile.TemporaryDirectory() as folder:
+        for stop in (False, True):
+            held = RunFolder.create(Path(folder) / str(stop), "name: run\n")
+            for attempt in range(1 + stop):
+                model = mobilenet().to(device)
+                if stop and not attempt:
+                    calls = []
+
+                    def killed(*_: object, calls: list = calls) -> None:
+                        calls.append(0)
+                        if len(calls) > 8 * 4:  # in the ninth step, after the checkpoint
+                            raise KeyboardInterrupt
+
+                    hook = model.register_forward_pre_hook(killed)
+                    try:
+                        bn.fit(model, bn.data.digits(), cost_range=COST_RANGE, settings=settings,
+                               folder=held)  # fmt: skip
+                    except KeyboardInterrupt:
+                        hook.remove()
+                        continue
+                run = bn.fit(model, bn.data.digits(), cost_range=COST_RANGE, settings=settings,
+                             folder=held)  # fmt: skip
+            digests.append(digest(run.model.cpu(), run.sandwich.max_policy.cpu()))
+    same = digests[0] == digests[1]
+    yield f"| 12 steps, stopped in the 9th | {'same bytes' if same else 'other bytes'} | |"
+
+
+def timed(work: Callable[[], object], device: str, repeats: int = 10) -> float:
+    """Median seconds until all of the work is done."""
+    seconds = []
+    for _ in range(repeats + 2):
+        if device == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return sorted(seconds[2:])[repeats // 2]
+
+
+def peak(device: str) -> Iterator[str]:
+    """TFLOP/s of a large product of random matrices."""
+    side = 8192 if device == "cuda" else 512
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+        seconds = timed(lambda a=a, b=b: a @ b, device)
+        yield f"| {dtype} matrix product of {side} | {2e-12 * side**3 / seconds:.1f} TFLOP/s | |"
+
+
+def step(device: str) -> Iterator[str]:
+    """The tables of step.py."""
+    for more in ([], ["--autocast"]):
+        command = [sys.executable, str(ROOT / "benchmarks" / "step.py"), "--device", device]
+        command += ["--steps", "5", "--batch-size", "256" if device == "cuda" else "8", *more]
+        if device != "cuda":
+            command += ["--width", "0.25", "--image-size", "16"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=90)
+        yield from (done.stdout if not done.returncode else done.stderr[-1500:]).splitlines()
+
+
+def data_of(folder: Path | None) -> bn.data.ImageData:
+    """Fashion-MNIST where it is at hand."""
+    if folder is not None:
+        return bn.data.load("fashion_mnist", str(folder))
+    return bn.data.digits()
+
+
+def search(device: str, folder: Path | None) -> Iterator[str]:
+    """Candidates a second, of the paper's space at a quarter of its width."""
+    data = data_of(folder)
+    model = supernet_for(data, 0.25, device)
+    evaluator = Evaluator(model, data, bn.SearchSettings(), 0)
+    generator = stream(0, "candidates")
+    archs = [model.space.sample(generator) for _ in range(20 if device == "cuda" else 2)]
+    list(evaluator.each(evaluator, archs[:1]))
+    seconds = timed(lambda: list(evaluator.each(evaluator, archs)), device, 1)
+    yield (
+        f"| {data.name}, {len(data.validation)} validation images, 2,048 for calibration | "
+        f"{len(archs) / seconds:.2f} candidates a second | |"
+    )
+
+
+def supernet_for(data: bn.data.ImageData, width: float, device: str) -> bn.Supernet:
+    """Table 1's space for a data set."""
+    torch.manual_seed(0)
+    channels, size, _ = data.shape
+    return bn.models.mobilenet_v2(
+        width=width, image_size=size, in_channels=channels, classes=len(data.classes)
+    ).to(device)
+
+
+def training(device: str, folder: Path | None, seconds: float) -> Iterator[str]:
+    """Steps a second and what comes of them, with fixed and learned boundaries, in bfloat16."""
+    data = data_of(folder)
+    width, batch = (1.0, 256) if device == "cuda" else (0.125, 16)
+    for learn in ("none", "both"):
+        model = supernet_for(data, width, device)
+        smallest, largest = bn.cost.MACs(model).reach
+        settings = bn.TrainSettings(steps=3, batch_size=batch, learn=learn)
+        reach = (2.0 * smallest, 0.5 * largest)
+        with torch.autocast(device, torch.bfloat16):
+            start = time.perf_counter()
+            bn.fit(model, data, cost_range=reach, settings=settings)
+            a_step = (time.perf_counter() - start) / 3
+            steps = max(4, int(seconds / 2 / a_step))
+            model = supernet_for(data, width, device)
+            settings = bn.TrainSettings(steps=steps, batch_size=batch, learn=learn)
+            start = time.perf_counter()
+            run = bn.fit(model, data, cost_range=reach, settings=settings)
+            a_step = (time.perf_counter() - start) / steps
+        tail = run.metrics[-max(1, steps // 20) :]
+        accuracy = sum(row["accuracy_max"] for row in tail) / len(tail)
+        yield (
+            f"| {data.name}, width {width:g}, batch {batch}, learn {learn} | {steps} steps, "
+            f"{1e3 * a_step:.1f} ms each | accuracy of the max network in training {accuracy:.1%} |"
+        )
+
+
+def main() -> None:
+    """Run all parts and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
+    parser.add_argument("--minutes", type=float, default=6.0)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--parts", nargs="+")
+    parser.add_argument("--output", type=Path, default=Path("gpu.md"))
+    options = parser.parse_args()
+    device, began = options.device, time.monotonic()
+    torch.backends.cudnn.deterministic = True
+
+    def left() -> float:
+        return 60 * options.minutes - (time.monotonic() - began)
+
+    parts: dict[str, tuple[float, Callable[[], Iterator[str]]]] = {
+        "gradient": (20, lambda: gradient(device)),
+        "extraction": (20, lambda: extraction(device)),
+        "resume": (15, lambda: resume(device)),
+        "peak": (5, lambda: peak(device)),
+        "step": (60, lambda: step(device)),
+        "search": (20, lambda: search(device, options.data)),
+        "training": (30, lambda: training(device, options.data, max(10.0, left() - 20))),
+    }
+    machine = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    lines = [f"{machine}, PyTorch {torch.__version__}, {options.minutes:g} minutes allowed.", ""]
+    for name in options.parts or parts:
+        needs, part = parts[name]
+        start = time.monotonic()
+        lines += [f"## {name}", "", "| | | |", "|---|---|---|"]
+        try:
+            lines += list(part()) if left() > needs else [f"Not run: {left():.0f} s were left."]
+        except Exception:
+            lines += ["**FAILED**", "```", traceback.format_exc()[-1500:], "```"]
+        lines += ["", f"{time.monotonic() - start:.0f} s", ""]
+        options.output.write_text("\n".join(lines))
+        print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
+    print(options.output.read_text())
+
+
+if __name__ == "__main__":
+    main()
