@@ -9,6 +9,9 @@ TREES = {path: ast.parse(path.read_text()) for path in sorted(SOURCE.rglob("*.py
 
 BOTTOM_TO_TOP = [
     "errors",
+    "foreign",
+    "launch",
+    "output",
     "ranks",
     "interruption",
     "settings",

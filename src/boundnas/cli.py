@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,17 +13,54 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from boundnas import pipeline, studies
 from boundnas.config import RunConfig, read_config
-from boundnas.errors import BoundNASError, ConfigError, CostError, DataError, SpaceError
+from boundnas.foreign import answer
 from boundnas.interruption import Interrupted, interruptible
+from boundnas.launch import STOPPED
+from boundnas.output import SideChannel
 from boundnas.ranks import rank
 from boundnas.report import write_report
 from boundnas.search import Front
 from boundnas.store.folder import RunFolder
 
+
+class _Group(TyperGroup):
+    """All commands: whatever happens is one message on stderr and a documented exit code."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command; the output is a side channel, which may fail."""
+        out, err = SideChannel(sys.stdout), SideChannel(sys.stderr)
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                with _answered():
+                    return super().main(*args, **kwargs)
+            finally:
+                out.flush()
+                if not isinstance(out.failure, BrokenPipeError | None):  # as of a pager that ended
+                    print(f"Nothing more can be printed ({out.failure}).", file=err)
+                err.flush()
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """Turn whatever escapes into a message and an exit."""
+    try:
+        yield
+    except Interrupted as stop:
+        print(STOPPED.format(stop), file=sys.stderr)
+        raise SystemExit(128 + stop.number) from None
+    except Exception as error:
+        text, code = answer(error)
+        speaker = f"rank {number}: " if (number := os.environ.get("RANK", "0")) != "0" else ""
+        print(f"{speaker}{text}", file=sys.stderr)
+        raise SystemExit(code) from None
+
+
 app = typer.Typer(
+    cls=_Group,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -35,22 +74,12 @@ Runs = Annotated[Path, typer.Option(help="Folder that the run's own folder is ma
 
 
 def _command(function: Callable[..., None]) -> Callable[..., None]:
-    """Register a command; an error of ours becomes one message on stderr and an exit code."""
+    """Register a command, which a signal stops in order."""
 
     @wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> None:
-        try:
-            with interruptible():
-                function(*args, **kwargs)
-        except BoundNASError as error:
-            speaker = f"rank {rank()}: " if rank() else ""
-            print(f"{speaker}{type(error).__name__}: {error}", file=sys.stderr)
-            # 2: the request was wrong and nothing was created; 1: it failed on the way.
-            refused = isinstance(error, ConfigError | CostError | DataError | SpaceError)
-            raise typer.Exit(2 if refused else 1) from None
-        except Interrupted as stop:
-            print(f"Stopped by {stop}. The same command goes on from here.", file=sys.stderr)
-            raise typer.Exit(128 + stop.number) from None
+        with _answered(), interruptible():
+            function(*args, **kwargs)
 
     return app.command()(guarded)
 

@@ -2,7 +2,13 @@
 
 
 class BoundNASError(Exception):
-    """Base of every error that tells a user what was found, where, and what to do."""
+    """Base of every error that tells a user what was found, where, and what to do.
+
+    Attributes:
+        begun: Whether the run folder was there already, so that something was created.
+    """
+
+    begun = False
 
 
 class SpaceError(BoundNASError):

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: a stop at once or, while training, after the step and its checkpoint."""
+"""Signals that ask for a stop: at once or, while training, after the step and its checkpoint."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from boundnas.launch import SIGNALS
 
 
-class Interrupted(KeyboardInterrupt):
+class Interrupted(BaseException):
     """A signal asked the work to stop; whatever is on disk is whole and can be continued.
 
     Args:
@@ -37,7 +37,7 @@ _state = _State()
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within, the first SIGTERM or SIGINT raises `Interrupted`; a second ends the process.
+    """Within, the first of these signals raises `Interrupted`; a second ends the process.
 
     A signal that the process was started to ignore stays ignored. The handlers that were there
     come back at the end. For the main thread only, as all handling of signals in Python.

@@ -15,7 +15,7 @@ import torch
 from boundnas.config import RunConfig, read_config, write_config
 from boundnas.cost import COSTS, Cost
 from boundnas.data import ImageData, TrainingOrder, load
-from boundnas.errors import ConfigError, RunError
+from boundnas.errors import BoundNASError, ConfigError, RunError
 from boundnas.export import export_network
 from boundnas.models import MobileNet, StageTable, StemTable
 from boundnas.models.mobilenet import scaled, tables
@@ -198,7 +198,11 @@ def working(
         wait("before the run folder is there")
         folder = RunFolder.open(path)
         with folder.locked() if rank() == 0 else nullcontext():
-            yield job, folder
+            try:
+                yield job, folder
+            except BoundNASError as error:
+                error.begun = True
+                raise
 
 
 def build(space: SpaceSettings, shape: tuple[int, int, int], classes: int) -> MobileNet:

@@ -1,0 +1,90 @@
+"""The first moments of the command: a library stands in for the seconds that imports take."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import boundnas
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture
+def while_importing(tmp_path):
+    """Run the command with some code in the place of the first library that it imports."""
+
+    def run(code, arguments=("-m", "boundnas", "run", "run.yaml"), **options):
+        (tmp_path / "torch.py").write_text(f"import os, signal\n{code}\n")
+        path = os.pathsep.join([str(tmp_path), str(Path(boundnas.__file__).parents[1])])
+        return subprocess.run(
+            [sys.executable, *arguments],
+            env={**os.environ, "PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            **{"stderr": subprocess.PIPE, **options},
+        )
+
+    return run
+
+
+def heeding(number):
+    """In the child, whatever the tests were started with."""
+    return {"preexec_fn": lambda: signal.signal(number, signal.SIG_DFL)}
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_during_the_imports_is_answered_in_one_line(number, while_importing):
+    done = while_importing(f"os.kill(os.getpid(), {number:d}); import time; time.sleep(9)")
+    if number == signal.SIGINT and done.returncode == 1:  # ignored, as it was by the tests
+        done = while_importing(f"signal.raise_signal({number:d})", **heeding(number))
+    assert done.stderr == f"Stopped by {number.name}. The same command goes on from here.\n"
+    assert done.returncode == 128 + number
+
+
+def test_a_signal_that_the_command_was_started_to_ignore_stays_ignored(while_importing):
+    done = while_importing(
+        "signal.raise_signal(signal.SIGHUP); os._exit(7)",
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    assert done.returncode == 7
+
+
+ESCAPING = {
+    "a missing library": (
+        "raise ModuleNotFoundError('no torch', name='torch.nn')",
+        "install torch",
+    ),
+    "a broken library": ("raise ImportError('libtorch.so: undefined')", "libtorch.so: undefined"),
+    "no memory": ("raise MemoryError", "out of memory"),
+    "no descriptors": ("raise OSError(24, 'Too many open files', 'x.so')", r"ulimit -n"),
+}
+
+
+@pytest.mark.parametrize(("code", "said"), ESCAPING.values(), ids=ESCAPING)
+def test_an_error_of_the_imports_is_one_line(code, said, while_importing):
+    done = while_importing(code)
+    assert done.returncode == 1
+    assert said in done.stderr.replace("--force-reinstall ", "")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_file_never_takes_the_number_of_a_closed_stream(number, while_importing):
+    done = while_importing(
+        "os._exit(os.open(os.devnull, os.O_RDONLY))", preexec_fn=lambda: os.close(number)
+    )
+    assert done.returncode > 2
+
+
+def test_a_program_that_imports_the_library_keeps_its_own_handlers(while_importing):
+    code = "import signal, sys; sys.exit(signal.getsignal(15) is not signal.SIG_DFL)"
+    done = while_importing(
+        "raise KeyError", ("-c", f"try: import boundnas\nexcept KeyError: {code}")
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
