@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
+from threading import Lock
+from typing import IO
 
 from boundnas.config import RunConfig, write_config
 from boundnas.errors import ConfigError, RunError
 from boundnas.progress import Progress
-from boundnas.store.files import write_text
+from boundnas.store.files import cannot_write, write_text
 from boundnas.store.folder import RunFolder
 from boundnas.studies.compare import compare
 from boundnas.studies.figures import FIGURES, SCALES, configuration
+
+WATCH_SECONDS = 1.0
+"""So often the progress is shown anew while runs of hours are under way."""
 
 
 def reproduce(
@@ -69,37 +74,73 @@ def _run_all(configs: list[RunConfig], runs: Path, jobs: int) -> None:
     missing = [c for c in configs if not RunFolder(runs / c.name).front.exists()]
     if not missing:
         return
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(runs, 0, error) from error
     done = len(configs) - len(missing)
-    processes: list[subprocess.Popen[bytes]] = []
+    children = _Children()
     with (
         ThreadPoolExecutor(jobs) as pool,
         Progress(len(configs), "reproduce", unit="run", done=done) as progress,
     ):
-        futures = [pool.submit(_run, config, runs, processes) for config in missing]
         try:
-            for future in as_completed(futures):
-                future.result()
-                progress.advance()
+            pending = {pool.submit(_run, config, runs, children) for config in missing}
+            while pending:
+                ended, pending = wait(pending, WATCH_SECONDS, FIRST_COMPLETED)
+                for future in ended:
+                    future.result()
+                progress.advance(len(ended))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.terminate()  # it writes a checkpoint first
-            raise
+            children.stop()
+            raise  # when the pool's workers have seen their children end
 
 
-def _run(config: RunConfig, runs: Path, processes: list[subprocess.Popen[bytes]]) -> None:
+class _Children:
+    """The processes at work, which stop together.
+
+    Each has a session of its own: Ctrl-C in a terminal reaches all processes of its session, and
+    a child that gets it beside our SIGTERM has two signals, so it stops at once and loses a step.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._stopped = False
+
+    def run(self, command: list[str], output: IO[bytes]) -> int | None:
+        """Exit code of a command; nothing when it was not started any more."""
+        with self._lock:
+            if self._stopped:
+                return None
+            process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+            self._processes.append(process)
+        return process.wait()
+
+    def stop(self) -> None:
+        """Ask all for a checkpoint and their end, and start no more."""
+        with self._lock:
+            self._stopped = True
+            for process in self._processes:
+                process.terminate()
+
+
+def _run(config: RunConfig, runs: Path, children: _Children) -> None:
     """One run in a process of its own; what it says goes to a file beside its folder."""
-    runs.mkdir(parents=True, exist_ok=True)
     file, log = runs / f"{config.name}.yaml", runs / f"{config.name}.log"
     write_text(file, write_config(config))
     command = [sys.executable, "-m", "boundnas", "run", str(file), "--runs", str(runs)]
-    with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        processes.append(process)
-        code = process.wait()
+    try:
+        with log.open("wb") as output:
+            code = children.run(command, output)
+        said = log.read_text(errors="replace").strip().splitlines() or ["nothing"]
+    except OSError as error:
+        raise cannot_write(log, 0, error) from error
     if code:
-        last = (log.read_text().strip().splitlines() or ["nothing"])[-1]
         raise RunError(
-            f"{config.name}: the run ended with code {code} and said {last!r}; all of it is in "
+            f"{config.name}: the run ended with code {code} and said {said[-1]!r}; all of it is in "
             f"{log}. The same command goes on with what is missing"
         )
