@@ -6,10 +6,10 @@ The main job in five calls: build a `Supernet` (your own, or one of `models`), `
 
 import os
 
-from boundnas.launch import is_command, launch
+from boundnas.entry import enter, is_command
 
 if is_command():
-    launch()  # before what takes seconds to import
+    enter()  # before what takes seconds to import
 
 # Every sub-network has shapes of its own, and oneDNN compiles a kernel per shape; by default it
 # forgets all but 1,024 of them (2.3x slower steps on small images, docs/performance.md).

@@ -17,9 +17,9 @@ from typer.core import TyperGroup
 
 from boundnas import pipeline, studies
 from boundnas.config import RunConfig, read_config
+from boundnas.entry import STOPPED
 from boundnas.foreign import answer
 from boundnas.interruption import Interrupted, interruptible
-from boundnas.launch import STOPPED
 from boundnas.output import SideChannel
 from boundnas.ranks import rank
 from boundnas.report import write_report

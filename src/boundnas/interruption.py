@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
 
-from boundnas.launch import SIGNALS
+from boundnas.entry import SIGNALS
 
 
 class Interrupted(BaseException):

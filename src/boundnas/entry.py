@@ -20,7 +20,7 @@ def is_command() -> bool:
     return sys.argv[0] == "-m" or os.path.basename(sys.argv[0]) == "boundnas"
 
 
-def launch() -> None:
+def enter() -> None:
     """Have signals, errors and closed streams answered in order while the rest is imported."""
     for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup and shells set it
