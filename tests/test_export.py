@@ -54,7 +54,7 @@ def network():
     measured = evaluator(arch)
     calibrated = evaluator.calibrated(arch)
     test = evaluator.accuracy(calibrated, run.data.test)
-    return FrontNetwork(calibrated, measured.macs, measured.parameters, measured.accuracy, test)
+    return FrontNetwork(calibrated, measured.costs, measured.accuracy, test)
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +125,7 @@ def test_the_architecture_file_names_every_dimension_and_number(exported, networ
     held = json.loads((exported / "architecture.json").read_text())
     assert trained().model.space.architecture(held.pop("architecture")) == network.arch
     assert held == {
-        "macs": network.macs,
-        "parameters": network.parameters,
+        "costs": {"macs": network.macs, "parameters": network.parameters},
         "validation_accuracy": network.validation_accuracy,
         "test_accuracy": network.test_accuracy,
     }

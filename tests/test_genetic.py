@@ -28,7 +28,7 @@ def evaluation(architecture):
     macs = 1 + sum((i + 1) * k for i, k in enumerate(indices))
     bonus = math.sin(sum(k * k for k in indices)) / 3
     accuracy = 1 - math.exp(-(sum(indices) + bonus) / 40)
-    return Evaluation(architecture, macs, 2 * macs, accuracy, 100)
+    return Evaluation(architecture, {"macs": macs, "parameters": 2 * macs}, accuracy, 100)
 
 
 class Recorder:
@@ -81,7 +81,7 @@ def test_the_result_is_the_ascending_front_of_all_that_was_measured(seed, initia
     recorder = Recorder()
     front = search(LARGE, recorder, seed=seed, initial=initial)
     assert front == pareto_front(evaluation(a) for a in recorder.measured)
-    assert [e.macs for e in front] == sorted({e.macs for e in front})
+    assert [e.costs["macs"] for e in front] == sorted({e.costs["macs"] for e in front})
     assert [e.accuracy for e in front] == sorted({e.accuracy for e in front})
     assert recorder.batches[0][:2] == [LARGE.largest, LARGE.smallest]
     assert len(recorder.batches[0]) == max(initial, 2)
@@ -145,8 +145,8 @@ def test_a_space_no_larger_than_the_first_population_is_measured_whole_and_the_s
     everything = [evaluation(Architecture(space, i)) for i in product(*(range(s) for s in sizes))]
     assert len(recorder.batches) == 1
     assert set(recorder.measured) == {e.architecture for e in everything}
-    assert [(e.macs, e.accuracy) for e in front] == [
-        (e.macs, e.accuracy) for e in pareto_front(everything)
+    assert [(e.costs["macs"], e.accuracy) for e in front] == [
+        (e.costs["macs"], e.accuracy) for e in pareto_front(everything)
     ]
 
 
@@ -159,7 +159,9 @@ def test_extremes_outside_of_the_allowed_options_come_on_top_of_them():
 def test_a_front_of_one_is_mutated_instead_of_crossed():
     def evaluate(batch):
         recorder(batch)
-        return [Evaluation(a, 1 + sum(a.indices), 1, -float(sum(a.indices)), 100) for a in batch]
+        return [
+            Evaluation(a, {"macs": 1 + sum(a.indices)}, -float(sum(a.indices)), 100) for a in batch
+        ]
 
     recorder = Recorder()
     (only,) = search(LARGE, evaluate, initial=2, rounds=1, mutations=0, mutation_probability=0.2)

@@ -19,6 +19,7 @@ SPACE = SearchSpace(
         Dimension("activation", ("relu", "swish")),
     ]
 )
+WHOLE = st.integers(0, 10**15)
 OTHER_SPACE = SearchSpace([Dimension("width", (8, 16, 24))])
 
 
@@ -27,7 +28,10 @@ def evaluations(count):
     architectures = {}
     while len(architectures) < count:
         architectures[SPACE.sample(generator)] = None
-    return [Evaluation(a, 100 + i, 10 + i, i / 7, 50) for i, a in enumerate(architectures)]
+    return [
+        Evaluation(a, {"macs": 100 + i, "parameters": 10 + i}, i / 7, 50)
+        for i, a in enumerate(architectures)
+    ]
 
 
 def write(path, items):
@@ -38,14 +42,15 @@ def write(path, items):
 
 @given(
     indices=st.tuples(*(st.integers(0, len(d) - 1) for d in SPACE.dimensions)),
-    macs=st.integers(0, 10**15),
-    parameters=st.integers(0, 10**15),
+    costs=st.fixed_dictionaries(
+        {"macs": WHOLE, "parameters": WHOLE}, optional={"latency": WHOLE, "accuracy": WHOLE}
+    ),
     accuracy=st.floats(0, 1),
     images=st.integers(1, 10**9),
 )
-def test_an_evaluation_survives_json(indices, macs, parameters, accuracy, images):
+def test_an_evaluation_survives_json(indices, costs, accuracy, images):
     architecture = Architecture(SPACE, indices)
-    evaluation = Evaluation(architecture, macs, parameters, accuracy, images)
+    evaluation = Evaluation(architecture, costs, accuracy, images)
     assert Evaluation.from_json(json.loads(json.dumps(evaluation.to_json())), SPACE) == evaluation
 
 
@@ -58,7 +63,7 @@ def test_a_journal_is_read_back_in_order_and_goes_on(tmp_path):
         assert list(journal.values()) == items
         assert journal[items[3].architecture] == items[3]
     first = json.loads(path.read_text().splitlines()[0])
-    assert list(first) == ["architecture", "macs", "parameters", "accuracy", "images"]
+    assert list(first) == ["architecture", "costs", "accuracy", "images"]
 
 
 def test_a_journal_cut_at_any_byte_keeps_every_complete_line_and_goes_on(tmp_path):
@@ -96,8 +101,12 @@ def spoil(row, **changes):
     [
         (lambda row: "not json", "is no JSON object"),
         (lambda row: "", "is no JSON object"),
-        (lambda row: spoil(row, macs=None), "is no evaluation"),
-        (lambda row: spoil(row, macs=1.5), "is no evaluation"),
+        (lambda row: spoil(row, costs=None), "is no evaluation"),
+        (lambda row: spoil(row, costs=[100, 10]), "is no evaluation"),
+        (lambda row: spoil(row, costs={"macs": 100}), "is no evaluation"),
+        (lambda row: spoil(row, costs={"macs": 1.5, "parameters": 10}), "is no evaluation"),
+        (lambda row: spoil(row, costs=row["costs"] | {"latency": True}), "is no evaluation"),
+        (lambda row: spoil(row, costs=row["costs"] | {"latency": "8"}), "is no evaluation"),
         (lambda row: spoil(row, accuracy="0.5"), "is no evaluation"),
         (lambda row: spoil(row, accuracy=float("nan")), "is no evaluation"),
         (lambda row: spoil(row, architecture=[1]), "is no evaluation"),
@@ -130,6 +139,15 @@ def test_a_journal_of_another_space_is_refused(tmp_path):
     write(path, evaluations(2))
     with pytest.raises(RunError, match="line 1: is of another search space"):
         Journal(path, OTHER_SPACE)
+
+
+@pytest.mark.parametrize("names", [("macs", "parameters", "latency"), ("macs",)])
+def test_a_journal_of_other_costs_is_refused(tmp_path, names):
+    path = tmp_path / "evaluations.jsonl"
+    write(path, evaluations(2))
+    message = f"line 1: has the costs macs, parameters, while this search needs {', '.join(names)}"
+    with pytest.raises(RunError, match=message):
+        Journal(path, SPACE, names)
 
 
 def test_an_architecture_is_never_journalled_twice(tmp_path):

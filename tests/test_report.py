@@ -93,7 +93,8 @@ def write_run(
         )
     )
     searched = sorted(
-        (evaluation(dimensions, draw) for _ in range(evaluations)), key=lambda row: row["macs"]
+        (evaluation(dimensions, draw) for _ in range(evaluations)),
+        key=lambda row: row["costs"]["macs"],
     )
     write_rows(folder / "search" / "evaluations.jsonl", searched)
     chosen = [network(searched[i * (evaluations - 1) // 15], i) for i in range(16)]
@@ -165,8 +166,7 @@ def evaluation(dimensions: list[dict[str, Any]], draw: random.Random) -> dict[st
     macs = 10 ** draw.uniform(6.6, 8.1)
     return {
         "architecture": {d["name"]: draw.choice(d["choices"]) for d in dimensions},
-        "macs": round(macs),
-        "parameters": round(macs / 30),
+        "costs": {"macs": round(macs), "parameters": round(macs / 30)},
         "images": 1000,
         "accuracy": 0.76 - 0.35 * math.exp(-macs / 2e7) - abs(draw.gauss(0, 0.03)),
     }
@@ -174,10 +174,10 @@ def evaluation(dimensions: list[dict[str, Any]], draw: random.Random) -> dict[st
 
 def network(row: dict[str, Any], i: int) -> dict[str, Any]:
     return {
-        **{key: row[key] for key in ("architecture", "macs", "parameters")},
+        **{key: row[key] for key in ("architecture", "costs")},
         "validation_accuracy": row["accuracy"],
         "test_accuracy": 0.45 + 0.02 * i,
-        "folder": f"networks/{row['macs']}",
+        "folder": f"networks/{row['costs']['macs']}",
     }
 
 
@@ -281,7 +281,7 @@ def test_every_evaluation_is_in_the_page_and_its_architecture_can_be_read_back(r
         for e in data["evaluated"]
     ]
     assert unpacked == [row["architecture"] for row in rows]
-    assert [e[0] for e in data["evaluated"]] == [row["macs"] for row in rows]
+    assert [e[0] for e in data["evaluated"]] == [row["costs"]["macs"] for row in rows]
 
 
 def test_boundaries_are_fractions_of_the_largest_choice(run):
@@ -344,6 +344,10 @@ def test_a_run_without_a_step_is_refused(tmp_path):
         write_report(folder)
 
 
+COSTS = '"costs": {"macs": 1, "parameters": 1}'
+NETWORK = f'{{"architecture": {{}}, {COSTS}, "validation_accuracy": 0, "test_accuracy": 0}}'
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -363,13 +367,23 @@ def test_a_run_without_a_step_is_refused(tmp_path):
         ),
         (
             "search/evaluations.jsonl",
-            '{"architecture": {}, "macs": 1, "parameters": 1, "accuracy": 0.5, "images": 9}\n',
+            f'{{"architecture": {{}}, {COSTS}, "accuracy": 0.5, "images": 9}}\n',
             r"does not fit the run's space\.json: .*missing: head\.width",
         ),
         (
             "search/evaluations.jsonl",
-            '{"architecture": {}, "macs": 1, "parameters": 1, "accuracy": NaN, "images": 9}\n',
+            f'{{"architecture": {{}}, {COSTS}, "accuracy": NaN, "images": 9}}\n',
             r"line 1: accuracy: Input should be a finite number",
+        ),
+        (
+            "search/evaluations.jsonl",
+            '{"architecture": {}, "costs": {"macs": 1}, "accuracy": 0.5, "images": 9}\n',
+            r"line 1: costs: Value error, no parameters among the costs",
+        ),
+        (
+            "front.json",
+            f'{{"cost_metric": "latency", "cost_range": [1, 2], "networks": [{NETWORK}]}}',
+            r"front\.json: Value error, a network has no latency, the cost of this front",
         ),
     ],
 )
@@ -436,6 +450,8 @@ def hostile_run(folder: Path) -> Path:
     front = json.loads((folder / "front.json").read_text())
     front["networks"][0]["folder"] = f"javascript:alert(1)//{HOSTILE}"
     front["cost_metric"] = HOSTILE
+    for held in [*front["networks"], *front["dominated_on_test"]]:
+        held["costs"][HOSTILE] = 1
     (folder / "front.json").write_text(json.dumps(front))
     return folder
 
@@ -516,7 +532,7 @@ def test_hovering_a_point_shows_its_numbers_and_its_architecture(page, run):
         shown = page.locator(".details").inner_text()
         assert f"{networks[i]['test_accuracy']:.2%}" in shown
         assert f"{networks[i]['validation_accuracy']:.2%}" in shown
-        assert f"{networks[i]['parameters']:,}" in shown
+        assert f"{networks[i]['costs']['parameters']:,}" in shown
         architecture = networks[i]["architecture"]
         for stage in (2, 6):
             widths = [architecture[f"stage{stage}.layer{layer}.width"] for layer in (1, 2, 3, 4)]
@@ -547,7 +563,7 @@ def test_pointing_at_a_table_row_shows_its_network(page, run):
     open_report(page, run)
     page.locator(".networks tbody tr").nth(2).hover()
     networks = json.loads((run / "front.json").read_text())["networks"]
-    assert f"{networks[2]['parameters']:,}" in page.locator(".details").inner_text()
+    assert f"{networks[2]['costs']['parameters']:,}" in page.locator(".details").inner_text()
 
 
 @pytest.mark.browser
@@ -633,6 +649,7 @@ def test_a_front_of_one_network_opens(page, tmp_path):
         "dominated_on_test": [],
         "cost_metric": "latency_ms",
     }
+    front["networks"][0]["costs"]["latency_ms"] = 8
     (folder / "front.json").write_text(json.dumps(front))
     (folder / "search" / "evaluations.jsonl").unlink()
     write_report(folder)

@@ -32,7 +32,7 @@ def search(space, evaluate, method, **options):
 
 
 def score(evaluations):
-    costs, accuracies = zip(*((e.macs, e.accuracy) for e in evaluations), strict=True)
+    costs, accuracies = zip(*((e.costs["macs"], e.accuracy) for e in evaluations), strict=True)
     return mean_over_log_cost(costs, accuracies, accuracies, 10, 300)
 
 

@@ -79,7 +79,7 @@ class World:
     def exact(self, arch):
         macs = math.prod(arch.values.values())
         accuracy = 0.1 * math.log(macs) + float(self.luck[arch.indices])
-        return Evaluation(arch, macs, 1, accuracy, images=1000)
+        return Evaluation(arch, {"macs": macs}, accuracy, images=1000)
 
     def estimate(self, batch):
         for arch in batch:
@@ -104,7 +104,7 @@ def batches():
 @pytest.mark.parametrize("noise", [0.0, 0.005])
 def test_the_front_is_measured_and_dominates_every_estimate(offset, noise):
     world, known = World(offset, noise), []
-    screening = Screening(world.estimate, world.measure, lambda e: e.macs, 1000)
+    screening = Screening(world.estimate, world.measure, "macs", 1000)
     for batch in batches():
         found = screening(batch)
         assert [e.architecture for e in found] == batch
@@ -118,7 +118,7 @@ def test_the_front_is_measured_and_dominates_every_estimate(offset, noise):
 
 def screened(world):
     """A screening that has seen all batches."""
-    screening = Screening(world.estimate, world.measure, lambda e: e.macs, 1000)
+    screening = Screening(world.estimate, world.measure, "macs", 1000)
     for batch in batches():
         screening(batch)
     return screening
@@ -128,8 +128,8 @@ def screened(world):
 def test_pilots_are_not_measured_again_and_may_be_on_the_front(offset):
     world = World(offset, noise=0.002)
     world.pilots = {SPACE.largest, SPACE.smallest}
-    world.pilots.update(a for a in batches()[0] if world.exact(a).macs > 100)
-    screening = Screening(world.estimate, world.measure, lambda e: e.macs, 1000)
+    world.pilots.update(a for a in batches()[0] if world.exact(a).costs["macs"] > 100)
+    screening = Screening(world.estimate, world.measure, "macs", 1000)
     found = screening([*world.pilots, *(a for a in batches()[0] if a not in world.pilots)])
     assert world.measured
     assert not world.pilots & set(world.measured)

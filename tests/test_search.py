@@ -9,11 +9,12 @@ import torch
 from tests.small import COST_RANGE, digest, trained
 
 from boundnas import SearchSettings, calibrate, extract, search
-from boundnas.cost import Parameters
+from boundnas.cost import Cost, MACs, Parameters
 from boundnas.data import batches, normalize
 from boundnas.errors import RunError
 from boundnas.pareto import non_dominated
 from boundnas.policy import Policy
+from boundnas.polynomial import amount
 from boundnas.randomness import stream
 from boundnas.report.records import Front as ReportedFront
 from boundnas.search import Evaluator, Front
@@ -82,7 +83,7 @@ def test_an_evaluation_is_the_accuracy_of_the_extracted_network(number, evaluato
     assert evaluation.architecture == arch
     assert evaluation.accuracy == accuracy_by_hand(net, data.validation, data)
     assert evaluator.accuracy(calibrated, data.test) == accuracy_by_hand(net, data.test, data)
-    assert evaluation.parameters == sum(p.numel() for p in net.parameters())
+    assert evaluation.costs["parameters"] == sum(p.numel() for p in net.parameters())
 
 
 def test_statistics_are_means_over_equal_batches_of_training_images(evaluator):
@@ -145,8 +146,8 @@ def test_no_evaluation_of_the_search_dominates_the_front(run, measured):
     found = search(run, SETTINGS)
     for n in found.networks:
         assert not any(
-            (e.macs <= n.macs and e.accuracy > n.validation_accuracy)
-            or (e.macs < n.macs and e.accuracy >= n.validation_accuracy)
+            (e.costs["macs"] <= n.macs and e.accuracy > n.validation_accuracy)
+            or (e.costs["macs"] < n.macs and e.accuracy >= n.validation_accuracy)
             for e in measured
         )
 
@@ -155,7 +156,7 @@ def test_the_front_reports_what_its_networks_measure(front, evaluator):
     data = evaluator.data
     for n in [*front.networks, *front.dominated_on_test]:
         net = extract(evaluator.model, n.arch)
-        assert n.macs == evaluator.macs(n.arch)
+        assert n.macs == evaluator.costs["macs"](n.arch)
         assert n.parameters == sum(p.numel() for p in net.parameters())
         assert n.validation_accuracy == accuracy_by_hand(net, data.validation, data)
         assert n.test_accuracy == accuracy_by_hand(net, data.test, data)
@@ -250,7 +251,7 @@ def test_a_screened_network_is_estimated_from_its_answers_to_the_sample(evaluato
         correct = evaluator.correct(calibrated, data.validation, sample.images)
         assert found.accuracy == sample.accuracy(correct)
         assert found.images == len(sample.images) == 20
-        assert (found.macs, found.parameters) == (evaluator.macs(arch), evaluator.parameters(arch))
+        assert found.costs == {name: cost(arch) for name, cost in evaluator.costs.items()}
 
 
 def calibration_positions(evaluator, count):
@@ -356,6 +357,44 @@ def test_a_search_of_the_whole_space_ignores_the_learned_bounds(run, measured):
     assert found[:2] == [run.model.space.largest, run.model.space.smallest]
     for d in run.model.space.dimensions:
         assert {arch[d] for arch in found} == set(d.choices)
+
+
+class Latency(Cost):
+    """A few milliseconds: smaller where the network has more MACs."""
+
+    name, unit = "latency", "ms"
+
+    def _polynomial(self, model):
+        depth, width = (
+            next(d for d in model.space.dimensions if d.name == name)
+            for name in ("stage1.depth", "stem.width")
+        )
+        return 2 * amount(depth) + amount(width, lambda w: 8 - int(w)) + 1
+
+
+def test_a_cost_of_ones_own_orders_the_front_and_limits_what_is_best(run):
+    latency = Latency(run.model)
+    run = replace(run, sandwich=replace(run.sandwich, cost=latency))
+    for settings in (SETTINGS, SETTINGS.model_copy(update={"screen": 0.5})):
+        front = search(run, settings)
+        assert front.cost == "latency"
+        for n in [*front.networks, *front.dominated_on_test]:
+            assert n.costs == {
+                "macs": MACs(run.model)(n.arch),
+                "parameters": Parameters(run.model)(n.arch),
+                "latency": latency(n.arch),
+            }
+        counts = [n.costs["latency"] for n in front.networks]
+        assert counts == sorted(set(counts))
+        assert [front.folder(n) for n in front.networks] == [f"networks/{c}" for c in counts]
+        assert front.best(latency=counts[0]) is front.networks[0]
+        held = front.to_json((7.0, 10.0))
+        assert held["cost_metric"] == "latency"
+        assert held["networks"][0]["costs"]["latency"] == counts[0]
+        with pytest.raises(RunError, match=r"at most 2 latency; .* and \d latency"):
+            front.best(latency=2)
+        with pytest.raises(RunError, match="no cost energy; it has macs, parameters, latency"):
+            front.best(energy=2)
 
 
 def test_a_run_for_parameters_gives_a_front_of_parameters(run):

@@ -67,7 +67,7 @@ def test_scores_and_budgets_are_those_of_the_fronts(runs, tmp_path):
         assert list(group["seeds"]) == ["0", "1"]
         for seed, found in group["seeds"].items():
             networks = held(runs, f"{learn}{seed}")
-            costs = [n["macs"] for n in networks]
+            costs = [n["costs"]["macs"] for n in networks]
             both = [[n[f"{on}_accuracy"] for n in networks] for on in ("validation", "test")]
             score = mean_over_log_cost(costs, *both, LOWER * 1e6, UPPER * 1e6)
             assert found["score"] == score

@@ -113,6 +113,13 @@ class Parameters(Cost):
 Own = Callable[[str, nn.Module], Polynomial]
 """The cost of a module by itself, without its children, from its name and the module."""
 
+
+def with_usual(model: Supernet, cost: Cost | None = None) -> dict[str, Cost]:
+    """MACs and parameters, which are counted for every run, and its own cost, by name."""
+    costs = {name: usual(model) for name, usual in COSTS.items()}
+    return costs if cost is None else {**costs, cost.name: cost}
+
+
 COSTS: dict[str, type[Cost]] = {cost.name: cost for cost in (MACs, Parameters)}
 
 

@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from boundnas.cost import COSTS
 from boundnas.data import ImageData
 from boundnas.errors import ExportError
 from boundnas.extract import extract
@@ -165,12 +166,17 @@ def card(network: FrontNetwork, data: ImageData, formats: Sequence[Format]) -> s
             "logits = net(images)  # float32 tensor\n```\n"
         ),
     }
+    others = "".join(
+        f"| Cost `{name}` | {value:,} |\n"
+        for name, value in network.costs.items()
+        if name not in COSTS
+    )
     settings = "\n".join(f"| {name} | {value} |" for name, value in network.arch.values.items())
     return (
         f"# Network of {network.macs / 1e6:.4g} MMACs for {data.name}\n\n"
         "| | |\n|---|---|\n"
         f"| MACs of one image | {network.macs:,} |\n"
-        f"| Parameters | {network.parameters:,} |\n"
+        f"| Parameters | {network.parameters:,} |\n{others}"
         f"| Validation accuracy (selected by) | {network.validation_accuracy:.2%} |\n"
         f"| Test accuracy | {network.test_accuracy:.2%} |\n\n"
         f"Input `images`: float32, shape (N, {channels}, {height}, {width}), any N. From pixel "

@@ -128,14 +128,14 @@ class Job:
     def _front(self, run: Run) -> Front:
         """The front of ``front.json``, with the statistics of its networks computed anew."""
         assert run.folder is not None
-        evaluator = Evaluator(run.model, self.data, self.config.search, self.config.seed)
+        config = self.config
+        evaluator = Evaluator(run.model, self.data, config.search, config.seed, self.cost)
         path = run.folder.front
 
         def network(row: dict[str, Any]) -> FrontNetwork:
             return FrontNetwork(
                 evaluator.calibrated(run.model.space.architecture(row["architecture"])),
-                row["macs"],
-                row["parameters"],
+                row["costs"],
                 row["validation_accuracy"],
                 row["test_accuracy"],
             )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from boundnas.errors import RunError, SpaceError
-from boundnas.report.records import Network, Run
+from boundnas.report.records import Evaluation, Network, Run
 from boundnas.space import Dimension, SearchSpace, Value
 
 CURVE_POINTS = 500
@@ -35,13 +35,14 @@ def summary(run: Run) -> str:
     if run.front is None or not run.front.networks:
         return f"{training} There is no front yet."
     networks = run.front.networks
-    costs = sorted(network.macs for network in networks)
+    costs = sorted(network.costs["macs"] for network in networks)
     best = max(networks, key=lambda network: network.test_accuracy)
     several = len(networks) > 1
     return (
         f"The search found a front of {_count(len(networks), 'network')} "
         f"{'from ' + mmacs(costs[0]) + ' to' if several else 'of'} {mmacs(costs[-1])} MMACs. "
-        f"The best reaches {best.test_accuracy:.1%} test accuracy at {mmacs(best.macs)} MMACs. "
+        f"The best reaches {best.test_accuracy:.1%} test accuracy at "
+        f"{mmacs(best.costs['macs'])} MMACs. "
         f"{training}"
     )
 
@@ -107,7 +108,7 @@ def figures(run: Run) -> dict[str, Any]:
         "evaluated": None
         if run.evaluations is None
         else [
-            [e.macs, e.parameters, significant(e.accuracy), _packed(run.space, e.architecture)]
+            [*_costs(e), significant(e.accuracy), _packed(run.space, e.architecture)]
             for e in run.evaluations
         ],
         "front": None
@@ -124,10 +125,13 @@ def figures(run: Run) -> dict[str, Any]:
     }
 
 
+def _costs(measured: Evaluation | Network) -> tuple[float, float]:
+    return measured.costs["macs"], measured.costs["parameters"]
+
+
 def _network(space: SearchSpace, network: Network) -> list[Any]:
     return [
-        network.macs,
-        network.parameters,
+        *_costs(network),
         significant(network.validation_accuracy),
         _packed(space, network.architecture),
         significant(network.test_accuracy),

@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, JsonValue, RootModel, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    FiniteFloat,
+    JsonValue,
+    RootModel,
+    ValidationError,
+    model_validator,
+)
 
 from boundnas.errors import RunError, SpaceError
 from boundnas.space import Dimension, SearchSpace
@@ -74,12 +83,22 @@ class Bounds(Record):
     dimensions: list[DimensionBounds]
 
 
+def _usual(costs: dict[str, float]) -> dict[str, float]:
+    missing = {"macs", "parameters"} - costs.keys()
+    if missing:
+        raise ValueError(f"no {' and '.join(sorted(missing))} among the costs")
+    return costs
+
+
+Costs = Annotated[dict[str, FiniteFloat], AfterValidator(_usual)]
+"""Costs of a network by name, each in its own unit; MACs and parameters are always among them."""
+
+
 class Evaluation(Record):
     """One row of ``search/evaluations.jsonl``, measured on validation data."""
 
     architecture: dict[str, Choice]
-    macs: FiniteFloat
-    parameters: FiniteFloat
+    costs: Costs
     accuracy: FiniteFloat
     images: int
 
@@ -88,20 +107,25 @@ class Network(Record):
     """One network of ``front.json``; ``folder`` is relative to the run folder."""
 
     architecture: dict[str, Choice]
-    macs: FiniteFloat
-    parameters: FiniteFloat
+    costs: Costs
     validation_accuracy: FiniteFloat
     test_accuracy: FiniteFloat
     folder: str | None = None
 
 
 class Front(Record):
-    """``front.json``: the networks no other one beats in both MACs and test accuracy."""
+    """``front.json``: the networks no other one beats in both the cost and test accuracy."""
 
     cost_metric: str
     cost_range: tuple[FiniteFloat, FiniteFloat]
     networks: list[Network]
     dominated_on_test: list[Network] = []
+
+    @model_validator(mode="after")
+    def _has_its_cost(self) -> Front:
+        if any(self.cost_metric not in n.costs for n in [*self.networks, *self.dominated_on_test]):
+            raise ValueError(f"a network has no {self.cost_metric}, the cost of this front")
+        return self
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from boundnas import modes
 from boundnas.calibrate import CalibratedArchitecture, Folding, calibrate
-from boundnas.cost import MACs, Parameters
+from boundnas.cost import Cost, with_usual
 from boundnas.data import ImageData, Source, batches, normalize
 from boundnas.randomness import stream
 from boundnas.search.journal import Evaluation
@@ -37,13 +37,19 @@ class Evaluator:
             that on the validation split.
         settings: How many calibration images, and the batch size.
         seed: Draws the calibration images.
+        cost: Counted beside MACs and parameters, if it is another.
     """
 
     def __init__(
-        self, model: Supernet, data: ImageData, settings: SearchSettings, seed: int
+        self,
+        model: Supernet,
+        data: ImageData,
+        settings: SearchSettings,
+        seed: int,
+        cost: Cost | None = None,
     ) -> None:
         self.model, self.data, self.batch_size = model, data, settings.batch_size
-        self.macs, self.parameters = MACs(model), Parameters(model)
+        self.costs = with_usual(model, cost)
         self.device = next(model.parameters()).device
         order = torch.randperm(len(data.train), generator=stream(seed, "calibration"))
         # Equal batches, as every batch's statistics count equally.
@@ -87,7 +93,8 @@ class Evaluator:
         return self._evaluation(arch, sample.accuracy(correct), len(correct))
 
     def _evaluation(self, arch: Architecture, accuracy: float, images: int) -> Evaluation:
-        return Evaluation(arch.plain, self.macs(arch), self.parameters(arch), accuracy, images)
+        costs = {name: cost(arch) for name, cost in self.costs.items()}
+        return Evaluation(arch.plain, costs, accuracy, images)
 
     def validated(self, arch: Architecture) -> Tensor:
         """Which validation images ``arch`` classifies correctly."""

@@ -42,24 +42,32 @@ class FrontNetwork:
 
     Args:
         arch: The architecture with its BatchNorm statistics: ready to extract.
-        macs: Multiply-accumulates of one image.
-        parameters: Number of weights.
+        costs: Its costs by name, each in its own unit: ``macs`` of one image, ``parameters``, and
+            that of the run, if it is another.
         validation_accuracy: What it was selected by, 0 to 1.
         test_accuracy: Measured once, after the selection.
     """
 
     arch: CalibratedArchitecture
-    macs: int
-    parameters: int
+    costs: Mapping[str, int]
     validation_accuracy: float
     test_accuracy: float
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image."""
+        return self.costs["macs"]
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return self.costs["parameters"]
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able object with the architecture's values by name."""
         return {
             "architecture": self.arch.values,
-            "macs": self.macs,
-            "parameters": self.parameters,
+            "costs": dict(self.costs),
             "validation_accuracy": self.validation_accuracy,
             "test_accuracy": self.test_accuracy,
         }
@@ -70,7 +78,8 @@ class Front:
     """The networks that no other dominates, in ascending cost.
 
     Args:
-        cost: What they trade accuracy for: ``"macs"`` or ``"parameters"``.
+        cost: Name of what they trade accuracy for: ``"macs"``, ``"parameters"`` or a cost of one's
+            own.
         networks: Not dominated on validation data, nor by one another on test data.
         dominated_on_test: Selected as well, but on test data a cheaper one is at least as good.
     """
@@ -79,34 +88,43 @@ class Front:
     networks: tuple[FrontNetwork, ...]
     dominated_on_test: tuple[FrontNetwork, ...]
 
-    def best(self, *, macs: float | None = None, parameters: float | None = None) -> FrontNetwork:
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """Names of the costs that are known of every network."""
+        return tuple(self.networks[0].costs)
+
+    def best(self, **limits: float) -> FrontNetwork:
         """The network with the best validation accuracy within a budget.
 
         Args:
-            macs: Most multiply-accumulates of one image; no limit by default.
-            parameters: Most weights; no limit by default.
+            limits: Most of each cost, by its name and in its own unit: ``best(macs=5e6)``,
+                ``best(parameters=2e5, latency=8)``.
 
         Raises:
-            RunError: No network of the front is that small.
+            RunError: No network of the front is that small, or there is no such cost.
         """
-        limits: Mapping[str, float | None] = {"macs": macs, "parameters": parameters}
+        smallest = {name: min(n.costs[name] for n in self.networks) for name in self.costs}
+        unknown = sorted(limits.keys() - smallest)
+        if unknown:
+            raise RunError(
+                f"this front has no cost {', '.join(unknown)}; it has {', '.join(smallest)}"
+            )
         within = [
             network
             for network in self.networks
-            if all(v is None or getattr(network, name) <= v for name, v in limits.items())
+            if all(network.costs[name] <= limit for name, limit in limits.items())
         ]
         if not within:
-            asked = " and ".join(f"{v:,.0f} {name}" for name, v in limits.items() if v is not None)
+            asked = " and ".join(f"{limit:,.0f} {name}" for name, limit in limits.items())
             raise RunError(
                 f"no network of the front has at most {asked}; the smallest has "
-                f"{min(n.macs for n in self.networks):,} macs and "
-                f"{min(n.parameters for n in self.networks):,} parameters"
+                + " and ".join(f"{least:,} {name}" for name, least in smallest.items())
             )
         return max(within, key=attrgetter("validation_accuracy"))
 
     def folder(self, network: FrontNetwork) -> str:
         """Where a network of the front is exported to, within the run folder."""
-        return f"networks/{getattr(network, self.cost)}"
+        return f"networks/{network.costs[self.cost]}"
 
     def to_json(self, cost_range: tuple[float, float], exported: bool = True) -> dict[str, Any]:
         """JSON-able object for ``front.json``.
@@ -147,7 +165,7 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
     """
     settings = settings or SearchSettings()
     cost = run.sandwich.cost.name
-    evaluator = Evaluator(run.model, run.data, settings, run.sandwich.seed)
+    evaluator = Evaluator(run.model, run.data, settings, run.sandwich.seed, run.sandwich.cost)
     if settings.screen is None:
         with (
             _measured(run, evaluator, evaluator, "evaluations") as measure,
@@ -160,12 +178,10 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
     def network(evaluation: Evaluation) -> FrontNetwork:
         arch = evaluator.calibrated(evaluation.architecture)
         accuracy = evaluator.accuracy(arch, run.data.test)
-        return FrontNetwork(
-            arch, evaluation.macs, evaluation.parameters, evaluation.accuracy, accuracy
-        )
+        return FrontNetwork(arch, evaluation.costs, evaluation.accuracy, accuracy)
 
     networks = list(evaluator.each(network, found))
-    kept = non_dominated([getattr(n, cost) for n in networks], [n.test_accuracy for n in networks])
+    kept = non_dominated([n.costs[cost] for n in networks], [n.test_accuracy for n in networks])
     return Front(
         cost,
         tuple(networks[i] for i in kept),
@@ -186,7 +202,7 @@ def _measured(
         yield evaluate
         return
     path: Path = getattr(run.folder, journal)
-    with Journal(path, run.model.space, writes=rank() == 0) as kept:
+    with Journal(path, run.model.space, evaluator.costs, writes=rank() == 0) as kept:
         wait("before the search")  # until all have read the journal
         yield journalled(evaluate, kept)
 
@@ -217,7 +233,7 @@ def _screened(run: Run, settings: SearchSettings, evaluator: Evaluator) -> list[
                 progress.advance(accuracy=evaluation.accuracy)
                 yield evaluation
 
-        screening = Screening(shown, measure, attrgetter(run.sandwich.cost.name), images)
+        screening = Screening(shown, measure, run.sandwich.cost.name, images)
         _found(run, settings, screening)
     return screening.front
 
@@ -272,7 +288,7 @@ def _found(
     return find(
         run.model.space,
         evaluate,
-        cost=attrgetter(run.sandwich.cost.name),
+        cost=run.sandwich.cost.name,
         largest=largest,
         smallest=smallest,
         allowed=_allowed(run, settings),

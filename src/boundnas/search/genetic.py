@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from operator import attrgetter
 
 import torch
 
@@ -19,8 +18,6 @@ from boundnas.space import Allowed, Architecture, SearchSpace
 
 Evaluate = Callable[[Sequence[Architecture]], Iterable[Evaluation]]
 """Measures a batch of distinct architectures, in order; yields each as soon as it is known."""
-
-Cost = Callable[[Evaluation], float]
 
 PER_MESSAGE = 8
 """Architectures that each of several processes measures before they tell one another."""
@@ -42,7 +39,7 @@ def genetic_search(
     mutations: int = 128,
     mutation_probability: float = 0.1,
     seed: int,
-    cost: Cost = attrgetter("macs"),
+    cost: str = "macs",
     progress: Progress | None = None,
 ) -> list[Evaluation]:
     """The Pareto front of accuracy against a cost (App. A.3).
@@ -65,7 +62,7 @@ def genetic_search(
         mutations: Children of one architecture of the front, in a round.
         mutation_probability: Chance of each dimension to change in a mutation.
         seed: The run's seed.
-        cost: What accuracy is traded for; MACs by default.
+        cost: Name of what accuracy is traded for.
         progress: Advanced by one for each evaluation.
 
     Returns:
@@ -77,13 +74,14 @@ def genetic_search(
         >>> def evaluate(batch):
         ...     for arch in batch:
         ...         a, b = arch.values.values()
-        ...         yield Evaluation(arch, a * b, a + b, accuracy=(a + 2 * b) / 12, images=100)
+        ...         costs = {"macs": a * b, "parameters": a + b}
+        ...         yield Evaluation(arch, costs, accuracy=(a + 2 * b) / 12, images=100)
         >>> front = genetic_search(
         ...     space, evaluate, seed=0, initial=4,
         ...     largest=space.largest, smallest=space.smallest, allowed=space.whole,
         ... )
         >>> for e in front:
-        ...     print(e.macs, e.architecture)
+        ...     print(e.costs["macs"], e.architecture)
         1 a=1 b=1
         2 a=1 b=2
         4 a=1 b=4
@@ -113,12 +111,10 @@ def genetic_search(
     return pareto_front(measured.values(), cost)
 
 
-def pareto_front(
-    evaluations: Iterable[Evaluation], cost: Cost = attrgetter("macs")
-) -> list[Evaluation]:
-    """The evaluations that no other dominates in cost and accuracy, in ascending cost."""
+def pareto_front(evaluations: Iterable[Evaluation], cost: str = "macs") -> list[Evaluation]:
+    """The evaluations that no other dominates in the named cost and accuracy, in ascending cost."""
     found = list(evaluations)
-    front = non_dominated([cost(e) for e in found], [e.accuracy for e in found])
+    front = non_dominated([e.costs[cost] for e in found], [e.accuracy for e in found])
     return [found[i] for i in front]
 
 

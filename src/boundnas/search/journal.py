@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,15 @@ class Evaluation:
 
     Args:
         architecture: The architecture.
-        macs: Multiply-accumulates of one forward pass of one example.
-        parameters: Number of weights.
+        costs: Its costs by name, each in its own unit: ``macs`` of one image, ``parameters``, and
+            that of the run, if it is another.
         accuracy: Fraction of examples classified correctly, 0 to 1, or an estimate of it.
         images: So many validation images the accuracy rests on: all of them, or those that
             candidates are screened on.
     """
 
     architecture: Architecture
-    macs: int
-    parameters: int
+    costs: Mapping[str, int]
     accuracy: float
     images: int
 
@@ -36,8 +35,7 @@ class Evaluation:
         """JSON-able object with the architecture's values by name."""
         return {
             "architecture": self.architecture.values,
-            "macs": self.macs,
-            "parameters": self.parameters,
+            "costs": dict(self.costs),
             "accuracy": self.accuracy,
             "images": self.images,
         }
@@ -52,19 +50,22 @@ class Evaluation:
         match row:
             case {
                 "architecture": dict(values),
-                "macs": int(macs),
-                "parameters": int(parameters),
+                "costs": {"macs": int(), "parameters": int(), **others} as costs,
                 "accuracy": int() | float() as accuracy,
                 "images": int(images),
-            } if len(row) == 5 and math.isfinite(accuracy):
+            } if len(row) == 4 and math.isfinite(accuracy) and _whole(others):
                 try:
-                    return cls(space.architecture(values), macs, parameters, accuracy, images)
+                    return cls(space.architecture(values), costs, accuracy, images)
                 except SpaceError as error:
                     raise RunError(f"is of another search space: {error}") from error
         raise RunError(
-            "is no evaluation, which has an architecture, macs, parameters, accuracy "
-            f"and images, all finite; found {dict(row)}"
+            "is no evaluation, which has an architecture, costs (macs, parameters and that of the "
+            f"run, whole numbers), accuracy and images, all finite; found {dict(row)}"
         )
+
+
+def _whole(costs: Mapping[Any, object]) -> bool:
+    return all(type(value) is int for value in costs.values())
 
 
 class Journal(Mapping[Architecture, Evaluation]):
@@ -73,18 +74,30 @@ class Journal(Mapping[Architecture, Evaluation]):
     Args:
         path: A JSON Lines file, continued when it exists; a torn tail is cut.
         space: The search space that its architectures belong to.
+        costs: Names of the costs that are known of each.
         writes: Whether what is appended goes to the file.
 
     Raises:
-        RunError: A line before the last is damaged or not an evaluation of ``space``, an
-            architecture appears twice, or the file cannot be written.
+        RunError: A line before the last is damaged or not an evaluation of ``space`` with these
+            costs, an architecture appears twice, or the file cannot be written.
     """
 
-    def __init__(self, path: Path, space: SearchSpace, writes: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        space: SearchSpace,
+        costs: Collection[str] = ("macs", "parameters"),
+        writes: bool = True,
+    ) -> None:
         self._evaluations: dict[Architecture, Evaluation] = {}
         for number, row in enumerate(read_jsonl(path), 1):
             try:
                 evaluation = Evaluation.from_json(row, space)
+                if evaluation.costs.keys() != set(costs):
+                    raise RunError(
+                        f"has the costs {', '.join(evaluation.costs)}, while this search "
+                        f"needs {', '.join(costs)}"
+                    )
                 if evaluation.architecture in self._evaluations:
                     raise RunError("repeats an architecture of an earlier line")
             except RunError as error:

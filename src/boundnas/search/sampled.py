@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from operator import attrgetter
 
 from boundnas.errors import ConfigError
 from boundnas.progress import Progress
-from boundnas.search.genetic import Cost, Evaluate, pareto_front
+from boundnas.search.genetic import Evaluate, pareto_front
 from boundnas.search.journal import Evaluation
 from boundnas.space import Allowed, Architecture, SearchSpace
 
@@ -44,7 +43,7 @@ def sampled_search(
     total: int,
     population: int,
     seed: int,
-    cost: Cost = attrgetter("macs"),
+    cost: str = "macs",
     progress: Progress | None = None,
 ) -> list[Evaluation]:
     """Pareto front of cost against accuracy, by a sampler that is told what it asked for.
@@ -61,7 +60,7 @@ def sampled_search(
         total: Architectures to measure.
         population: Of a generation of NSGA-II; random architectures before the model of TPE.
         seed: The run's seed.
-        cost: What accuracy is traded for; MACs by default.
+        cost: Name of what accuracy is traded for.
         progress: Advanced by one for each evaluation.
 
     Returns:
@@ -107,5 +106,6 @@ def sampled_search(
         measure(asked)
         idle = idle + 1 if len(measured) == known else 0
         for trial, architecture in zip(trials, asked, strict=True):
-            study.tell(trial, [cost(measured[architecture]), measured[architecture].accuracy])
+            found = measured[architecture]
+            study.tell(trial, [found.costs[cost], found.accuracy])
     return pareto_front(measured.values(), cost)

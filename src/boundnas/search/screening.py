@@ -15,7 +15,7 @@ from statistics import mean
 import torch
 from torch import Tensor
 
-from boundnas.search.genetic import Cost, Evaluate, pareto_front
+from boundnas.search.genetic import Evaluate, pareto_front
 from boundnas.search.journal import Evaluation
 from boundnas.space import Architecture
 
@@ -86,14 +86,14 @@ class Screening:
     Args:
         estimate: Estimates the accuracies of a batch; of some it may know the measured ones.
         measure: Measures them on all images.
-        cost: What accuracy is traded for.
+        cost: Name of what accuracy is traded for.
         images: Number of all images: what an accuracy rests on that is measured.
         front: What no other dominates of all that was evaluated: all of it measured.
     """
 
     estimate: Evaluate
     measure: Evaluate
-    cost: Cost
+    cost: str
     images: int
     front: list[Evaluation] = field(default_factory=list)
     _excess: list[float] = field(default_factory=list)

@@ -58,7 +58,7 @@ def _raw(groups: Sequence[Group]) -> Comparison:
 def _rows(front: Front) -> list[FrontRow]:
     """Cost, validation and test accuracy of every network that validation data selected."""
     return [
-        (getattr(n, front.cost_metric), n.validation_accuracy, n.test_accuracy)
+        (n.costs[front.cost_metric], n.validation_accuracy, n.test_accuracy)
         for n in [*front.networks, *front.dominated_on_test]
     ]
 

@@ -44,7 +44,7 @@ class Group:
         for seed, front in self.fronts().items():
             evaluations = self.runs[seed].evaluations or []
             points += [
-                (getattr(e, front.cost_metric), e.accuracy) for e in evaluations[2 : self.initial]
+                (e.costs[front.cost_metric], e.accuracy) for e in evaluations[2 : self.initial]
             ]
         return np.array(points).reshape(-1, 2)
 
