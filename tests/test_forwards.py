@@ -9,9 +9,10 @@ from tests.spaces import images, seeded
 from torch import nn
 from torch.nn import functional as F
 
-from boundnas import Supernet, calibrate, elastic, extract
+from boundnas import Supernet, TrainSettings, calibrate, data, elastic, extract, fit
 from boundnas.errors import ExportError
 from boundnas.export import export
+from boundnas.start import check_forward
 
 SIDE = torch.linspace(-1, 1, 8)
 GATE = np.float32(0.5)
@@ -284,3 +285,51 @@ def test_a_construct_is_right_in_a_file(name, tmp_path):
     model = seeded(lambda: Net(RIGHT[name])).eval()
     arch = calibrated(model, model.space.smallest)
     export(extract(model, arch), tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_construct_that_cannot_be_extracted_is_refused_before_training(name):
+    before, message = REFUSED[name]
+    model = seeded(lambda: Net(before))
+    state = model.state_dict()
+    held = {key: value.clone() for key, value in state.items()}
+    with torch.random.fork_rng(devices=[]), pytest.raises(ExportError, match=message):
+        check_forward(model)
+    assert all(module.training for module in model.modules())
+    assert name in CHANGE_BUFFERS or all(torch.equal(v, held[k]) for k, v in state.items())
+
+
+CHANGE_BUFFERS = ("a buffer that is changed",)  # in every pass, calibration's too
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_construct_that_is_extracted_right_may_be_trained(name):
+    with torch.random.fork_rng(devices=[]):
+        check_forward(seeded(lambda: Net(RIGHT[name])))
+
+
+@pytest.mark.parametrize("option", range(2))
+@pytest.mark.parametrize("dimension", range(2))
+def test_every_option_of_every_dimension_is_followed_before_training(dimension, option):
+    def hidden(net, x, arch):
+        return x if arch.indices[dimension] != option or x.sum() > 0 else -x
+
+    with pytest.raises(ExportError, match=WHERE + r"x\.sum"):
+        check_forward(seeded(lambda: Net(hidden)))
+
+
+class Digits(Supernet):
+    def __init__(self):
+        super().__init__((1, 8, 8))
+        width = self.dimension("width", (2, 4))
+        self.conv, self.head = elastic.Conv2d(1, width), elastic.Linear(width, 10)
+
+    def forward(self, x, arch):
+        x = self.conv(x, arch).mean((2, 3))
+        return self.head(x if x.sum() > 0 else -x, arch)
+
+
+def test_training_starts_with_the_check():
+    model = seeded(Digits)
+    with pytest.raises(ExportError, match=r"Digits\.forward.*" + WHERE + r"x\.sum"):
+        fit(model, data.digits(), cost_range=(1, 1e6), settings=TrainSettings(steps=1))

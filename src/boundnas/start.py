@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+from boundnas.calibrate import calibrate
 from boundnas.cost import Cost
 from boundnas.errors import SpaceError
+from boundnas.extract import extract, random_images
 from boundnas.policy import Boundary, Policy, extreme, initial_policy, point_mass
 from boundnas.randomness import stream
 from boundnas.settings import PriorSettings, TrainSettings
@@ -15,17 +17,36 @@ from boundnas.space import Architecture, SearchSpace
 from boundnas.supernet import Supernet
 
 
-def check_start(cost: Cost, cost_range: tuple[float, float]) -> None:
+def check_start(model: Supernet, cost: Cost, cost_range: tuple[float, float]) -> None:
     """Refuse, before anything is trained, what could only go wrong later.
 
     Args:
+        model: The supernet.
         cost: The cost that is penalized.
         cost_range: ``g_L`` and ``g_U`` of Eq. 1, in the cost's own unit.
 
     Raises:
         CostError: The cost range cannot be met.
+        ExportError: A network of the space cannot be extracted.
     """
     cost.check_range(*cost_range)
+    check_forward(model)
+
+
+def check_forward(model: Supernet) -> None:
+    """Extract networks of the untrained model that have, together, every option of the space.
+
+    Raises:
+        ExportError: ``forward`` cannot be followed at one of them; names the line.
+    """
+    space, images = model.space, random_images(model)
+    stairs = (
+        Architecture(space, tuple(min(j, len(d) - 1) for d in space.dimensions))
+        for j in range(max(map(len, space.dimensions)))
+    )
+    drawn = (space.sample(stream(0, "check_forward", i)) for i in range(2))
+    for arch in (*stairs, *drawn):
+        extract(model, calibrate(model, arch, [images]))
 
 
 def start_policy(model: Supernet, boundary: Boundary, settings: TrainSettings, seed: int) -> Policy:

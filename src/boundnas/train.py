@@ -98,12 +98,13 @@ def fit(
 
     Raises:
         CostError: The cost range cannot be met; found before anything is trained.
+        ExportError: A network of the space cannot be extracted; found before that, too.
         TrainingError: A loss or gradient is not finite; the model is as before that step.
         RunError: The folder cannot be written, or holds a run of another model.
     """
     settings = settings or TrainSettings(epochs=30)
     cost = cost or MACs(model)
-    check_start(cost, cost_range)
+    check_start(model, cost, cost_range)
     device = next(model.parameters()).device
     max_policy, min_policy = (
         start_policy(model, boundary, settings, seed).to(device) for boundary in BOUNDARIES
