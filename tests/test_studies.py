@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 from statistics import mean
 
 import pytest
@@ -14,9 +15,12 @@ from boundnas import pipeline
 from boundnas.config import RunConfig
 from boundnas.errors import ConfigError, RunError
 from boundnas.pareto import chosen, mean_over_log_cost
+from boundnas.store.files import canonical_json
 from boundnas.studies import compare, reproduce
 from boundnas.studies.figures import FIGURES, configuration
 from boundnas.studies.interval import t_interval
+from boundnas.studies.record import Comparison
+from boundnas.studies.tables import numbers
 
 LOWER, UPPER = 0.004, 0.009
 SPACE = {
@@ -125,6 +129,20 @@ def test_tables_are_made_again_from_the_raw_numbers_of_a_comparison(runs, tmp_pa
         assert (again / name).read_bytes() == (whole / name).read_bytes()
     tables = [(f / "comparison.md").read_text().partition("![")[0] for f in (whole, again)]
     assert tables[0] == tables[1]
+
+
+COMMITTED = sorted((Path(__file__).parents[1] / "docs/results").glob("*/comparison*.json"))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_committed_comparisons_are_what_their_fronts_come_to(path):
+    assert json.loads(path.read_text()) == json.loads(
+        canonical_json(numbers(Comparison.read(path)))
+    )
+
+
+def test_there_are_committed_comparisons():
+    assert len(COMMITTED) == 15
 
 
 ROW = [5000, 0.5, 0.4]

@@ -9,7 +9,7 @@ from pydantic import Field, FiniteFloat
 from boundnas.errors import RunError
 from boundnas.report.records import Record, read_record
 
-FrontRow = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+FrontRow = tuple[int | FiniteFloat, FiniteFloat, FiniteFloat]
 """Cost, validation accuracy and test accuracy of a network of a front."""
 
 
