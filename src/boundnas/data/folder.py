@@ -9,7 +9,7 @@ from boundnas.data.image_data import ImageData, assemble
 from boundnas.data.listing import Listing, folders, list_images
 from boundnas.data.names import check_name, escaped
 from boundnas.data.readable import check_readable
-from boundnas.data.source import ImageFiles
+from boundnas.data.source import ImageFiles, Source, Subset
 from boundnas.data.split import split_by_name
 from boundnas.errors import DataError
 
@@ -59,18 +59,26 @@ def image_folder(
             in one list), a symbolic link, or a number out of range.
     """
     root = _existing(folder)
-    splits = _divided(_listed(root), validation_fraction, test_fraction, seed)
-    train, validation, test = (
-        ImageFiles(splits[role].paths, splits[role].labels, image_size) for role in SPLITS
-    )
     name = root.name or "images"
     check_name(name)
+    splits = _listed(root, test_fraction)
+    files = {
+        role: ImageFiles(listing.paths, listing.labels, image_size)
+        for role, listing in splits.items()
+    }
+    train: Source = files["train"]
+    validation: Source | None = files.get("validation")
+    labels = splits["train"].labels
+    if validation is None:
+        draw = f"validation_split {seed}"
+        rest, taken = split_by_name(splits["train"].names, labels, validation_fraction, draw)
+        train, validation, labels = Subset(train, rest), Subset(train, taken), labels[rest]
     check_readable([path for listing in splits.values() for path in listing.paths])
     return assemble(
         name,
         train,
-        train.labels,
-        test,
+        labels,
+        files["test"],
         splits["train"].classes,
         validation=validation,
         seed=seed,
@@ -122,11 +130,16 @@ def _existing(folder: Path | str) -> Path:
     raise DataError(f"{escaped(root)}: {found}; give a folder with a sub-folder for each class")
 
 
-def _listed(root: Path) -> dict[str, Listing]:
-    """The splits that are given; all images as training images where none is."""
+def _listed(root: Path, test_fraction: float) -> dict[str, Listing]:
+    """The splits that are given, and a test set taken out of the training images where none is."""
     places = _given_splits(root) or {"train": root}
     # One image for training, and one for each split that is taken out.
-    return list_splits(places, train_at_least=len(SPLITS) + 1 - len(places))
+    splits = list_splits(places, train_at_least=len(SPLITS) + 1 - len(places))
+    if "test" not in splits:
+        train = splits["train"]
+        rest, taken = split_by_name(train.names, train.labels, test_fraction, "test_split")
+        splits |= {"train": train.part(rest), "test": train.part(taken)}
+    return splits
 
 
 def _given_splits(root: Path) -> dict[str, Path]:
@@ -158,22 +171,6 @@ def _given_splits(root: Path) -> dict[str, Path]:
             "images, or, if these are classes, put them into a folder train/"
         )
     return {role: path for role in SPLITS for path in splits if roles[path] == role}
-
-
-def _divided(
-    splits: dict[str, Listing], validation_fraction: float, test_fraction: float, seed: int
-) -> dict[str, Listing]:
-    """All three splits, those that are not given taken out of the training images."""
-    for role, fraction, draw in (
-        ("test", test_fraction, "test_split"),
-        ("validation", validation_fraction, f"validation_split {seed}"),
-    ):
-        if role not in splits:
-            train = splits["train"]
-            names = [f"{path.parent.name}/{path.name}" for path in train.paths]
-            rest, taken = split_by_name(names, train.labels, fraction, draw)
-            splits = {**splits, "train": train.part(rest), role: train.part(taken)}
-    return splits
 
 
 def _names(paths: list[Path]) -> str:

@@ -33,6 +33,11 @@ class Listing:
     paths: tuple[Path, ...]
     labels: Tensor
 
+    @property
+    def names(self) -> list[str]:
+        """Class and file name of each image."""
+        return [f"{path.parent.name}/{path.name}" for path in self.paths]
+
     def part(self, indices: Tensor) -> Listing:
         """The images at ``indices``, int64, in that order."""
         paths = tuple(self.paths[i] for i in indices.tolist())
