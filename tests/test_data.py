@@ -29,6 +29,7 @@ from boundnas.data import (
 )
 from boundnas.data.fashion import DEBIAN_FOLDER
 from boundnas.data.idx import read_idx
+from boundnas.data.source import labels_of
 from boundnas.data.split import stratified
 from boundnas.errors import DataError
 from boundnas.randomness import stream
@@ -81,16 +82,80 @@ def test_no_images_give_no_batches():
 
 
 BYTES, LABELS = torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64)
+PHOTOS = torch.zeros(4, 8, 8, 3, dtype=torch.uint8)
+ONE_HOT = torch.eye(4, dtype=torch.int64)
 BAD_SOURCES = {
-    "float images": (lambda: InMemory(BYTES.float(), LABELS), r"uint8.*found float32"),
-    "no channel axis": (lambda: InMemory(BYTES[:, 0], LABELS), r"found uint8 of shape \(4, 2, 2\)"),
-    "int32 labels": (lambda: InMemory(BYTES, LABELS.int()), r"int64 of shape \(4,\).*found int32"),
-    "a label too few": (lambda: InMemory(BYTES, LABELS[1:]), r"found int64 of shape \(3,\)"),
+    "images from 0 to 1": (
+        lambda: InMemory(BYTES.float(), LABELS),
+        r"uint8.*found float32 of shape .*from 0 to 0; pass \(images \* 255\).round\(\).to",
+    ),
+    "float images": (
+        lambda: InMemory(BYTES.double() + 255, LABELS),
+        r"found float64 .*from 255 to 255; pass images.round\(\).to\(torch.uint8\)",
+    ),
+    "normalized images": (
+        lambda: InMemory(BYTES.half() - 2, LABELS),
+        "from -2 to -2; images are normalized here, so pass their brightness from 0 to 255",
+    ),
+    "images without a value": (lambda: InMemory(BYTES / 0, LABELS), "not all .* are finite"),
+    "whole numbers": (lambda: InMemory(BYTES.int(), LABELS), r"int32 .*images.to\(torch.uint8\)"),
+    "truths": (lambda: InMemory(BYTES > 0, LABELS), r"found bool"),
+    "no channel axis": (
+        lambda: InMemory(BYTES[:, 0], LABELS),
+        r"found uint8 of shape \(4, 2, 2\): of grey images, add the channel: images\[:, None\]",
+    ),
+    "channels last": (
+        lambda: InMemory(PHOTOS, LABELS),
+        r"found uint8 of shape \(4, 8, 8, 3\): the channels come last; pass images.permute\(0, 3,",
+    ),
+    "grey, channels last": (lambda: InMemory(PHOTOS[..., :1], LABELS), "channels come last"),
+    "small, channels last": (lambda: InMemory(PHOTOS[:, :4, :4], LABELS), "channels come last"),
+    "oblong, channels last": (lambda: InMemory(PHOTOS[:, :, :5], LABELS), "channels come last"),
+    "images without pixels": (lambda: InMemory(BYTES[..., :0], LABELS), "an image has no pixels"),
+    "videos": (lambda: InMemory(BYTES[None], LABELS), "number of dimensions is another"),
+    "a list of images": (lambda: InMemory(list(BYTES), LABELS), r"list; join them by torch.stack"),
+    "images on no device": (
+        lambda: InMemory(BYTES.to("meta"), LABELS),
+        "on the CPU .*found one",
+    ),
+    "texts": (
+        lambda: InMemory(np.full((4, 1, 2, 2), "a"), LABELS),
+        "numpy array of numbers",
+    ),
+    "float labels": (
+        lambda: InMemory(BYTES, LABELS.float()),
+        r"found float32 of shape \(4,\): .* pass labels.long\(\)",
+    ),
+    "truths for labels": (lambda: InMemory(BYTES, LABELS == 0), "found bool"),
+    "one-hot labels": (lambda: InMemory(BYTES, ONE_HOT), r"one-hot, pass labels.argmax\(1\)"),
+    "scores for labels": (lambda: InMemory(BYTES, ONE_HOT.float()), r"pass labels.argmax\(1\)"),
+    "a column of labels": (lambda: InMemory(BYTES, LABELS[:, None]), r"pass labels.flatten\(\)"),
+    "a label too few": (
+        lambda: InMemory(BYTES, LABELS[1:]),
+        r"found int64 of shape \(3,\): there are 4 images",
+    ),
+    "a single label": (lambda: InMemory(BYTES, torch.tensor(0)), r"found int64 of shape \(\)"),
+    "ragged labels": (lambda: InMemory(BYTES, [[1], [1, 2]]), "labels must be a dense tensor"),
     "negative label": (lambda: InMemory(BYTES, LABELS - 1), r"0 or more, found -1"),
     "index past the end": (lambda: Subset(in_memory(4), torch.tensor([1, 4])), r"0 to 3, found 1"),
-    "negative index": (lambda: Subset(in_memory(4), torch.tensor([-1])), r"0 to 3, found -1"),
+    "negative index": (lambda: Subset(in_memory(4), [-1]), r"0 to 3, found -1 to -1"),
     "float indices": (lambda: Subset(in_memory(4), torch.zeros(2)), r"int64.*found float32"),
+    "truths for indices": (
+        lambda: Subset(in_memory(4), LABELS == 0),
+        r"found bool of shape \(4,\); of truths, pass indices.nonzero\(\)\[:, 0\]",
+    ),
+    "taken past the end": (lambda: in_memory(4).take(torch.tensor([4])), "0 to 3, found 4"),
+    "taken before the start": (
+        lambda: Subset(in_memory(4), [1]).take(torch.tensor([-1])),
+        "0 to 0, found -1",
+    ),
+    "files before the start": (
+        lambda: ImageFiles(("a.png",), [0], 8).take(torch.tensor([-1])),
+        "0 to 0, found -1",
+    ),
+    "one path for all": (lambda: ImageFiles("a.png", [0], 8), "list of files, found one: a.png"),
     "size zero": (lambda: ImageFiles((), LABELS[:0], 0), r"at least 1 pixel, found 0"),
+    "size in words": (lambda: ImageFiles((), LABELS[:0], "8"), r"at least 1 pixel, found '8'"),
     "two channels": (lambda: ImageFiles((), LABELS[:0], 8, 2), r"1 \(grey\) or 3 \(RGB\), found 2"),
     "batch of none": (lambda: next(batches(in_memory(4), LABELS, 0)), r"at least 1, found 0"),
 }
@@ -100,6 +165,32 @@ BAD_SOURCES = {
 def test_a_source_that_cannot_be_says_what_it_found(build, message):
     with pytest.raises(DataError, match=message):
         build()
+
+
+WHOLE = ["uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_arrays_lists_and_labels_of_any_whole_type_mean_what_tensors_do(tmp_path, kind):
+    memory = in_memory(9)
+    labels = memory.labels.numpy().astype(kind)
+    frozen = memory.images.numpy()[:]
+    frozen.flags.writeable = False
+    for images, classes in (
+        (memory.images.numpy(), labels),
+        (frozen, labels[::-1][::-1]),
+        (memory.images.numpy(), torch.from_numpy(labels)),
+        (memory.images, labels.tolist()),
+    ):
+        source = InMemory(images, classes)
+        assert torch.equal(source.images, memory.images)
+        assert torch.equal(source.labels, memory.labels)
+        assert source.labels.dtype == torch.int64
+        part = Subset(source, np.array([2, 8], kind))
+        assert torch.equal(part.take(torch.tensor([1]))[0], memory.images[8:])
+        assert labels_of(Subset(part, [1, 0])).tolist() == [2, 2]
+    path = png(tmp_path / "a.png")
+    assert len(ImageFiles([str(path)], labels[:1], 8).take(torch.tensor([0]))[0]) == 1
 
 
 # --- splits ----------------------------------------------------------------------------------
@@ -192,12 +283,22 @@ def build(**changes):
     return ImageData(**{**fields, **changes})
 
 
-class FloatLabels:
+class Given:
+    """A source of a user's own, which only has images and labels to take."""
+
+    def __init__(self, labels, count=6):
+        self.labels_to_give, self.count = torch.as_tensor(labels), count
+
     def __len__(self):
-        return 1
+        return self.count
 
     def take(self, indices):
-        return torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.zeros(1)
+        images = torch.zeros(len(indices), 1, 4, 4, dtype=torch.uint8)
+        return images, self.labels_to_give[indices]
+
+
+def labelled(*labels):
+    return InMemory(torch.zeros(len(labels), 1, 4, 4, dtype=torch.uint8), labels)
 
 
 BAD_DATA = {
@@ -209,9 +310,42 @@ BAD_DATA = {
         {"validation": in_memory(6, (3, 4, 4))},
         r"toy: validation .*\(1, 1, 4, 4\), found uint8 of shape \(1, 3, 4, 4\)",
     ),
-    "float labels": ({"train": FloatLabels()}, r"toy: train .* label as int64.*found float32"),
+    "float labels": (
+        {"train": Given([0.0] * 6)},
+        r"toy: train .* label as int64.*found float32",
+    ),
+    "a label past the end in an own source": (
+        {"test": Given([0, 1, 2, 0, 1, 3])},
+        "toy: test: labels must lie in 0 to 2 for 3 classes, found 0 to 3",
+    ),
+    **{
+        f"labels from 1 in {split}": (
+            {split: labelled(1, 2, 3, 1, 2, 3)},
+            f"toy: {split}: labels must lie in 0 to 2 .*found 1 to 3; these count from 1, pass lab",
+        )
+        for split in ("train", "validation", "test")
+    },
+    "labels far off": ({"test": labelled(7, 9)}, r"found 7 to 9$"),
+    "a class that is not trained": (
+        {"train": labelled(0, 1, 0)},
+        "toy: validation has images of 1 classes that no training image is of: c; add",
+    ),
+    "a class twice": ({"classes": ("a", "b", "a")}, "there is more than one 'a'"),
+    "a class twice, spelt otherwise": (
+        {"classes": ("\u00e9", "b", "e\u0301")},
+        "there is more than one 'é'",
+    ),
+    "a number for a class": ({"classes": (0, 1, 2)}, "class 0: 0 is a int where text is needed"),
+    "one class": ({"classes": ("a",)}, "at least 2 classes, found a"),
+    "no class": ({"classes": ()}, "at least 2 classes, found none"),
+    "a blank class": ({"classes": ("a", " ", "")}, "(?s)2 of 3 .*class 1: ' ' is blank.*class 2"),
+    "a class of two lines": ({"classes": ("a", "b\nc", "d")}, r"1 of 3 .*\n  class 1: 'b\\nc' has"),
+    "half a character": ({"classes": ("a", "\udce9", "d")}, r"class 1: '\\udce9' has"),
+    "a name of two lines": ({"name": "a\n| 99 %"}, r"'a\\n\| 99 %' has characters"),
     "two means": ({"mean": (0.5, 0.5)}, r"1 numbers each"),
     "std of zero": ({"std": (0.0,)}, r"above 0; found"),
+    "a mean without value": ({"mean": (math.nan,)}, r"found mean \(nan,\)"),
+    "a std without value": ({"std": (math.nan,)}, r"std \(nan,\)"),
     "negative padding": ({"padding": -1}, r"0 or more, found -1"),
 }
 
@@ -223,20 +357,61 @@ def test_image_data_that_does_not_fit_together_is_refused(changes, message):
         build(**changes)
 
 
-def test_a_label_without_a_class_name_is_refused():
-    source = in_memory(12, classes=3)
-    with pytest.raises(DataError, match=r"toy: labels must lie in 0 to 1.*found 2"):
-        data.assemble(
-            "toy",
-            source,
-            source.labels,
-            source,
-            ("a", "b"),
-            validation_fraction=0.5,
-            seed=0,
-            padding=0,
-            flip=False,
-        )
+def test_splits_other_than_training_may_lack_classes():
+    found = build(validation=labelled(0, 1), test=labelled(2))
+    assert found.untrained == ()
+    assert build(train=labelled(0, 2), validation=labelled(0), test=labelled(2)).untrained == ("b",)
+
+
+def assembled(train=None, train_labels=None, test=None, classes=("a", "b", "c"), **options):
+    train = in_memory(12) if train is None else train
+    labels = labels_of(train) if train_labels is None else train_labels
+    options = options or {"validation_fraction": 0.5}
+    return data.assemble(
+        "toy", train, labels, test or train, classes, seed=0, padding=0, flip=False, **options
+    )
+
+
+BAD_ASSEMBLIES = {
+    "a label without a class": ({"classes": ("a", "b")}, "toy: train: labels must lie in 0 to 1"),
+    "labels from 1": (
+        {"train": labelled(*[1, 2, 3] * 4)},
+        "toy: train: labels must lie in 0 to 2 .*; these count from 1, pass labels - 1",
+    ),
+    "labels from 1 in the test": ({"test": labelled(1, 2, 3)}, "toy: test: labels .* count from 1"),
+    "labels of other images": (
+        {"train_labels": (torch.arange(12) + 1) % 3},
+        "train_labels are not the labels that the training images have",
+    ),
+    "labels too few": ({"train_labels": [0, 1]}, "there are 12 images"),
+    "letters for classes": ({"classes": "abc"}, "tuple of names, found the text 'abc'"),
+    "no images": ({"train": in_memory(12), "train_labels": []}, "float|there are 12 images"),
+    "nothing to train on": (
+        {"train": Subset(in_memory(3), []), "validation": in_memory(3)},
+        "toy: train has no images",
+    ),
+    "neither validation nor share": ({"validation_fraction": None}, "give either validation"),
+    "both validation and share": (
+        {"validation_fraction": 0.5, "validation": in_memory(3)},
+        "give either validation images or the validation_fraction",
+    ),
+    "a share in words": ({"validation_fraction": "0.5"}, "between 0 and 1, found '?0.5"),
+    "a share of all": ({"validation_fraction": 1}, "between 0 and 1, found 1"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD_ASSEMBLIES.values(), ids=BAD_ASSEMBLIES)
+def test_parts_that_do_not_fit_are_not_put_together(changes, message):
+    with pytest.raises(DataError, match=message):
+        assembled(**changes)
+
+
+def test_classes_may_be_a_list_and_validation_be_given():
+    validation = in_memory(4, seed=1)
+    found = assembled(classes=["a", "b", "c"], validation=validation)
+    assert found.classes == ("a", "b", "c")
+    assert found.validation is validation
+    assert len(found.train) == 12
 
 
 def test_mean_and_std_see_neither_validation_nor_test():

@@ -36,6 +36,7 @@ BOTTOM_TO_TOP = [
     "progress",
     "pareto",
     "data",
+    "match",
     "sandwich",
     "start",
     "train",

@@ -26,7 +26,7 @@ from boundnas.report import write_report
 from boundnas.search import Evaluator, Front, FrontNetwork, search
 from boundnas.search.sampled import require
 from boundnas.settings import SpaceSettings
-from boundnas.start import preferred
+from boundnas.start import check_start, preferred
 from boundnas.store.environment import note_environment
 from boundnas.store.files import write_json
 from boundnas.store.folder import RunFolder
@@ -74,7 +74,7 @@ class Job:
             model = build(config.space, data.shape, len(data.classes))
         cost = COSTS[config.cost.metric](model)
         job = cls(config, data, model.to(_device(config.device)), cost)
-        cost.check_range(*job.cost_range)
+        check_start(job.model, data, cost, job.cost_range)
         for boundary in BOUNDARIES:
             preferred(model.space, boundary, config.train.prior or ())
         # These two refuse a batch size.

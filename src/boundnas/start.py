@@ -8,8 +8,10 @@ from fnmatch import fnmatchcase
 
 from boundnas.calibrate import calibrate
 from boundnas.cost import Cost
+from boundnas.data import ImageData
 from boundnas.errors import SpaceError
 from boundnas.extract import extract, random_images
+from boundnas.match import check_match
 from boundnas.policy import Boundary, Policy, extreme, initial_policy, point_mass
 from boundnas.randomness import stream
 from boundnas.settings import PriorSettings, TrainSettings
@@ -17,18 +19,23 @@ from boundnas.space import Architecture, SearchSpace
 from boundnas.supernet import Supernet
 
 
-def check_start(model: Supernet, cost: Cost, cost_range: tuple[float, float]) -> None:
+def check_start(
+    model: Supernet, data: ImageData, cost: Cost, cost_range: tuple[float, float]
+) -> None:
     """Refuse, before anything is trained, what could only go wrong later.
 
     Args:
         model: The supernet.
+        data: The images.
         cost: The cost that is penalized.
         cost_range: ``g_L`` and ``g_U`` of Eq. 1, in the cost's own unit.
 
     Raises:
         CostError: The cost range cannot be met.
+        DataError: The images are not what the model was built for.
         ExportError: A network of the space cannot be extracted.
     """
+    check_match(model, data)
     cost.check_range(*cost_range)
     check_forward(model)
 

@@ -19,6 +19,7 @@ from boundnas import interruption, modes
 from boundnas.cost import Cost, MACs
 from boundnas.data import ImageData, TrainingOrder, normalize
 from boundnas.errors import RankError, RunError
+from boundnas.match import check_model
 from boundnas.policy import BOUNDARIES, Policy, allowed_options
 from boundnas.progress import Progress
 from boundnas.randomness import stream
@@ -97,14 +98,16 @@ def fit(
         The trained model, boundaries and logs.
 
     Raises:
+        DataError: The images are not what the model was built for, or fewer than a batch.
         CostError: The cost range cannot be met; found before anything is trained.
         ExportError: A network of the space cannot be extracted; found before that, too.
         TrainingError: A loss or gradient is not finite; the model is as before that step.
         RunError: The folder cannot be written, or holds a run of another model.
     """
     settings = settings or TrainSettings(epochs=30)
+    check_model(model)
     cost = cost or MACs(model)
-    check_start(model, cost, cost_range)
+    check_start(model, data, cost, cost_range)
     device = next(model.parameters()).device
     max_policy, min_policy = (
         start_policy(model, boundary, settings, seed).to(device) for boundary in BOUNDARIES

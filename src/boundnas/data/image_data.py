@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from boundnas.data.augment import augment
-from boundnas.data.source import Source, Subset, batches, describe, random_crops
+from boundnas.data.names import check_classes, check_name, escaped, some
+from boundnas.data.source import Source, Subset, batches, labels_of, random_crops
 from boundnas.data.split import carve
+from boundnas.data.tensors import as_labels, describe
 from boundnas.errors import DataError
 from boundnas.randomness import stream
+
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +39,9 @@ class ImageData:
             see ``random_crops``.
 
     Raises:
-        DataError: An empty split, images of another shape, or numbers that do not fit.
+        DataError: An empty split, images of another shape, labels that are no positions in
+            ``classes``, classes of another split that no training image is of, names that no
+            file can hold, or numbers that do not fit.
     """
 
     name: str
@@ -50,16 +57,26 @@ class ImageData:
     resized_crops: bool = False
 
     def __post_init__(self) -> None:
-        for split in ("train", "validation", "test"):
+        check_name(self.name)
+        check_classes(self.name, self.classes)
+        for split in SPLITS:
             _check_split(f"{self.name}: {split}", getattr(self, split), self.shape)
-        channels = self.shape[0]
-        if len(self.mean) != channels or len(self.std) != channels or min(self.std) <= 0:
+        _check_labels(self.name, self.classes, {s: labels_of(getattr(self, s)) for s in SPLITS})
+        channels, numbers = self.shape[0], (*self.mean, *self.std)
+        fits = len(self.mean) == channels == len(self.std) and all(map(math.isfinite, numbers))
+        if not fits or min(self.std) <= 0:
             raise DataError(
                 f"{self.name}: mean and std need {channels} numbers each, one per channel, std "
                 f"above 0; found mean {self.mean} and std {self.std}"
             )
         if self.padding < 0:
             raise DataError(f"{self.name}: padding must be 0 or more, found {self.padding}")
+
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """Classes without a training image."""
+        counts = labels_of(self.train).bincount(minlength=len(self.classes)).tolist()
+        return tuple(name for name, n in zip(self.classes, counts, strict=True) if n == 0)
 
     def augmented(
         self, indices: Tensor, generator: torch.Generator, part: slice = slice(None)
@@ -87,7 +104,7 @@ def assemble(
     train: Source,
     train_labels: Tensor,
     test: Source,
-    classes: tuple[str, ...],
+    classes: Sequence[str],
     *,
     validation: Source | None = None,
     validation_fraction: float | None = None,
@@ -102,7 +119,7 @@ def assemble(
     Args:
         name: For logs and reports.
         train: Training images.
-        train_labels: Their class numbers, int64, shape ``(len(train),)``.
+        train_labels: Their class numbers, shape ``(len(train),)``, as ``train`` gives them.
         test: Test images.
         classes: Class names; a label is a position here.
         validation: Validation images, where they are given.
@@ -129,16 +146,19 @@ def assemble(
     """
     if (validation is None) == (validation_fraction is None):
         raise DataError(f"{name}: give either validation images or the validation_fraction")
+    if type(classes) is str:
+        raise DataError(f"{name}: classes must be a tuple of names, found the text {classes!r}")
+    classes, labels = tuple(classes), as_labels(train_labels, len(train))
+    # Before any split, whose complaint would be about the consequence.
+    check_range(f"{name}: train", labels, len(classes))
+    if not torch.equal(labels, labels_of(train)):
+        raise DataError(f"{name}: train_labels are not the labels that the training images have")
     rest = train
     if validation is None:
         assert validation_fraction is not None
-        rest, validation = carve(train, train_labels, validation_fraction, seed)
-    largest = int(train_labels.max())
-    if largest >= len(classes):
-        raise DataError(
-            f"{name}: labels must lie in 0 to {len(classes) - 1} for {len(classes)} classes, "
-            f"found {largest}"
-        )
+        rest, validation = carve(train, labels, validation_fraction, seed)
+    if len(rest) == 0:
+        raise DataError(f"{name}: train has no images")
     sample = torch.randperm(len(rest), generator=stream(seed, "statistics"))
     measured = rest if statistics_images is None else Subset(rest, sample[:statistics_images])
     mean, std = channel_statistics(measured)
@@ -190,6 +210,36 @@ def channel_statistics(source: Source) -> tuple[tuple[float, ...], tuple[float, 
         for t, s in zip(total.tolist(), squares.tolist(), strict=True)
     )
     return mean, std
+
+
+def check_range(where: str, labels: Tensor, classes: int) -> None:
+    """Refuse labels that are no positions among the classes.
+
+    Raises:
+        DataError: Names the range that is there.
+    """
+    if len(labels) == 0:
+        return
+    low, high = (int(bound) for bound in labels.aminmax())
+    if low < 0 or high >= classes:
+        shifted = low == 1 and high == classes
+        raise DataError(
+            f"{where}: labels must lie in 0 to {classes - 1} for {classes} classes, found {low} to "
+            f"{high}" + ("; these count from 1, pass labels - 1" if shifted else "")
+        )
+
+
+def _check_labels(name: str, classes: tuple[str, ...], labels: Mapping[str, Tensor]) -> None:
+    for split, found in labels.items():
+        check_range(f"{name}: {split}", found, len(classes))
+    trained = set(labels["train"].unique().tolist())
+    for split, found in labels.items():
+        if unknown := set(found.unique().tolist()) - trained:
+            names = [escaped(classes[label]) for label in sorted(unknown)]
+            raise DataError(
+                f"{name}: {split} has images of {len(names)} classes that no training image is of: "
+                f"{some(names, ', ')}; add training images, or take these out"
+            )
 
 
 def _check_split(where: str, source: Source, shape: tuple[int, int, int]) -> None:

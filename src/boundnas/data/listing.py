@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from boundnas.data.decode import SUFFIXES
-from boundnas.data.names import check_classes, escaped
+from boundnas.data.names import check_classes, escaped, some
 from boundnas.errors import DataError
 from boundnas.ranks import rank
 
@@ -106,12 +105,6 @@ def entries(folder: Path) -> list[Path]:
                 "folder or repeat an image of another split; put a copy in its place"
             )
     return visible
-
-
-def some(texts: Sequence[str], separator: str, shown: int = 5) -> str:
-    """The first few texts, and how many more there are."""
-    rest = [f"and {len(texts) - shown} more"] if len(texts) > shown else []
-    return separator.join([*texts[:shown], *rest])
 
 
 def _images(folder: Path, others: Counter[str]) -> list[Path]:

@@ -24,6 +24,12 @@ def escaped(text: object) -> str:
     return "".join(c.encode("unicode_escape").decode() if _unwritable(c) else c for c in str(text))
 
 
+def some(texts: Sequence[str], separator: str, shown: int = 5) -> str:
+    """The first few texts, and how many more there are."""
+    rest = [f"and {len(texts) - shown} more"] if len(texts) > shown else []
+    return separator.join([*texts[:shown], *rest])
+
+
 def check_classes(where: str, classes: Sequence[object]) -> None:
     """Refuse class names that a file or report cannot hold, or that stand there twice.
 
@@ -45,7 +51,7 @@ def check_classes(where: str, classes: Sequence[object]) -> None:
     if faults:
         raise DataError(
             f"{where}: {len(faults)} of {len(classes)} class names cannot be written into every "
-            "file and report; rename them:\n  " + "\n  ".join(faults[:20])
+            "file and report; rename them:\n  " + some(faults, "\n  ", 20)
         )
     twice = _repeated(unicodedata.normalize("NFC", str(name)) for name in classes)
     if twice:

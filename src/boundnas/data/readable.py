@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from boundnas.data.decode import fault
-from boundnas.data.listing import some
+from boundnas.data.names import some
 from boundnas.errors import DataError
 from boundnas.progress import Progress
 

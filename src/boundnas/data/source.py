@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from boundnas.data.decode import read_crop, read_image
+from boundnas.data.tensors import as_images, as_labels, as_positions
 from boundnas.errors import DataError
 
 
@@ -40,11 +41,11 @@ class InMemory:
     """Images held as one tensor.
 
     Args:
-        images: uint8, shape ``(n, C, H, W)``.
-        labels: Class numbers, int64, shape ``(n,)``.
+        images: uint8, shape ``(n, C, H, W)``, a tensor or an array of numpy.
+        labels: Class numbers, whole numbers of any type, shape ``(n,)``; kept as int64.
 
     Raises:
-        DataError: Another type or shape.
+        DataError: Another type or shape; says what it looks like, and how to make images of it.
 
     Example:
         >>> source = InMemory(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.arange(5))
@@ -56,18 +57,15 @@ class InMemory:
     labels: Tensor
 
     def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
-            raise DataError(
-                "images must be uint8 of shape (n, channels, height, width), "
-                f"found {describe(self.images)}"
-            )
-        check_labels(self.labels, len(self.images))
+        object.__setattr__(self, "images", as_images(self.images))
+        object.__setattr__(self, "labels", as_labels(self.labels, len(self.images)))
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """See ``Source.take``."""
+        indices = as_positions(indices, len(self))
         return self.images.index_select(0, indices), self.labels.index_select(0, indices)
 
 
@@ -79,8 +77,8 @@ class ImageFiles:
     ``decode.read_image``. As many threads decode as PyTorch computes on.
 
     Args:
-        paths: The files.
-        labels: Class numbers, int64, shape ``(n,)``.
+        paths: The files, as paths or text.
+        labels: Class numbers, whole numbers of any type, shape ``(n,)``; kept as int64.
         image_size: Height and width of the images, in pixels.
         channels: 3 for RGB or 1 for grey.
         centre: Side of the square as a share of the image's shorter side, in ``(0, 1]``.
@@ -90,16 +88,19 @@ class ImageFiles:
             from ``take``, an image that cannot be read.
     """
 
-    paths: tuple[Path, ...]
+    paths: Sequence[Path]
     labels: Tensor
     image_size: int
     channels: int = 3
     centre: float = 1.0
 
     def __post_init__(self) -> None:
-        check_labels(self.labels, len(self.paths))
-        if self.image_size < 1:
-            raise DataError(f"image_size must be at least 1 pixel, found {self.image_size}")
+        if isinstance(self.paths, str | Path):
+            raise DataError(f"paths must be a list of files, found one: {self.paths}")
+        object.__setattr__(self, "paths", tuple(map(Path, self.paths)))
+        object.__setattr__(self, "labels", as_labels(self.labels, len(self.paths)))
+        if type(self.image_size) is not int or self.image_size < 1:
+            raise DataError(f"image_size must be at least 1 pixel, found {self.image_size!r}")
         if self.channels not in (1, 3):
             raise DataError(f"channels must be 1 (grey) or 3 (RGB), found {self.channels}")
 
@@ -129,7 +130,7 @@ class ImageFiles:
     def _decoded(
         self, indices: Tensor, read: Callable[[int, Path], NDArray[np.uint8]]
     ) -> tuple[Tensor, Tensor]:
-        size = self.image_size
+        size, indices = self.image_size, as_positions(indices, len(self))
         images = torch.empty(len(indices), size, size, self.channels, dtype=torch.uint8)
         pixels, paths = images.numpy(), [self.paths[i] for i in indices.tolist()]
         # Pillow lets other threads run while it decodes and resizes.
@@ -145,7 +146,7 @@ class Subset:
 
     Args:
         source: Where they are.
-        indices: Their positions there, int64, shape ``(n,)``.
+        indices: Their positions there, whole numbers of any type, shape ``(n,)``; kept as int64.
 
     Raises:
         DataError: A position outside the source, or indices of another type or shape.
@@ -155,22 +156,14 @@ class Subset:
     indices: Tensor
 
     def __post_init__(self) -> None:
-        if self.indices.dtype != torch.int64 or self.indices.ndim != 1:
-            raise DataError(f"indices must be int64 of shape (n,), found {describe(self.indices)}")
-        if len(self.indices) == 0:
-            return
-        first, last = self.indices.aminmax()
-        if first < 0 or last >= len(self.source):
-            raise DataError(
-                f"indices must lie in 0 to {len(self.source) - 1}, "
-                f"found {int(first)} to {int(last)}"
-            )
+        object.__setattr__(self, "indices", as_positions(self.indices, len(self.source)))
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """See ``Source.take``."""
+        indices = as_positions(indices, len(self))
         return self.source.take(self.indices.index_select(0, indices))
 
 
@@ -226,21 +219,11 @@ def batches(source: Source, order: Tensor, batch_size: int) -> Iterator[tuple[Te
         yield source.take(order[start : start + batch_size])
 
 
-def check_labels(labels: Tensor, count: int) -> None:
-    """Refuse labels that are not one class number for each of ``count`` images.
-
-    Raises:
-        DataError: Another type, shape or count, or a negative label.
-    """
-    if labels.dtype != torch.int64 or labels.shape != (count,):
-        raise DataError(
-            f"labels must be int64 of shape ({count},), one for each image, "
-            f"found {describe(labels)}"
-        )
-    if count and int(labels.min()) < 0:
-        raise DataError(f"labels must be 0 or more, found {int(labels.min())}")
-
-
-def describe(tensor: Tensor) -> str:
-    """Type and shape of a tensor, for messages."""
-    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+def labels_of(source: Source) -> Tensor:
+    """The labels of all images, int64, shape ``(n,)``, without reading images where that can be."""
+    if isinstance(source, InMemory | ImageFiles):
+        return source.labels
+    if isinstance(source, Subset):
+        return labels_of(source.source).index_select(0, source.indices)
+    parts = [labels for _, labels in batches(source, torch.arange(len(source)), 256)]
+    return as_labels(torch.cat(parts), len(source))

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from boundnas.data.source import Source, Subset, check_labels
+from boundnas.data.source import Source, Subset
+from boundnas.data.tensors import as_labels
 from boundnas.errors import DataError
 from boundnas.randomness import stream
 
@@ -92,8 +93,9 @@ def carve(train: Source, labels: Tensor, fraction: float, seed: int) -> tuple[Su
     Raises:
         DataError: As ``stratified``, or labels that do not fit the images.
     """
-    check_labels(labels, len(train))
-    rest, taken = stratified(labels, fraction, stream(seed, "validation_split"))
+    rest, taken = stratified(
+        as_labels(labels, len(train)), fraction, stream(seed, "validation_split")
+    )
     return Subset(train, rest), Subset(train, taken)
 
 
@@ -108,8 +110,8 @@ def fixed_test_split(labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
 
 def _classes(labels: Tensor, fraction: float) -> list[Tensor]:
     """Positions of the images of each class, at least two of each."""
-    if not 0 < fraction < 1:
-        raise DataError(f"the fraction to split off must lie between 0 and 1, found {fraction}")
+    if not isinstance(fraction, int | float) or not 0 < fraction < 1:
+        raise DataError(f"the fraction to split off must lie between 0 and 1, found {fraction!r}")
     if len(labels) == 0:
         raise DataError("there are no images to split")
     found = [(labels == label).nonzero()[:, 0] for label in labels.unique().tolist()]
