@@ -1,12 +1,18 @@
+import copy
+import pickle
+from dataclasses import replace
+
 import pytest
 import torch
+from tests.small import trained
 from tests.spaces import SPACES, images, seeded, supernet
 from torch import nn
 
-from boundnas import Supernet, calibrate, elastic, extract
+from boundnas import SearchSettings, Supernet, calibrate, elastic, extract
 from boundnas.calibrate import Folding
 from boundnas.errors import CalibrationError, SpaceError
 from boundnas.randomness import stream
+from boundnas.search import Evaluator
 
 NORMALIZED = [name for name in SPACES if name != "sample_wise"]
 
@@ -103,6 +109,219 @@ def test_no_images_are_one_clear_error():
     with pytest.raises(CalibrationError, match="at least one batch of images, found none"):
         calibrate(model, model.space.smallest, [])
     assert model.training
+
+
+SPLITS = {  # of twelve images
+    "equal batches": (4, 4, 4),
+    "a remainder of two": (5, 5, 2),
+    "a small batch first": (2, 10),
+    "four sizes": (2, 3, 4, 3),
+}
+
+
+@pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
+@pytest.mark.parametrize("name", ["own_network", "two calls"])
+def test_batches_count_by_their_images(name, split):
+    model = (seeded(TwoCalls) if name == "two calls" else supernet(name)).double()
+    arch, batches = model.space.largest, images(model, 12).split(split)
+    found = calibrate(model, arch, batches).moments
+    each = [calibrate(model, arch, [batch]).moments for batch in batches]
+    for layer, moments in found.items():
+        for moment, value in enumerate(moments):
+            expected = sum(n * m[layer][moment] for n, m in zip(split, each, strict=True)) / 12
+            torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-15)
+            if len(set(split)) == 1 and name == "own_network":
+                assert torch.equal(value, torch.stack([m[layer][moment] for m in each]).mean(0))
+
+
+class TwoCalls(Supernet):
+    """One normalization of two maps, of which each batch leaves two statistics."""
+
+    def __init__(self):
+        super().__init__((3, 4, 4))
+        width = self.dimension("width", (2, 4))
+        self.conv, self.norm = elastic.Conv2d(3, width), elastic.BatchNorm2d(width)
+        self.bn = elastic.BatchNorm2d(width)
+
+    def forward(self, x, arch):
+        x = self.conv(x, arch)
+        return self.bn(self.norm(x, arch) + self.norm(x * x, arch), arch).mean((2, 3))
+
+
+def test_the_mean_does_not_depend_on_how_the_images_are_split():
+    model = supernet("own_network").double()
+    x, arch = images(model, 12), model.space.largest
+    whole = calibrate(model, arch, [x]).moments["norm"][0]
+    for split in SPLITS.values():
+        found = calibrate(model, arch, x.split(split)).moments["norm"][0]
+        torch.testing.assert_close(found, whole, rtol=1e-12, atol=1e-15)
+
+
+NO_BATCHES = {
+    "one image": (lambda x: x[:1], r"batch 1: 1 image has no statistics of a batch; leave"),
+    "no image": (lambda x: x[:0], r"batch 1: 0 image has no"),
+    "pixels": (lambda x: x.to(torch.uint8), r"found \(4, 3, 10, 10\), torch\.uint8, .*normalize"),
+    "another precision": (lambda x: x.double(), r"torch\.float32, on cpu; found .*torch\.float64"),
+    "another size": (lambda x: x[..., 1:], r"\(N, 3, 10, 10\), .* found \(4, 3, 10, 9\)"),
+    "channels last": (lambda x: x.movedim(1, 3), r"found \(4, 10, 10, 3\)"),
+    "another device": (lambda x: x.to("meta"), r"on cpu; found .* on meta"),
+    "no batch but an image": (lambda x: x[0], r"found \(3, 10, 10\).* given in a list"),
+    "images and labels": (lambda x: (x, x), r"found a tuple"),
+    "an array": (lambda x: x.numpy(), r"found a ndarray"),
+}
+
+
+@pytest.mark.parametrize("name", NO_BATCHES)
+def test_what_is_no_batch_of_the_model_is_refused_by_its_number(name):
+    change, message = NO_BATCHES[name]
+    model = supernet("own_network")
+    x = images(model, 4)
+    with pytest.raises(CalibrationError, match="calibration batch 1: .*" + message.split(": ")[-1]):
+        calibrate(model, model.space.smallest, iter([x, change(x)]))
+    assert model.training
+
+
+def test_a_remainder_of_one_image_is_no_batch_of_the_search():
+    run = trained()
+    settings = SearchSettings(calibration_images=17, batch_size=8)
+    whole, without = (
+        Evaluator(run.model, run.data, settings.model_copy(update={"calibration_images": n}), 0)
+        for n in (17, 16)
+    )
+    arch = run.model.space.largest
+    found, expected = whole.calibrated(arch).moments, without.calibrated(arch).moments
+    assert all(torch.equal(found[k][j], expected[k][j]) for k in expected for j in (0, 1))
+
+
+def stepped(model):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.train()(images(model, 4), model.space.largest).sum().backward()
+    optimizer.step()
+
+
+def written(model):
+    with torch.no_grad():
+        model.classifier.weight[0, 0] += 1
+
+
+def swapped(model):
+    model.hidden.weight.data = model.hidden.weight.data * 2
+
+
+def replaced(model):
+    with torch.random.fork_rng(devices=[]):
+        model.first = nn.Conv2d(3, 4, 3, padding=1)
+
+
+def behind(model):
+    model.hidden.weight.data.mul_(2)
+
+
+CHANGES = {
+    "a step": stepped,
+    "one number": written,
+    "another tensor of the same parameter": swapped,
+    "another layer": replaced,
+    "behind the versions": behind,
+    "loaded weights": lambda model: model.load_state_dict(
+        supernet_of(seed=1, name="own_network").state_dict()
+    ),
+}
+
+
+def supernet_of(seed, name):
+    return seeded(SPACES[name], seed)
+
+
+USES = {
+    "a pass": lambda model, arch: model.eval()(images(model, 2), arch),
+    "extraction": extract,
+    "a folded pass": lambda model, arch: model.eval()(
+        images(model, 2), Folding(arch.space, arch.indices, arch.moments)
+    ),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("change", CHANGES)
+def test_statistics_of_other_weights_are_refused(change, use):
+    if (change, use) == ("behind the versions", "a folded pass"):
+        return  # which only the search makes, of weights that it leaves alone
+    model = supernet("own_network")
+    arch = calibrate(model, model.space.smallest, [images(model, 4)])
+    USES[use](model, arch)
+    CHANGES[change](model)
+    for _ in range(2):
+        with pytest.raises(
+            CalibrationError, match=r"other weights than OwnNetwork has now: it was"
+        ):
+            USES[use](model, arch)
+    USES[use](model, calibrate(model, arch.plain, [images(model, 4)]))
+
+
+@pytest.mark.parametrize("use", USES)
+def test_statistics_of_another_model_of_the_same_layers_are_refused(use):
+    model, other = (supernet_of(seed, "own_network") for seed in (0, 1))
+    arch = calibrate(model, model.space.smallest, [images(model, 4)])
+    with pytest.raises(CalibrationError, match="or is another model"):
+        USES[use](other, arch)
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_model_at_the_place_of_a_forgotten_one_is_another(use):
+    """Memory is given out again, to tensors of as many writings."""
+    arch = None
+    for seed in range(3):
+        model = supernet_of(seed, "own_network")
+        if arch is not None:
+            with pytest.raises(CalibrationError, match="or is another model"):
+                USES[use](model, arch)
+        arch = calibrate(model, model.space.smallest, [images(model, 4)])
+        del model
+
+
+SAME = {
+    "a copy": copy.deepcopy,
+    "equal weights that were loaded": lambda model: loaded(supernet_of(1, "own_network"), model),
+    "itself, loaded": lambda model: loaded(model, copy.deepcopy(model)),
+    "itself, trained no further": lambda model: model.train(),
+}
+
+
+def loaded(model, other):
+    model.load_state_dict(other.state_dict())
+    return model
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("name", SAME)
+def test_equal_weights_are_the_same_weights(name, use):
+    model = supernet("own_network")
+    arch = calibrate(model, model.space.smallest, [images(model, 4)])
+    for kept in (arch, copy.deepcopy(arch), pickle.loads(pickle.dumps(arch))):  # noqa: S301
+        for _ in range(2):
+            USES[use](SAME[name](model), kept)
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("kind", ["made", "replaced"])
+def test_statistics_of_another_architecture_are_refused(kind, use):
+    model = supernet("own_network")
+    arch = calibrate(model, model.space.smallest, [images(model, 4)])
+    indices = (0, 1, *arch.indices[2:])  # another kernel, so that every width is the same
+    if kind == "made":
+        other = type(arch)(arch.space, indices, arch.moments)
+    else:
+        other = replace(arch, indices=indices)
+    with pytest.raises(CalibrationError, match=r"for another architecture \(.*kernel=1.*kernel=3"):
+        USES[use](model, other)
+
+
+def test_without_batch_normalization_nothing_belongs_to_the_weights():
+    model = supernet("sample_wise").eval()
+    arch = calibrate(model, model.space.largest, [images(model, 2)])
+    behind(model)
+    assert torch.equal(extract(model, arch)(images(model, 2)), model(images(model, 2), arch.plain))
 
 
 def test_calibrated_architectures_of_one_network_are_one_key():

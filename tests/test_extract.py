@@ -108,7 +108,7 @@ def test_a_network_without_its_statistics_is_not_extracted():
 def test_statistics_of_another_model_are_not_taken():
     model, other = supernet("own_network"), seeded(lambda: Renamed())
     arch = calibrate(model, model.space.smallest, [images(model, 4)])
-    foreign = type(arch)(other.space, (0,), arch.moments)
+    foreign = type(arch)(other.space, (0,), dict(arch.moments))
     with pytest.raises(CalibrationError, match=r"bn: no statistics under this name; .* norm, "):
         extract(other, foreign)
 

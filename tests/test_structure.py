@@ -17,6 +17,7 @@ BOTTOM_TO_TOP = [
     "settings",
     "randomness",
     "space",
+    "weights",
     "allocator",
     "polynomial",
     "policy",

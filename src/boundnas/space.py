@@ -299,6 +299,10 @@ class Architecture:
         """
         return None
 
+    def check(self, model: torch.nn.Module) -> None:
+        """Refuse a model that what travels with the architecture was not made for."""
+        return
+
     @property
     def plain(self) -> Architecture:
         """The architecture alone, without what travels with it."""

@@ -80,10 +80,12 @@ class Supernet(nn.Module):
 
         Raises:
             SpaceError: ``arch`` is of another space.
+            CalibrationError: It carries statistics of another model or of other weights.
         """
         if arch.space is not self.space and arch.space != self.space:
             raise SpaceError(
                 f"this architecture is of another space ({arch.space}) than the model's "
                 f"({self.space}); take it from model.space"
             )
+        arch.check(self)
         return super().__call__(x, arch)

@@ -52,7 +52,7 @@ class Evaluator:
         self.costs = with_usual(model, cost)
         self.device = next(model.parameters()).device
         order = torch.randperm(len(data.train), generator=stream(seed, "calibration"))
-        # Equal batches, as every batch's statistics count equally.
+        # Equal batches: a remainder, which may be of one image, is left out.
         count = min(settings.calibration_images, len(data.train))
         size = min(self.batch_size, count)
         order = order[: count - count % size]
