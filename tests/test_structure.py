@@ -26,6 +26,7 @@ BOTTOM_TO_TOP = [
     "elastic",
     "supernet",
     "modes",
+    "guard",
     "models",
     "calibrate",
     "cost",

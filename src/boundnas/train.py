@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from boundnas import interruption, modes
+from boundnas import guard, interruption, modes
 from boundnas.cost import Cost, MACs
 from boundnas.data import ImageData, TrainingOrder, normalize
 from boundnas.errors import RankError, RunError
@@ -99,13 +99,16 @@ def fit(
 
     Raises:
         DataError: The images are not what the model was built for, or fewer than a batch.
-        CostError: The cost range cannot be met; found before anything is trained.
+        SpaceError: The model would train wrongly, see `boundnas.guard.check`; found before
+            anything is trained.
+        CostError: The cost range cannot be met; likewise.
         ExportError: A network of the space cannot be extracted; found before that, too.
         TrainingError: A loss or gradient is not finite; the model is as before that step.
         RunError: The folder cannot be written, or holds a run of another model.
     """
     settings = settings or TrainSettings(epochs=30)
     check_model(model)
+    guard.check(model)  # before what else runs the model
     cost = cost or MACs(model)
     check_start(model, data, cost, cost_range)
     device = next(model.parameters()).device

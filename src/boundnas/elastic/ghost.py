@@ -18,14 +18,15 @@ The reference all of this equals is a full-width pass with masks; it lives in ``
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from boundnas.elastic.pointwise import inner_product, weight_products
+from boundnas.errors import SpaceError
 from boundnas.space import Derived, Dimension, Setting, choices, largest
 
 
@@ -46,27 +47,114 @@ class Ghosted(Tensor):
     ) -> Any:
         """Apply ``func`` to the active part and, without a graph, to the ghost."""
         kwargs = kwargs or {}
-
-        def applied(part: Callable[[Ghosted], Any]) -> Any:
-            named = {name: _replaced(value, part) for name, value in kwargs.items()}
-            return func(*(_replaced(value, part) for value in args), **named)
-
         with torch._C.DisableTorchFunctionSubclass():
-            result = applied(lambda x: x.active)
-            if not isinstance(result, Tensor):
-                return result
+            result = func(*replaced(args, _active), **replaced(kwargs, _active))
+            if not isinstance(result, _PARTS) or isinstance(result, torch.Size):
+                return result  # what is read off: sizes, types
+            first = next(maps(args, kwargs))
             with torch.no_grad():
-                ghost = applied(lambda x: x.ghost)
-            return join(result, ghost)
+                if func in SIZED and isinstance(result, Tensor) and _same_type(result, first):
+                    sizes = resized(first.active.shape, first.ghost.shape, result.shape)
+                    return join(result, first.ghost.reshape(sizes))
+                of_ghost = partial(_of_ghost, first)
+                ghost = func(*replaced(args, of_ghost), **replaced(kwargs, of_ghost))
+            return _joined(result, ghost, func)
 
 
-def _replaced(argument: Any, part: Callable[[Ghosted], Any]) -> Any:
-    """An argument of a function with a part of every map in its place."""
-    if isinstance(argument, Ghosted):
+_PARTS = (Tensor, list, tuple, type(None))
+"""What a function gives that has two parts; none stands for one that works in place."""
+
+SIZED = {Tensor.reshape, torch.reshape, Tensor.view, Tensor.unflatten, torch.unflatten}
+"""Functions that are told sizes, which users write from those of the active part."""
+
+
+def replaced(argument: Any, part: Callable[[Any], Any]) -> Any:
+    """An argument of a function, or all of them, with ``part`` of every tensor in its place."""
+    if isinstance(argument, Tensor):
         return part(argument)
-    if isinstance(argument, list | tuple):
-        return type(argument)(_replaced(each, part) for each in argument)
+    if isinstance(argument, list | tuple) and not isinstance(argument, torch.Size):
+        return type(argument)(replaced(each, part) for each in argument)
+    if isinstance(argument, dict):
+        return {name: replaced(each, part) for name, each in argument.items()}
     return argument
+
+
+def maps(*arguments: Any) -> Iterator[Ghosted]:
+    """The maps with a ghost among the arguments of a function."""
+    for argument in arguments:
+        if isinstance(argument, Ghosted):
+            yield argument
+        elif isinstance(argument, list | tuple):
+            yield from maps(*argument)
+        elif isinstance(argument, dict):
+            yield from maps(*argument.values())
+
+
+def _same_type(x: Tensor, y: Ghosted) -> bool:
+    """Whether a view is one of another shape, not of the same memory as another type."""
+    return x.dtype is y.active.dtype
+
+
+def _active(x: Tensor) -> Tensor:
+    return x.active if isinstance(x, Ghosted) else x
+
+
+def _of_ghost(first: Ghosted, x: Tensor) -> Tensor:
+    """The ghost of a map, and of a plain one of the same samples those that serve ghosts."""
+    if isinstance(x, Ghosted):
+        return x.ghost
+    return leading(x, first.active, len(first.ghost))
+
+
+def leading(x: Tensor, map_: Tensor, few: int) -> Tensor:
+    """The ``few`` leading samples of ``x`` where it has the axes and the samples of a map."""
+    alike = x.dim() == map_.dim() > 0 and few < len(map_) == len(x)
+    return x[:few] if alike else x
+
+
+def resized(shape: Sequence[int], other: Sequence[int], sizes: Sequence[int]) -> list[int]:
+    """``sizes`` that a map of ``shape`` takes, for a map of the shape ``other``.
+
+    What lies along an axis in which the two differ goes to the first of the axes that it comes to
+    lie in: sizes are in memory's order, so that only there other channels follow the former.
+
+    Raises:
+        SpaceError: Channels or samples do not stay in one piece.
+    """
+    found = list(sizes)
+    for axis, (old, new) in enumerate(zip(shape, other, strict=True)):
+        if old == new:
+            continue
+        before = math.prod(shape[:axis])
+        firsts = (j for j in range(min(axis, 1), len(sizes)) if math.prod(sizes[:j]) == before)
+        if (j := next(firsts, None)) is None or found[j] * new % old:
+            raise SpaceError(
+                f"reshape of a searched map from {tuple(shape)} to {tuple(sizes)}: it is not clear "
+                "where the channels go; keep them on an axis of their own, or flatten(1)"
+            )
+        found[j] = found[j] * new // old
+    return found
+
+
+def _joined(active: Any, ghost: Any, func: Callable) -> Any:
+    """Both parts of what a function gave."""
+    if isinstance(active, Tensor):
+        if not isinstance(ghost, Tensor) or active.dim() != ghost.dim():
+            raise _treats_otherwise(func)
+        return join(active, ghost)
+    if isinstance(active, list | tuple):
+        if len(active) != len(ghost):
+            raise _treats_otherwise(func)
+        return type(active)(_joined(a, g, func) for a, g in zip(active, ghost, strict=True))
+    return active
+
+
+def _treats_otherwise(func: Callable) -> SpaceError:
+    name = getattr(func, "__name__", str(func))
+    return SpaceError(
+        f"{name} of a searched map gives another shape for its active channels than for those "
+        "not chosen; name the axes it works on, none of them that of the channels"
+    )
 
 
 def split(x: Tensor) -> tuple[Tensor, Tensor | None]:

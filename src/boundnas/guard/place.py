@@ -1,0 +1,56 @@
+"""Where in a user's code something happens."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import FrameType, TracebackType
+
+import torch
+from torch import nn
+
+_PACKAGE = Path(__file__).parent.parent
+_NOT_USERS = tuple(
+    f"{folder}{end}"
+    for folder, end in [
+        (Path(torch.__file__).parent, "/"),
+        (_PACKAGE / "guard", "/"),
+        (_PACKAGE / "elastic", "/"),
+        (_PACKAGE / "supernet.py", ""),
+        (_PACKAGE / "space.py", ""),
+        (_PACKAGE / "modes.py", ""),
+    ]
+)
+
+
+def is_users(frame: FrameType) -> bool:
+    """Whether a frame runs a `forward` or what it calls, not a library below."""
+    return not frame.f_code.co_filename.startswith((*_NOT_USERS, "<"))
+
+
+def here() -> str:
+    """File and line of the innermost of the user's frames."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not is_users(frame):
+        frame = frame.f_back
+    return "?" if frame is None else _text(frame.f_code.co_filename, frame.f_lineno)
+
+
+def of(model: nn.Module) -> str:
+    """File and line of a model's `forward`."""
+    code = type(model).forward.__code__
+    return _text(code.co_filename, code.co_firstlineno)
+
+
+def raised(model: nn.Module, trace: TracebackType | None) -> str:
+    """File and line of the innermost of the user's frames that an error went through."""
+    found = of(model)
+    while trace is not None:
+        if is_users(trace.tb_frame):
+            found = _text(trace.tb_frame.f_code.co_filename, trace.tb_lineno)
+        trace = trace.tb_next
+    return found
+
+
+def _text(file: str, line: int) -> str:
+    return f"{file}, line {line}"
