@@ -141,7 +141,7 @@ def test_the_card_says_what_a_user_needs(exported, network):
         "float32, shape (N, 1, 8, 8), any N",
         f"mean {list(data.mean)} and std {list(data.std)}",
         "float32, shape (N, 10)",
-        "in this order: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9.",
+        'in this order:\n\n    ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]\n',
         'InferenceSession("model.onnx")',
         'torch.export.load("model.pt2")',
         *(f"| {name} | {value} |\n" for name, value in network.arch.values.items()),

@@ -38,6 +38,7 @@ BOTTOM_TO_TOP = [
     "progress",
     "pareto",
     "data",
+    "markup",
     "match",
     "sandwich",
     "start",

@@ -131,6 +131,18 @@ def test_tables_are_made_again_from_the_raw_numbers_of_a_comparison(runs, tmp_pa
     assert tables[0] == tables[1]
 
 
+def test_a_comparison_shows_labels_as_they_are(runs, tmp_path):
+    whole = compare([runs / n for n in NAMES], tmp_path / "whole")
+    held = json.loads((whole / "comparison.json").read_text())
+    label = "folder <img src=x> a|b $x$ `y`"
+    held["groups"][1]["label"] = label
+    (tmp_path / "named.json").write_text(json.dumps({k: held[k] for k in ("cost_range", "groups")}))
+    tables = (compare([tmp_path / "named.json"], tmp_path / "again") / "comparison.md").read_text()
+    assert tables.count(r"| folder &lt;img src=x&gt; a\|b \$x\$ \`y\` | ") == 2
+    assert "<img" not in tables
+    assert "<img" not in (tmp_path / "again" / "comparison.html").read_text()
+
+
 COMMITTED = sorted((Path(__file__).parents[1] / "docs/results").glob("*/comparison*.json"))
 
 

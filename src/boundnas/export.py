@@ -20,6 +20,7 @@ from boundnas.cost import COSTS
 from boundnas.data import ImageData
 from boundnas.errors import ExportError
 from boundnas.extract import extract
+from boundnas.markup import markdown
 from boundnas.search import FrontNetwork
 from boundnas.store.files import cannot_write, sync_folder, write_text
 from boundnas.supernet import Supernet
@@ -167,13 +168,15 @@ def card(network: FrontNetwork, data: ImageData, formats: Sequence[Format]) -> s
         ),
     }
     others = "".join(
-        f"| Cost `{name}` | {value:,} |\n"
+        f"| Cost {markdown(name)} | {value:,} |\n"
         for name, value in network.costs.items()
         if name not in COSTS
     )
-    settings = "\n".join(f"| {name} | {value} |" for name, value in network.arch.values.items())
+    settings = "\n".join(
+        f"| {markdown(name)} | {markdown(value)} |" for name, value in network.arch.values.items()
+    )
     return (
-        f"# Network of {network.macs / 1e6:.4g} MMACs for {data.name}\n\n"
+        f"# Network of {network.macs / 1e6:.4g} MMACs for {markdown(data.name)}\n\n"
         "| | |\n|---|---|\n"
         f"| MACs of one image | {network.macs:,} |\n"
         f"| Parameters | {network.parameters:,} |\n{others}"
@@ -183,7 +186,7 @@ def card(network: FrontNetwork, data: ImageData, formats: Sequence[Format]) -> s
         "values 0 to 255, per channel: `(pixel / 255 - mean) / std` with "
         f"mean {list(data.mean)} and std {list(data.std)}.\n\n"
         f"Output `logits`: float32, shape (N, {len(data.classes)}); the largest one is the class, "
-        f"in this order: {', '.join(data.classes)}.\n\n"
+        f"in this order:\n\n    {json.dumps(data.classes, ensure_ascii=False)}\n\n"
         + "".join(usage[name] + "\n" for name in formats)
         + f"| Dimension | Value |\n|---|---|\n{settings}\n"
     )

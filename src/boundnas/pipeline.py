@@ -17,6 +17,7 @@ from boundnas.cost import COSTS, Cost
 from boundnas.data import ImageData, TrainingOrder, load
 from boundnas.errors import BoundNASError, ConfigError, RunError
 from boundnas.export import export_network
+from boundnas.match import check_match
 from boundnas.models import MobileNet, StageTable, StemTable
 from boundnas.models.mobilenet import scaled, tables
 from boundnas.policy import BOUNDARIES
@@ -26,7 +27,7 @@ from boundnas.report import write_report
 from boundnas.search import Evaluator, Front, FrontNetwork, search
 from boundnas.search.sampled import require
 from boundnas.settings import SpaceSettings
-from boundnas.start import check_start, preferred
+from boundnas.start import preferred
 from boundnas.store.environment import note_environment
 from boundnas.store.files import write_json
 from boundnas.store.folder import RunFolder
@@ -74,7 +75,8 @@ class Job:
             model = build(config.space, data.shape, len(data.classes))
         cost = COSTS[config.cost.metric](model)
         job = cls(config, data, model.to(_device(config.device)), cost)
-        check_start(job.model, data, cost, job.cost_range)
+        check_match(job.model, data)
+        cost.check_range(*job.cost_range)
         for boundary in BOUNDARIES:
             preferred(model.space, boundary, config.train.prior or ())
         # These two refuse a batch size.

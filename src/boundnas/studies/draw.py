@@ -45,7 +45,7 @@ def fronts(groups: Mapping[str, Sequence[Sequence[FrontRow]]], lower: float, upp
         )  # fmt: skip
     axes.axvspan(lower / 1e6, upper / 1e6, color="#1f6feb", alpha=0.06, label="cost range")
     axes.set(xscale="log", xlabel="MMACs", ylabel="test accuracy, %")
-    axes.legend(fontsize=8)
+    _legend(axes)
     return _svg(figure)
 
 
@@ -76,7 +76,7 @@ def boxes(groups: Mapping[str, np.ndarray], lower: float, upper: float) -> str |
     names = [f"{a / 1e6:.2g} to {b / 1e6:.2g}" for a, b in pairwise(edges)]
     axes.set_xticks(range(BINS), names)
     axes.set(xlabel="MMACs", ylabel="validation accuracy, %")
-    axes.legend(fontsize=8)
+    _legend(axes)
     return _svg(figure) if drawn else None
 
 
@@ -95,7 +95,7 @@ def boundaries(groups: Mapping[str, Sequence[Run]]) -> str | None:
         for axes, kind in zip(row, kinds, strict=True):
             _trajectories(axes, runs, kind)
             axes.set(title=f"{label}: {kind}" if kind == kinds[0] else kind, ylim=(-0.02, 1.05))
-            axes.title.set_fontsize(8)
+            axes.title.set(fontsize=8, parse_math=False)
         row[0].set_ylabel("mean option / largest")
     return _svg(figure)
 
@@ -161,6 +161,12 @@ def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure,
 
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _legend(axes: Axes) -> None:
+    """A legend that shows labels as they are: a $ begins no formula."""
+    for text in axes.legend(fontsize=8).get_texts():
+        text.set_parse_math(False)
 
 
 def _svg(figure: Figure) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from boundnas.config import RunConfig, read_config
+from boundnas.data.names import escaped
 from boundnas.errors import RunError
 from boundnas.report.records import Front, Run, read_run
 
@@ -101,7 +102,7 @@ def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
         name = key.rpartition(".")[2]
         if name == "stages" or name == "stem":
             return "" if value is None else _searched(value)
-        return f"{name} {value}"
+        return f"{name} {escaped(value)}"
 
     labels = [
         ", ".join(filter(None, (said(k, s.get(k)) for k in differing))) or "all" for s in settings

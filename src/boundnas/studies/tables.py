@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from boundnas.markup import markdown as shown
 from boundnas.pareto import chosen, mean_over_log_cost
 from boundnas.studies.interval import t_interval
 from boundnas.studies.record import Comparison, FrontRow
@@ -107,7 +108,9 @@ def markdown(numbers: Mapping[str, Any]) -> str:
         rows = list(group["seeds"].values())
         at = [_spread([row["at"][i] for row in rows]) for i in range(len(budgets))]
         score = _spread([row["score"] for row in rows])
-        lines.append(f"| {group['label']} | {len(rows)} | {score} | " + " | ".join(at) + " |")
+        lines.append(
+            f"| {shown(group['label'])} | {len(rows)} | {score} | " + " | ".join(at) + " |"
+        )
     if numbers["differences"]:
         lines += [
             "",
@@ -123,9 +126,8 @@ def markdown(numbers: Mapping[str, Any]) -> str:
         by_seed = " ".join(f"{100 * x:+.2f}" for x in d["score"]["by_seed"])
         cells = [_interval(d["score"]), *(_interval(d[f"at {i}"]) for i in range(len(budgets)))]
         lines.append(
-            f"| {d['of']} | {d['from']} | {len(d['score']['by_seed'])} | {by_seed} | "
-            + " | ".join(cells)
-            + " |"
+            f"| {shown(d['of'])} | {shown(d['from'])} | {len(d['score']['by_seed'])} "
+            f"| {by_seed} | " + " | ".join(cells) + " |"
         )
     return "\n".join(lines)
 
