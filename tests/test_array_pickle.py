@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.faults import damages
 from tests.published import python2_pickle
 
 from boundnas.data import array_pickle
@@ -343,3 +344,25 @@ def test_a_flipped_bit_of_an_npz_reads_the_same_or_is_refused(tmp_path_factory, 
     path.write_bytes(content)
     with suppress(DataError):
         assert same(read_npz(path, ["data"])["data"], RECORD["data"])
+
+
+PACKINGS = {
+    "stored": zipfile.ZIP_STORED,
+    "deflated": zipfile.ZIP_DEFLATED,
+    "bzip2": zipfile.ZIP_BZIP2,
+    "LZMA": zipfile.ZIP_LZMA,
+}
+
+
+@pytest.mark.parametrize("packing", PACKINGS.values(), ids=PACKINGS)
+def test_a_changed_byte_of_an_npz_reads_the_same_or_is_refused_however_packed(tmp_path, packing):
+    array, held = io.BytesIO(), np.arange(50, dtype=np.uint8)
+    np.save(array, held)
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        archive.writestr("data.npy", array.getvalue())
+    content = path.read_bytes()
+    for damaged in damages(content):
+        path.write_bytes(damaged)
+        with suppress(DataError):
+            assert np.array_equal(read_npz(path, ["data"])["data"], held)

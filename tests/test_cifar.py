@@ -1,6 +1,8 @@
 """CIFAR-10 and CIFAR-100: every published form gives the same images; what is amiss is named."""
 
+import gzip
 import io
+import os
 import tarfile
 
 import numpy as np
@@ -110,6 +112,70 @@ def test_an_archive_that_is_cut_short_is_refused(tmp_path, length):
     path.write_bytes(path.read_bytes()[:5000] if length == -1 else path.read_bytes()[:length])
     with pytest.raises(DataError, match=f"{path}: (damaged archive|cannot be read|lacks)"):
         data.cifar10(tmp_path)
+
+
+def member(kind, content, name="cifar-10-batches-py/data_batch_1", size=None, **fields):
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, len(content) if size is None else size
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    for offset, field in fields.items():
+        header[int(offset[1:]) : int(offset[1:]) + len(field)] = field
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + 256 + sum(header[156:]))
+    return bytes(header) + content.ljust(-(-len(content) // 512) * 512, b"\0")
+
+
+def extended(**records):
+    """An extended header with these records, before a file."""
+    content = b""
+    for key, value in records.items():
+        record = f" {key.replace('_', '.')}={value}\n"
+        length = len(record) + 1
+        while length != len(f"{length}{record}"):
+            length += 1
+        content += f"{length}{record}".encode()
+    return member(b"x", content) + member(b"0", b"abc")
+
+
+BAD_HEADERS = {
+    "a sparse map of letters": extended(GNU_sparse_map="a,b"),
+    "a sparse size of letters": extended(GNU_sparse_size="x"),
+    "a sparse size of 5,000 digits": extended(GNU_sparse_size="9" * 5000),
+    "a sparse map that is not there": extended(GNU_sparse_major="1", GNU_sparse_minor="0"),
+    "a size of letters": extended(size="x"),
+    "a size below 0": extended(size="-1"),
+    "a size beyond everything": extended(size="9" * 30),
+    "3,000 extended headers": member(b"x", b"10 ab=cde\n") * 3000,
+    "3,000 long names": member(b"L", b"a" * 10) * 3000,
+    "a long name of 8 GB": member(b"L", b"", size=(1 << 33) - 1),
+    "an old sparse file": member(b"S", b"", x386=b"\x80" + b"\xff" * 11, x482=b"\1"),
+    "a number with its sign bit": member(b"0", b"abc", x124=b"\x80" + b"\xff" * 11),
+}
+
+
+@pytest.mark.parametrize("content", BAD_HEADERS.values(), ids=BAD_HEADERS)
+def test_a_header_that_cannot_be_is_a_damaged_archive(tmp_path, content):
+    path = tmp_path / "cifar-10-python.tar.gz"
+    path.write_bytes(gzip.compress(content + bytes(1024), 1))
+    with pytest.raises(DataError, match=f"{path}: (damaged archive|cannot be read|lacks)"):
+        data.cifar10(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "file"])
+@pytest.mark.parametrize("load", ["cifar10", "cifar100", "fashion_mnist", "imagenet_d"])
+def test_a_place_that_is_no_folder_holds_no_files(tmp_path, name, load):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"is in|not found in|is no folder"):
+        getattr(data, load)(str(tmp_path / name))
+    with pytest.raises(DataError, match="no folder train and no folder val in"):
+        data.imagenet(str(tmp_path / name), 8)
+
+
+@pytest.mark.parametrize("load", ["cifar10", "fashion_mnist"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path, load):
+    for name in ("cifar-10-python.tar.gz", "train-images-idx3-ubyte"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match=r"is in|not found in"):
+        getattr(data, load)(tmp_path)
 
 
 def test_an_archive_writes_nothing_and_its_links_lead_nowhere(tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import math
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -53,9 +55,9 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray]:
             return arrays
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    # Zipfile raises whatever the file trips over.
-    except (ValueError, TypeError, LookupError, EOFError, RuntimeError, zlib.error,
-            zipfile.BadZipFile) as error:  # fmt: skip
+    # Zipfile raises whatever the file trips over; a damaged LZMA header can ask for any memory.
+    except (ValueError, TypeError, LookupError, EOFError, RuntimeError, MemoryError, OverflowError,
+            struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:  # fmt: skip
         raise DataError(
             f"{path}: is damaged or no npz file of number arrays ({error}); fetch it again from "
             "its official page"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import struct
 import tarfile
 import zlib
 from collections.abc import Mapping
@@ -142,11 +144,11 @@ def _find(cifar: _Cifar, folder: Path) -> tuple[_Version, Path, Mapping[str, byt
     versions = (cifar.python, cifar.binary)
     for version in versions:
         for place in (folder / version.unpacked, folder):
-            if (place / version.test).is_file():
+            if os.path.isfile(place / version.test):
                 return version, place, _read_folder(place, version, cifar)
     for version in versions:
         place = folder / version.archive
-        if place.is_file():
+        if os.path.isfile(place):
             return version, place, _read_archive(place, version)
     archives = " nor ".join(version.archive for version in versions)
     raise DataError(
@@ -156,7 +158,7 @@ def _find(cifar: _Cifar, folder: Path) -> tuple[_Version, Path, Mapping[str, byt
 
 
 def _read_folder(place: Path, version: _Version, cifar: _Cifar) -> dict[str, bytes]:
-    missing = [name for name in version.files if not (place / name).is_file()]
+    missing = [name for name in version.files if not os.path.isfile(place / name)]
     if missing:
         raise DataError(
             f"{cifar.title}: {len(missing)} of {len(version.files)} files not found in {place}: "
@@ -190,7 +192,9 @@ def _read_archive(path: Path, version: _Version) -> dict[str, bytes]:
                     break
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    # Tarfile raises whatever a header trips over, and follows one header to the next by recursion.
+    except (tarfile.TarError, ValueError, LookupError, TypeError, EOFError, OverflowError,
+            MemoryError, RecursionError, struct.error, zlib.error) as error:  # fmt: skip
         raise DataError(f"{path}: damaged archive ({error}); get it again from {PAGE}") from error
     missing = [name for name in version.files if name not in found]
     if missing:

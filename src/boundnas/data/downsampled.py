@@ -59,7 +59,7 @@ def imagenet_d(folder: Path | str, validation_fraction: float = 0.04, seed: int 
             ``validation_fraction`` is out of range.
     """
     root = Path(folder)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise DataError(f"ImageNet-D: {root} is no folder; {_how_to_get()}")
     with _one_at_a_time(root):
         published = _find(root)
@@ -93,7 +93,7 @@ def _find(root: Path) -> dict[str, Path]:
 
 
 def _first_file(paths: Sequence[Path]) -> Path | None:
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if os.path.isfile(path)), None)
 
 
 def _counts(cache: Path, published: dict[str, Path]) -> dict[str, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -67,7 +68,7 @@ def fashion_mnist(
 
 def _find(folder: Path) -> tuple[Path, ...]:
     found = [
-        next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
+        next((p for p in (folder / name, folder / f"{name}.gz") if os.path.isfile(p)), None)
         for name in _FILES
     ]
     missing = [name for name, path in zip(_FILES, found, strict=True) if path is None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -121,12 +122,9 @@ def list_splits(places: Mapping[str, Path], train_at_least: int) -> dict[str, Li
 
 def _existing(folder: Path | str) -> Path:
     root = Path(folder)
-    try:
-        if root.is_dir():
-            return root.resolve()
-        found = "is no folder" if root.exists() else "no such folder"
-    except (OSError, ValueError) as error:  # a name that is too long, or has a zero in it
-        found = f"cannot be a folder ({error})"
+    if os.path.isdir(root):
+        return root.resolve()
+    found = "is no folder" if os.path.lexists(root) else "no such folder"
     raise DataError(f"{escaped(root)}: {found}; give a folder with a sub-folder for each class")
 
 

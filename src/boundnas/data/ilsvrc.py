@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from boundnas.data.folder import list_splits
 from boundnas.data.image_data import ImageData, assemble
+from boundnas.data.listing import folders
 from boundnas.data.readable import check_readable
 from boundnas.data.source import ImageFiles
 from boundnas.errors import DataError
@@ -37,15 +39,16 @@ def imagenet(
     Raises:
         DataError: A folder is missing, or as ``image_folder``.
     """
-    root = Path(folder).resolve()
-    missing = [name for name in ("train", "val") if not (root / name).is_dir()]
+    root = Path(folder)
+    missing = [name for name in ("train", "val") if not os.path.isdir(root / name)]
     if missing:
         raise DataError(
             f"ImageNet: no folder {' and no folder '.join(missing)} in {root}.\n"
             f"Get the ILSVRC2012 training and validation images from {PAGE} and unpack them there, "
             "a folder of images per class: train/n01440764/*.JPEG, val/n01440764/*.JPEG."
         )
-    if not any(path.is_dir() for path in (root / "val").iterdir()):
+    root = root.resolve()
+    if not folders(root / "val"):
         raise DataError(
             f"ImageNet: {root / 'val'} has no sub-folders; the archive of validation images is "
             "flat, so move each image into a folder named after its class, as in train/ "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def list_images(folder: Path, at_least: int) -> Listing:
             within a class, a symbolic link, or names that cannot be written.
     """
     outside = [path for path in entries(folder) if path.suffix.lower() in SUFFIXES]
-    outside = [path for path in outside if not path.is_dir()]
+    outside = [path for path in outside if not os.path.isdir(path)]
     if outside:
         raise DataError(
             f"{escaped(outside[0])}: is one of {len(outside)} images beside the class folders of "
@@ -87,7 +88,7 @@ def folders(folder: Path) -> list[Path]:
     Raises:
         DataError: The folder cannot be listed, or holds a symbolic link.
     """
-    return [path for path in entries(folder) if path.is_dir()]
+    return [path for path in entries(folder) if os.path.isdir(path)]
 
 
 def entries(folder: Path) -> list[Path]:
@@ -99,7 +100,7 @@ def entries(folder: Path) -> list[Path]:
         raise DataError(f"{escaped(folder)}: cannot be listed ({error.strerror})") from error
     visible = [path for path in found if path.name[0] != "." and path.name not in _LITTER]
     for path in visible:
-        if path.is_symlink() and (path.is_dir() or path.suffix.lower() in SUFFIXES):
+        if os.path.islink(path) and (os.path.isdir(path) or path.suffix.lower() in SUFFIXES):
             raise DataError(
                 f"{escaped(path)}: is a symbolic link, which is not followed as it may leave the "
                 "folder or repeat an image of another split; put a copy in its place"
@@ -110,7 +111,7 @@ def entries(folder: Path) -> list[Path]:
 def _images(folder: Path, others: Counter[str]) -> list[Path]:
     """The images of a class; counts the other files by their suffix."""
     found = entries(folder)
-    inner = next((path for path in found if path.is_dir()), None)
+    inner = next((path for path in found if os.path.isdir(path)), None)
     if inner is not None:
         raise DataError(
             f"{escaped(inner)}: is a folder inside of what would be the class "
