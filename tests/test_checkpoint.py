@@ -117,7 +117,7 @@ def test_a_damaged_newest_is_passed_over_with_a_warning(tmp_path, caplog):
     (tmp_path / "step-00000002" / "state.json").unlink()
     with caplog.at_level(logging.WARNING):
         assert_whole(checkpoint.newest(tmp_path), 1)
-    assert "step-00000002/state.json: cannot be read" in caplog.text
+    assert "step-00000002/state.json: is missing" in caplog.text
 
 
 def test_a_damaged_newer_one_never_costs_the_whole_older_ones(tmp_path):

@@ -184,7 +184,7 @@ def test_a_run_of_another_configuration_is_left_alone(whole, configured):
     assert "holds a run of another configuration" in result.stderr
     assert "0.012" in result.stderr
     assert "0.013" in result.stderr
-    assert [path.name for path in held.iterdir()] == ["config.yaml"]
+    assert sorted(path.name for path in held.iterdir()) == [".lock", "config.yaml"]
 
 
 def test_a_folder_that_is_no_run_is_left_alone(configured):
@@ -218,8 +218,8 @@ from boundnas import train
 # A shell that starts the tests in the background has its children ignore SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 save = train.checkpoint.save
-def stopped(folder, step, *rest):
-    save(folder, step, *rest)
+def stopped(folder, step, *rest, **options):
+    save(folder, step, *rest, **options)
     if step == 12:
         os.kill(os.getpid(), signal.{signal})
 train.checkpoint.save = stopped

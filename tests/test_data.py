@@ -680,7 +680,7 @@ def test_an_idx_header_that_lies_costs_no_memory(tmp_path):
 
 
 def test_an_idx_file_that_cannot_be_opened_is_named(tmp_path):
-    with pytest.raises(DataError, match=f"{tmp_path}: cannot be read"):
+    with pytest.raises(DataError, match=f"{tmp_path}: is a folder, where a regular file"):
         read_idx(tmp_path, ())
 
 

@@ -153,7 +153,7 @@ def dying_at(call, functions):
 
 def test_a_process_killed_while_decoding_leaves_nothing_that_is_believed(tmp_path):
     functions = [
-        *((downsampled, "labelled_rows"), (downsampled, "write_synced")),
+        *((downsampled, "labelled_rows"), (downsampled, "write_text")),
         *((os, name) for name in ("fsync", "rename", "mkdir", "rmdir")),
     ]
     for call in range(1, 200):

@@ -221,7 +221,7 @@ def test_a_full_disk_leaves_no_half_row(tmp_path):
 
 def test_a_folder_in_the_place_of_a_log_is_one_clear_error(tmp_path):
     for use in (read_jsonl, JsonLines):
-        with pytest.raises(RunError, match="cannot be read"):
+        with pytest.raises(RunError, match="is a folder, where a regular file should be"):
             use(tmp_path)
 
 

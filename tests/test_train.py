@@ -14,7 +14,7 @@ from tests.faults import Killed
 from tests.small import COST_RANGE, digest, few_digits, files, mobilenet
 
 from boundnas import TrainSettings, data, fit, train
-from boundnas.cost import MACs
+from boundnas.cost import MACs, Parameters
 from boundnas.errors import BoundNASError, CostError, DataError, RunError, SpaceError
 from boundnas.settings import PriorSettings
 from boundnas.start import start_policy
@@ -29,10 +29,18 @@ def options(**more):
     return TrainSettings(**{"steps": STEPS, "batch_size": 16, "checkpoint_every": 1, **more})
 
 
-def run(folder=None, model=None, cost_range=COST_RANGE, **more):
+def run(folder=None, model=None, cost_range=COST_RANGE, cost=MACs, **more):
     model = mobilenet() if model is None else model
     settings = options(**more)
-    return fit(model, few_digits(), cost_range=cost_range, settings=settings, folder=folder)
+    return fit(model, few_digits(), cost_range=cost_range, cost=cost(model), settings=settings,
+               folder=folder)  # fmt: skip
+
+
+def with_buffer():
+    """The model with a tensor more."""
+    model = mobilenet()
+    model.register_buffer("more", torch.zeros(1))
+    return model
 
 
 def new_folder(path):
@@ -43,11 +51,11 @@ def killed_at(stop, where, folder, monkeypatch, **more):
     """Train in the folder until just before or just after the checkpoint of step ``stop``."""
     save = train.checkpoint.save
 
-    def failing(path, step, *rest):
+    def failing(path, step, *rest, **options):
         if step != stop:
-            return save(path, step, *rest)
+            return save(path, step, *rest, **options)
         if where == "after its checkpoint":
-            save(path, step, *rest)
+            save(path, step, *rest, **options)
         raise Killed
 
     with monkeypatch.context() as patch:
@@ -292,11 +300,24 @@ def test_a_checkpoint_of_other_images_is_refused_and_kept(tmp_path):
 @pytest.mark.parametrize(
     ("other", "found"),
     [
-        ({"model": mobilenet(last_width=12)}, "does not fit this model .*new one"),
+        ({"model": mobilenet(last_width=12)}, "is of a run with costs = .*; go on"),
+        ({"model": with_buffer()}, "does not fit this model .*new one"),
         ({"learn": "max"}, "is of a run with learn = both, this one has max; go on"),
         ({"steps": 14}, "is of a run with steps = 12, this one has 14; go on"),
+        ({"cost_range": (12e3, 41e3)}, r"is of a run with cost range = \[12000.0, 40000.0\], this"),
+        (
+            {"cost": Parameters, "cost_range": (500, 1000)},
+            "is of a run with cost = macs, this one has parameters; go on",
+        ),
     ],
-    ids=["other layers", "other boundaries", "another schedule"],
+    ids=[
+        "other layers",
+        "another state",
+        "other boundaries",
+        "another schedule",
+        "another range",
+        "another cost",
+    ],
 )
 def test_a_checkpoint_of_another_model_is_refused_and_kept(other, found, tmp_path):
     folder = new_folder(tmp_path)

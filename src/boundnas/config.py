@@ -41,6 +41,7 @@ from boundnas.settings import (
     quoted,
     shown,
 )
+from boundnas.store.files import find_bytes
 
 MAX_BYTES = 64 * 1024
 """Largest configuration file that is read; a long one is a tenth of it."""
@@ -176,21 +177,9 @@ class _UnreadableError(Exception):
 
 
 def _read_text(path: Path) -> str:
-    try:
-        if path.exists() and not path.is_file():
-            raise ConfigError(f"{path} is not a file; give the path of a configuration file")
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist; give the path of a configuration file") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "its path is no file name"
-        raise ConfigError(f"{path} cannot be read: {reason}") from None
-    if len(content) > MAX_BYTES:
-        raise ConfigError(
-            f"{path} is larger than the {MAX_BYTES // 1024} KiB that a configuration may have; "
-            "is it another kind of file?"
-        )
+    content = find_bytes(path, MAX_BYTES, error=ConfigError)
+    if content is None:
+        raise ConfigError(f"{path} does not exist; give the path of a configuration file")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

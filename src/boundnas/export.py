@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
+import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Literal
 
 import torch
@@ -18,11 +19,13 @@ from torch import Tensor, nn
 
 from boundnas.cost import COSTS
 from boundnas.data import ImageData
-from boundnas.errors import ExportError
+from boundnas.errors import BoundNASError, ExportError
 from boundnas.extract import extract
 from boundnas.markup import markdown
 from boundnas.search import FrontNetwork
-from boundnas.store.files import cannot_write, sync_folder, write_text
+from boundnas.store.files import cannot_write, read_bytes, write_bytes, write_new
+from boundnas.store.held import HeldFolder, folder_at
+from boundnas.store.temporary import clean, temporary
 from boundnas.supernet import Supernet
 
 Format = Literal["onnx", "pt2"]
@@ -32,6 +35,9 @@ TOLERANCE = 1e-3
 
 SUMS = "SHA256SUMS"
 """File of hashes in the folder of an exported network."""
+
+LARGEST = 1 << 32
+"""Bytes of the largest file of an exported network that is read, 4 GiB."""
 
 
 def export(
@@ -62,22 +68,7 @@ def export(
             f"{path.suffix or 'none'}, and the shape of one image must be known, found {shape}; "
             "rename the file, or pass input_shape=(channels, height, width)"
         )
-    write, run = _WRITERS[path.suffix]
-    images = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0))
-    net = net.to("cpu")
-    program = _program(net, images)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _quiet():
-            write(program, partial)
-            _check(path, net, images, run(partial, images))
-        partial.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise cannot_write(path, sum(4 * p.numel() for p in net.parameters()), error) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    write_bytes(path, _content(net, path, shape))
     return path
 
 
@@ -87,6 +78,7 @@ def export_network(
     data: ImageData,
     folder: Path,
     formats: Sequence[Format],
+    held: HeldFolder | None = None,
 ) -> None:
     """Write one network of a front into a folder of its own: complete, or not there at all.
 
@@ -97,59 +89,76 @@ def export_network(
         folder: Will hold ``model.onnx``, ``model.pt2``, ``architecture.json``, ``card.md`` and
             ``SHA256SUMS`` of them; one that is there already and whole is left as it is.
         formats: Which model files to write.
+        held: The run folder that it lies in, if it does.
 
     Raises:
         ExportError: A file does not compute what the network computes, or is there but damaged.
         RunError: A file cannot be written.
     """
-    if folder.exists():
-        verify(folder)
+    if _exists(folder, held):
+        verify(folder, held)
         return
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed here
-    net = extract(model, network.arch)
+    net, shape = extract(model, network.arch), model.input_shape
+    files = {f"model.{f}": _content(net, folder / f"model.{f}", shape) for f in formats}
+    files["architecture.json"] = (json.dumps(network.to_json(), indent=2) + "\n").encode()
+    files["card.md"] = card(network, data, formats).encode()
+    files[SUMS] = _sums(files).encode()
     try:
-        for name in formats:
-            export(net, partial / f"model.{name}")
-        write_text(partial / "architecture.json", json.dumps(network.to_json(), indent=2) + "\n")
-        write_text(partial / "card.md", card(network, data, formats))
-        write_text(partial / SUMS, _sums(partial))
-        partial.rename(folder)
-        sync_folder(folder.parent)
+        with folder_at(folder.parent, held, make=True) as parent:
+            clean(parent)
+            with temporary(parent, is_folder=True) as (partial, inside):
+                for name, content in files.items():
+                    write_new(inside, name, content)
+                os.fsync(inside)
+                os.rename(partial, folder.name, src_dir_fd=parent, dst_dir_fd=parent)
+            os.fsync(parent)
     except OSError as error:
-        raise cannot_write(folder, 0, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        raise cannot_write(folder, sum(map(len, files.values())), error) from error
 
 
-def verify(folder: Path) -> None:
+def verify(folder: Path, held: HeldFolder | None = None) -> None:
     """Check an exported network as ``sha256sum --check`` does, and that no file was added.
 
     Args:
         folder: A folder that `export_network` wrote.
+        held: The run folder that it lies in, if it does.
 
     Raises:
         ExportError: It is not byte for byte what was written.
     """
     try:
-        held, found = (folder / SUMS).read_text(), _sums(folder)
-    except (OSError, UnicodeDecodeError) as error:
+        with folder_at(folder, held) as inside:
+            names = os.listdir(inside)
+        files = {n: read_bytes(folder / n, LARGEST, held, ExportError) for n in names}
+    except (OSError, BoundNASError) as error:
         raise ExportError(f"{folder}: cannot be checked ({error}); {_AGAIN}") from error
-    if held != found:
-        other = set(held.splitlines()) ^ set(found.splitlines())
-        name = min(other, default="")[66:] or SUMS
+    wanted = _sums(files).encode()
+    if files.get(SUMS) != wanted:
+        other = set(files.get(SUMS, b"").splitlines()) ^ set(wanted.splitlines())
+        name = min(other, default=b"")[66:].decode(errors="replace") or SUMS
         raise ExportError(f"{folder / name}: is not what was written, by {SUMS}; {_AGAIN}")
 
 
 _AGAIN = "do not use this network, remove its folder and export again"
 
 
-def _sums(folder: Path) -> str:
+def _sums(files: Mapping[str, bytes]) -> str:
     """Hash and name of every file but the one that holds them, as sha256sum writes them."""
-    files = sorted(path for path in folder.iterdir() if path.name != SUMS)
     return "".join(
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files
+        f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n"
+        for name in sorted(files)
+        if name != SUMS
     )
+
+
+def _exists(folder: Path, held: HeldFolder | None) -> bool:
+    try:
+        with folder_at(folder, held):
+            return True
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise cannot_write(folder, 0, error) from error
 
 
 def card(network: FrontNetwork, data: ImageData, formats: Sequence[Format]) -> str:
@@ -190,6 +199,23 @@ def card(network: FrontNetwork, data: ImageData, formats: Sequence[Format]) -> s
         + "".join(usage[name] + "\n" for name in formats)
         + f"| Dimension | Value |\n|---|---|\n{settings}\n"
     )
+
+
+def _content(net: nn.Module, path: Path, shape: tuple[int, int, int]) -> bytes:
+    """The content of a model file, checked against the network."""
+    write, run = _WRITERS[path.suffix]
+    images = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0))
+    net = net.to("cpu")
+    program = _program(net, images)
+    try:
+        with TemporaryDirectory() as place, _quiet():
+            file = Path(place, f"model{path.suffix}")
+            write(program, file)
+            _check(path, net, images, run(file, images))
+            return file.read_bytes()
+    except OSError as error:
+        size = sum(4 * p.numel() for p in net.parameters())
+        raise cannot_write(Path(gettempdir(), path.name), size, error) from error
 
 
 def _program(net: nn.Module, images: Tensor) -> torch.export.ExportedProgram:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from boundnas.search.sampled import require
 from boundnas.settings import SpaceSettings
 from boundnas.start import preferred
 from boundnas.store.environment import note_environment
-from boundnas.store.files import write_json
+from boundnas.store.files import read_bytes, write_json
 from boundnas.store.folder import RunFolder
 from boundnas.train import Run, fit
 
@@ -92,8 +92,8 @@ class Job:
     def train(self, folder: RunFolder) -> Run:
         """Train, or go on where an interrupted training stopped."""
         if rank() == 0:
-            write_json(folder.space, self.model.space.to_json())
-            note_environment(folder.environment)
+            write_json(folder.space, self.model.space.to_json(), folder.held)
+            note_environment(folder.environment, folder.held)
         return fit(
             self.model,
             self.data,
@@ -112,7 +112,8 @@ class Job:
         front = search(run, self.config.search)
         if rank() == 0:
             exported = bool(self.config.export.formats)
-            write_json(run.folder.front, front.to_json(self.cost_range, exported))
+            found = front.to_json(self.cost_range, exported)
+            write_json(run.folder.front, found, run.folder.held)
         return front
 
     def export(self, run: Run, front: Front) -> None:
@@ -124,7 +125,7 @@ class Job:
         with Progress(len(front.networks), "export", unit="network") as progress:
             for network in front.networks:
                 folder = run.folder.path / front.folder(network)
-                export_network(run.model, network, self.data, folder, formats)
+                export_network(run.model, network, self.data, folder, formats, run.folder.held)
                 progress.advance()
 
     def _front(self, run: Run) -> Front:
@@ -143,12 +144,12 @@ class Job:
             )
 
         try:
-            held = json.loads(path.read_text())
+            held = json.loads(read_bytes(path, held=run.folder.held))
             networks, dominated = (
                 tuple(evaluator.each(network, held[key]))
                 for key in ("networks", "dominated_on_test")
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunError(
                 f"{path}: is damaged ({error}); remove it and run the search again: what the "
                 "search measured is kept in its journal"
@@ -189,22 +190,30 @@ def working(
     Raises:
         RunError: Something else is in the way, or at work there.
     """
-    with connected(timeout):
+    with connected(timeout), ExitStack() as stack:
+        folder = None
+        if rank() == 0 and os.path.lexists(path):
+            folder = _entered(RunFolder.open(path), config, stack)  # before any work
         job = Job.prepare(config)
-        if rank() == 0:
-            held, text = RunFolder(path).config, write_config(config)
-            with suppress(ConfigError):
-                if held.is_file() and read_config(held) == config:
-                    text = held.read_text()  # an older release wrote fewer keys
-            RunFolder.create(path, text)
+        if rank() == 0 and folder is None:
+            # Last of all that may be refused, so that a refusal leaves nothing behind.
+            folder = _entered(RunFolder.create(path, write_config(config)), config, stack)
         wait("before the run folder is there")
-        folder = RunFolder.open(path)
-        with folder.locked() if rank() == 0 else nullcontext():
-            try:
-                yield job, folder
-            except BoundNASError as error:
-                error.begun = True
-                raise
+        try:
+            yield job, folder or RunFolder.open(path)
+        except BoundNASError as error:
+            error.begun = True
+            raise
+
+
+def _entered(folder: RunFolder, config: RunConfig, stack: ExitStack) -> RunFolder:
+    """A run folder of this configuration, kept from other processes until the stack ends."""
+    stack.enter_context(folder.locked())
+    with suppress(ConfigError):  # the text may differ: an older release wrote fewer keys
+        if read_config(folder.config) == config:
+            return folder
+    folder.refuse_other_config(write_config(config))
+    return folder
 
 
 def build(space: SpaceSettings, shape: tuple[int, int, int], classes: int) -> MobileNet:

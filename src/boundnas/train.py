@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,9 +29,10 @@ from boundnas.settings import TrainSettings
 from boundnas.space import Allowed
 from boundnas.start import check_start, start_policy
 from boundnas.store import checkpoint
+from boundnas.store.checkpoint import Checkpoint
 from boundnas.store.files import write_json
 from boundnas.store.folder import RunFolder
-from boundnas.store.lines import JsonLines, read_jsonl
+from boundnas.store.lines import JsonLines, check_rows, read_jsonl
 from boundnas.supernet import Supernet
 
 POLICY_PATH = 45.0
@@ -117,7 +118,9 @@ def fit(
     )
     sandwich = Sandwich(model, max_policy, min_policy, cost, cost_range, settings, seed)
     run = Run(sandwich, data, folder)
-    _Trainer(run).train()
+    trainer = _Trainer(run)
+    with nullcontext() if folder is None or rank() else folder.locked():
+        trainer.train()
     return run
 
 
@@ -184,6 +187,7 @@ class _Trainer:
         self.steps = settings.steps or math.ceil(
             float(settings.epochs or 0) * self.order.steps_per_epoch
         )
+        self.every = max(1, self.steps // BOUNDARY_ROWS)
         groups: list[dict[str, Any]] = [
             {"params": [p for p in parameters if p.dim() > 1]},
             # Biases and the scales and shifts of norms do not decay (App. A.2).
@@ -214,34 +218,29 @@ class _Trainer:
     def train(self) -> None:
         modes.train(self.run.model)
         step = self._resume()
-        every = max(1, self.steps // BOUNDARY_ROWS)
         save_every = self.sandwich.settings.checkpoint_every
         with (
             interruption.deferred() as stopping,
-            _Log(
-                self.run.metrics, None if self.writes is None else self.writes.metrics, step
-            ) as metrics,
-            _Log(
-                self.run.boundaries, None if self.writes is None else self.writes.boundaries, step
-            ) as boundaries,
+            _Log(self.run.metrics, self.writes, "metrics", step) as metrics,
+            _Log(self.run.boundaries, self.writes, "boundaries", step) as boundaries,
             Progress(self.steps, "train", done=step) as progress,
         ):
             while step < self.steps:
-                if step % every == 0:
+                if step % self.every == 0:
                     boundaries.append(self._boundaries(step))
                 row, stop = self._step(step, stopping)
                 metrics.append(row)
                 step += 1
                 progress.advance(loss=row["loss_max"], accuracy=row["accuracy_max"])
                 if step % save_every == 0 or step == self.steps or stop:
-                    self._save(step)
+                    self._save(step, metrics, boundaries)
                 if stop:
                     wait(f"after step {step}")  # for the checkpoint
                     interruption.stop()
             boundaries.append(self._boundaries(step))
         modes.evaluate(self.run.model)
         if self.writes is not None:
-            write_json(self.writes.bounds, bounds_json(self.run))
+            write_json(self.writes.bounds, bounds_json(self.run), self.writes.held)
 
     def _step(self, step: int, stopping: Callable[[], bool]) -> tuple[dict[str, Any], bool]:
         """Train one step; gives the row for the log, and whether any process is asked to stop."""
@@ -281,9 +280,12 @@ class _Trainer:
             row[boundary] = dict(zip(names, moments, strict=True))
         return row
 
-    def _save(self, step: int) -> None:
+    def _save(self, step: int, *logs: _Log) -> None:
+        """Write a checkpoint, which vouches for the rows that the disk has by then."""
         if self.writes is not None:
-            checkpoint.save(self.writes.checkpoints, step, self._tensors(), self._identity)
+            values = {**self._identity, "logs": {log.name: log.sync() for log in logs}}
+            folder = self.writes
+            checkpoint.save(folder.checkpoints, step, self._tensors(), values, held=folder.held)
 
     @property
     def _identity(self) -> dict[str, Any]:
@@ -294,6 +296,10 @@ class _Trainer:
             **settings,
             "seed": self.sandwich.seed,
             "steps": self.steps,
+            "cost": self.sandwich.cost.name,
+            "cost range": list(self.sandwich.cost_range),
+            # Of the smallest and of the largest network, so they tell other costs from this.
+            "costs": list(self.sandwich.cost.reach),
             "training images": len(data.train),
             "classes": len(data.classes),
             # Exact sums over the training images, so they tell other images from these.
@@ -313,9 +319,26 @@ class _Trainer:
                 tensors |= {f"{name}/{i}/{k}": v for k, v in state.items() if v is not None}
         return tensors
 
+    def _newest(self, folder: RunFolder) -> Checkpoint | None:
+        """The newest checkpoint whose logs are there, row for row.
+
+        After lost or damaged rows that is an older one, from which training makes them anew.
+        """
+
+        def fits(saved: Checkpoint) -> None:
+            if not isinstance(saved.values, dict):
+                raise RunError(f"the checkpoint of step {saved.step} holds no state of a run")
+            logs = saved.values.get("logs", {})  # an older release did not vouch for logs
+            rows = {"metrics": 1, "boundaries": self.every}
+            for name, every in rows.items():
+                path = getattr(folder, name)
+                check_rows(path, range(0, saved.step, every), logs.get(name), folder.held)
+
+        return checkpoint.newest(folder.checkpoints, folder.held, fits)
+
     def _resume(self) -> int:
         """Load the newest checkpoint, if there is one, and say which step comes next."""
-        saved = checkpoint.newest(self.folder.checkpoints) if self.folder is not None else None
+        saved = None if self.folder is None else self._newest(self.folder)
         starts = spread([0 if saved is None else saved.step], "at the start")
         if len(set(starts)) > 1:
             raise RankError(
@@ -324,8 +347,6 @@ class _Trainer:
             )
         if saved is None:
             return 0
-        if self.writes is not None:
-            checkpoint.clean(self.writes.checkpoints)
         assert self.folder is not None
         for name, value in self._identity.items():
             # A name that an older release did not save had no other value then.
@@ -365,17 +386,22 @@ class _Trainer:
 class _Log:
     """Rows in memory, and in a file if there is one; a resumed run drops later rows first."""
 
-    def __init__(self, rows: list[dict[str, Any]], path: Path | None, start: int) -> None:
-        self.rows = rows
-        self.file = None if path is None else JsonLines(path)
-        if self.file is not None:
+    def __init__(
+        self, rows: list[dict[str, Any]], folder: RunFolder | None, name: str, start: int
+    ) -> None:
+        self.rows, self.name, self.file = rows, name, None
+        if folder is not None:
+            self.file = JsonLines(getattr(folder, name), folder.held)
             self.file.truncate_after(start - 1)
-            rows[:] = read_jsonl(self.file.path)
+            rows[:] = read_jsonl(self.file.path, folder.held)
 
     def append(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
         if self.file is not None:
             self.file.append(row)
+
+    def sync(self) -> dict[str, Any]:
+        return {} if self.file is None else self.file.sync()
 
     def __enter__(self) -> _Log:
         return self

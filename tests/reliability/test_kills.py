@@ -30,7 +30,7 @@ def survives(folder):
     """What a kill left can be read, and at most one checkpoint interval of steps is lost."""
     held = RunFolder(folder / "runs" / "tiny")
     for path in held.checkpoints.glob("step-*"):
-        checkpoint._verified(path, int(path.name.removeprefix("step-")))
+        checkpoint._verified(path, int(path.name.removeprefix("step-")), None)
     saved = checkpoint.newest(held.checkpoints)
     steps = len(read_jsonl(held.metrics)) if held.metrics.exists() else 0
     assert steps - (saved.step if saved else 0) <= CHECKPOINT_EVERY

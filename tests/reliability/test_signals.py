@@ -21,7 +21,7 @@ POINTS = {
     "a training step": (sandwich.Sandwich, "step", 9),
     "a save": (checkpoint, "save", 2),
     "the last save": (checkpoint, "save", 4),
-    "the middle of a save": (checkpoint, "write_synced", 4),
+    "the middle of a save": (checkpoint, "write_new", 4),
     "an evaluation": (evaluator.Evaluator, "correct", 2),
     "a recalibration": (evaluator, "calibrate", 1),
     "an export": (import_module("boundnas.export"), "_check", 1),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from boundnas.data.array_pickle import NUMBERS
 from boundnas.errors import DataError
+from boundnas.store.files import reading
 
 LARGEST = 1 << 30
 """Bytes an array may have; those of downsampled ImageNet have 394 million."""
@@ -43,9 +44,9 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray]:
         DataError: The file is damaged, an array is missing, or one holds anything but numbers.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            held = archive.namelist()
-            missing = [name for name in names if f"{name}.npy" not in held]
+        with reading(path, None, error=DataError) as held, zipfile.ZipFile(held) as archive:
+            there = archive.namelist()
+            missing = [name for name in names if f"{name}.npy" not in there]
             if missing:
                 raise ValueError(f"it holds no array {' and no '.join(missing)}")
             arrays = {}

@@ -19,6 +19,7 @@ from boundnas.data.image_data import ImageData, assemble
 from boundnas.data.rows import PIXELS, labelled_rows
 from boundnas.data.source import InMemory
 from boundnas.errors import DataError
+from boundnas.store.files import read_bytes, reading
 
 PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 """Where both sets are published."""
@@ -166,11 +167,7 @@ def _read_folder(place: Path, version: _Version, cifar: _Cifar) -> dict[str, byt
         )
     found = {}
     for name in version.files:
-        try:
-            with (place / name).open("rb") as file:
-                found[name] = _within_limit(file.read(_LARGEST + 1), f"{place}: {name}")
-        except OSError as error:
-            raise DataError(f"{place / name}: cannot be read ({error.strerror})") from error
+        found[name] = read_bytes(place / name, _LARGEST, error=DataError)
     return found
 
 
@@ -180,7 +177,10 @@ def _read_archive(path: Path, version: _Version) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     try:
         # As a stream, since going back in a gzip file means to begin anew.
-        with tarfile.open(path, "r|gz") as archive:
+        with (
+            reading(path, None, error=DataError) as stream,
+            tarfile.open(fileobj=stream, mode="r|gz") as archive,
+        ):
             for member in archive:
                 name = wanted.get(member.name.removeprefix("./"))
                 if name is None or not member.isfile():

@@ -20,7 +20,7 @@ from boundnas.data.rows import PIXELS, SHAPE, labelled_rows
 from boundnas.data.source import InMemory
 from boundnas.errors import DataError
 from boundnas.progress import Progress
-from boundnas.store.files import cannot_write, sync_folder, write_synced
+from boundnas.store.files import cannot_write, find_bytes, reading, sync_folder, write_text
 
 PAGE = "https://image-net.org/download-images.php"
 """Where the set is published, as "downsampled image data"; needs an account."""
@@ -99,7 +99,7 @@ def _first_file(paths: Sequence[Path]) -> Path | None:
 def _counts(cache: Path, published: dict[str, Path]) -> dict[str, int] | None:
     """Images per split in the cache; none if it is not whole or of other files than these."""
     try:
-        made = json.loads((cache / "made_from.json").read_text())
+        made = json.loads(find_bytes(cache / "made_from.json", error=DataError) or b"")
         counts = {split: int(made["counts"][split]) for split in _SPLITS}
         sources = {name: made["files"][name] for names in _SPLITS.values() for name in names}
         sizes = [
@@ -138,8 +138,7 @@ def _decode(cache: Path, published: dict[str, Path]) -> dict[str, int]:
                 for split, names in _SPLITS.items()
             }
         made = json.dumps({"counts": counts, "files": stamps})
-        write_synced(partial / "made_from.json", made.encode())
-        sync_folder(partial)
+        write_text(partial / "made_from.json", made)
         shutil.rmtree(cache, ignore_errors=True)
         partial.rename(cache)
         sync_folder(cache.parent)
@@ -173,11 +172,8 @@ def _read(path: Path) -> tuple[Tensor, Tensor]:
     if path.suffix == ".npz":
         record = read_npz(path, ("data", "labels"))
     else:
-        try:
-            with path.open("rb") as file:
-                record = read_pickle(file, str(path))
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        with reading(path, None, error=DataError) as file:
+            record = read_pickle(file, str(path))
     return labelled_rows(record, "labels", 1, CLASSES, str(path))
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from boundnas.errors import DataError
+from boundnas.store.files import reading
 
 _LARGEST = 1 << 28
 """Bytes a file may hold; Fashion-MNIST's largest holds 47 million."""
@@ -37,7 +38,7 @@ def read_idx(path: Path, item: tuple[int, ...]) -> Tensor:
         DataError: The file cannot be read, is not idx, holds other items, or is too short or long.
     """
     try:
-        with path.open("rb") as raw:
+        with reading(path, None, error=DataError) as raw:
             zipped = raw.read(2) == _GZIP
             raw.seek(0)
             if not zipped:

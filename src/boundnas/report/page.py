@@ -13,6 +13,7 @@ from string import Template
 from boundnas.report.content import figures, notes, summary
 from boundnas.report.records import Run, read_run
 from boundnas.store.files import write_text
+from boundnas.store.held import HeldFolder
 
 
 def write_report(folder: Path) -> Path:
@@ -31,7 +32,7 @@ def write_report(folder: Path) -> Path:
         RunError: A needed file is missing or a file is damaged, or the report cannot be written.
     """
     path = folder / "report.html"
-    write_text(path, render(read_run(folder)))
+    write_text(path, render(read_run(folder)), HeldFolder(folder))
     return path
 
 

@@ -20,6 +20,8 @@ from pydantic import (
 
 from boundnas.errors import RunError, SpaceError
 from boundnas.space import Dimension, SearchSpace
+from boundnas.store.files import find_bytes
+from boundnas.store.held import HeldFolder
 
 Choice = bool | int | float | str
 
@@ -156,26 +158,31 @@ def read_run(folder: Path) -> Run:
         RunError: The folder, ``space.json`` or ``metrics.jsonl`` is missing, there is no step
             yet, or a file is damaged. Names the file and the line.
     """
-    if not folder.is_dir():
-        raise RunError(f"{folder}: no such run folder; give the folder that training wrote")
-    dimensions = read_record(folder / "space.json", Space)
-    metrics = _rows(folder / "metrics.jsonl", Metrics)
+    try:
+        held = HeldFolder(folder)
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{folder}: no such run folder ({getattr(error, 'strerror', None) or error}); "
+            "give the folder that training wrote"
+        ) from error
+    dimensions = read_record(folder / "space.json", Space, held)
+    metrics = _rows(folder / "metrics.jsonl", Metrics, held)
     if dimensions is None or not metrics:
         name, found = ("metrics.jsonl", metrics) if dimensions else ("space.json", None)
         raise RunError(
             f"{folder / name} {'is missing' if found is None else 'holds no step yet'}: "
             "a report needs a run whose training has begun; train it first"
         )
-    environment = read_record(folder / "environment.json", Environment)
+    environment = read_record(folder / "environment.json", Environment, held)
     return Run(
         name=folder.resolve().name,
         space=_space(folder / "space.json", dimensions),
         metrics=metrics,
-        boundaries=_rows(folder / "boundaries.jsonl", Boundaries),
-        bounds=read_record(folder / "bounds.json", Bounds),
-        evaluations=_rows(folder / "search" / "evaluations.jsonl", Evaluation),
-        front=read_record(folder / "front.json", Front),
-        config=_text(folder / "config.yaml"),
+        boundaries=_rows(folder / "boundaries.jsonl", Boundaries, held),
+        bounds=read_record(folder / "bounds.json", Bounds, held),
+        evaluations=_rows(folder / "search" / "evaluations.jsonl", Evaluation, held),
+        front=read_record(folder / "front.json", Front, held),
+        config=_text(folder / "config.yaml", held),
         environment=None if environment is None else environment.root,
     )
 
@@ -187,33 +194,29 @@ def _space(path: Path, dimensions: Space) -> SearchSpace:
         raise RunError(f"{path}: {error}") from error
 
 
-def _bytes(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _text(path: Path) -> str | None:
-    data = _bytes(path)
+def _text(path: Path, held: HeldFolder) -> str | None:
+    data = find_bytes(path, held=held)
     return None if data is None else data.decode(errors="replace")
 
 
-def read_record(path: Path, kind: type[R]) -> R | None:
+def read_record(path: Path, kind: type[R], held: HeldFolder | None = None) -> R | None:
     """The record in a JSON file; none where there is no such file.
+
+    Args:
+        path: The file.
+        kind: What it is to be.
+        held: The held folder that it lies in, if it does.
 
     Raises:
         RunError: It cannot be read, or is no such record; names what is wrong with it.
     """
-    data = _bytes(path)
+    data = find_bytes(path, held=held)
     return None if data is None else _parse(data, kind, str(path))
 
 
-def _rows(path: Path, kind: type[R]) -> list[R] | None:
+def _rows(path: Path, kind: type[R], held: HeldFolder) -> list[R] | None:
     """The rows of a journal; a last line without its newline was cut by a kill and is dropped."""
-    data = _bytes(path)
+    data = find_bytes(path, held=held)
     if data is None:
         return None
     lines = data.split(b"\n")[:-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
@@ -202,7 +202,11 @@ def _measured(
         yield evaluate
         return
     path: Path = getattr(run.folder, journal)
-    with Journal(path, run.model.space, evaluator.costs, writes=rank() == 0) as kept:
+    writes = rank() == 0
+    with (
+        run.folder.locked() if writes else nullcontext(),
+        Journal(path, run.model.space, evaluator.costs, writes, run.folder.held) as kept,
+    ):
         wait("before the search")  # until all have read the journal
         yield journalled(evaluate, kept)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from boundnas.errors import RunError, SpaceError
 from boundnas.space import Architecture, SearchSpace
+from boundnas.store.held import HeldFolder
 from boundnas.store.lines import JsonLines, read_jsonl
 
 
@@ -75,7 +76,8 @@ class Journal(Mapping[Architecture, Evaluation]):
         path: A JSON Lines file, continued when it exists; a torn tail is cut.
         space: The search space that its architectures belong to.
         costs: Names of the costs that are known of each.
-        writes: Whether what is appended goes to the file.
+        writes: Whether what is appended goes to the file, and on to the disk.
+        held: The held folder that it lies in, if it does.
 
     Raises:
         RunError: A line before the last is damaged or not an evaluation of ``space`` with these
@@ -88,9 +90,10 @@ class Journal(Mapping[Architecture, Evaluation]):
         space: SearchSpace,
         costs: Collection[str] = ("macs", "parameters"),
         writes: bool = True,
+        held: HeldFolder | None = None,
     ) -> None:
         self._evaluations: dict[Architecture, Evaluation] = {}
-        for number, row in enumerate(read_jsonl(path), 1):
+        for number, row in enumerate(read_jsonl(path, held), 1):
             try:
                 evaluation = Evaluation.from_json(row, space)
                 if evaluation.costs.keys() != set(costs):
@@ -106,7 +109,7 @@ class Journal(Mapping[Architecture, Evaluation]):
                     "or the file to start the search over"
                 ) from error
             self._evaluations[evaluation.architecture] = evaluation
-        self._lines = JsonLines(path) if writes else None
+        self._lines = JsonLines(path, held) if writes else None
 
     def append(self, evaluation: Evaluation) -> None:
         """Keep an evaluation of an architecture that has none yet.
@@ -117,6 +120,7 @@ class Journal(Mapping[Architecture, Evaluation]):
         assert evaluation.architecture not in self, f"evaluated twice: {evaluation.architecture}"
         if self._lines is not None:
             self._lines.append(evaluation.to_json())
+            self._lines.sync()
         self._evaluations[evaluation.architecture] = evaluation
 
     def close(self) -> None:

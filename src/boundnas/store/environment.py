@@ -11,23 +11,29 @@ from pathlib import Path
 import torch
 
 from boundnas.errors import RunError
-from boundnas.store.files import read_bytes, write_json
+from boundnas.store.files import find_bytes, write_json
+from boundnas.store.held import HeldFolder
 from boundnas.store.lines import parse_row
 
 _log = logging.getLogger(__name__)
 
 
-def note_environment(path: Path) -> None:
+def note_environment(path: Path, held: HeldFolder | None = None) -> None:
     """Write down what a run runs on; where that was done before, warn of what has changed.
+
+    Args:
+        path: ``environment.json``.
+        held: The held folder that it lies in, if it does.
 
     Raises:
         RunError: The file is damaged or cannot be written.
     """
     now = environment()
-    if not path.exists():
-        write_json(path, now)
+    data = find_bytes(path, held=held)
+    if data is None:
+        write_json(path, now, held)
         return
-    began = parse_row(read_bytes(path) + b"\n")
+    began = parse_row(data + b"\n")
     if began is None:
         raise RunError(f"{path}: is no JSON object, so it is damaged; remove it and run again")
     changes = [

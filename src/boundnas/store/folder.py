@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import platform
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 
 from boundnas.errors import RunError
-from boundnas.store.files import cannot_write, read_bytes, sync_folder, write_synced
+from boundnas.store.files import cannot_write, find_bytes, refuse_irregular, write_new
+from boundnas.store.held import HeldFolder, folder_at
+from boundnas.store.temporary import clean, remove, temporary
 
 
 @dataclass(frozen=True)
@@ -37,23 +40,17 @@ class RunFolder:
         Raises:
             RunError: Something else is in the way, or the folder cannot be written.
         """
-        if path.exists() or path.is_symlink():
-            run = cls.open(path)
-            run._refuse_other_config(config_text)
-            return run
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed here
-            partial.mkdir()
-            write_synced(cls(partial).config, config_text.encode())
-            sync_folder(partial)
-            partial.rename(path)
-            sync_folder(path.parent)
-        except OSError as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise cannot_write(path, len(config_text.encode()), error) from error
-        return cls(path)
+        if not os.path.lexists(path):
+            data = config_text.encode()
+            try:
+                with folder_at(path.parent, None, make=True) as parent:
+                    clean(parent)
+                    _make(parent, path.name, data)
+            except (OSError, ValueError) as error:
+                raise cannot_write(path, len(data), error) from error
+        run = cls.open(path)
+        run.refuse_other_config(config_text)
+        return run
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -63,17 +60,51 @@ class RunFolder:
             RunError: ``path`` is missing or no run folder.
         """
         run = cls(path)
-        if run.config.is_file():
-            return run
-        found = "is no run folder, for it holds no config.yaml" if path.exists() else "is missing"
+        try:
+            if find_bytes(run.config, held=run.held) is not None:
+                run._refuse_irregular()
+                return run
+            found = "is no run folder, for it holds no config.yaml"
+        except FileNotFoundError:
+            found = "is missing"
+        except NotADirectoryError:
+            found = "is no run folder, for it is no folder"
+        except (OSError, ValueError) as error:
+            found = f"cannot be opened ({getattr(error, 'strerror', None) or error})"
         raise RunError(
             f"{path}: {found}; give the folder of a run, "
             "or start a new one under a name that is not taken"
         )
 
-    def _refuse_other_config(self, config_text: str) -> None:
-        held = read_bytes(self.config).decode(errors="replace").splitlines()
-        for number, (old, new) in enumerate(zip_longest(held, config_text.splitlines()), 1):
+    def _refuse_irregular(self) -> None:
+        """Refuse a link or the like in the place of a file or folder of the run, before any work.
+
+        Raises:
+            RunError: Says what is there.
+        """
+        files = (self.lock, self.environment, self.space, self.metrics, self.boundaries)
+        found = (self.bounds, self.evaluations, self.finalists, self.front, self.report)
+        for path in (*files, *found):
+            with suppress(FileNotFoundError), self.held.folder(path.parent) as folder:
+                refuse_irregular(path, folder)
+        for path in (self.checkpoints, self.networks):
+            with suppress(FileNotFoundError), self.held.folder(path):
+                pass
+
+    @cached_property
+    def held(self) -> HeldFolder:
+        """The folder held open, for all that is written and read below it."""
+        return HeldFolder(self.path)
+
+    def refuse_other_config(self, config_text: str) -> None:
+        """Refuse to go on with another configuration than the one that the folder holds.
+
+        Raises:
+            RunError: Names the first line that differs.
+        """
+        held = (find_bytes(self.config, held=self.held) or b"").decode(errors="replace")
+        pairs = zip_longest(held.splitlines(), config_text.splitlines())
+        for number, (old, new) in enumerate(pairs, 1):
             if old != new:
                 raise RunError(
                     f"{self.path}: holds a run of another configuration; "
@@ -84,38 +115,78 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from working in the folder.
+        """Keep other processes from working in the folder; within, this object may lock again.
 
-        The lock is the operating system's and ends with the process that holds it, however that
-        ends.
+        The lock is on the folder itself, whatever its path or what lies in it becomes. It is the
+        operating system's and ends with the process that holds it, however that ends. ``.lock``
+        names the process, and is locked too: some network file systems share only locks on files.
 
         Raises:
             RunError: A process that is named works in the folder, or it cannot be written.
         """
+        held = self.held
+        if held.locked:
+            yield
+            return
+        folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=held.descriptor)
+        note = None
         try:
-            file = self.lock.open("a+")
+            self._lock(folder)
+            held.check()
+            note = self._note()
+            held.locked = True
+            yield
+        finally:
+            held.locked = False
+            if note is not None:
+                with suppress(OSError):
+                    os.ftruncate(note, 0)
+                os.close(note)
+            os.close(folder)
+
+    def _note(self) -> int:
+        """Descriptor of ``.lock``, which is locked and names this process."""
+        text = f"process {os.getpid()} on {platform.node()}".encode()
+        try:
+            refuse_irregular(self.lock, self.held.descriptor)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            note = os.open(self.lock.name, flags, 0o666, dir_fd=self.held.descriptor)
         except OSError as error:
-            raise cannot_write(self.lock, 0, error) from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                file.seek(0)
-                raise RunError(
-                    f"{self.path}: {file.read() or 'another process'} works in this folder; "
-                    "wait until it has finished, or stop it, and run again"
-                ) from error
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}")
-            file.flush()
-            try:
-                yield
-            finally:
-                file.truncate(0)
+            raise cannot_write(self.lock, len(text), error) from error
+        try:
+            if os.fstat(note).st_nlink > 1:
+                raise OSError(errno.EMLINK, "It has another name somewhere, a hard link")
+            self._lock(note)
+            os.ftruncate(note, 0)
+            os.write(note, text)
+        except OSError as error:
+            os.close(note)
+            raise cannot_write(self.lock, len(text), error) from error
+        except RunError:
+            os.close(note)
+            raise
+        return note
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            named = b""
+            with suppress(RunError):
+                named = find_bytes(self.lock, held=self.held) or b""
+            raise RunError(
+                f"{self.path}: {named.decode(errors='replace') or 'another process'} works in "
+                "this folder; wait until it has finished, or stop it, and run again"
+            ) from error
+        except OSError as error:
+            raise RunError(
+                f"{self.path}: cannot be locked ({error.strerror}), so nothing would keep a "
+                "second process out; take a folder on a file system with locks"
+            ) from error
 
     @property
     def lock(self) -> Path:
-        """Locked by the process that works in the folder, which it names."""
+        """Names the process that works in the folder."""
         return self.path / ".lock"
 
     @property
@@ -177,6 +248,20 @@ class RunFolder:
     def networks(self) -> Path:
         """The folder of exported networks."""
         return self.path / "networks"
+
+
+def _make(parent: int, name: str, config: bytes) -> None:
+    """Make a run folder whole or not at all; none when another process was faster."""
+    with temporary(parent, is_folder=True) as (partial, descriptor):
+        write_new(descriptor, "config.yaml", config)
+        os.fsync(descriptor)
+        try:
+            os.rename(partial, name, src_dir_fd=parent, dst_dir_fd=parent)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            remove(parent, partial)
+    os.fsync(parent)
 
 
 def _shown(line: str | None) -> str:

@@ -2,56 +2,60 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from boundnas.errors import RunError
-from boundnas.store.files import cannot_write, read_bytes
+from boundnas.store.files import cannot_write, find_bytes, refuse_irregular
+from boundnas.store.held import HeldFolder, folder_at
 
 
 class JsonLines:
     """An append-only file of JSON objects, one a line, open for writing.
 
-    Every row reaches the operating system before ``append`` returns. A torn tail, which a killed
-    process may leave, is cut when the file is opened.
+    Every row reaches the operating system before ``append`` returns, and the disk by ``sync``. A
+    torn tail, which a killed process may leave, is cut when the file is opened.
 
     Args:
         path: The file; it and its folder are made when missing.
+        held: The held folder that it lies in, if it does; nothing is written once that is another.
 
     Raises:
         RunError: A line before the last is damaged, or the file cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        rows = _complete_rows(path)
+    def __init__(self, path: Path, held: HeldFolder | None = None) -> None:
+        self.path, self._held = path, held
+        rows = _complete_rows(path, held)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab", buffering=0)
-            self._file.truncate(rows[-1][1] if rows else 0)
-        except OSError as error:
+            self._descriptor = _opened(path, held)
+        except (OSError, ValueError) as error:
             raise cannot_write(path, 0, error) from error
+        self._keep(rows)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one row; on failure the file stays as it was.
 
         Raises:
-            RunError: The row cannot be written, for instance because the disk is full.
+            RunError: The row cannot be written, for instance because the disk is full, or the
+                file or its folder is no longer the one that was opened.
         """
-        line = json.dumps(dict(row), ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        end = self._file.seek(0, os.SEEK_END)
+        line = encoded(row)
         rest = memoryview(line)
+        self._check()
         try:
             while rest:
-                rest = rest[self._file.write(rest) :]
+                rest = rest[os.write(self._descriptor, rest) :]
         except OSError as error:
             with suppress(OSError):
-                self._file.truncate(end)
+                os.ftruncate(self._descriptor, self._end)
             raise cannot_write(self.path, len(line), error) from error
+        self._count(line)
 
     def truncate_after(self, step: int) -> None:
         """Forget the rows of later steps, which a resumed run writes again.
@@ -62,21 +66,28 @@ class JsonLines:
         Raises:
             RunError: A row has no step.
         """
-        start = 0
-        for number, (row, end) in enumerate(_complete_rows(self.path), 1):
-            if not isinstance(row.get("step"), int):
-                raise RunError(
-                    f"{self.path}, line {number}: has no whole number under 'step', so it is "
-                    "damaged; remove this line and run again"
-                )
-            if row["step"] > step:
-                self._file.truncate(start)
-                return
-            start = end
+        rows = _complete_rows(self.path, self._held)
+        kept = steps_up_to([row for row, _ in rows], step, self.path)
+        self._keep(rows[:kept])
+
+    def sync(self) -> dict[str, Any]:
+        """Wait until the disk has every row; gives rows, bytes and SHA-256 of what is there.
+
+        Raises:
+            RunError: The disk refuses, or the file is no longer the one that was opened.
+        """
+        self._check()
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise cannot_write(self.path, self._end, error) from error
+        return {"rows": self._rows, "bytes": self._end, "sha256": self._sha.hexdigest()}
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def __enter__(self) -> JsonLines:
         return self
@@ -84,8 +95,38 @@ class JsonLines:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _check(self) -> None:
+        """Refuse to write where nobody will find it, or where another folder is by now."""
+        if self._held is not None:
+            self._held.check()
+        try:
+            with folder_at(self.path.parent, self._held) as folder:
+                now = os.stat(self.path.name, dir_fd=folder, follow_symlinks=False)
+        except OSError:
+            now = None
+        if now is None or not os.path.samestat(now, os.fstat(self._descriptor)):
+            raise RunError(
+                f"{self.path}: was removed or replaced while this process wrote to it; run again "
+                "to go on from the newest checkpoint that fits what is there"
+            )
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    def _keep(self, rows: list[tuple[dict[str, Any], bytes]]) -> None:
+        self._rows, self._end, self._sha = 0, 0, hashlib.sha256()
+        for _, line in rows:
+            self._count(line)
+        try:
+            if os.fstat(self._descriptor).st_size != self._end:
+                os.ftruncate(self._descriptor, self._end)
+        except OSError as error:
+            raise cannot_write(self.path, 0, error) from error
+
+    def _count(self, line: bytes) -> None:
+        self._rows += 1
+        self._end += len(line)
+        self._sha.update(line)
+
+
+def read_jsonl(path: Path, held: HeldFolder | None = None) -> list[dict[str, Any]]:
     """The complete rows of a JSON Lines file, also while another process appends to it.
 
     Returns:
@@ -94,26 +135,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     Raises:
         RunError: A line before the last is damaged.
     """
-    return [row for row, _ in _complete_rows(path)]
-
-
-def _complete_rows(path: Path) -> list[tuple[dict[str, Any], int]]:
-    """Each row with the byte at which its line ends, without a torn tail."""
-    lines = read_bytes(path).splitlines(keepends=True) if path.exists() else []
-    rows: list[tuple[dict[str, Any], int]] = []
-    end = 0
-    for number, line in enumerate(lines, 1):
-        end += len(line)
-        row = parse_row(line)
-        if row is not None:
-            rows.append((row, end))
-        elif number < len(lines):
-            raise RunError(
-                f"{path}, line {number}: is no JSON object, but lines follow it, so it is "
-                "damage and not the end of a killed run; remove this line, or the file, "
-                "and run again"
-            )
-    return rows
+    return [row for row, _ in _complete_rows(path, held)]
 
 
 def parse_row(line: bytes) -> dict[str, Any] | None:
@@ -123,3 +145,100 @@ def parse_row(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) and line.endswith(b"\n") else None
+
+
+def encoded(row: Mapping[str, Any]) -> bytes:
+    """A row as the line that a log holds."""
+    return json.dumps(dict(row), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def check_rows(
+    path: Path,
+    steps: Sequence[int],
+    written: Mapping[str, Any] | None,
+    held: HeldFolder | None = None,
+) -> None:
+    """Refuse a log that does not begin with exactly the rows that a checkpoint relies on.
+
+    Args:
+        path: The log.
+        steps: The steps of these rows, ascending.
+        written: What ``JsonLines.sync`` gave of them, if that is known.
+        held: The held folder that the log lies in, if it does.
+
+    Raises:
+        RunError: Names the first row that is lost, doubled or out of order, or says that one was
+            changed.
+    """
+    rows = _complete_rows(path, held)[: len(steps)]
+    for number, (step, (row, _)) in enumerate(zip(steps, rows, strict=False), 1):
+        if row.get("step") != step:
+            raise RunError(
+                f"{path}, line {number}: is of step {row.get('step')!r}, where the row of step "
+                f"{step} should be, so rows were lost, doubled or changed"
+            )
+    if len(rows) < len(steps):
+        raise RunError(
+            f"{path}: ends after {len(rows)} rows, where {len(steps)} should be; the row of "
+            f"step {steps[len(rows)]} is lost"
+        )
+    if written is not None and _sums([line for _, line in rows]) != written:
+        raise RunError(f"{path}: its first {len(rows)} rows are not those that were written")
+
+
+def steps_up_to(rows: Iterable[Mapping[str, Any]], step: int, path: Path) -> int:
+    """How many rows a log has before the first of a step beyond ``step``.
+
+    Raises:
+        RunError: A row has no step.
+    """
+    number = 0
+    for row in rows:
+        if type(row.get("step")) is not int:
+            raise RunError(
+                f"{path}, line {number + 1}: has no whole number under 'step', so it is "
+                "damaged; remove this line and run again"
+            )
+        if row["step"] > step:
+            break
+        number += 1
+    return number
+
+
+def _sums(lines: Sequence[bytes]) -> dict[str, Any]:
+    whole = b"".join(lines)
+    sha = hashlib.sha256(whole).hexdigest()
+    return {"rows": len(lines), "bytes": len(whole), "sha256": sha}
+
+
+def _opened(path: Path, held: HeldFolder | None) -> int:
+    """Descriptor for appending to a file that has this one name, so no other file is changed."""
+    with folder_at(path.parent, held, make=True) as folder:
+        refuse_irregular(path, folder)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path.name, flags | os.O_NONBLOCK, 0o666, dir_fd=folder)
+        if os.fstat(descriptor).st_nlink > 1:
+            os.close(descriptor)
+            raise RunError(
+                f"{path}: has another name somewhere (a hard link), where the rows would appear "
+                "too; replace it by a copy and run again"
+            )
+        os.fsync(folder)
+        return descriptor
+
+
+def _complete_rows(path: Path, held: HeldFolder | None) -> list[tuple[dict[str, Any], bytes]]:
+    """Each row with its line, without a torn tail."""
+    lines = (find_bytes(path, held=held) or b"").splitlines(keepends=True)
+    rows: list[tuple[dict[str, Any], bytes]] = []
+    for number, line in enumerate(lines, 1):
+        row = parse_row(line)
+        if row is not None:
+            rows.append((row, line))
+        elif number < len(lines):
+            raise RunError(
+                f"{path}, line {number}: is no JSON object, but lines follow it, so it is "
+                "damage and not the end of a killed run; remove this line, or the file, "
+                "and run again"
+            )
+    return rows
