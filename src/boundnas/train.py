@@ -187,7 +187,6 @@ class _Trainer:
         self.steps = settings.steps or math.ceil(
             float(settings.epochs or 0) * self.order.steps_per_epoch
         )
-        self.every = max(1, self.steps // BOUNDARY_ROWS)
         groups: list[dict[str, Any]] = [
             {"params": [p for p in parameters if p.dim() > 1]},
             # Biases and the scales and shifts of norms do not decay (App. A.2).
@@ -218,6 +217,7 @@ class _Trainer:
     def train(self) -> None:
         modes.train(self.run.model)
         step = self._resume()
+        every = max(1, self.steps // BOUNDARY_ROWS)
         save_every = self.sandwich.settings.checkpoint_every
         with (
             interruption.deferred() as stopping,
@@ -226,7 +226,7 @@ class _Trainer:
             Progress(self.steps, "train", done=step) as progress,
         ):
             while step < self.steps:
-                if step % self.every == 0:
+                if step % every == 0:
                     boundaries.append(self._boundaries(step))
                 row, stop = self._step(step, stopping)
                 metrics.append(row)
@@ -326,13 +326,14 @@ class _Trainer:
         """
 
         def fits(saved: Checkpoint) -> None:
-            if not isinstance(saved.values, dict):
-                raise RunError(f"the checkpoint of step {saved.step} holds no state of a run")
-            logs = saved.values.get("logs", {})  # an older release did not vouch for logs
-            rows = {"metrics": 1, "boundaries": self.every}
-            for name, every in rows.items():
-                path = getattr(folder, name)
-                check_rows(path, range(0, saved.step, every), logs.get(name), folder.held)
+            match saved.values:
+                case {"logs": {"metrics": dict(metrics), "boundaries": dict(boundaries)}}:
+                    check_rows(folder.metrics, saved.step, metrics, folder.held)
+                    check_rows(folder.boundaries, saved.step, boundaries, folder.held)
+                case dict() as values if "logs" not in values:
+                    pass  # of an older release, which did not vouch for logs
+                case _:
+                    raise RunError(f"the checkpoint of step {saved.step} holds no state of a run")
 
         return checkpoint.newest(folder.checkpoints, folder.held, fits)
 

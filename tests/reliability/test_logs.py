@@ -144,12 +144,13 @@ def test_a_power_cut_costs_no_row_that_a_checkpoint_relies_on(
     figure(f"{len(stops)} power cuts, nothing lost that was relied on")
 
 
-def test_a_checkpoint_whose_values_are_no_state_is_passed_over(runs, tmp_path):
+@pytest.mark.parametrize("values", [b"[]\n", b"7", b'{"logs": []}', b'{"logs": {"metrics": {}}}'])
+def test_a_checkpoint_whose_values_are_no_state_is_passed_over(values, runs, tmp_path):
     path = shutil.copytree(runs[1], tmp_path / "run")
     for step in (OLDER, STOP):
         folder = path / "checkpoints" / f"step-{step:08}"
         data = {n: (folder / n).read_bytes() for n in ("state.safetensors", "state.json")}
-        data["state.json"] = b"[]\n"
+        data["state.json"] = values
         (folder / "state.json").write_bytes(data["state.json"])
         (folder / "manifest.json").write_bytes(checkpoint._manifest(step, data))
     with pytest.raises(RunError, match=rf"the checkpoint of step {STOP} holds no state of a run"):

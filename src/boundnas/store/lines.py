@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -153,37 +154,36 @@ def encoded(row: Mapping[str, Any]) -> bytes:
 
 
 def check_rows(
-    path: Path,
-    steps: Sequence[int],
-    written: Mapping[str, Any] | None,
-    held: HeldFolder | None = None,
+    path: Path, step: int, written: Mapping[str, Any], held: HeldFolder | None = None
 ) -> None:
-    """Refuse a log that does not begin with exactly the rows that a checkpoint relies on.
+    """Refuse a log whose rows before a step are not those that a checkpoint relies on.
 
     Args:
         path: The log.
-        steps: The steps of these rows, ascending.
-        written: What ``JsonLines.sync`` gave of them, if that is known.
+        step: The checkpoint's step; rows of later ones do not matter.
+        written: What ``JsonLines.sync`` gave before the checkpoint was saved.
         held: The held folder that the log lies in, if it does.
 
     Raises:
-        RunError: Names the first row that is lost, doubled or out of order, or says that one was
-            changed.
+        RunError: Says what became of them.
     """
-    rows = _complete_rows(path, held)[: len(steps)]
-    for number, (step, (row, _)) in enumerate(zip(steps, rows, strict=False), 1):
-        if row.get("step") != step:
+    rows = _complete_rows(path, held)
+    rows = rows[: steps_up_to([row for row, _ in rows], step - 1, path)]
+    found = _sums([line for _, line in rows])
+    if found == written:
+        return
+    for number, ((last, _), (row, _)) in enumerate(pairwise(rows), 2):
+        if row["step"] <= last["step"]:
             raise RunError(
-                f"{path}, line {number}: is of step {row.get('step')!r}, where the row of step "
-                f"{step} should be, so rows were lost, doubled or changed"
+                f"{path}, line {number}: is of step {row['step']} after one of step "
+                f"{last['step']}, so rows were doubled or moved"
             )
-    if len(rows) < len(steps):
+    if len(rows) != written.get("rows"):
         raise RunError(
-            f"{path}: ends after {len(rows)} rows, where {len(steps)} should be; the row of "
-            f"step {steps[len(rows)]} is lost"
+            f"{path}: holds {len(rows)} rows of the steps before {step}, where "
+            f"{written.get('rows')} were written"
         )
-    if written is not None and _sums([line for _, line in rows]) != written:
-        raise RunError(f"{path}: its first {len(rows)} rows are not those that were written")
+    raise RunError(f"{path}: a row of the steps before {step} is not what was written")
 
 
 def steps_up_to(rows: Iterable[Mapping[str, Any]], step: int, path: Path) -> int:
