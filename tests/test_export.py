@@ -1,10 +1,14 @@
 """Exported networks: they run without BoundNAS, compute the same, and are whole or absent."""
 
+import copy
+import hashlib
 import importlib
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +18,8 @@ from torch import nn
 
 from boundnas import SearchSettings, extract
 from boundnas.data import normalize
-from boundnas.errors import ExportError, RunError
-from boundnas.export import TOLERANCE, export, export_network
+from boundnas.errors import CalibrationError, ExportError, RunError
+from boundnas.export import SUMS, TOLERANCE, export, export_network
 from boundnas.search import Evaluator, FrontNetwork
 
 module = importlib.import_module("boundnas.export")  # the name in the package is the function
@@ -124,6 +128,7 @@ def test_a_folder_holds_the_files_asked_for_and_nothing_else(exported):
 def test_the_architecture_file_names_every_dimension_and_number(exported, network):
     held = json.loads((exported / "architecture.json").read_text())
     assert trained().model.space.architecture(held.pop("architecture")) == network.arch
+    assert len(held.pop("network")) == 64
     assert held == {
         "costs": {"macs": network.macs, "parameters": network.parameters},
         "validation_accuracy": network.validation_accuracy,
@@ -167,9 +172,196 @@ def test_a_card_describes_only_the_formats_there_are(network):
 
 def test_a_folder_that_is_there_is_left_as_it_is(exported, network, monkeypatch):
     before = files(exported)
-    monkeypatch.setattr(module, "extract", None)
+    monkeypatch.setattr(module, "_program", None)
+    monkeypatch.setattr(module, "_put", None)
     export_network(trained().model, network, trained().data, exported, ("onnx", "pt2"))
     assert files(exported) == before
+
+
+def recalibrated(network, run):
+    """The same numbers with the statistics of other images."""
+    evaluator = Evaluator(run.model, run.data, SearchSettings(calibration_images=128), seed=1)
+    return replace(network, arch=evaluator.calibrated(network.arch.plain))
+
+
+def changed_weights(network):
+    model = copy.deepcopy(trained().model)
+    with torch.no_grad():
+        model.classifier.weight[0, 0] += 1
+    run = replace(trained(), sandwich=SimpleNamespace(model=model))
+    return model, recalibrated(network, run)
+
+
+def smallest(network):
+    run = trained()
+    evaluator = Evaluator(run.model, run.data, SearchSettings(calibration_images=256), seed=0)
+    return replace(network, arch=evaluator.calibrated(run.model.space.smallest))
+
+
+OTHERS = {  # what is asked for where `network` lies: model, network and data
+    "another architecture": lambda n: (trained().model, smallest(n), trained().data),
+    "other weights": lambda n: (*changed_weights(n), trained().data),
+    "other statistics": lambda n: (trained().model, recalibrated(n, trained()), trained().data),
+    "another accuracy": lambda n: (trained().model, replace(n, test_accuracy=0.5), trained().data),
+    "other costs": lambda n: (
+        trained().model,
+        replace(n, costs={**n.costs, "own": 7}),
+        trained().data,
+    ),
+    "other names of classes": lambda n: (
+        trained().model,
+        n,
+        replace(trained().data, classes=tuple("abcdefghij")),
+    ),
+    "another normalization": lambda n: (trained().model, n, replace(trained().data, mean=(0.5,))),
+}
+FORMATS = {  # those that are there, and those asked for
+    "no files": ((), ()),
+    "one file": (("pt2",), ("pt2",)),
+    "another format": (("pt2",), ("onnx",)),
+    "fewer formats": (("pt2",), ()),
+    "more formats": ((), ("pt2",)),
+}
+
+
+@pytest.fixture(scope="module")
+def held_by(network, tmp_path_factory):
+    """The files of ``network`` in one format."""
+    folder = tmp_path_factory.mktemp("held") / "1"
+    export_network(trained().model, network, trained().data, folder, ("pt2",))
+    return files(folder)
+
+
+def put(content, folder):
+    folder.mkdir(parents=True)
+    for name, data in content.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "formats"),
+    [(name, "no files") for name in OTHERS]
+    + [("another architecture", "one file")]
+    + [(None, formats) for formats in ("another format", "fewer formats", "more formats")],
+)
+def test_a_folder_that_holds_another_network_is_written_anew(
+    name, formats, network, held_by, tmp_path
+):
+    there, asked = FORMATS[formats]
+    folder, fresh = tmp_path / "1", tmp_path / "fresh"
+    if there:
+        put(held_by, folder)
+    else:
+        export_network(trained().model, network, trained().data, folder, there)
+    before = files(folder)
+    model, other, data = (
+        OTHERS[name](network) if name else (trained().model, network, trained().data)
+    )
+    for place in (folder, fresh):
+        export_network(model, other, data, place, asked)
+    assert files(folder) == files(fresh) != before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "fresh"]
+
+
+def test_a_network_of_weights_that_are_gone_is_not_exported(network, held_by, tmp_path):
+    folder = put(held_by, tmp_path / "1")
+    model, _ = changed_weights(network)
+    with pytest.raises(CalibrationError, match="other weights"):
+        export_network(model, network, trained().data, folder, ("pt2",))
+    assert files(folder) == held_by
+
+
+@pytest.mark.parametrize("summed", [False, True])
+def test_a_foreign_file_is_named_and_kept(summed, network, held_by, tmp_path):
+    folder = put({**held_by, "notes.txt": b"mine"}, tmp_path / "1")
+    if summed:
+        hashes = {k: hashlib.sha256(v).hexdigest() for k, v in files(folder).items() if k != SUMS}
+        (folder / SUMS).write_text("".join(f"{hashes[k]}  {k}\n" for k in sorted(hashes)))
+    before = files(folder)
+    for asked in (network, smallest(network)):
+        with pytest.raises(ExportError, match=r"notes\.txt: is (no file of an|not what was)"):
+            export_network(trained().model, asked, trained().data, folder, ("pt2",))
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize("moment", ["before", "between"])
+def test_a_replacement_that_is_stopped_leaves_a_whole_folder_or_none(
+    moment, network, held_by, tmp_path, monkeypatch
+):
+    folder, other = put(held_by, tmp_path / "1"), smallest(network)
+    remove = module.remove_at_once
+
+    def stopped(*arguments):
+        if moment != "before":
+            remove(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "remove_at_once", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        export_network(trained().model, other, trained().data, folder, ())
+    monkeypatch.undo()
+    left = files(tmp_path)
+    assert left in ({}, {f"1/{name}": content for name, content in held_by.items()})
+    export_network(trained().model, other, trained().data, folder, ())
+    assert module.verify(folder).keys() == {"SHA256SUMS", "architecture.json", "card.md"}
+
+
+def test_files_are_checked_against_the_supernet_itself(network, tmp_path, monkeypatch):
+    def another(model, arch):
+        net = extract(model, arch)
+        net.classifier.bias.data += 1
+        return net
+
+    monkeypatch.setattr(module, "extract", another)
+    with pytest.raises(ExportError, match=r"model\.pt2: the written file differs"):
+        export_network(trained().model, network, trained().data, tmp_path / "1", ("pt2",))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_of_evaluation_and_the_network_is_left_as_it_is(tmp_path):
+    with torch.random.fork_rng(devices=[]):
+        layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten()
+        net = nn.Sequential(*layers).double().train()
+    net[1].eval()
+    before = copy.deepcopy(net.state_dict())
+    path = export(net, tmp_path / "net.pt2", input_shape=(3, 4, 4))
+    assert [m.training for m in net] == [True, False, True, True]
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    images = torch.ones(5, 3, 4, 4, dtype=torch.float64)
+    torch.testing.assert_close(module._run_pt2(path, images), net.eval()(images))
+
+
+class _Fixed(nn.Module):
+    def forward(self, x):
+        return x.reshape(4, 4)
+
+
+class _Pair(nn.Module):
+    def forward(self, x):
+        return x.flatten(1), x.sum()
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (_Fixed(), r"torch\.export cannot follow this network"),
+        (_Pair(), r"one output, a tensor of logits; this network's is a tuple"),
+    ],
+    ids=["a fixed batch", "two outputs"],
+)
+def test_a_network_that_no_file_can_hold_is_refused(net, message, tmp_path):
+    with pytest.raises(ExportError, match=message):
+        export(net, tmp_path / "net.pt2", input_shape=(1, 2, 2))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_runtime_of_a_file_cannot_do_is_refused(tmp_path):
+    with torch.random.fork_rng(devices=[]):
+        net = nn.Conv2d(1, 1, 3).double()  # which ONNX Runtime does not compute
+    with pytest.raises(ExportError, match=r"net\.onnx: no such file can be made .*Conv"):
+        export(net, tmp_path / "net.onnx", input_shape=(1, 4, 4))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["net", "net.pt", "net.ONNX", "net.onnx.zip"])

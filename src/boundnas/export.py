@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
@@ -22,11 +23,13 @@ from boundnas.data import ImageData
 from boundnas.errors import BoundNASError, ExportError
 from boundnas.extract import extract
 from boundnas.markup import markdown
+from boundnas.modes import evaluating
 from boundnas.search import FrontNetwork
 from boundnas.store.files import cannot_write, read_bytes, write_bytes, write_new
 from boundnas.store.held import HeldFolder, folder_at
-from boundnas.store.temporary import clean, temporary
+from boundnas.store.temporary import clean, remove_at_once, temporary
 from boundnas.supernet import Supernet
+from boundnas.weights import digest
 
 Format = Literal["onnx", "pt2"]
 
@@ -45,11 +48,11 @@ def export(
 ) -> Path:
     """Write a network to a file and check the file against it.
 
-    The file takes a batch of any size: ``images`` ``(N, C, H, W)`` to ``logits``
-    ``(N, classes)``, float32.
+    The file takes a batch of any size: ``images`` ``(N, C, H, W)``, of the network's precision,
+    to ``logits`` ``(N, classes)``. It computes what the network does in evaluation.
 
     Args:
-        net: What `boundnas.extract` returned, or any plain module in evaluation mode.
+        net: What `boundnas.extract` returned, or any plain module; it is left as it is.
         path: Ends in ``.onnx`` or ``.pt2``; written atomically.
         input_shape: Channels, height and width; an extracted network knows its own.
 
@@ -87,22 +90,44 @@ def export_network(
         network: The network.
         data: What it was trained on; its card names the normalization and the classes.
         folder: Will hold ``model.onnx``, ``model.pt2``, ``architecture.json``, ``card.md`` and
-            ``SHA256SUMS`` of them; one that is there already and whole is left as it is.
+            ``SHA256SUMS`` of them. One that is there already and whole is left as it is if it
+            holds this very network, by its weights and statistics, architecture, numbers, classes,
+            normalization and formats; another network's is replaced.
         formats: Which model files to write.
         held: The run folder that it lies in, if it does.
 
     Raises:
-        ExportError: A file does not compute what the network computes, or is there but damaged.
+        CalibrationError: The model's weights are not those that the network was calibrated with.
+        ExportError: A file does not compute what the supernet does, or the folder is there but
+            damaged, or holds what no export writes.
         RunError: A file cannot be written.
     """
-    if _exists(folder, held):
-        verify(folder, held)
+    net = extract(model, network.arch)
+    known = {**network.to_json(), "network": _identity(net)}
+    files = {
+        "architecture.json": (json.dumps(known, indent=2) + "\n").encode(),
+        "card.md": card(network, data, formats).encode(),
+    }
+    names = [f"model.{name}" for name in formats]
+    if _exists(folder, held) and _holds(folder, held, files, names):
         return
-    net, shape = extract(model, network.arch), model.input_shape
-    files = {f"model.{f}": _content(net, folder / f"model.{f}", shape) for f in formats}
-    files["architecture.json"] = (json.dumps(network.to_json(), indent=2) + "\n").encode()
-    files["card.md"] = card(network, data, formats).encode()
+
+    def slice_of(images: Tensor) -> Tensor:
+        with evaluating(model):
+            output: Tensor = model(images.to(next(model.parameters()).device), network.arch).cpu()
+        return output
+
+    files |= {n: _content(net, folder / n, model.input_shape, slice_of) for n in names}
     files[SUMS] = _sums(files).encode()
+    _put(files, folder, held)
+
+
+def _put(files: Mapping[str, bytes], folder: Path, held: HeldFolder | None) -> None:
+    """Write a folder of these files in place of what was there: complete, or not there at all.
+
+    Raises:
+        RunError: It cannot be written.
+    """
     try:
         with folder_at(folder.parent, held, make=True) as parent:
             clean(parent)
@@ -110,18 +135,46 @@ def export_network(
                 for name, content in files.items():
                     write_new(inside, name, content)
                 os.fsync(inside)
+                with suppress(FileNotFoundError):
+                    remove_at_once(parent, folder.name)
                 os.rename(partial, folder.name, src_dir_fd=parent, dst_dir_fd=parent)
             os.fsync(parent)
     except OSError as error:
         raise cannot_write(folder, sum(map(len, files.values())), error) from error
 
 
-def verify(folder: Path, held: HeldFolder | None = None) -> None:
+def _identity(net: nn.Module) -> str:
+    """SHA-256 of what a network computes and of every weight and statistic in it."""
+    return hashlib.sha256(f"{getattr(net, 'code', '')} {digest(net)}".encode()).hexdigest()
+
+
+def _holds(
+    folder: Path, held: HeldFolder | None, known: Mapping[str, bytes], names: Sequence[str]
+) -> bool:
+    """Whether a folder is that of the network whose known files, and names of others, these are.
+
+    Raises:
+        ExportError: It is not what was written, or no export wrote it.
+    """
+    files = verify(folder, held)
+    foreign = sorted(files.keys() - {*known, SUMS, *(f"model{suffix}" for suffix in _WRITERS)})
+    if foreign:
+        raise ExportError(
+            f"{folder / foreign[0]}: is no file of an exported network, and is in the way of one; "
+            "move it out of this folder"
+        )
+    return files.keys() == {*known, *names, SUMS} and known.items() <= files.items()
+
+
+def verify(folder: Path, held: HeldFolder | None = None) -> dict[str, bytes]:
     """Check an exported network as ``sha256sum --check`` does, and that no file was added.
 
     Args:
         folder: A folder that `export_network` wrote.
         held: The run folder that it lies in, if it does.
+
+    Returns:
+        The contents of its files, by name.
 
     Raises:
         ExportError: It is not byte for byte what was written.
@@ -137,6 +190,7 @@ def verify(folder: Path, held: HeldFolder | None = None) -> None:
         other = set(files.get(SUMS, b"").splitlines()) ^ set(wanted.splitlines())
         name = min(other, default=b"")[66:].decode(errors="replace") or SUMS
         raise ExportError(f"{folder / name}: is not what was written, by {SUMS}; {_AGAIN}")
+    return files
 
 
 _AGAIN = "do not use this network, remove its folder and export again"
@@ -201,21 +255,35 @@ def card(network: FrontNetwork, data: ImageData, formats: Sequence[Format]) -> s
     )
 
 
-def _content(net: nn.Module, path: Path, shape: tuple[int, int, int]) -> bytes:
-    """The content of a model file, checked against the network."""
+def _content(
+    net: nn.Module,
+    path: Path,
+    shape: tuple[int, int, int],
+    reference: Callable[[Tensor], Tensor] | None = None,
+) -> bytes:
+    """The content of a model file, checked against ``reference``, by default the network."""
     write, run = _WRITERS[path.suffix]
-    images = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0))
-    net = net.to("cpu")
-    program = _program(net, images)
+    held = next(net.parameters(), torch.empty(0))
+    if held.device.type != "cpu":
+        net = copy.deepcopy(net).to("cpu")
+    images = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0)).to(held.dtype)
     try:
-        with TemporaryDirectory() as place, _quiet():
+        with evaluating(net), TemporaryDirectory() as place, _quiet():
             file = Path(place, f"model{path.suffix}")
-            write(program, file)
-            _check(path, net, images, run(file, images))
+            write(_program(net, images), file)
+            for batch in (images, images[:1]):
+                with torch.no_grad():
+                    expected = (reference or net)(batch)
+                _check(path, expected, run(file, batch))
             return file.read_bytes()
+    except (BoundNASError, MemoryError):
+        raise
     except OSError as error:
         size = sum(4 * p.numel() for p in net.parameters())
         raise cannot_write(Path(gettempdir(), path.name), size, error) from error
+    except Exception as error:  # of the writers and the runtimes, which have no common base
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ExportError(f"{path}: no such file can be made of this network: {reason}") from error
 
 
 def _program(net: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
@@ -235,9 +303,12 @@ def _program(net: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
     return program
 
 
-def _check(path: Path, net: nn.Module, images: Tensor, found: Tensor) -> None:
-    with torch.no_grad():
-        expected = net(images)
+def _check(path: Path, expected: object, found: Tensor) -> None:
+    if not isinstance(expected, Tensor):
+        raise ExportError(
+            f"{path}: a file has one output, a tensor of logits; this network's is a "
+            f"{type(expected).__name__}"
+        )
     difference = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
     if not difference <= TOLERANCE:
         raise ExportError(
