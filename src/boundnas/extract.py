@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from boundnas.elastic import ElasticLayer
-from boundnas.errors import ExportError
+from boundnas.errors import BoundNASError, ExportError
 from boundnas.modes import evaluating
 from boundnas.randomness import stream
 from boundnas.space import Architecture
@@ -115,19 +115,24 @@ def _untouched(model: Supernet) -> Iterator[None]:
     versions = {name: tensor._version for name, tensor in tensors.items()}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     cuda = {tensor.device for tensor in tensors.values() if tensor.is_cuda}
+    failure: BoundNASError | None = None
     try:
         with torch.random.fork_rng(devices=cuda):
             yield
+    except BoundNASError as error:
+        failure = error  # which may be that statistics do not fit the changed model
     finally:
         changed = [name for name, tensor in tensors.items() if tensor._version != versions[name]]
         for name in buffers.keys() & set(changed):
             tensors[name].copy_(buffers[name])
+    if failure is not None and not changed:
+        raise failure
     if changed:
         raise ExportError(
             f"{type(model).__name__}.forward changes {', '.join(changed)} of the model in "
             "evaluation, so a plain module would not give the same twice; let it compute from "
             "its images and arch alone"
-        )
+        ) from failure
 
 
 @torch.no_grad()
