@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from boundnas.elastic import native
+from boundnas.elastic.strided import strided
 
 KERNEL = 5
 
@@ -31,7 +32,6 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Te
         bias: Shape ``(C,)``.
         stride: Same in both directions.
     """
-    padding = weight.shape[-1] // 2
     if (
         native.takes(x)
         and weight.shape[-1] == KERNEL
@@ -41,7 +41,7 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Te
         and weight.dtype == x.dtype
     ):
         return _Depthwise.apply(x, weight, stride)
-    return F.conv2d(x, weight, bias, stride, padding, groups=len(weight))
+    return strided(x, weight, bias, stride, groups=len(weight))
 
 
 def depthwise_apart(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
@@ -60,7 +60,7 @@ def depthwise_apart(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int)
     if bias is not None or x.numel() * k * k > _FEW or not native.takes(x):
         return depthwise(x, weight, bias, stride)
     size = (n, c, -(-h // stride), -(-w // stride))
-    y = torch.empty(size, memory_format=torch.channels_last)
+    y = native.empty(size, torch.channels_last)
     native.call("depthwise", x, weight, y, n, h, w, c, stride, k)
     return y
 
@@ -78,7 +78,7 @@ def weight_gradient(x: Tensor, gradient: Tensor, stride: int) -> Tensor:
     """
     n, c, h, w = x.shape
     gradient = gradient.contiguous(memory_format=torch.channels_last)
-    result = torch.empty(c, 1, KERNEL, KERNEL)
+    result = native.empty((c, 1, KERNEL, KERNEL))
     native.call("depthwise_weight_gradient", x, gradient, result, n, h, w, c, stride)
     return result
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -36,6 +38,13 @@ def _computable(x: Tensor) -> bool:
     )
 
 
+def empty(
+    size: Sequence[int], memory_format: torch.memory_format = torch.contiguous_format
+) -> Tensor:
+    """Memory for a result: float32 on the CPU, whatever other code made the default."""
+    return torch.empty(size, dtype=torch.float32, device="cpu", memory_format=memory_format)
+
+
 def call(name: str, *arguments: Tensor | int | float | None) -> None:
     """Run a kernel on the memory of its tensors, with PyTorch's number of threads.
 
@@ -47,5 +56,6 @@ def call(name: str, *arguments: Tensor | int | float | None) -> None:
 
     Raises:
         MemoryError: There was no memory for its working space.
+        RuntimeError: A tensor is not of the type, layout or size that the kernel reads or writes.
     """
     getattr(_kernels, name)(*arguments, torch.get_num_threads())

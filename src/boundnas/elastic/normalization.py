@@ -153,7 +153,7 @@ def batch_moments(x: Tensor) -> tuple[Tensor, Tensor]:
         var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
         return mean, var
     c = x.shape[1]
-    mean, var = torch.empty(c), torch.empty(c)
+    mean, var = native.empty((c,)), native.empty((c,))
     native.call("batch_moments", x, mean, var, x.numel() // c, c)
     return mean, var
 
@@ -163,7 +163,7 @@ def _normalized(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalized and activated; each channel's mean and inverse deviation, by the kernels."""
     c = x.shape[1]
-    y, mean, inverse = torch.empty_like(x), torch.empty(c), torch.empty(c)
+    y, mean, inverse = torch.empty_like(x), native.empty((c,)), native.empty((c,))
     native.call(
         "batch_norm_forward", x, weight, bias, y, mean, inverse, x.numel() // c, c, eps,
         _CODES[function],
@@ -190,7 +190,7 @@ def activation_products(
     Returns:
         Shape ``(d,)``.
     """
-    c, z = x.shape[1], x.new_empty(len(options))
+    c, z = x.shape[1], native.empty((len(options),))
     results = dict(zip(options, z.unbind(), strict=True))
     native.call(
         "activation_products", x, gradient, *normalization, *map(results.get, FUNCTIONS),
@@ -233,7 +233,7 @@ class _BatchNorm(torch.autograd.Function):
             products = activation_products(
                 x[: len(shared)], shared, normalization, ctx.options, len(x) / len(shared)
             )
-        dx, dweight, dbias = torch.empty_like(x), torch.empty(c), torch.empty(c)
+        dx, dweight, dbias = torch.empty_like(x), native.empty((c,)), native.empty((c,))
         native.call(
             "batch_norm_backward", x, gradient, *normalization, dx, dweight, dbias,
             x.numel() // c, c, _CODES[ctx.function],

@@ -27,7 +27,7 @@ def pointwise(x: Tensor, weight: Tensor) -> Tensor:
     """
     n, ci, h, w = x.shape
     co = len(weight)
-    y = torch.empty(n, co, h, w, memory_format=torch.channels_last)
+    y = native.empty((n, co, h, w), torch.channels_last)
     native.call("pointwise", x, weight, weight.stride(0), y, n * h * w, ci, co)
     return y
 
@@ -50,7 +50,7 @@ def input_products(
     if not (native.takes(gradient) and native.takes(x) and weight.stride(1) == 1):
         products = _rows(gradient).T @ _rows(x) * weight.flatten(1)
         return table.to(products) @ products.sum(0) * scale
-    z = table.new_empty(len(table))
+    z = native.empty((len(table),))
     co, ci = weight.shape[:2]
     native.call(
         "input_products", gradient, x, weight, weight.stride(0), table, table.stride(0), z,
@@ -77,7 +77,7 @@ def weight_products(weight: Tensor, gradient: Tensor, table: Tensor, axes: Seque
         others = [axis for axis in range(weight.dim()) if axis not in axes]
         products = (weight * gradient).sum(others).flatten()
         return table.to(products) @ products
-    z = table.new_empty(options)
+    z = native.empty((options,))
     native.call(
         "weight_products", weight, gradient, table, table.stride(0), z, rows, columns, options
     )

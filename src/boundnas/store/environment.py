@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from boundnas.elastic import native
 from boundnas.errors import RunError
 from boundnas.store.files import find_bytes, write_json
 from boundnas.store.held import HeldFolder
@@ -38,8 +39,8 @@ def note_environment(path: Path, held: HeldFolder | None = None) -> None:
         raise RunError(f"{path}: is no JSON object, so it is damaged; remove it and run again")
     changes = [
         f"{name} {began.get(name)}, now {now[name]}"
-        for name in ("torch", "cpu_capability", "threads")
-        if began.get(name) != now[name]
+        for name in ("torch", "cpu_capability", "threads", "kernels")
+        if began.get(name, now[name]) != now[name]  # an older release did not note all of them
     ]
     if changes:
         _log.warning(
@@ -51,11 +52,11 @@ def note_environment(path: Path, held: HeldFolder | None = None) -> None:
 
 
 def environment() -> dict[str, str | int]:
-    """What decides the last bits of a run: versions, processor, threads.
+    """What decides the last bits of a run: versions, processor, threads, kernels.
 
     Example:
         >>> sorted(environment())
-        ['boundnas', 'cpu', 'cpu_capability', 'platform', 'python', 'threads', 'torch']
+        ['boundnas', 'cpu', 'cpu_capability', 'kernels', 'platform', 'python', 'threads', 'torch']
     """
     return {
         "python": platform.python_version(),
@@ -64,6 +65,7 @@ def environment() -> dict[str, str | int]:
         "cpu": _cpu_model(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "kernels": "compiled" if native.available() else "PyTorch",
         "platform": platform.platform(),
     }
 
