@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from boundnas.elastic import native
 from boundnas.elastic.depthwise import depthwise, depthwise_apart
@@ -28,6 +27,7 @@ from boundnas.elastic.ghost import (
 )
 from boundnas.elastic.layer import ElasticLayer, frozen
 from boundnas.elastic.pointwise import input_products, pointwise, weight_products
+from boundnas.elastic.strided import concerned, strided
 from boundnas.errors import SpaceError
 from boundnas.polynomial import Polynomial, amount
 from boundnas.space import Architecture, Dimension, Setting, Value, choices, largest
@@ -169,8 +169,7 @@ class Conv2d(_Convolution):
         return join(y, self._ghost(x, weight[co:, :ci], co, arch))
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        padding = weight.shape[-1] // 2
-        return F.conv2d(x, weight.contiguous(), bias, self.stride, padding)
+        return strided(x, weight.contiguous(), bias, self.stride, groups=1)
 
     def _ghost(self, x: Tensor, weight: Tensor, co: int, arch: Architecture) -> Tensor | None:
         if not ghosts_of(self.out_channels, arch.gate(self.out_channels), co):
@@ -188,6 +187,9 @@ class Conv2d(_Convolution):
         self, gradient: Tensor, x: Tensor, weight: Tensor, table: Tensor, scale: float
     ) -> Tensor:
         if self._is_product:
+            return input_products(gradient, x, weight, table, scale)
+        if concerned(weight, self.stride):
+            x = x[..., :: self.stride, :: self.stride]
             return input_products(gradient, x, weight, table, scale)
         padding = weight.shape[-1] // 2
         found = torch.ops.aten.convolution_backward(
