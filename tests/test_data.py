@@ -30,7 +30,7 @@ from boundnas.data import (
 from boundnas.data.fashion import DEBIAN_FOLDER
 from boundnas.data.idx import read_idx
 from boundnas.data.source import labels_of
-from boundnas.data.split import stratified
+from boundnas.data.split import split_by_name, stratified
 from boundnas.errors import DataError
 from boundnas.randomness import stream
 
@@ -86,8 +86,8 @@ PHOTOS = torch.zeros(4, 8, 8, 3, dtype=torch.uint8)
 ONE_HOT = torch.eye(4, dtype=torch.int64)
 BAD_SOURCES = {
     "images from 0 to 1": (
-        lambda: InMemory(BYTES.float(), LABELS),
-        r"uint8.*found float32 of shape .*from 0 to 0; pass \(images \* 255\).round\(\).to",
+        lambda: InMemory(BYTES.float() + 1, LABELS),
+        r"uint8.*found float32 of shape .*from 1 to 1; pass \(images \* 255\).round\(\).to",
     ),
     "float images": (
         lambda: InMemory(BYTES.double() + 255, LABELS),
@@ -212,6 +212,25 @@ def test_a_stratified_split_is_a_partition_with_every_class_on_both_sides(counts
         share = int((labels[taken] == c).sum())
         assert 1 <= share <= count - 1
         assert abs(share - count * fraction) <= 1
+
+
+@given(
+    counts=st.lists(st.integers(2, 12), min_size=1, max_size=4),
+    fraction=st.sampled_from([0.001, 0.2, 0.5, 0.999]),
+    draw=st.integers(0, 99),
+)
+def test_a_split_by_name_is_a_partition_with_every_class_on_both_sides(counts, fraction, draw):
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    names = [f"{label}/{i}" for i, label in enumerate(labels.tolist())]
+    rest, taken = split_by_name(names, labels, fraction, str(draw))
+    assert torch.equal(torch.cat([rest, taken]).sort().values, torch.arange(len(labels)))
+    assert set(labels[rest].tolist()) == set(labels[taken].tolist()) == set(range(len(counts)))
+
+
+def test_the_share_of_a_split_by_name_is_about_the_fraction():
+    labels = torch.zeros(5000, dtype=torch.int64)
+    _, taken = split_by_name([str(i) for i in range(5000)], labels, 0.2, "test_split")
+    assert abs(len(taken) - 1000) < 85  # three deviations of a binomial count
 
 
 def test_carving_depends_on_the_seed_alone():

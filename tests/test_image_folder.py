@@ -220,6 +220,7 @@ UNWRITABLE = {
     b"a\x7f": "a\\x7f",
     "a\u202eb".encode(): "a\\u202eb",
     "a\u2028b".encode(): "a\\u2028b",
+    "a\u2029b".encode(): "a\\u2029b",
     b"  ": "  ",
 }
 
