@@ -67,7 +67,7 @@ def outcome(data: ImageData, learn: str, steps: int, seed: int) -> Outcome:
     front = search(
         run, SearchSettings(initial=64, rounds=6, crossovers=16, mutations=16, bounds="whole")
     )
-    networks = sorted([*front.networks, *front.dominated_on_test], key=lambda n: n.macs)
+    networks = sorted([*front.networks, *front.outside], key=lambda n: n.macs)
     validation, accuracies = zip(
         *((n.validation_accuracy, n.test_accuracy) for n in networks), strict=True
     )

@@ -129,12 +129,12 @@ def searched(run: Run, settings: SearchSettings, seed: int) -> Searched:
         sum(images),
         score(run, front, "validation_accuracy"),
         score(run, front, "test_accuracy"),
-        len(front.networks) + len(front.dominated_on_test),
+        len(front.networks) + len(front.outside),
     )
 
 
 def score(run: Run, front: Front, accuracy: str) -> float:
-    networks = [*front.networks, *front.dominated_on_test]
+    networks = [*front.networks, *front.outside]
     return mean_over_log_cost(
         [n.macs for n in networks],
         [n.validation_accuracy for n in networks],

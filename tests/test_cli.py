@@ -206,7 +206,7 @@ def test_a_damaged_front_says_what_to_do(whole, configured):
     (folder / "front.json").write_bytes(b"{")
     result = call("search", folder)
     assert result.exit_code == 1
-    assert "front.json: is damaged" in result.stderr
+    assert "front.json: Invalid JSON" in result.stderr
     (folder / "front.json").unlink()
     assert call("search", folder).exit_code == 0
     assert files(folder) == files(whole[0])

@@ -20,7 +20,8 @@ from boundnas.errors import RunError
 from boundnas.report import write_report
 from boundnas.report.content import moving_mean, thin
 
-STEPS, EVALUATIONS, ON_FRONT, DOMINATED = 300, 400, 14, 2
+STEPS, EVALUATIONS, ON_FRONT, OUTSIDE = 300, 400, 10, 6
+RANGE = [10e6, 90e6]
 HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 1'>"
 
 
@@ -98,16 +99,15 @@ def write_run(
     )
     write_rows(folder / "search" / "evaluations.jsonl", searched)
     chosen = [network(searched[i * (evaluations - 1) // 15], i) for i in range(16)]
-    dominated = [
-        {**n, "folder": None, "test_accuracy": n["test_accuracy"] - 0.05} for n in chosen[3:5]
-    ]
+    inside = [n for n in chosen if RANGE[0] <= n["costs"]["macs"] <= RANGE[1]]
+    outside = [{**n, "folder": None} for n in chosen if n not in inside]
     (folder / "front.json").write_text(
         json.dumps(
             {
                 "cost_metric": "macs",
-                "cost_range": [10e6, 90e6],
-                "networks": chosen[:3] + chosen[5:],
-                "dominated_on_test": dominated,
+                "cost_range": RANGE,
+                "networks": inside,
+                "outside": outside,
             }
         )
     )
@@ -176,7 +176,7 @@ def network(row: dict[str, Any], i: int) -> dict[str, Any]:
     return {
         **{key: row[key] for key in ("architecture", "costs")},
         "validation_accuracy": row["accuracy"],
-        "test_accuracy": 0.45 + 0.02 * i,
+        "test_accuracy": 0.45 + 0.02 * ((7 * i) % 16),
         "folder": f"networks/{row['costs']['macs']}",
     }
 
@@ -249,10 +249,13 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path):
 def test_the_summary_names_the_front_its_range_the_best_network_and_the_training(run):
     said = words(run / "report.html")
     front = embedded(run / "report.html")["front"]["networks"]
-    assert f"a front of {ON_FRONT} networks from" in said
-    assert f"{max(n[4] for n in front):.1%} test accuracy" in said
+    assert f"a front of {ON_FRONT} networks inside the range asked for, from" in said
+    best = max(front, key=lambda n: n[2])  # of validation, though test data says another
+    assert best[4] < max(n[4] for n in front)
+    said_of_it = f"MMACs, which reaches {best[2]:.1%} there and {best[4]:.1%} on test data"
+    assert f"validation data chooses that of {best[0] / 1e6:.3g} {said_of_it}" in said
     assert "trained for 301 steps, learning both boundaries of the search space" in said
-    assert f"{DOMINATED} networks more are dominated by others on test data" in said
+    assert f"{OUTSIDE} networks outside the range are drawn hollow" in said
 
 
 @pytest.mark.parametrize(
@@ -346,6 +349,7 @@ def test_a_run_without_a_step_is_refused(tmp_path):
 
 COSTS = '"costs": {"macs": 1, "parameters": 1}'
 NETWORK = f'{{"architecture": {{}}, {COSTS}, "validation_accuracy": 0, "test_accuracy": 0}}'
+FRONT = f'{{"cost_metric": "macs", "cost_range": [1, 2], "networks": [{NETWORK}], "outside": []}}'
 
 
 @pytest.mark.parametrize(
@@ -382,8 +386,27 @@ NETWORK = f'{{"architecture": {{}}, {COSTS}, "validation_accuracy": 0, "test_acc
         ),
         (
             "front.json",
-            f'{{"cost_metric": "latency", "cost_range": [1, 2], "networks": [{NETWORK}]}}',
+            FRONT.replace('"macs", ', '"latency", '),
             r"front\.json: Value error, a network has no latency, the cost of this front",
+        ),
+        *(
+            ("front.json", FRONT.replace(old, new), message)
+            for old, new, message in [
+                (FRONT, "null", r"front\.json: Input should be an object"),
+                (FRONT, "[]", r"front\.json: Input should be an object"),
+                (f"[{NETWORK}]", "null", r"networks: Input should be a valid (list|array)"),
+                ('"macs": 1,', '"macs": "1",', r"networks\.0\.costs\.macs: .* valid number"),
+                ('"macs": 1,', '"macs": true,', r"networks\.0\.costs\.macs: .* valid number"),
+                ('"macs": 1,', '"macs": -1,', r"costs: Value error, macs and .* are above 0"),
+                ('racy": 0}', 'racy": "0"}', r"test_accuracy: Input should be a valid number"),
+                ('racy": 0}', 'racy": 99}', r"test_accuracy: .* less than or equal to 1"),
+                ('racy": 0}', 'racy": null}', r"test_accuracy: Input should be a valid number"),
+                ("[1, 2]", "[2, 1]", r"cost_range: Value error, .* found 2 to 1"),
+                ("[1, 2]", '["1", 2]', r"cost_range\.0: Input should be a valid number"),
+                ("[1, 2]", "[2, 3]", r"a network of 1 macs stands among those inside 2 to 3"),
+                ('"outside": []', f'"outside": [{NETWORK}]', r"among those outside 1 to 2"),
+                (f"[{NETWORK}]", "[]", r"Value error, there is no network"),
+            ]
         ),
     ],
 )
@@ -392,6 +415,26 @@ def test_a_damaged_file_is_named_with_what_is_wrong(tmp_path, name, text, messag
     (folder / name).write_text(text)
     with pytest.raises(RunError, match=message):
         write_report(folder)
+
+
+def test_a_front_that_is_a_folder_is_named(tmp_path):
+    folder = write_run(tmp_path / "run", steps=5, evaluations=20)
+    (folder / "front.json").unlink()
+    (folder / "front.json").mkdir()
+    with pytest.raises(RunError, match=r"front\.json: is a folder"):
+        write_report(folder)
+
+
+def test_a_front_with_nothing_inside_the_range_says_so_and_names_the_nearest(tmp_path):
+    folder = write_run(tmp_path / "run", steps=5, evaluations=20)
+    held = json.loads((folder / "front.json").read_text())
+    networks = sorted(held["networks"] + held["outside"], key=lambda n: n["costs"]["macs"])
+    cheapest = networks[0]["costs"]["macs"]
+    held |= {"networks": [], "outside": networks, "cost_range": [1000, 2000]}
+    (folder / "front.json").write_text(json.dumps(held))
+    said = words(write_report(folder))
+    assert "lies inside the range asked for, 1,000 to 2,000 macs" in said
+    assert f"the nearest of its front has {cheapest:,}." in said
 
 
 def test_a_journal_cut_at_any_byte_is_never_fatal(tmp_path):
@@ -450,8 +493,10 @@ def hostile_run(folder: Path) -> Path:
     front = json.loads((folder / "front.json").read_text())
     front["networks"][0]["folder"] = f"javascript:alert(1)//{HOSTILE}"
     front["cost_metric"] = HOSTILE
-    for held in [*front["networks"], *front["dominated_on_test"]]:
-        held["costs"][HOSTILE] = 1
+    front["cost_range"] = [1, 2]
+    for cost, key in ((1, "networks"), (3, "outside")):
+        for held in front[key]:
+            held["costs"][HOSTILE] = cost
     (folder / "front.json").write_text(json.dumps(front))
     return folder
 
@@ -509,8 +554,9 @@ def test_every_network_dimension_and_option_is_drawn(page, run):
     expected = {
         "circle.evaluated": EVALUATIONS,
         "circle.front": ON_FRONT,
-        "circle.dominated": DOMINATED,
-        ".networks tbody tr": ON_FRONT,
+        "circle.outside": OUTSIDE,
+        ".networks tbody tr": ON_FRONT + OUTSIDE,
+        ".networks tr.outside": OUTSIDE,
         ".networks a[href^='./networks/']": ON_FRONT,
         "#boundaries figure": len({d["kind"] for d in space}),
         "#boundaries .line.line": 2 * len(space) + 2,  # and two in the legend
@@ -555,7 +601,7 @@ def test_the_keyboard_reaches_every_series_of_the_front(page, run):
     for _ in range(3):
         titles.add(details.locator("h3").inner_text())
         page.keyboard.press("ArrowUp")
-    assert titles == {"Network of the front", "Evaluated network", "Dominated on test data"}
+    assert titles == {"Network of the front", "Evaluated network", "Outside the range asked for"}
 
 
 @pytest.mark.browser
@@ -646,7 +692,8 @@ def test_a_front_of_one_network_opens(page, tmp_path):
     front = json.loads((folder / "front.json").read_text())
     front |= {
         "networks": front["networks"][:1],
-        "dominated_on_test": [],
+        "outside": [],
+        "cost_range": [1, 10],
         "cost_metric": "latency_ms",
     }
     front["networks"][0]["costs"]["latency_ms"] = 8

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,13 +13,14 @@ from boundnas import SearchSettings, calibrate, extract, search
 from boundnas.cost import Cost, MACs, Parameters
 from boundnas.data import batches, normalize
 from boundnas.errors import RunError
-from boundnas.pareto import non_dominated
 from boundnas.policy import Policy
 from boundnas.polynomial import amount
 from boundnas.randomness import stream
 from boundnas.report.records import Front as ReportedFront
-from boundnas.search import Evaluator, Front
+from boundnas.search import Evaluation, Evaluator, Front
+from boundnas.search.networks import lies_inside, selected
 from boundnas.search.screening import PILOTS, Sample
+from boundnas.space import Architecture, Dimension, SearchSpace
 from boundnas.store.files import write_json
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import read_jsonl
@@ -124,37 +126,97 @@ def test_test_images_are_read_by_the_final_front_only(run, measured, monkeypatch
     taken.clear()  # the data set checks itself by one image
     found = search(replace(run, data=data), SETTINGS)
     assert {when for when, _ in taken} == {len(measured)}
-    networks = len(found.networks) + len(found.dominated_on_test)
+    networks = len(found.networks) + len(found.outside)
     assert sum(images for _, images in taken) == networks * len(data.test)
 
 
-def test_no_network_of_the_front_is_dominated(front):
-    assert len(front.networks) > 1
-    for column in ("macs", "validation_accuracy", "test_accuracy"):
-        values = [getattr(n, column) for n in front.networks]
-        assert values == sorted(set(values)), f"{column} must ascend"
-    selected = [*front.networks, *front.dominated_on_test]
-    validated = non_dominated([n.macs for n in selected], [n.validation_accuracy for n in selected])
-    assert len(validated) == len(selected)
-    for loser in front.dominated_on_test:
-        assert any(
-            n.macs <= loser.macs and n.test_accuracy >= loser.test_accuracy for n in front.networks
-        )
-
-
-def test_no_evaluation_of_the_search_dominates_the_front(run, measured):
+def test_the_front_is_what_validation_selects_inside_the_range_and_outside(run, measured):
     found = search(run, SETTINGS)
-    for n in found.networks:
-        assert not any(
-            (e.costs["macs"] <= n.macs and e.accuracy > n.validation_accuracy)
-            or (e.costs["macs"] < n.macs and e.accuracy >= n.validation_accuracy)
-            for e in measured
-        )
+    assert found.cost_range == COST_RANGE
+    points = {e.architecture: (e.costs["macs"], e.accuracy) for e in measured}
+
+    def undominated(among):
+        return {
+            a
+            for a, (cost, accuracy) in among.items()
+            if not any(c <= cost and v >= accuracy and (c, v) != (cost, accuracy)
+                       for c, v in among.values())
+        }  # fmt: skip
+
+    inside = {a: p for a, p in points.items() if COST_RANGE[0] <= p[0] <= COST_RANGE[1]}
+    assert {n.arch.plain for n in found.networks} <= undominated(inside)
+    assert {n.arch.plain for n in found.outside} <= undominated(points) - inside.keys()
+    for networks, all_of in ((found.networks, inside), (found.outside, points)):
+        values = [(n.macs, n.validation_accuracy) for n in networks]
+        assert [v for v, _ in values] == sorted({v for v, _ in values})
+        expected = {points[a] for a in undominated(all_of)}
+        assert set(values) == {p for p in expected if all_of is inside or p not in inside.values()}
+    assert found.networks
+    assert found.outside
+
+
+def test_accuracy_on_test_data_selects_nothing(run, monkeypatch):
+    exact = search(run, SETTINGS)
+    values = iter(range(1000))
+    monkeypatch.setattr(Evaluator, "accuracy", lambda *_: 1 - next(values) / 1000)  # ever worse
+    found = search(run, SETTINGS)
+    for name in ("networks", "outside"):
+        chosen = [[n.arch.plain for n in getattr(f, name)] for f in (exact, found)]
+        assert chosen[0] == chosen[1]
+    best = found.best()
+    assert best.arch == exact.best().arch
+    assert best.test_accuracy == min(n.test_accuracy for n in found.networks)
+
+
+EVALUATED = {  # MACs and validation accuracy by name
+    "cheaper": (5, 0.9), "cheapest": (2, 0.3), "hidden": (10, 0.5), "beaten": (12, 0.4),
+    "better": (20, 0.95), "at the end": (30, 0.96), "dearer": (31, 0.97), "lost": (40, 0.97),
+}  # fmt: skip
+SELECTED = [
+    ((10, 30), ["hidden", "better", "at the end"], ["cheapest", "cheaper", "dearer"]),
+    ((11, 29), ["beaten", "better"], ["cheapest", "cheaper", "at the end", "dearer"]),
+    ((6, 9), [], ["cheapest", "cheaper", "better", "at the end", "dearer"]),
+    ((1, 100), ["cheapest", "cheaper", "better", "at the end", "dearer"], []),
+]
+
+
+@pytest.mark.parametrize(("cost_range", "inside", "outside"), SELECTED)
+def test_a_cheaper_network_outside_the_range_hides_none_inside(cost_range, inside, outside):
+    space = SearchSpace([Dimension("number", tuple(range(len(EVALUATED))))])
+    named = dict(zip(EVALUATED, map(partial(Architecture, space), zip(range(8))), strict=True))
+    evaluations = [
+        Evaluation(named[name], {"macs": macs, "parameters": 1}, accuracy, 9)
+        for name, (macs, accuracy) in EVALUATED.items()
+    ]
+    found = selected(evaluations, "macs", cost_range)
+    wanted = sorted([*inside, *outside], key=lambda name: EVALUATED[name][0])
+    assert [e.architecture for e in found] == [named[name] for name in wanted]
+    kept = [lies_inside(e.costs["macs"], cost_range) for e in found]
+    assert sum(kept) == len(inside)
+
+
+def test_a_front_with_nothing_inside_says_so_and_names_the_nearest(front):
+    nothing = Front("macs", (1000, 5000), (), (*front.networks, *front.outside))
+    cheapest = min(n.macs for n in nothing.outside)
+    said = (
+        rf"lies inside the range asked for, 1,000 to 5,000 macs; the nearest .* {cheapest:,} macs"
+    )
+    with pytest.raises(RunError, match=said):
+        nothing.best()
+    with pytest.raises(RunError, match=said):
+        nothing.best(macs=1e9)
+
+
+def test_the_best_lies_inside_the_range_even_where_one_outside_is_better(front):
+    inside, outside = front.networks[:1], front.networks[1:]
+    narrow = Front("macs", (1, inside[0].macs), inside, outside)
+    assert outside[-1].validation_accuracy > inside[0].validation_accuracy
+    assert narrow.best() is narrow.best(macs=1e9) is inside[0]
 
 
 def test_the_front_reports_what_its_networks_measure(front, evaluator):
     data = evaluator.data
-    for n in [*front.networks, *front.dominated_on_test]:
+    for n in [*front.networks, *front.outside]:
         net = extract(evaluator.model, n.arch)
         assert n.macs == evaluator.costs["macs"](n.arch)
         assert n.parameters == sum(p.numel() for p in net.parameters())
@@ -186,26 +248,25 @@ def test_a_budget_below_the_front_names_its_smallest_network(front, budget, aske
 
 
 def test_the_front_as_json_names_every_network_and_its_folder(front):
-    held = json.loads(json.dumps(front.to_json(COST_RANGE)))
+    held = json.loads(json.dumps(front.to_json()))
     assert held["cost_metric"] == "macs"
     assert held["cost_range"] == list(COST_RANGE)
     assert [n["folder"] for n in held["networks"]] == [f"networks/{n.macs}" for n in front.networks]
-    for key in ("networks", "dominated_on_test"):
+    for key in ("networks", "outside"):
         for row, network in zip(held[key], getattr(front, key), strict=True):
             assert network.arch.space.architecture(row["architecture"]) == network.arch
             assert row["test_accuracy"] == network.test_accuracy
 
 
 def test_the_report_reads_every_front(front):
-    # Networks dominated on test data have no folder; the report once refused them.
-    beaten = Front("macs", front.networks[:1], front.networks[1:])
-    read = ReportedFront.model_validate_json(json.dumps(beaten.to_json(COST_RANGE)))
-    assert [n.folder for n in read.networks] == [beaten.folder(front.networks[0])]
-    assert [n.folder for n in read.dominated_on_test] == [None] * (len(front.networks) - 1)
+    # Networks outside the range have no folder; the report once refused such.
+    read = ReportedFront.model_validate_json(json.dumps(front.to_json()))
+    assert [n.folder for n in read.networks] == [front.folder(n) for n in front.networks]
+    assert [n.folder for n in read.outside] == [None] * len(front.outside)
 
 
 def test_a_search_is_the_same_with_and_without_a_folder(run, front):
-    assert search(run, SETTINGS).to_json(COST_RANGE) == front.to_json(COST_RANGE)
+    assert search(run, SETTINGS).to_json() == front.to_json()
 
 
 @pytest.mark.parametrize("kills", [(0,), (1,), (4,), (9, 10), (11, 17), (25,)])
@@ -231,7 +292,7 @@ def test_a_search_killed_at_any_evaluation_finds_the_same_front(
     assert len({e.architecture for e in measured}) == len(measured)
     paths = [tmp_path / name for name in ("whole.json", "resumed.json")]
     for path, each in zip(paths, (front, found), strict=True):
-        write_json(path, each.to_json(COST_RANGE))
+        write_json(path, each.to_json())
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
@@ -283,7 +344,7 @@ def test_a_search_that_screens_reports_exact_accuracies_and_survives_a_kill(kill
         )
         assert len(screened) + len(finalists) == PILOTS + kill
         resumed = search(run, SCREENING)
-    assert resumed.to_json(COST_RANGE) == whole.to_json(COST_RANGE)
+    assert resumed.to_json() == whole.to_json()
     rows = read_jsonl(run.folder.evaluations)
     assert len(rows) >= 30
     data, pilots = run.data, rows[:PILOTS]
@@ -314,7 +375,7 @@ def test_a_torn_last_line_of_the_journal_is_measured_again(run, measured, front)
     count, journal = len(measured), run.folder.evaluations
     whole = journal.read_bytes()
     journal.write_bytes(whole[:-9])
-    assert search(run, SETTINGS).to_json(COST_RANGE) == front.to_json(COST_RANGE)
+    assert search(run, SETTINGS).to_json() == front.to_json()
     assert len(measured) == count + 1
     assert journal.read_bytes() == whole
 
@@ -374,11 +435,12 @@ class Latency(Cost):
 
 def test_a_cost_of_ones_own_orders_the_front_and_limits_what_is_best(run):
     latency = Latency(run.model)
-    run = replace(run, sandwich=replace(run.sandwich, cost=latency))
+    sandwich = replace(run.sandwich, cost=latency, cost_range=latency.reach)
+    run = replace(run, sandwich=sandwich)
     for settings in (SETTINGS, SETTINGS.model_copy(update={"screen": 0.5})):
         front = search(run, settings)
         assert front.cost == "latency"
-        for n in [*front.networks, *front.dominated_on_test]:
+        for n in [*front.networks, *front.outside]:
             assert n.costs == {
                 "macs": MACs(run.model)(n.arch),
                 "parameters": Parameters(run.model)(n.arch),
@@ -398,11 +460,12 @@ def test_a_cost_of_ones_own_orders_the_front_and_limits_what_is_best(run):
 
 
 def test_a_run_for_parameters_gives_a_front_of_parameters(run):
-    run = replace(run, sandwich=replace(run.sandwich, cost=Parameters(run.model)))
+    cost = Parameters(run.model)
+    run = replace(run, sandwich=replace(run.sandwich, cost=cost, cost_range=cost.reach))
     found = search(run, SETTINGS)
     assert found.cost == "parameters"
     counts = [n.parameters for n in found.networks]
     assert counts == sorted(set(counts))
     assert [found.folder(n) for n in found.networks] == [f"networks/{c}" for c in counts]
     assert found.best(parameters=counts[0]) is found.networks[0]
-    assert found.to_json(COST_RANGE)["cost_metric"] == "parameters"
+    assert found.to_json()["cost_metric"] == "parameters"

@@ -60,7 +60,7 @@ NAMES = ["none0", "both0", "both1", "none1"]
 
 def held(runs, name):
     front = json.loads((runs / name / "front.json").read_text())
-    return front["networks"] + front["dominated_on_test"]
+    return front["networks"] + front["outside"]
 
 
 def test_scores_and_budgets_are_those_of_the_fronts(runs, tmp_path):

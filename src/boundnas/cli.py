@@ -167,16 +167,23 @@ def _show(front: Front) -> None:
     """Print the front as a table, in the first of several processes."""
     if rank():
         return
-    table = Table("MMACs", "parameters", "validation accuracy", "test accuracy", title="Front")
+    lower, upper = front.cost_range
+    table = Table(
+        "MMACs", "parameters", "validation accuracy", "test accuracy",
+        title=f"Front, {lower:,.0f} to {upper:,.0f} {front.cost}",
+    )  # fmt: skip
     for column in table.columns:
         column.justify = "right"
-    for n in front.networks:
+    for n in (*front.networks, *front.outside):
         table.add_row(
             f"{n.macs / 1e6:.3f}",
             f"{n.parameters:,}",
             f"{n.validation_accuracy:.2%}",
             f"{n.test_accuracy:.2%}",
+            style="dim" if n in front.outside else None,
         )
     Console().print(table)
-    if front.dominated_on_test:
-        print(f"{len(front.dominated_on_test)} more were selected but are dominated on test data.")
+    if front.networks and front.outside:
+        print(f"The last {len(front.outside)} lie outside the range asked for.")
+    if not front.networks:
+        print(front.nothing_inside())

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from boundnas.config import RunConfig, read_config, write_config
 from boundnas.cost import COSTS, Cost
 from boundnas.data import ImageData, TrainingOrder, load
-from boundnas.errors import BoundNASError, ConfigError, RunError
+from boundnas.errors import BoundNASError, ConfigError, RunError, SpaceError
 from boundnas.export import export_network
 from boundnas.match import check_match
 from boundnas.models import MobileNet, StageTable, StemTable
@@ -24,12 +22,14 @@ from boundnas.policy import BOUNDARIES
 from boundnas.progress import Progress
 from boundnas.ranks import connected, rank, share, wait
 from boundnas.report import write_report
+from boundnas.report.records import Front as FrontRecord
+from boundnas.report.records import Network, read_record
 from boundnas.search import Evaluator, Front, FrontNetwork, search
 from boundnas.search.sampled import require
 from boundnas.settings import SpaceSettings
 from boundnas.start import preferred
 from boundnas.store.environment import note_environment
-from boundnas.store.files import read_bytes, write_json
+from boundnas.store.files import write_json
 from boundnas.store.folder import RunFolder
 from boundnas.train import Run, fit
 
@@ -112,8 +112,7 @@ class Job:
         front = search(run, self.config.search)
         if rank() == 0:
             exported = bool(self.config.export.formats)
-            found = front.to_json(self.cost_range, exported)
-            write_json(run.folder.front, found, run.folder.held)
+            write_json(run.folder.front, front.to_json(exported), run.folder.held)
         return front
 
     def export(self, run: Run, front: Front) -> None:
@@ -129,32 +128,44 @@ class Job:
                 progress.advance()
 
     def _front(self, run: Run) -> Front:
-        """The front of ``front.json``, with the statistics of its networks computed anew."""
-        assert run.folder is not None
-        config = self.config
-        evaluator = Evaluator(run.model, self.data, config.search, config.seed, self.cost)
-        path = run.folder.front
+        """The front of ``front.json``, with the statistics of its networks computed anew.
 
-        def network(row: dict[str, Any]) -> FrontNetwork:
-            return FrontNetwork(
-                evaluator.calibrated(run.model.space.architecture(row["architecture"])),
-                row["costs"],
-                row["validation_accuracy"],
-                row["test_accuracy"],
+        Raises:
+            RunError: It is damaged, or of another cost range or another model than this run's.
+        """
+        assert run.folder is not None
+        config, path = self.config, run.folder.front
+        evaluator = Evaluator(run.model, self.data, config.search, config.seed, self.cost)
+        again = (
+            "remove it and run the search again: what the search measured is kept in its journal"
+        )
+        try:
+            held = read_record(path, FrontRecord, run.folder.held)
+        except RunError as error:
+            raise RunError(f"{error}; or {again}") from error
+        assert held is not None
+        if (held.cost_metric, held.cost_range) != (self.cost.name, self.cost_range):
+            was, now = (f"{a:,.0f} to {b:,.0f}" for a, b in (held.cost_range, self.cost_range))
+            raise RunError(
+                f"{path}: is the front of {was} {held.cost_metric}, this run asks for {now} "
+                f"{self.cost.name}; {again}"
             )
+
+        def network(row: Network) -> FrontNetwork:
+            arch = run.model.space.architecture(row.architecture)
+            costs = {name: cost(arch) for name, cost in evaluator.costs.items()}
+            if costs != row.costs:
+                raise RunError(f"{path}: says {row.costs} of a network that has {costs}; {again}")
+            accuracies = row.validation_accuracy, row.test_accuracy
+            return FrontNetwork(evaluator.calibrated(arch), costs, *accuracies)
 
         try:
-            held = json.loads(read_bytes(path, held=run.folder.held))
-            networks, dominated = (
-                tuple(evaluator.each(network, held[key]))
-                for key in ("networks", "dominated_on_test")
+            inside, outside = (
+                tuple(evaluator.each(network, rows)) for rows in (held.networks, held.outside)
             )
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise RunError(
-                f"{path}: is damaged ({error}); remove it and run the search again: what the "
-                "search measured is kept in its journal"
-            ) from error
-        return Front(self.cost.name, networks, dominated)
+        except SpaceError as error:
+            raise RunError(f"{path}: is of another search space ({error}); {again}") from error
+        return Front(self.cost.name, self.cost_range, inside, outside)
 
 
 def run(config: RunConfig, runs: Path, timeout: float = TIMEOUT) -> tuple[RunFolder, Front]:

@@ -55,9 +55,9 @@ def test_an_old_search_goes_on_from_its_journal(old, trained):
     held = json.loads(old.front.read_text())
     old.front.unlink()
     front = job.search(run)
-    found = front.to_json(job.cost_range, True)
+    found = front.to_json()
     key = lambda n: sorted(n["architecture"].items())  # noqa: E731
-    both = [sorted(side["networks"] + side["dominated_on_test"], key=key) for side in (held, found)]
+    both = [sorted(side["networks"] + side["outside"], key=key) for side in (held, found)]
     for before, now in zip(*both, strict=True):
         assert now["costs"] == before["costs"]
         assert now["validation_accuracy"] == before["validation_accuracy"]

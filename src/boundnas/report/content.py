@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from boundnas.errors import RunError, SpaceError
-from boundnas.report.records import Evaluation, Network, Run
+from boundnas.report.records import Evaluation, Front, Network, Run
 from boundnas.space import Dimension, SearchSpace, Value
 
 CURVE_POINTS = 500
@@ -32,18 +32,31 @@ def summary(run: Run) -> str:
     learn = re.search(r"^\s*learn:\s*['\"]?(both|min|max|none)\b", run.config or "", re.MULTILINE)
     how = f", {LEARNED[learn[1]]}" if learn else ""
     training = f"The supernet was trained for {_count(run.metrics[-1].step + 1, 'step')}{how}."
-    if run.front is None or not run.front.networks:
+    if run.front is None:
         return f"{training} There is no front yet."
+    if not run.front.networks:
+        return f"{_nothing_inside(run.front)} {training}"
     networks = run.front.networks
     costs = sorted(network.costs["macs"] for network in networks)
-    best = max(networks, key=lambda network: network.test_accuracy)
+    best = max(networks, key=lambda network: network.validation_accuracy)
     several = len(networks) > 1
     return (
-        f"The search found a front of {_count(len(networks), 'network')} "
+        f"The search found a front of {_count(len(networks), 'network')} inside the range asked "
+        f"for, "
         f"{'from ' + mmacs(costs[0]) + ' to' if several else 'of'} {mmacs(costs[-1])} MMACs. "
-        f"The best reaches {best.test_accuracy:.1%} test accuracy at "
-        f"{mmacs(best.costs['macs'])} MMACs. "
+        f"Of these validation data chooses that of {mmacs(best.costs['macs'])} MMACs, which "
+        f"reaches {best.validation_accuracy:.1%} there and {best.test_accuracy:.1%} on test data. "
         f"{training}"
+    )
+
+
+def _nothing_inside(front: Front) -> str:
+    lower, upper = front.cost_range
+    costs = [n.costs[front.cost_metric] for n in front.outside]
+    nearest = min(costs, key=lambda cost: max(math.log(lower / cost), math.log(cost / upper)))
+    return (
+        f"No network that the search measured lies inside the range asked for, {lower:,.0f} to "
+        f"{upper:,.0f} {front.cost_metric}; the nearest of its front has {nearest:,.0f}."
     )
 
 
@@ -69,16 +82,15 @@ def _front_note(run: Run) -> str:
     said = f"The search measured {_count(len(run.evaluations or ()), 'network')} on validation data"
     if run.front is None:
         return f"{said}. Not there yet: front.json, which comes at the end of the search."
-    dominated = len(run.front.dominated_on_test)
-    verb = "is" if dominated == 1 else "are"
+    inside, outside = len(run.front.networks), len(run.front.outside)
     return (
-        f"{said}; {_count(len(run.front.networks), 'network')} of the validation front hold"
-        f"{'s' if len(run.front.networks) == 1 else ''} on test data. "
+        f"{said}, which chose {_count(inside, 'network')} inside the range asked for; test data "
+        "dropped none and only measured them. "
         + (
-            f"{_count(dominated, 'network')} more {verb} dominated by others on test data "
-            f"and {verb} drawn hollow."
-            if dominated
-            else "None was dominated on test data."
+            f"{_count(outside, 'network')} outside the range "
+            f"{'is' if outside == 1 else 'are'} drawn hollow."
+            if outside
+            else "None of the front lies outside the range."
         )
     )
 
@@ -117,7 +129,7 @@ def figures(run: Run) -> dict[str, Any]:
             "metric": run.front.cost_metric,
             "range": run.front.cost_range,
             "networks": [_network(run.space, n) for n in run.front.networks],
-            "dominated": [_network(run.space, n) for n in run.front.dominated_on_test],
+            "outside": [_network(run.space, n) for n in run.front.outside],
         },
         "boundaries": _boundaries(run),
         "bounds": _bounds(run),

@@ -11,6 +11,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Field,
     FiniteFloat,
     JsonValue,
     RootModel,
@@ -29,7 +30,7 @@ Choice = bool | int | float | str
 class Record(BaseModel):
     """One JSON object; keys that the report has no use for may stand beside those it reads."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, strict=True)
 
 
 class DimensionRecord(Record):
@@ -89,11 +90,27 @@ def _usual(costs: dict[str, float]) -> dict[str, float]:
     missing = {"macs", "parameters"} - costs.keys()
     if missing:
         raise ValueError(f"no {' and '.join(sorted(missing))} among the costs")
+    if min(costs["macs"], costs["parameters"]) <= 0:
+        raise ValueError("macs and parameters are above 0")
     return costs
 
 
 Costs = Annotated[dict[str, FiniteFloat], AfterValidator(_usual)]
 """Costs of a network by name, each in its own unit; MACs and parameters are always among them."""
+
+
+Accuracy = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+def _ascending(cost_range: tuple[float, float]) -> tuple[float, float]:
+    lower, upper = cost_range
+    if not 0 < lower < upper:
+        raise ValueError(f"a cost range is 0 < lower < upper, found {lower:g} to {upper:g}")
+    return cost_range
+
+
+CostRange = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_ascending)]
+"""Lowest and highest cost that networks are wanted for, in the cost's own unit."""
 
 
 class Evaluation(Record):
@@ -110,23 +127,34 @@ class Network(Record):
 
     architecture: dict[str, Choice]
     costs: Costs
-    validation_accuracy: FiniteFloat
-    test_accuracy: FiniteFloat
+    validation_accuracy: Accuracy
+    test_accuracy: Accuracy
     folder: str | None = None
 
 
 class Front(Record):
-    """``front.json``: the networks no other one beats in both the cost and test accuracy."""
+    """``front.json``: what validation data selects, inside and outside the range asked for."""
 
     cost_metric: str
-    cost_range: tuple[FiniteFloat, FiniteFloat]
+    cost_range: CostRange
     networks: list[Network]
-    dominated_on_test: list[Network] = []
+    outside: list[Network]
 
     @model_validator(mode="after")
-    def _has_its_cost(self) -> Front:
-        if any(self.cost_metric not in n.costs for n in [*self.networks, *self.dominated_on_test]):
-            raise ValueError(f"a network has no {self.cost_metric}, the cost of this front")
+    def _stand_where_they_belong(self) -> Front:
+        lower, upper = self.cost_range
+        for inside, networks in ((True, self.networks), (False, self.outside)):
+            for n in networks:
+                if self.cost_metric not in n.costs:
+                    raise ValueError(f"a network has no {self.cost_metric}, the cost of this front")
+                if inside != (lower <= n.costs[self.cost_metric] <= upper):
+                    raise ValueError(
+                        f"a network of {n.costs[self.cost_metric]:,.0f} {self.cost_metric} stands "
+                        f"among those {'inside' if inside else 'outside'} {lower:,.0f} to "
+                        f"{upper:,.0f}"
+                    )
+        if not [*self.networks, *self.outside]:
+            raise ValueError("there is no network")
         return self
 
 

@@ -190,9 +190,9 @@ function network([macs, parameters, validation, packed, test, folder], title) {
 function drawFront(section) {
   const evaluated = (data.evaluated ?? []).map((row) => network(row, "Evaluated network"));
   const front = (data.front?.networks ?? []).map((row) => network(row, "Network of the front"));
-  const dominated = (data.front?.dominated ?? []).map((row) => network(row, "Dominated on test data"));
-  [evaluated, front, dominated].forEach((group) => group.sort((a, b) => a.macs - b.macs));
-  const all = [...evaluated, ...front, ...dominated];
+  const outside = (data.front?.outside ?? []).map((row) => network(row, "Outside the range asked for"));
+  [evaluated, front, outside].forEach((group) => group.sort((a, b) => a.macs - b.macs));
+  const all = [...evaluated, ...front, ...outside];
   if (!all.length) return;
 
   const accuracies = all.flatMap((n) => [n.validation, n.test]).filter((v) => v != null);
@@ -205,7 +205,7 @@ function drawFront(section) {
   responsive(plot, (width) => {
     const f = frame(width, Math.min(520, Math.max(320, width * 0.62)), x, y, "Accuracy against MACs of every evaluated network, with the front");
     const place = (group, key, bonus) => group.map((n) => ({ ...n, x: f.x(n.macs / 1e6), y: f.y(n[key]), bonus }));
-    const [dots, line, hollow] = [place(evaluated, "validation", 0), place(front, "test", 6), place(dominated, "test", 6)];
+    const [dots, line, hollow] = [place(evaluated, "validation", 0), place(front, "test", 6), place(outside, "test", 6)];
     const circles = (points, kind, r) => points.map((p) => svg("circle", { cx: p.x.toFixed(1), cy: p.y.toFixed(1), r, class: kind }));
     const { ring, move } = marker();
     f.root.append(ring);
@@ -214,9 +214,9 @@ function drawFront(section) {
       f.area.append(svg("rect", { x: low, y: f.top, width: high - low, height: f.bottom - f.top, class: "range" }));
       f.area.append(...[low, high].map((at) => limit(at, f.top, at, f.bottom)));
     }
-    // Stepped: up to the next network's MACs this one is the best there is.
+    // Stepped: up to the next network's MACs validation data chooses this one.
     const steps = line.flatMap((p, i) => (i ? [{ x: p.x, y: line[i - 1].y }, p] : [p]));
-    f.area.append(...circles(dots, "evaluated", 2.5), svg("path", { d: path(steps), class: "front" }), ...circles(hollow, "dominated", 4), ...circles(line, "front", 4.5));
+    f.area.append(...circles(dots, "evaluated", 2.5), svg("path", { d: path(steps), class: "front" }), ...circles(hollow, "outside", 4), ...circles(line, "front", 4.5));
     const show = (p) => {
       move(p, 9);
       details.replaceChildren(
@@ -231,18 +231,21 @@ function drawFront(section) {
       );
     };
     const series = [line, dots, hollow].filter((group) => group.length);
-    const best = series[0].reduce((b, p, i) => ((p.test ?? p.validation) > (series[0][b].test ?? series[0][b].validation) ? i : b), 0);
+    const best = series[0].reduce((b, p, i) => (p.validation > series[0][b].validation ? i : b), 0);
     select = explore(f.root, series, show, [0, best]);
     select(0, best);
     return f.root;
   });
 
   const table = () => {
-    const rows = front.map((n, i) => {
+    const groups = [front, evaluated, outside].filter((group) => group.length);
+    const shown = [front, outside].flatMap((group) => group.map((n, i) => [n, groups.indexOf(group), i]));
+    const rows = shown.map(([n, at, i]) => {
+      const beyond = at === groups.indexOf(outside);
       const name = n.folder?.split("/").at(-1);
-      const link = name ? html("a", { href: `./${n.folder.split("/").map(encodeURIComponent).join("/")}` }, name) : "–";
-      const row = html("tr", {}, ...[millionsColumn(n.macs), compact(n.parameters), percent(n.validation), percent(n.test), link].map((cell) => html("td", {}, cell)));
-      ["pointerenter", "focusin"].forEach((kind) => row.addEventListener(kind, () => select(0, i)));
+      const link = name ? html("a", { href: `./${n.folder.split("/").map(encodeURIComponent).join("/")}` }, name) : beyond ? "outside the range" : "–";
+      const row = html("tr", beyond ? { class: "outside" } : {}, ...[millionsColumn(n.macs), compact(n.parameters), percent(n.validation), percent(n.test), link].map((cell) => html("td", {}, cell)));
+      ["pointerenter", "focusin"].forEach((kind) => row.addEventListener(kind, () => select(at, i)));
       return row;
     });
     const head = ["MMACs", "Parameters", "Validation", "Test", "Exported"].map((words) => html("th", { scope: "col" }, words));
@@ -252,10 +255,10 @@ function drawFront(section) {
     legend(
       ...(evaluated.length ? [["evaluated", "evaluated, validation accuracy"]] : []),
       ...(front.length ? [["front", "front, test accuracy"]] : []),
-      ...(dominated.length ? [["dominated", "dominated on test data, test accuracy"]] : []),
+      ...(outside.length ? [["outside", "outside the range asked for, test accuracy"]] : []),
       ...(range.length ? [["range", `range of interest, ${range.map(millions).join(" to ")} MMACs`]] : []),
     ),
-    html("div", { class: "front-figure" }, plot, details, front.length ? table() : ""),
+    html("div", { class: "front-figure" }, plot, details, front.length + outside.length ? table() : ""),
   );
 }
 

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from boundnas.calibrate import CalibratedArchitecture
-from boundnas.errors import RunError
-from boundnas.pareto import non_dominated
 from boundnas.progress import Progress
 from boundnas.randomness import stream
 from boundnas.ranks import mine, rank, spread, wait
@@ -29,119 +23,12 @@ from boundnas.search.genetic import (
     shared,
 )
 from boundnas.search.journal import Evaluation, Journal
+from boundnas.search.networks import Front, FrontNetwork, lies_inside, selected
 from boundnas.search.sampled import sampled_search
 from boundnas.search.screening import PILOTS, Sample, Screening
 from boundnas.settings import SearchSettings
 from boundnas.space import Allowed, Architecture
 from boundnas.train import Run
-
-
-@dataclass(frozen=True)
-class FrontNetwork:
-    """One network of the front.
-
-    Args:
-        arch: The architecture with its BatchNorm statistics: ready to extract.
-        costs: Its costs by name, each in its own unit: ``macs`` of one image, ``parameters``, and
-            that of the run, if it is another.
-        validation_accuracy: What it was selected by, 0 to 1.
-        test_accuracy: Measured once, after the selection.
-    """
-
-    arch: CalibratedArchitecture
-    costs: Mapping[str, int]
-    validation_accuracy: float
-    test_accuracy: float
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of one image."""
-        return self.costs["macs"]
-
-    @property
-    def parameters(self) -> int:
-        """Number of weights."""
-        return self.costs["parameters"]
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-able object with the architecture's values by name."""
-        return {
-            "architecture": self.arch.values,
-            "costs": dict(self.costs),
-            "validation_accuracy": self.validation_accuracy,
-            "test_accuracy": self.test_accuracy,
-        }
-
-
-@dataclass(frozen=True)
-class Front:
-    """The networks that no other dominates, in ascending cost.
-
-    Args:
-        cost: Name of what they trade accuracy for: ``"macs"``, ``"parameters"`` or a cost of one's
-            own.
-        networks: Not dominated on validation data, nor by one another on test data.
-        dominated_on_test: Selected as well, but on test data a cheaper one is at least as good.
-    """
-
-    cost: str
-    networks: tuple[FrontNetwork, ...]
-    dominated_on_test: tuple[FrontNetwork, ...]
-
-    @property
-    def costs(self) -> tuple[str, ...]:
-        """Names of the costs that are known of every network."""
-        return tuple(self.networks[0].costs)
-
-    def best(self, **limits: float) -> FrontNetwork:
-        """The network with the best validation accuracy within a budget.
-
-        Args:
-            limits: Most of each cost, by its name and in its own unit: ``best(macs=5e6)``,
-                ``best(parameters=2e5, latency=8)``.
-
-        Raises:
-            RunError: No network of the front is that small, or there is no such cost.
-        """
-        smallest = {name: min(n.costs[name] for n in self.networks) for name in self.costs}
-        unknown = sorted(limits.keys() - smallest)
-        if unknown:
-            raise RunError(
-                f"this front has no cost {', '.join(unknown)}; it has {', '.join(smallest)}"
-            )
-        within = [
-            network
-            for network in self.networks
-            if all(network.costs[name] <= limit for name, limit in limits.items())
-        ]
-        if not within:
-            asked = " and ".join(f"{limit:,.0f} {name}" for name, limit in limits.items())
-            raise RunError(
-                f"no network of the front has at most {asked}; the smallest has "
-                + " and ".join(f"{least:,} {name}" for name, least in smallest.items())
-            )
-        return max(within, key=attrgetter("validation_accuracy"))
-
-    def folder(self, network: FrontNetwork) -> str:
-        """Where a network of the front is exported to, within the run folder."""
-        return f"networks/{network.costs[self.cost]}"
-
-    def to_json(self, cost_range: tuple[float, float], exported: bool = True) -> dict[str, Any]:
-        """JSON-able object for ``front.json``.
-
-        Args:
-            cost_range: That of the run, in the cost's own unit.
-            exported: Whether the networks are written to their folders.
-        """
-        return {
-            "cost_metric": self.cost,
-            "cost_range": list(cost_range),
-            "networks": [
-                {**n.to_json(), "folder": self.folder(n) if exported else None}
-                for n in self.networks
-            ],
-            "dominated_on_test": [n.to_json() for n in self.dominated_on_test],
-        }
 
 
 def search(run: Run, settings: SearchSettings | None = None) -> Front:
@@ -157,14 +44,12 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
         settings: By default those of the paper.
 
     Returns:
-        The front; test data was used for nothing but its last column and for dropping
-        networks that it shows to be dominated.
+        The front; test data was used for nothing but its last column.
 
     Raises:
         RunError: The folder's journal is damaged or of another space.
     """
     settings = settings or SearchSettings()
-    cost = run.sandwich.cost.name
     evaluator = Evaluator(run.model, run.data, settings, run.sandwich.seed, run.sandwich.cost)
     if settings.screen is None:
         with (
@@ -180,13 +65,11 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
         accuracy = evaluator.accuracy(arch, run.data.test)
         return FrontNetwork(arch, evaluation.costs, evaluation.accuracy, accuracy)
 
+    cost, cost_range = run.sandwich.cost.name, run.sandwich.cost_range
     networks = list(evaluator.each(network, found))
-    kept = non_dominated([n.costs[cost] for n in networks], [n.test_accuracy for n in networks])
-    return Front(
-        cost,
-        tuple(networks[i] for i in kept),
-        tuple(n for i, n in enumerate(networks) if i not in kept),
-    )
+    inside = [n for n in networks if lies_inside(n.costs[cost], cost_range)]
+    outside = [n for n in networks if not lies_inside(n.costs[cost], cost_range)]
+    return Front(cost, cost_range, tuple(inside), tuple(outside))
 
 
 @contextmanager
@@ -237,7 +120,7 @@ def _screened(run: Run, settings: SearchSettings, evaluator: Evaluator) -> list[
                 progress.advance(accuracy=evaluation.accuracy)
                 yield evaluation
 
-        screening = Screening(shown, measure, run.sandwich.cost.name, images)
+        screening = Screening(shown, measure, partial(_selected, run), images)
         _found(run, settings, screening)
     return screening.front
 
@@ -272,7 +155,15 @@ def _total(settings: SearchSettings) -> int:
 def _found(
     run: Run, settings: SearchSettings, evaluate: Evaluate, progress: Progress | None = None
 ) -> list[Evaluation]:
+    """What is selected of all that a search of the run has measured."""
     largest, smallest = _extremes(run, settings)
+    measured: list[Evaluation] = []
+
+    def noted(batch: Sequence[Architecture]) -> Iterator[Evaluation]:
+        for evaluation in evaluate(batch):
+            measured.append(evaluation)
+            yield evaluation
+
     if settings.method == "genetic":
         find = partial(
             genetic_search,
@@ -289,9 +180,9 @@ def _found(
             total=_total(settings),
             population=settings.initial,
         )
-    return find(
+    find(
         run.model.space,
-        evaluate,
+        noted,
         cost=run.sandwich.cost.name,
         largest=largest,
         smallest=smallest,
@@ -299,3 +190,8 @@ def _found(
         seed=run.sandwich.seed,
         progress=progress,
     )
+    return _selected(run, measured)
+
+
+def _selected(run: Run, evaluations: Iterable[Evaluation]) -> list[Evaluation]:
+    return selected(evaluations, run.sandwich.cost.name, run.sandwich.cost_range)

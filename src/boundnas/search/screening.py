@@ -8,14 +8,14 @@ measured on all images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import mean
 
 import torch
 from torch import Tensor
 
-from boundnas.search.genetic import Evaluate, pareto_front
+from boundnas.search.genetic import Evaluate
 from boundnas.search.journal import Evaluation
 from boundnas.space import Architecture
 
@@ -86,14 +86,14 @@ class Screening:
     Args:
         estimate: Estimates the accuracies of a batch; of some it may know the measured ones.
         measure: Measures them on all images.
-        cost: Name of what accuracy is traded for.
+        select: What is selected of some evaluations: a front.
         images: Number of all images: what an accuracy rests on that is measured.
-        front: What no other dominates of all that was evaluated: all of it measured.
+        front: What is selected of all that was evaluated: all of it measured.
     """
 
     estimate: Evaluate
     measure: Evaluate
-    cost: str
+    select: Callable[[Iterable[Evaluation]], list[Evaluation]]
     images: int
     front: list[Evaluation] = field(default_factory=list)
     _excess: list[float] = field(default_factory=list)
@@ -108,7 +108,7 @@ class Screening:
                 measured.get(arch) or replace(e, accuracy=e.accuracy - excess)
                 for arch, e in estimates.items()
             ]
-            front = pareto_front([*self.front, *found], self.cost)
+            front = self.select([*self.front, *found])
             estimated = estimates.keys() - measured
             unknown = [e.architecture for e in front if e.architecture in estimated]
             if not unknown:

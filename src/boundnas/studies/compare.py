@@ -59,7 +59,7 @@ def _rows(front: Front) -> list[FrontRow]:
     """Cost, validation and test accuracy of every network that validation data selected."""
     return [
         (n.costs[front.cost_metric], n.validation_accuracy, n.test_accuracy)
-        for n in [*front.networks, *front.dominated_on_test]
+        for n in [*front.networks, *front.outside]
     ]
 
 

@@ -1,0 +1,170 @@
+"""The Pareto front of a run: its networks, inside the range of costs asked for and outside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+from boundnas.calibrate import CalibratedArchitecture
+from boundnas.errors import RunError
+from boundnas.search.genetic import pareto_front
+from boundnas.search.journal import Evaluation
+
+CostRange = tuple[float, float]
+"""Lowest and highest cost that networks are wanted for, in the cost's own unit."""
+
+
+@dataclass(frozen=True)
+class FrontNetwork:
+    """One network of the front.
+
+    Args:
+        arch: The architecture with its BatchNorm statistics: ready to extract.
+        costs: Its costs by name, each in its own unit: ``macs`` of one image, ``parameters``, and
+            that of the run, if it is another.
+        validation_accuracy: What it was selected by, 0 to 1.
+        test_accuracy: Measured once, after the selection.
+    """
+
+    arch: CalibratedArchitecture
+    costs: Mapping[str, int]
+    validation_accuracy: float
+    test_accuracy: float
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image."""
+        return self.costs["macs"]
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return self.costs["parameters"]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able object with the architecture's values by name."""
+        return {
+            "architecture": self.arch.values,
+            "costs": dict(self.costs),
+            "validation_accuracy": self.validation_accuracy,
+            "test_accuracy": self.test_accuracy,
+        }
+
+
+@dataclass(frozen=True)
+class Front:
+    """What validation data selects, in ascending cost; test data drops and reorders nothing.
+
+    Args:
+        cost: Name of what they trade accuracy for: ``"macs"``, ``"parameters"`` or a cost of one's
+            own.
+        cost_range: The range of costs that they were searched for, in the cost's own unit.
+        networks: Those inside the range, which no other inside it dominates on validation data.
+        outside: Those outside the range that no other at all dominates.
+    """
+
+    cost: str
+    cost_range: CostRange
+    networks: tuple[FrontNetwork, ...]
+    outside: tuple[FrontNetwork, ...]
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """Names of the costs that are known of every network."""
+        return tuple((*self.networks, *self.outside)[0].costs)
+
+    def best(self, **limits: float) -> FrontNetwork:
+        """The network inside the range with the best validation accuracy within a budget.
+
+        Args:
+            limits: Most of each cost, by its name and in its own unit: ``best(macs=5e6)``,
+                ``best(parameters=2e5, latency=8)``.
+
+        Raises:
+            RunError: No network inside the range is that small, or there is none inside it, or
+                there is no such cost.
+        """
+        unknown = sorted(limits.keys() - set(self.costs))
+        if unknown:
+            raise RunError(
+                f"this front has no cost {', '.join(unknown)}; it has {', '.join(self.costs)}"
+            )
+        if not self.networks:
+            raise RunError(self.nothing_inside())
+        within = [
+            network
+            for network in self.networks
+            if all(network.costs[name] <= limit for name, limit in limits.items())
+        ]
+        if not within:
+            asked = " and ".join(f"{limit:,.0f} {name}" for name, limit in limits.items())
+            smallest = {name: min(n.costs[name] for n in self.networks) for name in self.costs}
+            raise RunError(
+                f"no network of the front has at most {asked}; the smallest has "
+                + " and ".join(f"{least:,} {name}" for name, least in smallest.items())
+            )
+        return max(within, key=attrgetter("validation_accuracy"))
+
+    def nothing_inside(self) -> str:
+        """What to say where no network lies inside the range, and which is the nearest."""
+        lower, upper = self.cost_range
+
+        def distance(network: FrontNetwork) -> float:
+            cost = network.costs[self.cost]
+            return max(math.log(lower / cost), math.log(cost / upper))
+
+        nearest = min(self.outside, key=distance)
+        return (
+            f"no network that was measured lies inside the range asked for, {lower:,.0f} to "
+            f"{upper:,.0f} {self.cost}; the nearest of the front, outside it, has "
+            f"{nearest.costs[self.cost]:,} {self.cost}; search longer, or train for another range"
+        )
+
+    def folder(self, network: FrontNetwork) -> str:
+        """Where a network of the front is exported to, within the run folder."""
+        return f"networks/{network.costs[self.cost]}"
+
+    def to_json(self, exported: bool = True) -> dict[str, Any]:
+        """JSON-able object for ``front.json``.
+
+        Args:
+            exported: Whether the networks inside the range are written to their folders.
+        """
+        return {
+            "cost_metric": self.cost,
+            "cost_range": list(self.cost_range),
+            "networks": [
+                {**n.to_json(), "folder": self.folder(n) if exported else None}
+                for n in self.networks
+            ],
+            "outside": [n.to_json() for n in self.outside],
+        }
+
+
+def lies_inside(cost: float, cost_range: CostRange) -> bool:
+    """Whether a cost lies inside a range, its ends included."""
+    lower, upper = cost_range
+    return lower <= cost <= upper
+
+
+def selected(
+    evaluations: Iterable[Evaluation], cost: str, cost_range: CostRange
+) -> list[Evaluation]:
+    """What validation data selects, in ascending cost.
+
+    Args:
+        evaluations: Of different architectures.
+        cost: Name of what accuracy is traded for.
+        cost_range: The range of costs asked for.
+
+    Returns:
+        Of those inside the range what no other inside it dominates, as a cheaper network outside
+        must not hide one that was asked for; of those outside what no other at all dominates.
+    """
+    found = list(evaluations)
+    inside = pareto_front([e for e in found if lies_inside(e.costs[cost], cost_range)], cost)
+    outside = [e for e in pareto_front(found, cost) if not lies_inside(e.costs[cost], cost_range)]
+    return sorted([*inside, *outside], key=lambda e: e.costs[cost])
