@@ -10,8 +10,8 @@ import pytest
 WRITING = ("fsync", "rename", "replace")
 """The calls of ``os`` that make a change durable or visible."""
 
-CHANGING = (*WRITING, "mkdir", "unlink", "rmdir")
-"""Those, and the calls that make and remove names."""
+CHANGING = (*WRITING, "mkdir", "unlink", "rmdir", "ftruncate")
+"""Those, and the calls that make and remove names and cut files."""
 
 
 class Killed(BaseException):
