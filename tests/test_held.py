@@ -7,10 +7,12 @@ from contextlib import chdir
 import pytest
 import torch
 from tests.reliability.child import fork, replaced
+from tests.reliability.tiny import text
 from tests.small import COST_RANGE, few_digits, files, mobilenet
 
-from boundnas import TrainSettings, fit
-from boundnas.errors import RunError
+from boundnas import TrainSettings, fit, pipeline
+from boundnas.config import read_config, write_config
+from boundnas.errors import CostError, RunError
 from boundnas.store import checkpoint
 from boundnas.store.files import write_json
 from boundnas.store.folder import RunFolder
@@ -169,6 +171,35 @@ def test_training_from_python_keeps_others_out_too(run):
             mobilenet(), few_digits(), cost_range=COST_RANGE, settings=settings,
             folder=RunFolder.open(run.path),
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [text(), text().replace("steps: 24", "steps: 25")])
+def test_who_works_in_a_folder_is_told_before_its_configuration_or_the_data(config, tmp_path):
+    for name, content in (("first", text()), ("second", config)):
+        (tmp_path / name).write_text(content)
+    first, second = (read_config(tmp_path / name) for name in ("first", "second"))
+    held = RunFolder.create(tmp_path / "runs" / "tiny", write_config(first))
+    with (
+        held.locked(),
+        replaced(pipeline.Job, "prepare", lambda _: None),
+        pytest.raises(RunError, match=rf"process {os.getpid()} on .* works in this folder"),
+    ):
+        pipeline.run(second, tmp_path / "runs")
+
+
+def test_what_is_refused_while_a_run_is_prepared_leaves_no_folder(tmp_path):
+    def refusing(_):
+        def prepare(config):
+            raise CostError("refused")
+
+        return prepare
+
+    (tmp_path / "run.yaml").write_text(text())
+    config = read_config(tmp_path / "run.yaml")
+    with replaced(pipeline.Job, "prepare", refusing), pytest.raises(CostError) as caught:
+        pipeline.run(config, tmp_path / "runs")
+    assert not caught.value.begun
+    assert [p.name for p in tmp_path.iterdir()] == ["run.yaml"]
 
 
 def test_a_folder_that_was_replaced_before_it_was_locked_is_not_worked_in(run):

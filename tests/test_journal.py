@@ -1,4 +1,5 @@
 import json
+import os
 from functools import partial
 
 import pytest
@@ -156,6 +157,16 @@ def test_an_architecture_is_never_journalled_twice(tmp_path):
         journal.append(item)
         with pytest.raises(AssertionError, match="evaluated twice: width="):
             journal.append(item)
+
+
+def test_each_evaluation_is_on_the_disk_when_append_returns(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_size))
+    path = tmp_path / "evaluations.jsonl"
+    with Journal(path, SPACE) as journal:
+        for item in evaluations(3):
+            journal.append(item)
+            assert synced[-1] == path.stat().st_size
 
 
 def test_only_what_the_journal_lacks_is_measured_and_written_at_once(tmp_path):
