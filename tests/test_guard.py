@@ -551,3 +551,36 @@ def test_any_error_of_forward_is_named_before_training():
         SpaceError, match=r"test_guard.py, line \d+: Between.forward fails in the arch"
     ):
         guard.check(model_of((raw_fault, None)))
+
+
+class InPlace(Supernet):
+    """A function in place after a layer that computes other options from what it gave or got."""
+
+    def __init__(self, where):
+        super().__init__((1, 8, 8))
+        self.where = where
+        width, kernel = self.dimension("width", (2, 4)), self.dimension("kernel", (1, 3))
+        depth, kind = self.dimension("depth", (1, 2)), self.dimension("kind", ("relu", "swish"))
+        self.stem, self.act = elastic.Conv2d(1, width, kernel), elastic.Activation(kind)
+        self.stage = elastic.Stage([elastic.Conv2d(width, width) for _ in range(2)], depth)
+        self.head = elastic.Linear(width, 3)
+
+    def forward(self, x, arch):
+        x = 1.0 * x
+        y = self.stem(x, arch)
+        if self.where == "images":
+            x.add_(1)
+        z = self.act(y, arch)
+        if self.where == "before":
+            y.add_(1)
+        z = self.stage(z, arch)
+        if self.where == "after":
+            F.relu_(z)
+        return self.head(z.mean((2, 3)), arch)
+
+
+@pytest.mark.parametrize("where", ["images", "before", "after"])
+def test_what_other_options_are_computed_from_is_not_changed_in_place(where):
+    guard.check(seeded(lambda: InPlace("nowhere")))
+    with pytest.raises(SpaceError, match="modified by an inplace operation"):
+        guard.check(seeded(lambda: InPlace(where)))

@@ -81,7 +81,7 @@ def activated(x: Tensor, function: Setting, arch: Architecture, inplace: bool = 
     inputs = part(split(x)[0], arch.ghost_fraction)
     functions = [_APPLY[str(c)] for c in choices(function)]
     alternatives = {j: lambda f=f: f(inputs) for j, f in enumerate(functions)}
-    return mix(y, gate, alternatives, arch.ghost_fraction)
+    return mix(y, gate, alternatives, arch.ghost_fraction, [inputs])
 
 
 def plain_activation(function: Setting, arch: Architecture) -> nn.Module:

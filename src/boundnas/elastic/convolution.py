@@ -113,7 +113,7 @@ class _Convolution(ElasticLayer):
             return lambda: self._convolve_apart(x, self._crop(weight, size), None)
 
         alternatives = {j: convolved(size) for j, size in larger.items()}
-        return mix(y, gate, alternatives, arch.ghost_fraction)
+        return mix(y, gate, alternatives, arch.ghost_fraction, [x])
 
 
 class Conv2d(_Convolution):

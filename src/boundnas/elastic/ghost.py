@@ -299,22 +299,29 @@ class _Mix(torch.autograd.Function):
         gate: Tensor,
         alternatives: Mapping[int, Callable[[], Tensor] | None],
         fraction: float,
+        inputs: Sequence[Tensor],
     ) -> Tensor:
         chosen = None in alternatives.values()
         ctx.save_for_backward(gate, *([y] if chosen else []))
+        ctx.inputs = [(x, x._version) for x in inputs]
         ctx.alternatives, ctx.fraction = alternatives, fraction
         return y.detach()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         gate, *chosen = ctx.saved_tensors
+        if any(x._version != version for x, version in ctx.inputs):
+            raise RuntimeError(
+                "what the gradient of options that were not chosen is computed from has been "
+                "modified by an inplace operation; use one that is not in place after this layer"
+            )
         products = torch.zeros_like(gate)
         shared = part(gradient, ctx.fraction)
         scale = gradient.size(0) / shared.size(0)
         for option, alternative in ctx.alternatives.items():
             y = part(chosen[0], ctx.fraction) if alternative is None else alternative()
             inner_product(shared, y, scale, products[option])
-        return gradient, products, None, None
+        return gradient, products, None, None, None
 
 
 def mix(
@@ -322,6 +329,7 @@ def mix(
     gate: Tensor | None,
     alternatives: Mapping[int, Callable[[], Tensor] | None],
     fraction: float,
+    inputs: Sequence[Tensor] = (),
 ) -> Tensor:
     """``y = sum_j z_j y_j``, ``z`` one-hot: the value of the chosen one, everyone's gradient.
 
@@ -332,11 +340,12 @@ def mix(
             without a graph in the backward pass; none stands for ``y`` itself. Options left out
             get no gradient here.
         fraction: The part of the batch the alternatives are computed on.
+        inputs: What they are computed from; changed in place since, it is an error.
     """
     if gate is None or not alternatives:
         return y
     active, ghost = split(y)
-    return join(_Mix.apply(active, gate, alternatives, fraction), ghost)
+    return join(_Mix.apply(active, gate, alternatives, fraction, inputs), ghost)
 
 
 def ghosts_of(setting: Setting, gate: Tensor | None, active: int) -> bool:

@@ -53,7 +53,8 @@ class Stage(ElasticModule):
                 alternatives[j] = lambda y=y: y
             else:
                 alternatives[j] = lambda d=int(option): last.at(d)
-        return mix(x, gate, alternatives, arch.ghost_fraction)
+        kept = [split(y)[0].detach() for y in outputs]
+        return mix(x, gate, alternatives, arch.ghost_fraction, kept)
 
     def presence(self, child: str) -> Polynomial:
         """Layer ``i`` is in use where the depth is above ``i``."""
