@@ -65,7 +65,7 @@ def test_strides_follow_the_size_of_the_images(size, resolution):
     shapes = []
     model.last.register_forward_hook(lambda *call: shapes.append(call[-1].shape[-1]))
     MACs(model)
-    assert shapes == [resolution]
+    assert set(shapes) == {resolution}
 
 
 widths = st.lists(st.integers(1, 2000), min_size=1, unique=True).map(sorted)
@@ -159,7 +159,9 @@ class Unused(Supernet):
 
 
 def test_a_layer_that_nothing_uses_has_no_known_cost():
-    with pytest.raises(CostError, match="does not use forgotten, so its cost is not known"):
+    with pytest.raises(
+        CostError, match="no architecture that was tried uses forgotten, so the cost is not known"
+    ):
         MACs(seeded(Unused))
 
 

@@ -29,6 +29,8 @@ BOTTOM_TO_TOP = [
     "guard",
     "models",
     "calibrate",
+    "paths",
+    "learnable",
     "cost",
     "tracing",
     "extract",

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from boundnas.calibrate import observing
-from boundnas.elastic import ElasticLayer, ElasticModule
+from boundnas.elastic import ElasticLayer
 from boundnas.errors import CostError
-from boundnas.modes import evaluating
+from boundnas.paths import paths
 from boundnas.policy import SampledArchitecture
 from boundnas.polynomial import Factor, Polynomial, amount
 from boundnas.space import Architecture, SearchSpace
@@ -31,7 +30,10 @@ class Cost(ABC):
 
     def __init__(self, model: Supernet) -> None:
         self.space = model.space
-        self._terms = _Terms(self._polynomial(model), self.space)
+        polynomial = self._polynomial(model)
+        self.dimensions = {f.dimension for _, term in polynomial.terms for f in term}
+        """What it depends on."""
+        self._terms = _Terms(polynomial, self.space)
 
     @abstractmethod
     def _polynomial(self, model: Supernet) -> Polynomial:
@@ -78,13 +80,11 @@ class MACs(Cost):
     name, unit = "macs", "MMACs"
 
     def _polynomial(self, model: Supernet) -> Polynomial:
-        positions = _output_positions(model)
-
-        def own(name: str, module: nn.Module) -> Polynomial:
+        def own(name: str, module: nn.Module, positions: int) -> Polynomial:
             if isinstance(module, ElasticLayer):
-                return module.macs(positions[name])
+                return module.macs(positions)
             if isinstance(module, nn.Conv2d | nn.Linear):
-                return amount(positions[name] * module.weight.numel())
+                return amount(positions * module.weight.numel())
             products = any(p.dim() > 1 for p in module.parameters(recurse=False))
             if products:
                 raise CostError(
@@ -93,25 +93,26 @@ class MACs(Cost):
                 )
             return amount(0)
 
-        return _total("", model, own)
+        return _total(model, own)
 
 
 class Parameters(Cost):
-    """Trained parameters."""
+    """Trained parameters of the layers in use."""
 
     name, unit = "parameters", "million parameters"
 
     def _polynomial(self, model: Supernet) -> Polynomial:
-        def own(name: str, module: nn.Module) -> Polynomial:
+        def own(name: str, module: nn.Module, positions: int) -> Polynomial:
             if isinstance(module, ElasticLayer):
                 return module.parameter_count()
             return amount(sum(p.numel() for p in module.parameters(recurse=False)))
 
-        return _total("", model, own)
+        return _total(model, own)
 
 
-Own = Callable[[str, nn.Module], Polynomial]
-"""The cost of a module by itself, without its children, from its name and the module."""
+Own = Callable[[str, nn.Module, int], Polynomial]
+"""The cost of a module by itself, without its children, from its name, the module and the output
+positions where it is used."""
 
 
 def with_usual(model: Supernet, cost: Cost | None = None) -> dict[str, Cost]:
@@ -123,52 +124,21 @@ def with_usual(model: Supernet, cost: Cost | None = None) -> dict[str, Cost]:
 COSTS: dict[str, type[Cost]] = {cost.name: cost for cost in (MACs, Parameters)}
 
 
-def _total(name: str, module: nn.Module, own: Own) -> Polynomial:
-    """Own cost plus that of the children, each counted where it is present."""
-    total = own(name, module)
-    for child_name, child in module.named_children():
-        presence = module.presence(child_name) if isinstance(module, ElasticModule) else amount(1)
-        total += presence * _total(f"{name}.{child_name}".lstrip("."), child, own)
+def _total(model: Supernet, own: Own) -> Polynomial:
+    """The own costs of all modules, each where it is present and used."""
+    found = paths(model)
+    total = amount(0)
+    for name, module in model.named_modules():
+        if name not in found.uses:
+            continue
+        use = found.uses[name]
+        cost = Polynomial(())
+        for positions, condition in use.cases():
+            cost += condition * own(name, module, positions)
+        for condition in reversed(found.presence[name]):
+            cost = condition * cost
+        total += cost
     return total
-
-
-@torch.no_grad()
-def _output_positions(model: Supernet) -> dict[str, int]:
-    """Output pixels of every layer with MACs, summed over its calls, from one pass.
-
-    The resolution does not depend on the architecture, so the largest one, which uses every
-    layer, tells it for all.
-
-    Raises:
-        CostError: A layer is not used by the largest architecture.
-    """
-    positions: dict[str, int] = {}
-    kinds = (ElasticLayer, nn.Conv2d, nn.Linear)
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, kinds)}
-    space = model.space
-
-    def record(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
-            pixels = output.shape[1:-1] if isinstance(module, nn.Linear) else output.shape[2:]
-            positions[name] = positions.get(name, 0) + pixels.numel()
-
-        return hook
-
-    hooks = [m.register_forward_hook(record(name)) for name, m in layers.items()]
-    try:
-        images = next(model.parameters()).new_zeros(2, *model.input_shape)
-        with evaluating(model):
-            model(images, observing(space.largest))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    unused = sorted(set(layers) - set(positions))
-    if unused:
-        raise CostError(
-            f"the largest architecture does not use {', '.join(unused)}, so its cost is not known; "
-            "every layer must be in use there"
-        )
-    return positions
 
 
 class _Terms:

@@ -26,6 +26,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+@contextmanager
+def training(model: nn.Module) -> Iterator[None]:
+    """Training mode within it; then every module is in the mode it was in before."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.train()
+    try:
+        yield
+    finally:
+        for module, before in modes:
+            module.training = before
+
+
 def train(model: Supernet) -> None:
     """Training mode, but not for what was frozen when the model last trained.
 

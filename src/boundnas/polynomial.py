@@ -7,10 +7,11 @@ read off a table by the chosen option of one dimension; with a relaxed architect
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from boundnas.space import Derived, Dimension, Setting, Value
+from boundnas.space import Architecture, Derived, Dimension, Setting, Value
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,14 @@ class Polynomial:
             )
         )
 
+    def value(self, arch: Architecture) -> int:
+        """What it comes to in an architecture."""
+        at = arch.space.position
+        return sum(
+            coefficient * math.prod(f.table[arch.indices[at(f.dimension)]] for f in term)
+            for coefficient, term in self.terms
+        )
+
     __radd__ = __add__
     __rmul__ = __mul__
 
@@ -62,6 +71,11 @@ table=(8, 16)),)),)
     if isinstance(setting, Derived):
         return _from_table(setting.dimension, map(function, setting.choices))
     return _polynomial(function(setting))
+
+
+def chosen(dimension: Dimension, indices: Collection[int]) -> Polynomial:
+    """One where one of these options is chosen, else zero."""
+    return _from_table(dimension, (int(j in indices) for j in range(len(dimension))))
 
 
 def _from_table(dimension: Dimension, table: Iterable[int]) -> Polynomial:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from boundnas.calibrate import calibrate
-from boundnas.cost import Cost
+from boundnas.cost import Cost, with_usual
 from boundnas.data import ImageData
 from boundnas.errors import SpaceError
+from boundnas.estimators import ESTIMATORS
 from boundnas.extract import extract, random_images
+from boundnas.learnable import check_learnable, check_used
 from boundnas.match import check_match
 from boundnas.policy import Boundary, Policy, extreme, initial_policy, point_mass
 from boundnas.randomness import stream
@@ -20,7 +22,11 @@ from boundnas.supernet import Supernet
 
 
 def check_start(
-    model: Supernet, data: ImageData, cost: Cost, cost_range: tuple[float, float]
+    model: Supernet,
+    data: ImageData,
+    cost: Cost,
+    cost_range: tuple[float, float],
+    settings: TrainSettings,
 ) -> None:
     """Refuse, before anything is trained, what could only go wrong later.
 
@@ -29,13 +35,19 @@ def check_start(
         data: The images.
         cost: The cost that is penalized.
         cost_range: ``g_L`` and ``g_U`` of Eq. 1, in the cost's own unit.
+        settings: Those of the training.
 
     Raises:
-        CostError: The cost range cannot be met.
+        SpaceError: A dimension changes nothing, or is to be learned and has no exact gradient.
+        CostError: A cost is not known, or the cost range cannot be met.
         DataError: The images are not what the model was built for.
         ExportError: A network of the space cannot be extracted.
     """
     check_match(model, data)
+    with_usual(model, cost)
+    check_used(model, cost.dimensions)
+    if settings.learn != "none" and ESTIMATORS[settings.estimator] is None:
+        check_learnable(model)
     cost.check_range(*cost_range)
     check_forward(model)
 

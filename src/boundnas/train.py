@@ -111,7 +111,7 @@ def fit(
     check_model(model)
     guard.check(model)  # before what else runs the model
     cost = cost or MACs(model)
-    check_start(model, data, cost, cost_range)
+    check_start(model, data, cost, cost_range, settings)
     device = next(model.parameters()).device
     max_policy, min_policy = (
         start_policy(model, boundary, settings, seed).to(device) for boundary in BOUNDARIES
