@@ -137,7 +137,7 @@ def test_a_range_that_no_network_meets_names_the_reachable_one(lower, upper):
 
 @pytest.mark.parametrize(("lower", "upper"), [(2e6, 1e6), (1e6, 1e6), (0, 1e6), (-1, 1e6)])
 def test_a_range_that_does_not_ascend_is_refused(lower, upper):
-    with pytest.raises(CostError, match="a cost range is 0 < lower < upper, found"):
+    with pytest.raises(CostError, match=r"a cost range is 0 < lower < upper, .*found"):
         MACs(supernet("own_stages")).check_range(lower, upper)
 
 

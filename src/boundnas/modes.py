@@ -7,30 +7,27 @@ whole model into another mode for a while gives every module its own mode back.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from torch import nn
 
 from boundnas.supernet import Supernet
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> AbstractContextManager[None]:
     """Evaluation mode within it; then every module is in the mode it was in before."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    return _in_mode(model, training=False)
+
+
+def training(model: nn.Module) -> AbstractContextManager[None]:
+    """Training mode within it, of what was frozen too; then every module is as before."""
+    return _in_mode(model, training=True)
 
 
 @contextmanager
-def training(model: nn.Module) -> Iterator[None]:
-    """Training mode within it; then every module is in the mode it was in before."""
+def _in_mode(model: nn.Module, training: bool) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
-    model.train()
+    model.train(training)
     try:
         yield
     finally:

@@ -82,6 +82,7 @@ class Sandwich:
             Scalars for the log, detached.
         """
         lower, upper = self.cost_range
+        lower = max(lower, self.cost.reach[0])  # below it the hinge would never be met
         distance = DISTILLATIONS[self.settings.distillation]
 
         def as_max(arch: SampledArchitecture) -> _Pass:

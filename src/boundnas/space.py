@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -42,6 +42,10 @@ class Dimension:
         if not self.choices:
             raise SpaceError(f"{self.name}: needs at least one choice, found none")
         shown = ", ".join(map(str, self.choices))
+        if not all(map(_is_value, self.choices)):
+            raise SpaceError(
+                f"{self.name}: choices are finite numbers, switches or text, found {shown}"
+            )
         if len(set(self.choices)) != len(self.choices):
             raise SpaceError(f"{self.name}: every choice must differ, found {shown}")
         numbers = [c for c in self.choices if not isinstance(c, str)]
@@ -70,9 +74,16 @@ class Dimension:
         allowed = ", ".join(map(str, self.choices))
         raise SpaceError(f"{self.name}: {value!r} is not a choice; allowed are {allowed}")
 
-    def map(self, function: Callable[[int], int]) -> Derived:
-        """A quantity that follows this dimension, such as a squeeze width of a quarter."""
-        return Derived(self, tuple(function(int(c)) for c in self.choices))
+    def map(self, function: Callable[[Any], Value]) -> Derived:
+        """A quantity that follows this dimension, such as a squeeze width of a quarter.
+
+        Args:
+            function: From a choice, as it is, to the quantity.
+
+        Raises:
+            SpaceError: A result is no number, switch or text.
+        """
+        return Derived(self, _mapped(self, self.choices, function))
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,28 @@ class Derived:
     """A quantity fixed by a dimension: when option ``j`` is chosen its value is ``choices[j]``."""
 
     dimension: Dimension
-    choices: tuple[int, ...]
+    choices: tuple[Value, ...]
+
+    def map(self, function: Callable[[Any], Value]) -> Derived:
+        """A quantity that follows this one; see `Dimension.map`."""
+        return Derived(self.dimension, _mapped(self.dimension, self.choices, function))
+
+
+def _mapped(
+    dimension: Dimension, given: Sequence[Value], function: Callable[[Any], Value]
+) -> tuple[Value, ...]:
+    results = tuple(map(function, given))
+    for choice, result in zip(dimension.choices, results, strict=True):
+        if not _is_value(result):
+            raise SpaceError(
+                f"{dimension.name} = {choice}: what follows it is a finite number, a switch or "
+                f"text, found {result!r}"
+            )
+    return results
+
+
+def _is_value(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))
 
 
 Setting = int | str | bool | Dimension | Derived
@@ -90,6 +122,33 @@ Setting = int | str | bool | Dimension | Derived
 def choices(setting: Setting) -> tuple[Value, ...]:
     """All values a setting can take, in the dimension's order."""
     return setting.choices if isinstance(setting, Dimension | Derived) else (setting,)
+
+
+def check_sizes(owner: str, smallest: int = 1, **settings: object) -> None:
+    """Refuse what cannot count channels, pixels or layers.
+
+    Args:
+        owner: Who says so.
+        smallest: The least allowed.
+        settings: By the name that the user gave them under.
+
+    Raises:
+        SpaceError: Names the setting, and the choice of a dimension that leads to it.
+    """
+    for name, setting in settings.items():
+        given = setting.choices if isinstance(setting, Dimension | Derived) else (setting,)
+        for i, value in enumerate(given):
+            if type(value) is int and value >= smallest:
+                continue
+            where = ""
+            if isinstance(setting, Dimension):
+                where = f" (dimension {setting.name})"
+            elif isinstance(setting, Derived):
+                where = f" ({setting.dimension.name} = {setting.dimension.choices[i]})"
+            raise SpaceError(
+                f"{owner}: {name} must be a whole number of at least {smallest}, "
+                f"found {value!r}{where}"
+            )
 
 
 def largest(setting: Setting) -> int:

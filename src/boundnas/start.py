@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from boundnas.calibrate import calibrate
 from boundnas.cost import Cost, with_usual
 from boundnas.data import ImageData
-from boundnas.errors import SpaceError
+from boundnas.errors import CostError, SpaceError
 from boundnas.estimators import ESTIMATORS
 from boundnas.extract import extract, random_images
 from boundnas.learnable import check_learnable, check_used
@@ -44,6 +44,11 @@ def check_start(
         ExportError: A network of the space cannot be extracted.
     """
     check_match(model, data)
+    if cost.space != model.space:
+        raise CostError(
+            f"the cost {cost.name} is of another model, with {cost.space}, than the one that "
+            f"trains, with {model.space}; make it from this model"
+        )
     with_usual(model, cost)
     check_used(model, cost.dimensions)
     if settings.learn != "none" and ESTIMATORS[settings.estimator] is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from boundnas.elastic import ElasticModule
@@ -45,7 +47,8 @@ class Supernet(nn.Module):
 
     def __init__(self, input_shape: tuple[int, int, int]) -> None:
         super().__init__()
-        self.input_shape = input_shape
+        self.input_shape = _checked_shape(input_shape)
+        self._named: list[tuple[Any, dict[str, nn.Module | None], str | None]] | None = None
         self._dimensions: list[Dimension] = []
         self._space: SearchSpace | None = None
 
@@ -66,20 +69,41 @@ class Supernet(nn.Module):
         """The product of all dimensions, in the order they were created."""
         if self._space is None:
             self._space = SearchSpace(self._dimensions)
-            for name, module in self.named_modules():
-                if isinstance(module, ElasticModule):
-                    module.name = name
         return self._space
+
+    def _name_modules(self) -> None:
+        """Tell every elastic module its name, unless all modules are where they were last time.
+
+        Comparing the modules' own tables takes about a thousandth of a pass.
+        """
+        held = self._named
+        if held is not None and all(
+            module._modules == children and (name is None or module.name == name)
+            for module, children, name in held
+        ):
+            return
+        self._named = []
+        for name, module in self.named_modules():
+            elastic = isinstance(module, ElasticModule)
+            if elastic:
+                module.name = name
+            self._named.append((module, dict(module._modules), name if elastic else None))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is found again at the next call: for copies and pickles."""
+        return {**self.__dict__, "_named": None}
 
     def __call__(self, x: Tensor, arch: Architecture) -> Any:
         """Logits of the sub-network ``arch``.
 
         Args:
-            x: Images, shape ``(N, *input_shape)``.
+            x: Images, shape ``(N, C, H, W)``, of the weights' type; ``C`` is ``input_shape``'s.
+                Its height and width are those of training, costs and extraction; other sizes may
+                be tried where the layers allow it.
             arch: An architecture of this model's space, plain or with what travels with it.
 
         Raises:
-            SpaceError: ``arch`` is of another space.
+            SpaceError: ``arch`` is of another space, or ``x`` is no batch of images for this model.
             CalibrationError: It carries statistics of another model or of other weights.
         """
         if arch.space is not self.space and arch.space != self.space:
@@ -87,5 +111,41 @@ class Supernet(nn.Module):
                 f"this architecture is of another space ({arch.space}) than the model's "
                 f"({self.space}); take it from model.space"
             )
+        self._name_modules()
+        self._check_images(x)
         arch.check(self)
         return super().__call__(x, arch)
+
+    def _check_images(self, x: object) -> None:
+        if not isinstance(x, Tensor):  # what traces forward is none
+            return
+        channels, height, width = self.input_shape
+        if x.dim() != 4 or x.shape[1] != channels:
+            likely = ""
+            if tuple(x.shape) == self.input_shape:
+                likely = "; add the batch axis: x[None]"
+            elif x.dim() == 4 and x.shape[3] == channels:
+                likely = "; channels come first: x.permute(0, 3, 1, 2)"
+            raise SpaceError(
+                f"images of this model have the shape (N, {channels}, {height}, {width}), found "
+                f"{tuple(x.shape)}{likely}"
+            )
+        weight = next(self.parameters(), x)
+        if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise SpaceError(
+                f"images are {x.dtype} and the model's weights {weight.dtype}; convert the images "
+                f"by x.to({weight.dtype}), from pixels with boundnas.data.normalize"
+            )
+
+
+def _checked_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    try:
+        whole = tuple(map(operator.index, shape))
+    except TypeError:
+        whole = ()
+    if len(whole) != 3 or min(whole) < 1:
+        raise SpaceError(
+            "input_shape is (channels, height, width) of an image, whole numbers of at least 1, "
+            f"found {shape}"
+        )
+    return whole[0], whole[1], whole[2]

@@ -30,7 +30,7 @@ from boundnas.elastic.pointwise import input_products, pointwise, weight_product
 from boundnas.elastic.strided import concerned, strided
 from boundnas.errors import SpaceError
 from boundnas.polynomial import Polynomial, amount
-from boundnas.space import Architecture, Dimension, Setting, Value, choices, largest
+from boundnas.space import Architecture, Dimension, Setting, Value, check_sizes, choices, largest
 
 
 def _square(kernel: Value) -> int:
@@ -38,7 +38,8 @@ def _square(kernel: Value) -> int:
 
 
 def _check_kernels(kernel_size: Setting) -> None:
-    even = [k for k in choices(kernel_size) if int(k) % 2 == 0 or int(k) < 1]
+    check_sizes("a convolution", kernel_size=kernel_size)
+    even = [k for k in choices(kernel_size) if int(k) % 2 == 0]
     if even:
         raise SpaceError(f"kernel sizes must be odd so that they share a centre, found {even}")
 
@@ -139,6 +140,7 @@ class Conv2d(_Convolution):
         bias: bool = False,
     ) -> None:
         super().__init__()
+        check_sizes("Conv2d", in_channels=in_channels, out_channels=out_channels, stride=stride)
         _check_kernels(kernel_size)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.stride = kernel_size, stride
@@ -232,6 +234,7 @@ class DepthwiseConv2d(_Convolution):
         self, channels: Setting, kernel_size: Setting = 3, stride: int = 1, bias: bool = False
     ) -> None:
         super().__init__()
+        check_sizes("DepthwiseConv2d", channels=channels, stride=stride)
         _check_kernels(kernel_size)
         self.channels, self.kernel_size, self.stride = channels, kernel_size, stride
         k = largest(kernel_size)

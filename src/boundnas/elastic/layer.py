@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -33,6 +34,9 @@ class ElasticModule(nn.Module, ABC):
 class ElasticLayer(ElasticModule):
     """An elastic module with no modules inside: the unit of cost and of extraction."""
 
+    takes: ClassVar[str] = "(N, C, H, W)"
+    """What `check_width` expects of an input."""
+
     @abstractmethod
     def macs(self, positions: int) -> Polynomial:
         """Multiply-accumulates for one sample with ``positions`` output pixels."""
@@ -46,11 +50,17 @@ class ElasticLayer(ElasticModule):
         """The chosen form as a plain module with its own weights; none where it does nothing."""
 
     def check_width(self, x: Tensor, expected: int) -> None:
-        """Refuse an input that does not have the channels the architecture gives this layer.
+        """Refuse an input without the axes, or the channels that the architecture gives this layer.
 
         Raises:
             SpaceError: Names the layer, what it got and what it expects.
         """
+        if x.dim() != self.takes.count(",") + 1:
+            raise SpaceError(
+                f"{self.name} ({type(self).__name__}) takes inputs of the shape {self.takes}, "
+                f"found {tuple(x.shape)}; bring what else there is to one of these axes, or take "
+                "the mean over it"
+            )
         if x.shape[1] != expected:
             raise SpaceError(
                 f"{self.name} ({type(self).__name__}) expects {expected} input channels in this "

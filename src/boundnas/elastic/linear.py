@@ -18,7 +18,7 @@ from boundnas.elastic.ghost import (
 from boundnas.elastic.layer import ElasticLayer, frozen
 from boundnas.elastic.pointwise import input_products
 from boundnas.polynomial import Polynomial, amount
-from boundnas.space import Architecture, Setting, largest
+from boundnas.space import Architecture, Setting, check_sizes, largest
 
 
 class Linear(ElasticLayer):
@@ -33,8 +33,11 @@ class Linear(ElasticLayer):
         ``(N, active inputs)`` to ``(N, active outputs)``.
     """
 
+    takes = "(N, features)"
+
     def __init__(self, in_features: Setting, out_features: Setting, bias: bool = True) -> None:
         super().__init__()
+        check_sizes("Linear", in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         shape = (largest(out_features), largest(in_features))
         self.weight = nn.Parameter(torch.randn(shape) * shape[1] ** -0.5)

@@ -16,7 +16,7 @@ from boundnas.elastic.ghost import join, part, split
 from boundnas.elastic.layer import ElasticLayer, frozen
 from boundnas.errors import CalibrationError
 from boundnas.polynomial import Polynomial, amount
-from boundnas.space import Architecture, Setting, Value, choices, largest
+from boundnas.space import Architecture, Setting, Value, check_sizes, choices, largest
 
 _CODES = {function: code for code, function in enumerate((None, *FUNCTIONS))}
 """The kernels' numbers of what follows."""
@@ -44,6 +44,7 @@ class BatchNorm2d(ElasticLayer):
         self, channels: Setting, eps: float = 1e-5, activation: Setting | None = None
     ) -> None:
         super().__init__()
+        check_sizes("BatchNorm2d", channels=channels)
         if activation is not None:
             check_functions(activation)
         self.channels, self.eps, self.activation = channels, eps, activation

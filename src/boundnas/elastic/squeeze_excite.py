@@ -13,8 +13,9 @@ from boundnas.elastic import native
 from boundnas.elastic.ghost import join, part, split
 from boundnas.elastic.layer import ElasticModule
 from boundnas.elastic.linear import Linear
+from boundnas.errors import SpaceError
 from boundnas.polynomial import Polynomial, amount
-from boundnas.space import Architecture, Dimension, Setting, largest
+from boundnas.space import Architecture, Derived, Dimension, Setting, check_sizes, choices, largest
 
 
 class SqueezeExcite(ElasticModule):
@@ -31,13 +32,19 @@ class SqueezeExcite(ElasticModule):
 
     def __init__(self, channels: Setting, enabled: Setting = True, reduction: int = 4) -> None:
         super().__init__()
+        check_sizes("SqueezeExcite", channels=channels, reduction=reduction)
+        if not all(isinstance(choice, bool) for choice in choices(enabled)):
+            raise SpaceError(
+                "SqueezeExcite: enabled is True, False or a dimension over (False, True), found "
+                f"{', '.join(map(repr, choices(enabled)))}"
+            )
         self.enabled = enabled
 
         def squeeze(c: int) -> int:
             return max(1, c // reduction)
 
         hidden: Setting = squeeze(largest(channels))
-        if isinstance(channels, Dimension):
+        if isinstance(channels, Dimension | Derived):
             hidden = channels.map(squeeze)
         self.reduce = Linear(channels, hidden)
         self.expand = Linear(hidden, channels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from boundnas import elastic
 from boundnas.errors import SpaceError
-from boundnas.space import Architecture, Setting
+from boundnas.space import Architecture, Setting, check_sizes
 from boundnas.supernet import Supernet
 
 
@@ -93,10 +94,16 @@ SE and activation in Block 7), Sec. 4.1 (W), and W+K and W+D of Fig. 2."""
 def scaled(choices: Sequence[int], width: float) -> tuple[int, ...]:
     """Channel choices times a width multiplier: at least one channel, ascending, no repetitions.
 
+    Raises:
+        SpaceError: The multiplier is no finite number above zero.
+
     Example:
         >>> scaled((2, 4, 6, 8), 0.25)
         (1, 2)
     """
+    if not (isinstance(width, int | float) and 0 < width < math.inf):
+        raise SpaceError(f"a width multiplier is a finite number above zero, found {width!r}")
+    check_sizes("a table of widths", **{f"choice {i}": c for i, c in enumerate(choices, 1)})
     return tuple(sorted({max(1, int(c * width + 0.5)) for c in choices}))
 
 
@@ -183,6 +190,7 @@ class MobileNet(Supernet):
         drop_connect: float = 0.2,
     ) -> None:
         super().__init__((in_channels, image_size, image_size))
+        check_sizes("MobileNet", last_width=last_width, classes=classes)
         searched = _Searched(self, "stem")
         width = searched("width", stem.width, "width")
         kernel = searched("kernel", stem.kernel, "kernel")

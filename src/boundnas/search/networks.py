@@ -100,7 +100,7 @@ class Front:
             if all(network.costs[name] <= limit for name, limit in limits.items())
         ]
         if not within:
-            asked = " and ".join(f"{limit:,.0f} {name}" for name, limit in limits.items())
+            asked = " and ".join(f"{limit:,.10g} {name}" for name, limit in limits.items())
             smallest = {name: min(n.costs[name] for n in self.networks) for name in self.costs}
             raise RunError(
                 f"no network of the front has at most {asked}; the smallest has "
