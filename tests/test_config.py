@@ -197,6 +197,14 @@ def test_a_file_beyond_the_size_limit_is_refused_and_one_within_it_read(read):
         read(padded + "#")
 
 
+@pytest.mark.parametrize("value", ["1e-320", "1e-45", "9e-07", "0"])
+def test_a_temperature_that_float32_cannot_be_divided_by_is_refused(value, read):
+    with pytest.raises(
+        ConfigError, match=rf"train\.start_temperature .*1e-06 to 1,000 .*, found {value}"
+    ):
+        read(VALID.replace("steps: 2000", f"steps: 2000\n  start_temperature: {value}"))
+
+
 def test_a_thousand_faults_are_counted_and_a_hundred_listed(read):
     with pytest.raises(ConfigError) as caught:
         read(MINIMAL + "".join(f"key{i}: 1\n" for i in range(1000)))

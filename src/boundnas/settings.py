@@ -258,7 +258,7 @@ class TrainSettings(Settings):
     )
     start_temperature: float = Field(
         default=0.1,
-        gt=0,
+        ge=1e-6,  # far below, what is divided by it is no float32 any more
         le=1000,
         description="softmax temperature of the policies' start in Eq. 7",
     )
