@@ -1,5 +1,6 @@
 """What else than a regular file may lie where one is read or written: one error, never a wait."""
 
+import errno
 import os
 import shutil
 import socket
@@ -8,6 +9,7 @@ from contextlib import chdir, suppress
 from pathlib import Path
 
 import pytest
+from tests.reliability.child import replaced
 from tests.reliability.tiny import text
 
 from boundnas import pipeline
@@ -162,6 +164,23 @@ def test_a_file_of_any_size_is_refused_before_it_is_read(finished, run):
         put(run / name, make_huge)
         with pytest.raises(BoundNASError, match=rf"{name}: has 1,099,511,627,776 bytes or more"):
             read_bytes(run / name, held=RunFolder(run).held)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_folder_of_a_run_that_may_not_be_opened_is_named(name, run):
+    def make(call):
+        def opening(path, *args, **options):
+            if path == name:
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return call(path, *args, **options)
+
+        return opening
+
+    with (
+        replaced(os, "open", make),
+        pytest.raises(RunError, match=rf"{name}: cannot be opened \(Permission denied\); check"),
+    ):
+        RunFolder.open(run)
 
 
 HARD_NAMES = {

@@ -84,12 +84,17 @@ class RunFolder:
         """
         files = (self.lock, self.environment, self.space, self.metrics, self.boundaries)
         found = (self.bounds, self.evaluations, self.finalists, self.front, self.report)
-        for path in (*files, *found):
-            with suppress(FileNotFoundError), self.held.folder(path.parent) as folder:
-                refuse_irregular(path, folder)
-        for path in (self.checkpoints, self.networks):
-            with suppress(FileNotFoundError), self.held.folder(path):
-                pass
+        for path in (*files, *found, self.checkpoints / "any", self.networks / "any"):
+            try:
+                with self.held.folder(path.parent) as folder:
+                    refuse_irregular(path, folder)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise RunError(
+                    f"{path.parent}: cannot be opened ({error.strerror}); check what it is and "
+                    "its permissions"
+                ) from error
 
     @cached_property
     def held(self) -> HeldFolder:
