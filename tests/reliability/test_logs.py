@@ -83,8 +83,10 @@ def test_rows_that_are_not_those_written_are_made_again_or_refused(
     rows = (held / name).read_text().splitlines(keepends=True)
     assert len(rows) == STOP
     cases = [(i, damage) for i in range(STOP) for damage in DAMAGES]
+    last = len(DAMAGES)
+    cases = cases if full else [*cases[:-last:9], *cases[1 - last :: 2]]
     refused = 0
-    for number, (i, damage) in enumerate(cases if full else cases[::7]):
+    for number, (i, damage) in enumerate(cases):
         path = shutil.copytree(held, tmp_path / str(number))
         spoilt = "".join(DAMAGES[damage](rows, i))
         if spoilt == "".join(rows):
@@ -103,7 +105,7 @@ def test_rows_that_are_not_those_written_are_made_again_or_refused(
                 train(path)
             assert f"passed over the checkpoint of step {STOP}: {path / name}" in caplog.text
             assert files(path) == whole
-    figure(f"{name}: {len(cases if full else cases[::7])} damages, {refused} refused, no silence")
+    figure(f"{name}: {len(cases)} damages, {refused} refused, no silence")
 
 
 def noting(synced):
