@@ -320,7 +320,7 @@ def calibration_positions(evaluator, count):
     return order[:count]
 
 
-@pytest.mark.parametrize("kill", [0, 3, 20, 26])
+@pytest.mark.parametrize("kill", [0, 3, 20, 25])
 def test_a_search_that_screens_reports_exact_accuracies_and_survives_a_kill(kill, run, monkeypatch):
     whole = search(replace(run, folder=None), SCREENING)
     calls = []

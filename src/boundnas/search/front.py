@@ -14,9 +14,11 @@ from torch import Tensor
 from boundnas.progress import Progress
 from boundnas.randomness import stream
 from boundnas.ranks import mine, rank, spread, wait
+from boundnas.search.canonical import Canonical
 from boundnas.search.evaluator import Evaluator
 from boundnas.search.genetic import (
     Evaluate,
+    Name,
     genetic_search,
     journalled,
     population,
@@ -51,14 +53,15 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
     """
     settings = settings or SearchSettings()
     evaluator = Evaluator(run.model, run.data, settings, run.sandwich.seed, run.sandwich.cost)
+    name = Canonical(run.model, _allowed(run, settings), evaluator.costs.values())
     if settings.screen is None:
         with (
             _measured(run, evaluator, evaluator, "evaluations") as measure,
             _progress(settings) as progress,
         ):
-            found = _found(run, settings, measure, progress)
+            found = _found(run, settings, measure, name, progress)
     else:
-        found = _screened(run, settings, evaluator)
+        found = _screened(run, settings, evaluator, name)
 
     def network(evaluation: Evaluation) -> FrontNetwork:
         arch = evaluator.calibrated(evaluation.architecture)
@@ -94,9 +97,11 @@ def _measured(
         yield journalled(evaluate, kept)
 
 
-def _screened(run: Run, settings: SearchSettings, evaluator: Evaluator) -> list[Evaluation]:
+def _screened(
+    run: Run, settings: SearchSettings, evaluator: Evaluator, name: Name
+) -> list[Evaluation]:
     """The front of a search that estimates accuracies, and measures what would be on the front."""
-    pilots = _pilots(run, settings, evaluator)
+    pilots = _pilots(run, settings, evaluator, name)
     exact = {arch: evaluator.answered(arch, correct) for arch, correct in pilots.items()}
     images = len(run.data.validation)
     assert settings.screen is not None
@@ -121,14 +126,16 @@ def _screened(run: Run, settings: SearchSettings, evaluator: Evaluator) -> list[
                 yield evaluation
 
         screening = Screening(shown, measure, partial(_selected, run), images)
-        _found(run, settings, screening)
+        _found(run, settings, screening, name)
     return screening.front
 
 
-def _pilots(run: Run, settings: SearchSettings, evaluator: Evaluator) -> dict[Architecture, Tensor]:
+def _pilots(
+    run: Run, settings: SearchSettings, evaluator: Evaluator, name: Name
+) -> dict[Architecture, Tensor]:
     """The first candidates, and which validation images each of them classifies correctly."""
     extremes, allowed = _extremes(run, settings), _allowed(run, settings)
-    first = population(run.model.space, extremes, allowed, PILOTS, run.sandwich.seed)
+    first = list(population(run.model.space, extremes, allowed, PILOTS, run.sandwich.seed, name))
     validated = evaluator.each(evaluator.validated, mine(first))
     correct = spread([images.tolist() for images in validated], "in the search")
     return dict(zip(first, map(torch.tensor, correct), strict=True))
@@ -153,7 +160,11 @@ def _total(settings: SearchSettings) -> int:
 
 
 def _found(
-    run: Run, settings: SearchSettings, evaluate: Evaluate, progress: Progress | None = None
+    run: Run,
+    settings: SearchSettings,
+    evaluate: Evaluate,
+    name: Name,
+    progress: Progress | None = None,
 ) -> list[Evaluation]:
     """What is selected of all that a search of the run has measured."""
     largest, smallest = _extremes(run, settings)
@@ -188,6 +199,7 @@ def _found(
         smallest=smallest,
         allowed=_allowed(run, settings),
         seed=run.sandwich.seed,
+        name=name,
         progress=progress,
     )
     return _selected(run, measured)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 
@@ -16,6 +16,9 @@ from boundnas.ranks import mine, size, spread
 from boundnas.search.journal import Evaluation, Journal
 from boundnas.space import Allowed, Architecture, SearchSpace
 
+Name = Callable[[Architecture], Architecture]
+"""The one name of the network that an architecture names, as `Canonical` gives it."""
+
 Evaluate = Callable[[Sequence[Architecture]], Iterable[Evaluation]]
 """Measures a batch of distinct architectures, in order; yields each as soon as it is known."""
 
@@ -24,6 +27,9 @@ PER_MESSAGE = 8
 
 REDRAWS = 20
 """How often a child that was measured before is drawn, until its place stays empty."""
+
+IDLE_DRAWS = 100
+"""The first population ends after so many draws for each of its places that gave nothing new."""
 
 
 def genetic_search(
@@ -40,6 +46,7 @@ def genetic_search(
     mutation_probability: float = 0.1,
     seed: int,
     cost: str = "macs",
+    name: Name = lambda architecture: architecture,
     progress: Progress | None = None,
 ) -> list[Evaluation]:
     """The Pareto front of accuracy against a cost (App. A.3).
@@ -63,6 +70,9 @@ def genetic_search(
         mutation_probability: Chance of each dimension to change in a mutation.
         seed: The run's seed.
         cost: Name of what accuracy is traded for.
+        name: Tells which architectures are one network, which is measured once, by this name. A
+            child of a network that was measured is drawn again; parents keep the values they were
+            drawn with, also those that only their children's layers read.
         progress: Advanced by one for each evaluation.
 
     Returns:
@@ -89,22 +99,28 @@ def genetic_search(
         16 a=4 b=4
     """
     measured: dict[Architecture, Evaluation] = {}
+    drawn: dict[Architecture, Architecture] = {}
 
-    def measure(architectures: Sequence[Architecture]) -> None:
-        for architecture, evaluation in zip(architectures, evaluate(architectures), strict=True):
+    def measure(fresh: Mapping[Architecture, Architecture]) -> None:
+        drawn.update(fresh)
+        names = list(fresh)
+        for architecture, evaluation in zip(names, evaluate(names), strict=True):
             assert evaluation.architecture == architecture, "evaluations are out of order"
             measured[architecture] = evaluation
             if progress is not None:
                 progress.advance(accuracy=evaluation.accuracy)
 
-    measure(population(space, (largest, smallest), allowed, initial, seed))
+    measure(population(space, (largest, smallest), allowed, initial, seed, name))
     for number in range(1, rounds + 1):
-        front = [e.architecture for e in pareto_front(measured.values(), cost)]
+        front = [drawn[e.architecture] for e in pareto_front(measured.values(), cost)]
         mutate = partial(_mutate, front, mutation_probability, allowed)
         cross = partial(_cross, front) if len(front) > 1 else mutate
-        taken = set(measured)
-        children = _new(crossovers, partial(cross, stream(seed, "search/crossover", number)), taken)
-        children += _new(mutations, partial(mutate, stream(seed, "search/mutation", number)), taken)
+        children: dict[Architecture, Architecture] = {}
+        for count, draw in (
+            (crossovers, partial(cross, stream(seed, "search/crossover", number))),
+            (mutations, partial(mutate, stream(seed, "search/mutation", number))),
+        ):
+            children |= _new(count, draw, name, {*measured, *children})
         if not children:
             break
         measure(children)
@@ -162,18 +178,32 @@ def population(
     allowed: Allowed,
     size: int,
     seed: int,
-) -> list[Architecture]:
-    """The extremes and a uniform sample without repetition: ``size``, or all there are.
+    name: Name = lambda architecture: architecture,
+) -> dict[Architecture, Architecture]:
+    """The extremes and a uniform sample of different networks: ``size``, or all that are found.
 
     A smaller one is the beginning of a larger one.
+
+    Returns:
+        What was drawn, by the name of its network. Less than ``size`` where all architectures
+        were drawn, or nothing new in `IDLE_DRAWS` times as many draws as are wanted.
     """
     generator = stream(seed, "search/initial")
-    found = dict.fromkeys(extremes)
-    outside = sum(not _within(architecture, allowed) for architecture in found)
-    size = min(size, math.prod(map(len, allowed)) + outside)
-    while len(found) < size:
-        found[space.sample(generator, allowed)] = None
-    return list(found)
+    drawn = dict.fromkeys(extremes)
+    outside = sum(not _within(architecture, allowed) for architecture in drawn)
+    there_are = math.prod(map(len, allowed)) + outside
+    found: dict[Architecture, Architecture] = {}
+    for architecture in drawn:
+        found.setdefault(name(architecture), architecture)
+    idle = 0
+    while len(found) < size and len(drawn) < there_are and idle < IDLE_DRAWS * size:
+        architecture = space.sample(generator, allowed)
+        idle += 1
+        if architecture not in drawn:
+            drawn[architecture] = None
+            if found.setdefault(name(architecture), architecture) is architecture:
+                idle = 0
+    return found
 
 
 def _within(architecture: Architecture, allowed: Allowed) -> bool:
@@ -196,13 +226,14 @@ def _cross(front: Sequence[Architecture], generator: torch.Generator) -> Archite
 
 
 def _new(
-    count: int, draw: Callable[[], Architecture], taken: set[Architecture]
-) -> list[Architecture]:
-    """Up to ``count`` drawn architectures that are not taken, which they are from now on."""
-    found = []
+    count: int, draw: Callable[[], Architecture], name: Name, taken: Collection[Architecture]
+) -> dict[Architecture, Architecture]:
+    """Up to ``count`` drawn architectures of different networks that are not taken, by name."""
+    found: dict[Architecture, Architecture] = {}
     for _ in range(count):
-        child = next((c for c in islice(iter(draw, None), REDRAWS) if c not in taken), None)
-        if child is not None:
-            taken.add(child)
-            found.append(child)
+        for child in islice(iter(draw, None), REDRAWS):
+            named = name(child)
+            if named not in taken and named not in found:
+                found[named] = child
+                break
     return found

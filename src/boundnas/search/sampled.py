@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from boundnas.errors import ConfigError
 from boundnas.progress import Progress
-from boundnas.search.genetic import Evaluate, pareto_front
+from boundnas.search.genetic import Evaluate, Name, pareto_front
 from boundnas.search.journal import Evaluation
 from boundnas.space import Allowed, Architecture, SearchSpace
 
@@ -44,6 +44,7 @@ def sampled_search(
     population: int,
     seed: int,
     cost: str = "macs",
+    name: Name = lambda architecture: architecture,
     progress: Progress | None = None,
 ) -> list[Evaluation]:
     """Pareto front of cost against accuracy, by a sampler that is told what it asked for.
@@ -61,6 +62,7 @@ def sampled_search(
         population: Of a generation of NSGA-II; random architectures before the model of TPE.
         seed: The run's seed.
         cost: Name of what accuracy is traded for.
+        name: Tells which architectures are one network, which is measured once, by this name.
         progress: Advanced by one for each evaluation.
 
     Returns:
@@ -82,7 +84,7 @@ def sampled_search(
     measured: dict[Architecture, Evaluation] = {}
 
     def measure(architectures: list[Architecture]) -> None:
-        fresh = [a for a in dict.fromkeys(architectures) if a not in measured]
+        fresh = [a for a in dict.fromkeys(map(name, architectures)) if a not in measured]
         for evaluation in evaluate(fresh) if fresh else ():
             measured[evaluation.architecture] = evaluation
             if progress is not None:
@@ -106,6 +108,6 @@ def sampled_search(
         measure(asked)
         idle = idle + 1 if len(measured) == known else 0
         for trial, architecture in zip(trials, asked, strict=True):
-            found = measured[architecture]
+            found = measured[name(architecture)]
             study.tell(trial, [found.costs[cost], found.accuracy])
     return pareto_front(measured.values(), cost)
