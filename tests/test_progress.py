@@ -1,5 +1,7 @@
 import io
+import re
 import sys
+from itertools import pairwise
 
 import pytest
 
@@ -26,14 +28,49 @@ def work(total, seconds, **options):
             progress.advance(loss=0.5)
 
 
-@pytest.mark.parametrize(
-    ("total", "seconds", "lines"),
-    [(1000, 0.001, 1), (1000, 1, 10), (50, 3, 5), (4, 100, 4), (0, 1, 0)],
-)
-def test_lines_are_a_tenth_of_the_work_and_half_a_minute_apart(capsys, total, seconds, lines):
+LINES = {
+    (1000, 0.001): [1],
+    (1000, 1): [30, 90, 210, 390, 570, 750, 930, 1000],
+    (600, 60): [60, 120, *range(240, 36_000, 180), 36_000],
+    (50, 3): [30, 90, 150],
+    (100, 20): [20, 80, 200, 380, 560, 740, 920, 1100, 1280, 1460, 1640, 1820, 2000],
+    (4, 500): [500, 1000, 1500, 2000],
+    (0, 1): [],
+}
+"""Units of work and seconds that each takes: seconds at which a line is written."""
+
+
+@pytest.mark.parametrize(("total", "seconds"), LINES)
+def test_time_decides_when_a_line_comes(capsys, total, seconds):
     work(total, seconds)
     out, err = capsys.readouterr()
-    assert (out, len(err.splitlines())) == ("", lines)
+    assert out == ""
+    assert [elapsed(line) for line in err.splitlines()] == LINES[total, seconds]
+
+
+@pytest.mark.parametrize("total", [10, 3_000, 1_000_000])
+@pytest.mark.parametrize("seconds", [0.7, 1, 7, 16, 29, 31, 100])
+def test_silence_is_never_longer_than_promised(capsys, total, seconds):
+    work(min(total, int(36_000 / seconds)), seconds)
+    times = [0, *(elapsed(line) for line in capsys.readouterr().err.splitlines())]
+    assert times[1] <= max(30, seconds + 1)
+    assert max(after - before for before, after in pairwise(times)) <= max(181, seconds + 1)
+    assert len(times) <= 36_000 / 90 + 10
+
+
+def elapsed(line):
+    """Seconds that a line says have gone."""
+    *hours, minutes, seconds = map(int, re.search(r"elapsed ([\d:]+)", line)[1].split(":"))
+    return 3600 * sum(hours) + 60 * minutes + seconds
+
+
+def test_work_that_is_watched_shows_life_before_its_first_unit(capsys):
+    clock = Clock()
+    with Progress(3, "reproduce", unit="run", done=1, clock=clock) as progress:
+        for _ in range(40):
+            clock.now += 1
+            progress.advance(0)
+    assert capsys.readouterr().err == "reproduce  run 1/3  33 %  elapsed 0:30  left unknown\n"
 
 
 def test_the_last_line_says_that_all_is_done(capsys):
@@ -44,8 +81,8 @@ def test_the_last_line_says_that_all_is_done(capsys):
 
 def test_work_of_an_earlier_process_does_not_make_the_estimate_too_good(capsys):
     work(1000, 1, done=800, unit="image")
-    first = capsys.readouterr().err.splitlines()[0]
-    assert first == "train  image 900/1000  90 %  elapsed 1:40  left 1:40  loss 0.5"
+    second = capsys.readouterr().err.splitlines()[1]
+    assert second == "train  image 890/1000  89 %  elapsed 1:30  left 1:50  loss 0.5"
 
 
 def test_work_that_fails_says_how_far_it_came(capsys):
@@ -67,3 +104,50 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     assert "100%" in sys.stderr.getvalue()
     assert "30/30" in sys.stderr.getvalue()
     assert "loss 0.5" in sys.stderr.getvalue()
+
+
+class Gone(Terminal):
+    """A terminal that goes away after some writes."""
+
+    def __init__(self, writes=0):
+        super().__init__()
+        self.writes = writes
+
+    def write(self, text):
+        self.writes -= 1
+        if self.writes < 0:
+            raise OSError(5, "Input/output error")
+        return super().write(text)
+
+
+class Ascii(Terminal):
+    encoding = "ascii"
+
+    def write(self, text):
+        return super().write(text.encode("ascii").decode())
+
+
+def closed():
+    stream = Terminal()
+    stream.close()
+    return stream
+
+
+STREAMS = {
+    "none": lambda: None,
+    "closed": closed,
+    "gone": Gone,
+    "gone after the first line": lambda: Gone(1),
+    "gone while drawing": lambda: Gone(7),
+    "ascii": Ascii,
+}
+
+
+@pytest.mark.parametrize("terminal", ["xterm", "dumb", ""])
+@pytest.mark.parametrize("make", STREAMS.values(), ids=STREAMS)
+def test_output_that_fails_is_switched_off_and_the_work_goes_on(make, terminal, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", make())
+    monkeypatch.setenv("TERM", terminal)
+    for columns in ("0", "7", "nonsense"):
+        monkeypatch.setenv("COLUMNS", columns)
+        work(90, 30)

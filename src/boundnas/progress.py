@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from typing import TextIO, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -17,19 +18,22 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
+from boundnas.output import SideChannel
 from boundnas.ranks import rank
 
-LINE_FRACTION = 0.1
-"""Between two plain lines lies at least this fraction of the work, and LINE_SECONDS."""
+FIRST_LINE_SECONDS = 30.0
+"""Without a terminal, silence lasts so long at first."""
 
-LINE_SECONDS = 30.0
+MOST_SECONDS = 180.0
+"""The time between lines doubles up to this; a run of ten hours has about two hundred."""
 
 
 class Progress:
     """Shows how far a piece of work is, how long it took and how long it will take.
 
-    A context manager. On a terminal it draws a bar; elsewhere it writes a line after each tenth
-    of the work, not more often than every 30 s, and one at the end.
+    A context manager. On a terminal it draws a bar; elsewhere it writes a line within 30 s, then
+    at least every three minutes, however much work there is, and one at the end. Only a unit that
+    takes longer than that is waited for. Output that fails is switched off, and the work goes on.
 
     Args:
         total: Units of work.
@@ -40,13 +44,13 @@ class Progress:
 
     Example:
         >>> from contextlib import redirect_stderr
-        >>> clock = iter([0, 14, 42, 85]).__next__
+        >>> clock = iter([0, 14, 29, 110]).__next__
         >>> with redirect_stderr(sys.stdout), Progress(1200, "train", clock=clock) as progress:
         ...     progress.advance(100, loss=0.9)
-        ...     progress.advance(300, loss=0.5321)
-        ...     progress.advance(400)
-        train  step 400/1200  33 %  elapsed 0:42  left 1:24  loss 0.532
-        train  step 800/1200  66 %  elapsed 1:25  left 0:42  loss 0.532
+        ...     progress.advance(100, loss=0.5321)
+        ...     progress.advance(600)
+        train  step 200/1200  16 %  elapsed 0:29  left 2:25  loss 0.532
+        train  step 800/1200  66 %  elapsed 1:50  left 0:55  loss 0.532
     """
 
     def __init__(
@@ -65,20 +69,23 @@ class Progress:
         self._bar: Bar | None = None
 
     def __enter__(self) -> Progress:
-        console = Console(stderr=True)
-        if sys.stderr.isatty() and not console.is_dumb_terminal and not rank():
+        self._out = SideChannel(sys.stderr)
+        console = Console(file=cast(TextIO, self._out))
+        if self._out.isatty() and not console.is_dumb_terminal and not rank():
             self._bar = _bar(console, self._clock)
             self._bar.add_task(self.label, total=self.total, completed=self.done, shown="")
             self._bar.start()
         else:
-            self._start = self._now = self._line_time = self._clock()
+            self._start = self._now = self._clock()
+            self._pause = FIRST_LINE_SECONDS
+            self._due = self._start + self._pause
         return self
 
     def advance(self, n: int = 1, **shown_values: float | str) -> None:
         """Count ``n`` more units as done.
 
         Args:
-            n: Units.
+            n: Units; 0 where the work is watched and none has ended.
             shown_values: Numbers or text to show from now on, such as the loss.
         """
         self.done += n
@@ -87,11 +94,11 @@ class Progress:
             task = self._bar.task_ids[0]
             self._bar.update(task, completed=self.done, shown=_text(self._shown))
             return
-        self._now = self._clock()
-        if (
-            self.done - self._line_done >= LINE_FRACTION * self.total
-            and self._now - self._line_time >= LINE_SECONDS
-        ):
+        before, self._now = self._now, self._clock()
+        # The next call comes after about as long as this one did, and may come too late.
+        if 2 * self._now - before > self._due:
+            self._pause = min(2 * self._pause, MOST_SECONDS)
+            self._due = self._now + self._pause
             self._write_line()
 
     def __exit__(self, *_: object) -> None:
@@ -103,15 +110,15 @@ class Progress:
     def _write_line(self) -> None:
         if rank():
             return  # the first process speaks for all
-        self._line_done, self._line_time = self.done, self._now
-        elapsed = self._now - self._start
-        left = elapsed / (self.done - self._first) * (self.total - self.done)
+        self._line_done = self.done
+        elapsed, fresh = self._now - self._start, self.done - self._first
+        left = _duration(elapsed / fresh * (self.total - self.done)) if fresh else "unknown"
         line = (
             f"{self.label}  {self.unit} {self.done}/{self.total}  "
             f"{100 * self.done // self.total} %  elapsed {_duration(elapsed)}  "
-            f"left {_duration(left)}  {_text(self._shown)}"
+            f"left {left}  {_text(self._shown)}"
         )
-        print(line.rstrip(), file=sys.stderr, flush=True)
+        print(line.rstrip(), file=self._out, flush=True)
 
 
 def _bar(console: Console, clock: Callable[[], float]) -> Bar:
