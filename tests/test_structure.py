@@ -9,6 +9,7 @@ TREES = {path: ast.parse(path.read_text()) for path in sorted(SOURCE.rglob("*.py
 
 BOTTOM_TO_TOP = [
     "errors",
+    "typed",
     "foreign",
     "entry",
     "output",
@@ -19,6 +20,7 @@ BOTTOM_TO_TOP = [
     "space",
     "weights",
     "allocator",
+    "threads",
     "polynomial",
     "policy",
     "estimators",

@@ -14,6 +14,7 @@ from boundnas.errors import CalibrationError
 from boundnas.modes import evaluating
 from boundnas.space import Architecture
 from boundnas.supernet import Supernet
+from boundnas.typed import checked
 from boundnas.weights import Weights
 
 
@@ -168,6 +169,7 @@ def observing(arch: Architecture) -> Observing:
     return Observing(arch.space, arch.indices)
 
 
+@checked
 def calibrate(
     model: Supernet, arch: Architecture, images: Iterable[Tensor]
 ) -> CalibratedArchitecture:

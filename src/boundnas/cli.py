@@ -40,7 +40,8 @@ class _Group(TyperGroup):
             finally:
                 out.flush()
                 if not isinstance(out.failure, BrokenPipeError | None):  # as of a pager that ended
-                    print(f"Nothing more can be printed ({out.failure}).", file=err)
+                    reason = getattr(out.failure, "strerror", None) or out.failure
+                    print(f"Nothing more can be printed ({reason}).", file=err)
                 err.flush()
 
 

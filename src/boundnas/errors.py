@@ -11,6 +11,10 @@ class BoundNASError(Exception):
     begun = False
 
 
+class ArgumentError(BoundNASError, TypeError):
+    """An argument of a type that a function does not take."""
+
+
 class SpaceError(BoundNASError):
     """A dimension, an architecture or a search space that cannot exist."""
 

@@ -29,6 +29,7 @@ from boundnas.store.files import cannot_write, read_bytes, write_bytes, write_ne
 from boundnas.store.held import HeldFolder, folder_at
 from boundnas.store.temporary import clean, remove_at_once, temporary
 from boundnas.supernet import Supernet
+from boundnas.typed import checked
 from boundnas.weights import digest
 
 Format = Literal["onnx", "pt2"]
@@ -43,6 +44,7 @@ LARGEST = 1 << 32
 """Bytes of the largest file of an exported network that is read, 4 GiB."""
 
 
+@checked
 def export(
     net: nn.Module, path: Path | str, input_shape: tuple[int, int, int] | None = None
 ) -> Path:

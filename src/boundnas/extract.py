@@ -18,12 +18,14 @@ from boundnas.randomness import stream
 from boundnas.space import Architecture
 from boundnas.supernet import Supernet
 from boundnas.tracing import free, trace
+from boundnas.typed import checked
 
 ROUNDING = 1e-3
 """Largest difference on other devices than the CPU, relative to the largest output: libraries
 choose the kernels there by themselves. On the CPU there is none."""
 
 
+@checked
 def extract(model: Supernet, arch: Architecture) -> nn.Module:
     """The sub-network ``arch`` as a plain module: bit for bit ``model(x, arch)`` in evaluation.
 

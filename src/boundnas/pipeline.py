@@ -31,6 +31,7 @@ from boundnas.start import preferred
 from boundnas.store.environment import note_environment
 from boundnas.store.files import write_json
 from boundnas.store.folder import RunFolder
+from boundnas.threads import use_threads
 from boundnas.train import Run, fit
 
 TIMEOUT = 600.0
@@ -66,8 +67,7 @@ class Job:
             CostError: The cost range cannot be met.
         """
         require(config.search.method)
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
+        use_threads(config.threads)
         d = config.data
         data = load(d.set, d.folder, d.image_size, d.validation_fraction, config.seed)
         with torch.random.fork_rng(devices=[]):

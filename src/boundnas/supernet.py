@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from boundnas.elastic import ElasticModule
-from boundnas.errors import SpaceError
+from boundnas.errors import ArgumentError, SpaceError
 from boundnas.space import Architecture, Dimension, SearchSpace, Value
 
 
@@ -93,7 +93,7 @@ class Supernet(nn.Module):
         """Without what is found again at the next call: for copies and pickles."""
         return {**self.__dict__, "_named": None}
 
-    def __call__(self, x: Tensor, arch: Architecture) -> Any:
+    def __call__(self, x: Tensor, arch: Architecture | None = None) -> Any:
         """Logits of the sub-network ``arch``.
 
         Args:
@@ -103,9 +103,15 @@ class Supernet(nn.Module):
             arch: An architecture of this model's space, plain or with what travels with it.
 
         Raises:
+            ArgumentError: ``arch`` is missing, or no architecture.
             SpaceError: ``arch`` is of another space, or ``x`` is no batch of images for this model.
             CalibrationError: It carries statistics of another model or of other weights.
         """
+        if not isinstance(arch, Architecture):
+            raise ArgumentError(
+                f"{type(self).__name__}: arch must be Architecture, found {type(arch).__name__} "
+                f"{arch!r:.60}; call model(x, arch) with one of model.space, as model.space.largest"
+            )
         if arch.space is not self.space and arch.space != self.space:
             raise SpaceError(
                 f"this architecture is of another space ({arch.space}) than the model's "

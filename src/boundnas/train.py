@@ -34,6 +34,8 @@ from boundnas.store.files import write_json
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import JsonLines, check_rows, read_jsonl
 from boundnas.supernet import Supernet
+from boundnas.threads import warn_of_threads
+from boundnas.typed import checked
 
 POLICY_PATH = 45.0
 """How far Adam may carry a logit in a whole run, by default. The paper's step size of 5e-4 comes to
@@ -73,6 +75,7 @@ class Run:
         return allowed_options(s.max_policy, s.min_policy, s.settings.tau, s.settings.eq6)
 
 
+@checked
 def fit(
     model: Supernet,
     data: ImageData,
@@ -118,6 +121,7 @@ def fit(
     )
     sandwich = Sandwich(model, max_policy, min_policy, cost, cost_range, settings, seed)
     run = Run(sandwich, data, folder)
+    warn_of_threads()
     trainer = _Trainer(run)
     with nullcontext() if folder is None or rank() else folder.locked():
         trainer.train()

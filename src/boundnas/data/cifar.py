@@ -20,6 +20,7 @@ from boundnas.data.rows import PIXELS, labelled_rows
 from boundnas.data.source import InMemory
 from boundnas.errors import DataError
 from boundnas.store.files import read_bytes, reading
+from boundnas.typed import checked
 
 PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 """Where both sets are published."""
@@ -97,6 +98,7 @@ _CIFAR100 = _Cifar(
 )  # fmt: skip
 
 
+@checked
 def cifar10(folder: Path | str, validation_fraction: float = 0.1, seed: int = 0) -> ImageData:
     """50,000 training and 10,000 test images of ten classes, 32x32 colour pixels.
 
@@ -111,6 +113,7 @@ def cifar10(folder: Path | str, validation_fraction: float = 0.1, seed: int = 0)
     return _load(_CIFAR10, Path(folder), validation_fraction, seed)
 
 
+@checked
 def cifar100(folder: Path | str, validation_fraction: float = 0.1, seed: int = 0) -> ImageData:
     """50,000 training and 10,000 test images of a hundred (fine) classes; see `cifar10`."""
     return _load(_CIFAR100, Path(folder), validation_fraction, seed)

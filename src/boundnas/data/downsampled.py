@@ -21,6 +21,7 @@ from boundnas.data.source import InMemory
 from boundnas.errors import DataError
 from boundnas.progress import Progress
 from boundnas.store.files import cannot_write, find_bytes, reading, sync_folder, write_text
+from boundnas.typed import checked
 
 PAGE = "https://image-net.org/download-images.php"
 """Where the set is published, as "downsampled image data"; needs an account."""
@@ -39,6 +40,7 @@ _UNPACKED = ("", "Imagenet32_train", "Imagenet32_val", "Imagenet32_train_npz", "
 _STATISTICS_IMAGES = 16_384
 
 
+@checked
 def imagenet_d(folder: Path | str, validation_fraction: float = 0.04, seed: int = 0) -> ImageData:
     """1,281,167 training and 50,000 test images of a thousand classes, 32x32 colour pixels.
 

@@ -12,6 +12,7 @@ from boundnas.data.idx import read_idx
 from boundnas.data.image_data import ImageData, assemble
 from boundnas.data.source import InMemory
 from boundnas.errors import DataError
+from boundnas.typed import checked
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts the files."""
@@ -37,6 +38,7 @@ _FILES = (
 )
 
 
+@checked
 def fashion_mnist(
     folder: Path | str | None = None, validation_fraction: float = 0.1, seed: int = 0
 ) -> ImageData:

@@ -13,6 +13,7 @@ from boundnas.data.readable import check_readable
 from boundnas.data.source import ImageFiles, Source, Subset
 from boundnas.data.split import split_by_name
 from boundnas.errors import DataError
+from boundnas.typed import checked
 
 _STATISTICS_IMAGES = 2048
 
@@ -26,6 +27,7 @@ SPLITS = {
 _ROLES = {name: role for role, names in SPLITS.items() for name in names}
 
 
+@checked
 def image_folder(
     folder: Path | str,
     image_size: int,

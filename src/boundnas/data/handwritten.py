@@ -7,8 +7,10 @@ import torch
 from boundnas.data.image_data import ImageData, assemble
 from boundnas.data.source import InMemory
 from boundnas.data.split import fixed_test_split
+from boundnas.typed import checked
 
 
+@checked
 def digits(validation_fraction: float = 0.2, seed: int = 0) -> ImageData:
     """1,797 handwritten digits of 8x8 grey pixels: needs no download, trains in seconds.
 

@@ -11,6 +11,7 @@ from boundnas.data.listing import folders
 from boundnas.data.readable import check_readable
 from boundnas.data.source import ImageFiles
 from boundnas.errors import DataError
+from boundnas.typed import checked
 
 PAGE = "https://image-net.org/download-images.php"
 """Where the set is published, as ILSVRC2012; needs an account."""
@@ -19,6 +20,7 @@ _CENTRE = 224 / 256
 _STATISTICS_IMAGES = 2048
 
 
+@checked
 def imagenet(
     folder: Path | str, image_size: int, validation_fraction: float = 0.04, seed: int = 0
 ) -> ImageData:

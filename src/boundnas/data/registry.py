@@ -15,6 +15,7 @@ from boundnas.data.handwritten import digits
 from boundnas.data.ilsvrc import imagenet
 from boundnas.data.image_data import ImageData
 from boundnas.errors import DataError
+from boundnas.typed import checked
 
 LOADERS: dict[str, Callable[..., ImageData]] = {
     "digits": digits,
@@ -28,6 +29,7 @@ LOADERS: dict[str, Callable[..., ImageData]] = {
 """The loader behind each name that ``load`` knows."""
 
 
+@checked
 def load(
     name: str,
     folder: Path | str | None = None,

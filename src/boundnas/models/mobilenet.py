@@ -12,6 +12,7 @@ from boundnas import elastic
 from boundnas.errors import SpaceError
 from boundnas.space import Architecture, Setting, check_sizes
 from boundnas.supernet import Supernet
+from boundnas.typed import checked
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,7 @@ class MobileNet(Supernet):
         ``(N, in_channels, image_size, image_size)`` to logits ``(N, classes)``.
     """
 
+    @checked
     def __init__(
         self,
         stem: StemTable,

@@ -1,0 +1,117 @@
+"""Arguments of the public functions, checked against what their annotations allow."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
+from numbers import Integral, Real
+from reprlib import repr as shortened
+from types import UnionType
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from boundnas.errors import ArgumentError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Have a function refuse arguments that its annotations do not allow.
+
+    A decorator for what users call, since there a slip would else come to light deep inside, as
+    an error that names nothing of theirs.
+
+    Raises:
+        ArgumentError: When the function is called with an argument of another type, with one that
+            it does not have, or without one that it needs.
+
+    Example:
+        >>> @checked
+        ... def double(number: float) -> float:
+        ...     return 2 * number
+        >>> double("5M")
+        Traceback (most recent call last):
+        boundnas.errors.ArgumentError: double: number must be float, found str '5M'
+    """
+    signature = inspect.signature(function)
+    caller = function.__qualname__.removesuffix(".__init__")
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise ArgumentError(
+                f"{caller}: {error}; it is called as "
+                f"{caller}({', '.join(name for name in signature.parameters if name != 'self')})"
+            ) from None
+        hints = _hints(function)
+        for name, value in given.items():
+            if name not in hints:
+                continue
+            every = signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
+            for each, found in (value if every else {name: value}).items():
+                check_argument(caller, each, found, hints[name])
+        return function(*args, **kwargs)
+
+    return call
+
+
+def check_argument(function: str, name: str, value: object, allowed: Any) -> None:
+    """Refuse a value that is not of the type that is allowed.
+
+    Args:
+        function: Who refuses it.
+        name: The argument.
+        value: What was given for it.
+        allowed: An annotation.
+
+    Raises:
+        ArgumentError: It is of another type.
+    """
+    if not _fits(value, allowed):
+        raise ArgumentError(
+            f"{function}: {name} must be {_words(allowed)}, found {type(value).__name__} "
+            f"{shortened(value).splitlines()[0]}"
+        )
+
+
+@cache
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    return get_type_hints(function)
+
+
+def _fits(value: object, allowed: Any) -> bool:
+    origin, args = get_origin(allowed), get_args(allowed)
+    if allowed is Any or isinstance(allowed, TypeVar):
+        return True
+    if origin in (Union, UnionType):
+        return any(_fits(value, each) for each in args)
+    if origin is Literal:
+        return value in args
+    if origin is tuple:
+        return isinstance(value, tuple | list) and _fit_each(value, args)
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return (
+            isinstance(value, origin)
+            and not isinstance(value, str)
+            and _fit_each(value, (args[0], ...))
+        )
+    if allowed in (int, float):
+        kind = Integral if allowed is int else Real
+        return isinstance(value, kind) and not isinstance(value, bool)
+    return isinstance(value, origin or allowed or type(None))
+
+
+def _fit_each(values: Sequence[object], kinds: tuple[Any, ...]) -> bool:
+    if kinds[1:] == (...,):
+        kinds = kinds[:1] * len(values)
+    return len(values) == len(kinds) and all(map(_fits, values, kinds))
+
+
+def _words(allowed: Any) -> str:
+    """An annotation as a user would write it, without the modules that types come from."""
+    text = allowed.__name__ if isinstance(allowed, type) else str(allowed)
+    return re.sub(r"\b\w+\.(?=\w)", "", text).replace(" | None", " or None")

@@ -1,0 +1,97 @@
+"""Arguments of the public functions: a slip is answered where it was made."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from tests.small import COST_RANGE, few_digits, mobilenet, trained
+
+import boundnas as bn
+from boundnas.errors import ArgumentError, BoundNASError
+from boundnas.typed import check_argument
+
+FITTING = [
+    (1, int), (np.int64(3), int), (1, float), (1.5, float), (np.float32(1), float),
+    (None, int | None), (2, int | None), ("a", str), (True, bool), ((1, 2.5), tuple[float, float]),
+    ([1, 2], tuple[float, float]), ((1, 2, 3), tuple[int, ...]), ([1, "a"], Sequence[int | str]),
+    ("x", Literal["x", "y"]), ({}, dict[str, int]), ({}, Mapping[str, int]), (len, Callable),
+    (Path("x"), Path | str), (object(), Any), ((), tuple[int, ...]),
+]  # fmt: skip
+REFUSED = [
+    (True, int), ("1", int), (1.0, int), ("5M", float), (True, float), (torch.ones(()), float),
+    (1, str | None), (5, tuple[float, float]),
+    ((1,), tuple[float, float]), ((1, 2, 3), tuple[float, float]), (("a", 1), tuple[float, float]),
+    ("ab", Sequence[str]), (["a"], Sequence[int]), ("z", Literal["x", "y"]), ([], dict[str, int]),
+    (None, int), (7, Callable),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "allowed"), FITTING)
+def test_what_an_annotation_allows_passes(value, allowed):
+    check_argument("f", "x", value, allowed)
+
+
+@pytest.mark.parametrize(("value", "allowed"), REFUSED)
+def test_what_it_does_not_allow_is_refused_with_what_was_found(value, allowed):
+    with pytest.raises(ArgumentError, match=rf"f: x must be .*, found {type(value).__name__} "):
+        check_argument("f", "x", value, allowed)
+
+
+def fit(**changed):
+    given = {"model": mobilenet(), "data": few_digits(), "cost_range": COST_RANGE}
+    settings = bn.TrainSettings(steps=1, batch_size=16)
+    given = {**given, "settings": settings, **changed}
+    return bn.fit(given.pop("model"), given.pop("data"), **given)
+
+
+def largest():
+    return trained().model.space.largest
+
+
+SLIPS = {
+    "a folder as data": (lambda: fit(data="data"), "fit: data must be ImageData, found str 'data'"),
+    "a class as the model": (lambda: fit(model=bn.models.MobileNet), "fit: model must be Supernet"),
+    "a plain module": (lambda: fit(model=torch.nn.Identity()), "found Identity Identity"),
+    "one cost": (lambda: fit(cost_range=5), r"cost_range must be tuple\[float, float\], found int"),
+    "text costs": (lambda: fit(cost_range=("1M", "2M")), r"found tuple \('1M', '2M'\)"),
+    "settings as a dict": (lambda: fit(settings={"steps": 5}), "TrainSettings or None, found dict"),
+    "settings of the search": (lambda: fit(settings=bn.SearchSettings()), "found SearchSettings"),
+    "a seed of text": (lambda: fit(seed="a"), "fit: seed must be int, found str 'a'"),
+    "half a seed": (lambda: fit(seed=0.5), "fit: seed must be int, found float 0.5"),
+    "a folder of text": (lambda: fit(folder="runs/x"), "folder must be RunFolder or None"),
+    "a cost by its name": (lambda: fit(cost="macs"), "cost must be Cost or None, found str"),
+    "an unknown argument": (lambda: fit(lr=0.1), r"fit: got an unexpected keyword argument 'lr'; "
+        r"it is called as fit\(model, data, cost_range, cost, settings, seed, folder"),
+    "no cost range": (lambda: bn.fit(mobilenet(), few_digits()), "fit: missing a required"),
+    "an architecture's name": (lambda: bn.extract(mobilenet(), "largest"),
+        "extract: arch must be Architecture, found str 'largest'"),
+    "a run to extract": (lambda: bn.extract(trained(), largest()), "model must be Supernet"),
+    "a class to export": (lambda: bn.export(torch.nn.Linear, "x.onnx"), "net must be Module"),
+    "a number to export to": (lambda: bn.export(torch.nn.Identity(), 3), "path must be Path | s"),
+    "a shape of one": (lambda: bn.export(torch.nn.Identity(), "x.onnx", 3), "input_shape must"),
+    "no architecture": (lambda: mobilenet()(torch.zeros(1, 1, 8, 8)),
+        "MobileNet: arch must be Architecture, found NoneType None"),
+    "a dict as architecture": (lambda: mobilenet()(torch.zeros(1, 1, 8, 8), {"stem.width": 2}),
+        "MobileNet: arch must be Architecture, found dict"),
+    "an architecture to calibrate": (lambda: bn.calibrate(mobilenet(), {}, []), "must be Arch"),
+    "tables of a space": (lambda: bn.models.MobileNet(3, 4), "MobileNet: stem must be StemTable"),
+    "a folder of numbers": (lambda: bn.data.image_folder(3, 8), "image_folder: folder must be"),
+    "a share of text": (lambda: bn.data.digits(validation_fraction="x"), "digits: validation_frac"),
+    "a seed of the split": (lambda: bn.data.digits(seed="a"), "digits: seed must be int"),
+    "no folder": (lambda: bn.data.cifar10(), r"cifar10: missing a required .*'folder'"),
+    "a suffix": (lambda: bn.export(torch.nn.Identity(), "x.txt"), "suffix must be one of .onnx"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("slip", "message"), SLIPS.values(), ids=SLIPS)
+def test_a_slip_is_an_error_of_our_family_that_names_the_argument(slip, message):
+    with pytest.raises(BoundNASError, match=message):
+        slip()
+
+
+def test_an_argument_error_is_a_type_error_too():
+    with pytest.raises(TypeError):
+        bn.extract(mobilenet(), None)
