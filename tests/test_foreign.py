@@ -33,6 +33,16 @@ def test_nothing_is_refused_once_the_run_folder_is_there(kind):
     assert answer(error)[1] == 1
 
 
+def test_a_line_is_never_as_long_as_what_was_found_in_a_file():
+    text, _ = answer(RunError(f"line 1 is {'[' * 100_000}, damaged\nremove it"))
+    first, second = text.split("\n")
+    assert len(first) < 2_100
+    left_out = r"RunError: line 1 is \[+ \[98,\d{3} characters left out\] \[+, damaged"
+    assert re.fullmatch(left_out, first)
+    assert second == "remove it"
+    assert len(answer(ValueError("x" * 100_000))[0]) < 2_100
+
+
 OUTSIDE = {
     "no room": (OSError(errno.ENOSPC, "No space left", "a/b"), "OSError: a/b: No space left; make"),
     "quota": (OSError(errno.EDQUOT, "Quota exceeded", "a"), "quota"),
@@ -52,6 +62,7 @@ OUTSIDE = {
     "CPU": (RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: no"), "batch"),
     "GPU": (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "goes on from"),
     "C++": (RuntimeError("std::bad_alloc"), "take a smaller train.batch_size"),
+    "interpreter": (SystemError("error return without exception set"), "out of memory"),
     "mapping": (ImportError("x.so: failed to map segment from shared object"), "free memory"),
     "library": (ImportError("no x", name="matplotlib.pyplot"), "--force-reinstall matplotlib"),
     "depth": (RecursionError("maximum recursion depth exceeded"), "nested deeper"),

@@ -10,6 +10,9 @@ from boundnas.errors import BoundNASError, ConfigError, CostError, DataError, Sp
 REFUSALS = (ConfigError, CostError, DataError, SpaceError)
 """Of a request that was wrong from the start, so that nothing was created."""
 
+LONGEST = 2_000
+"""Most characters of a line."""
+
 _NO_MEMORY = (
     "out of memory",  # CUDA's allocator, the transport between processes
     "allocate memory",  # DefaultCPUAllocator
@@ -17,6 +20,7 @@ _NO_MEMORY = (
     "bad_alloc",
     "bad allocation",
     "failed to map segment",  # of a library that is loaded
+    "error return without exception",  # the interpreter itself
 )
 """What libraries that do not raise MemoryError say instead of it."""
 
@@ -52,9 +56,18 @@ def answer(error: BaseException) -> tuple[str, int]:
     """
     if isinstance(error, BoundNASError):
         refused = isinstance(error, REFUSALS) and not error.begun
-        return f"{type(error).__name__}: {error}", 2 if refused else 1
-    told = _outside(error)
-    return (told or _bug(error)).replace("\n", " "), 1
+        lines = f"{type(error).__name__}: {error}".split("\n")
+        return "\n".join(map(_shortened, lines)), 2 if refused else 1
+    told = _outside(error) or _bug(error)
+    return _shortened(told.replace("\n", " ")), 1
+
+
+def _shortened(line: str) -> str:
+    """A line that fits a screen; what was found in a file may be as long as the file."""
+    if len(line) <= LONGEST:
+        return line
+    half = LONGEST // 2
+    return f"{line[:half]} [{len(line) - 2 * half:,} characters left out] {line[-half:]}"
 
 
 def _outside(error: BaseException) -> str | None:
