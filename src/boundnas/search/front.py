@@ -31,8 +31,10 @@ from boundnas.search.screening import PILOTS, Sample, Screening
 from boundnas.settings import SearchSettings
 from boundnas.space import Allowed, Architecture
 from boundnas.train import Run
+from boundnas.typed import checked
 
 
+@checked
 def search(run: Run, settings: SearchSettings | None = None) -> Front:
     """Find the Pareto front of a trained run and measure it on its test data.
 
@@ -69,7 +71,11 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
         return FrontNetwork(arch, evaluation.costs, evaluation.accuracy, accuracy)
 
     cost, cost_range = run.sandwich.cost.name, run.sandwich.cost_range
-    networks = list(evaluator.each(network, found))
+    networks = []
+    with Progress(len(found), "test", unit="network") as progress:
+        for measured in evaluator.each(network, found):
+            networks.append(measured)
+            progress.advance(accuracy=measured.test_accuracy)
     inside = [n for n in networks if lies_inside(n.costs[cost], cost_range)]
     outside = [n for n in networks if not lies_inside(n.costs[cost], cost_range)]
     return Front(cost, cost_range, tuple(inside), tuple(outside))

@@ -12,6 +12,7 @@ from boundnas.calibrate import CalibratedArchitecture
 from boundnas.errors import RunError
 from boundnas.search.genetic import pareto_front
 from boundnas.search.journal import Evaluation
+from boundnas.typed import checked
 
 CostRange = tuple[float, float]
 """Lowest and highest cost that networks are wanted for, in the cost's own unit."""
@@ -76,6 +77,7 @@ class Front:
         """Names of the costs that are known of every network."""
         return tuple((*self.networks, *self.outside)[0].costs)
 
+    @checked
     def best(self, **limits: float) -> FrontNetwork:
         """The network inside the range with the best validation accuracy within a budget.
 
