@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from boundnas import identity
 from boundnas.config import RunConfig, read_config, write_config
 from boundnas.cost import COSTS, Cost
 from boundnas.data import ImageData, TrainingOrder, load
-from boundnas.errors import BoundNASError, ConfigError, RunError, SpaceError
+from boundnas.errors import BoundNASError, ConfigError, RankError, RunError, SpaceError
 from boundnas.export import export_network
+from boundnas.launch import launched
 from boundnas.match import check_match
 from boundnas.models import MobileNet, StageTable, StemTable
 from boundnas.models.mobilenet import scaled, tables
 from boundnas.policy import BOUNDARIES
 from boundnas.progress import Progress
-from boundnas.ranks import connected, rank, share, wait
+from boundnas.ranks import agree, connected, rank, share, wait
 from boundnas.report import write_report
 from boundnas.report.records import Front as FrontRecord
 from boundnas.report.records import Network, read_record
@@ -89,6 +93,15 @@ class Job:
         """The range of costs asked for, in the cost's own unit."""
         return self.config.cost.lower * 1e6, self.config.cost.upper * 1e6
 
+    def identity(self) -> identity.Identity:
+        """What all processes must share before any of them writes."""
+        device = next(self.model.parameters()).device
+        return {
+            **identity.of_machine(device),
+            **identity.of_model(self.model),
+            **identity.of_data(self.data),
+        }
+
     def train(self, folder: RunFolder) -> Run:
         """Train, or go on where an interrupted training stopped."""
         if rank() == 0:
@@ -119,6 +132,7 @@ class Job:
         """Write every network of the front that is not there yet."""
         formats = self.config.export.formats
         assert run.folder is not None
+        agree(partial(_described, front, formats), "before the export")
         if rank() or not formats:
             return
         with Progress(len(front.networks), "export", unit="network") as progress:
@@ -200,12 +214,16 @@ def working(
 
     Raises:
         RunError: Something else is in the way, or at work there.
+        RankError: The processes do not come together, or do not do the same.
     """
     with connected(timeout), ExitStack() as stack:
+        # Where the data lie may differ from rank to rank; what they hold is compared below.
+        agree(partial(identity.of_settings, config, "", ("data.folder",)), "at the start")
         folder = None
         if rank() == 0 and os.path.lexists(path):
             folder = _entered(RunFolder.open(path), config, stack)  # before any work
         job = Job.prepare(config)
+        agree(job.identity, "before the run folder is made")
         if rank() == 0 and folder is None:
             # Last of all that may be refused, so that a refusal leaves nothing behind.
             folder = _entered(RunFolder.create(path, write_config(config)), config, stack)
@@ -225,6 +243,12 @@ def _entered(folder: RunFolder, config: RunConfig, stack: ExitStack) -> RunFolde
             return folder
     folder.refuse_other_config(write_config(config))
     return folder
+
+
+def _described(front: Front, formats: Sequence[str]) -> dict[str, str]:
+    """What all processes must share before the first of them exports."""
+    found = json.dumps([n.to_json() for n in front.networks])
+    return {"at work": "exporting", "formats": str(formats), "front": identity.digest(found)}
 
 
 def build(space: SpaceSettings, shape: tuple[int, int, int], classes: int) -> MobileNet:
@@ -252,4 +276,7 @@ def build(space: SpaceSettings, shape: tuple[int, int, int], classes: int) -> Mo
 def _device(name: str) -> str:
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return "cpu"
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    local, there = launched().local, torch.cuda.device_count()
+    if local >= there:
+        raise RankError(f"LOCAL_RANK is {local}, but this machine has {there} GPUs, from 0")
+    return f"cuda:{local}"

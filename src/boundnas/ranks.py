@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
@@ -11,9 +11,9 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.rendezvous import rendezvous
 
 from boundnas.errors import DataError, RankError
+from boundnas.launch import launched, meet, number
 
 T = TypeVar("T")
 
@@ -23,22 +23,31 @@ def connected(timeout: float) -> Iterator[None]:
     """Join the processes that torchrun started; a process started alone stays alone.
 
     Args:
-        timeout: Seconds that a process waits for the others before it gives up.
+        timeout: Seconds that a process waits for the others before it gives up, at the start and
+            whenever it waits for them.
 
     Raises:
-        RankError: The others do not come.
+        RankError: The others do not come, or the variables that say who they are make no sense.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+    if dist.is_initialized():
+        yield
+        return
+    launch, end = launched(), time.monotonic() + timeout
+    if launch.size == 1:
         yield
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    limit = timedelta(seconds=timeout)
+    store = meet(launch, timeout)
     with _named("at the start"):
-        store, number, count = next(rendezvous("env://", timeout=limit))
-        # After a restart torchrun's store still has the addresses of the processes before.
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
-        dist.init_process_group(backend, timeout=limit, store=store, rank=number, world_size=count)
+        left = timedelta(seconds=max(1.0, end - time.monotonic()))
+        store.set_timeout(left)
+        dist.init_process_group(
+            backend,
+            timeout=timedelta(seconds=timeout),
+            store=store,
+            rank=launch.rank,
+            world_size=launch.size,
+        )
     try:
         yield
     finally:
@@ -47,12 +56,62 @@ def connected(timeout: float) -> Iterator[None]:
 
 def rank() -> int:
     """Number of this process, from 0; the first one writes files and shows progress."""
-    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
+    return dist.get_rank() if dist.is_initialized() else number()
 
 
 def size() -> int:
     """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def agree(described: Callable[[], Mapping[str, str]], when: str) -> None:
+    """Refuse to go on unless all processes describe what they are about to do alike.
+
+    Args:
+        described: Names and values of all that must be equal; called only among several.
+        when: For an error: what is about to happen.
+
+    Raises:
+        RankError: Names the first difference, and which rank has which value; or this process
+            was started as one of several and has not joined the others.
+    """
+    if size() == 1:
+        if not dist.is_initialized() and (started := launched()).size > 1:
+            raise RankError(
+                f"WORLD_SIZE is {started.size}, but this process has not joined the others; call "
+                "torch.distributed.init_process_group, or work within "
+                "boundnas.ranks.connected(seconds), first; to run alone, unset WORLD_SIZE and RANK"
+            )
+        return
+    everyone: list[dict[str, str]] = [{} for _ in range(size())]
+    with _named(when):
+        dist.all_gather_object(everyone, dict(described()))
+    names = dict.fromkeys(name for each in everyone for name in each)
+    different = [n for n in names if len({each.get(n) for each in everyone}) > 1]
+    if different:
+        rest = len(different) - 1
+        more = f"; {rest} more: {_listed(different[1:])}" if rest else ""
+        raise RankError(
+            f"rank {rank()}, {when}: the ranks do not do the same: "
+            f"{_values(different[0], everyone)}{more}. "
+            "Start all of them with the same configuration, data, model, versions and threads"
+        )
+
+
+def _values(name: str, everyone: Sequence[Mapping[str, str]]) -> str:
+    """Which ranks have which value."""
+    holders: dict[str, list[int]] = {}
+    for number_, each in enumerate(everyone):
+        holders.setdefault(each.get(name, "missing"), []).append(number_)
+    parts = [
+        f"{value[:200]} in rank {_listed([str(r) for r in ranks])}"
+        for value, ranks in holders.items()
+    ]
+    return f"{name} is {' and '.join(parts)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def share(batch_size: int) -> slice:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from boundnas import guard, interruption, modes
+from boundnas import guard, identity, interruption, modes
 from boundnas.cost import Cost, MACs
 from boundnas.data import ImageData, TrainingOrder, normalize
 from boundnas.errors import RankError, RunError
@@ -23,7 +23,7 @@ from boundnas.match import check_model
 from boundnas.policy import BOUNDARIES, Policy, allowed_options
 from boundnas.progress import Progress
 from boundnas.randomness import stream
-from boundnas.ranks import average, rank, share, spread, wait
+from boundnas.ranks import agree, average, rank, share, spread, wait
 from boundnas.sandwich import Sandwich
 from boundnas.settings import TrainSettings
 from boundnas.space import Allowed
@@ -108,9 +108,19 @@ def fit(
         CostError: The cost range cannot be met; likewise.
         ExportError: A network of the space cannot be extracted; found before that, too.
         TrainingError: A loss or gradient is not finite; the model is as before that step.
+        RankError: Another of several processes is about to train something else, or is gone.
         RunError: The folder cannot be written, or holds a run of another model.
     """
     settings = settings or TrainSettings(epochs=30)
+    path = None if folder is None else folder.path
+    agree(
+        lambda: {
+            "at work": "training",
+            **identity.of_settings(settings, "train"),
+            **identity.of_run(model, data, cost, cost_range, seed, path),
+        },
+        "before the first step",
+    )
     check_model(model)
     guard.check(model)  # before what else runs the model
     cost = cost or MACs(model)

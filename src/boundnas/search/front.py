@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from boundnas import identity
 from boundnas.progress import Progress
 from boundnas.randomness import stream
-from boundnas.ranks import mine, rank, spread, wait
+from boundnas.ranks import agree, mine, rank, spread, wait
 from boundnas.search.canonical import Canonical
 from boundnas.search.evaluator import Evaluator
 from boundnas.search.genetic import (
@@ -52,8 +53,10 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
 
     Raises:
         RunError: The folder's journal is damaged or of another space.
+        RankError: Another of several processes is about to search something else, or is gone.
     """
     settings = settings or SearchSettings()
+    agree(partial(_described, run, settings), "before the search")
     evaluator = Evaluator(run.model, run.data, settings, run.sandwich.seed, run.sandwich.cost)
     name = Canonical(run.model, _allowed(run, settings), evaluator.costs.values())
     if settings.screen is None:
@@ -79,6 +82,17 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
     inside = [n for n in networks if lies_inside(n.costs[cost], cost_range)]
     outside = [n for n in networks if not lies_inside(n.costs[cost], cost_range)]
     return Front(cost, cost_range, tuple(inside), tuple(outside))
+
+
+def _described(run: Run, settings: SearchSettings) -> identity.Identity:
+    """What all processes must share that search together."""
+    s, path = run.sandwich, None if run.folder is None else run.folder.path
+    return {
+        "at work": "searching",
+        **identity.of_settings(settings, "search"),
+        **identity.of_policies(s.max_policy, s.min_policy),
+        **identity.of_run(run.model, run.data, s.cost, s.cost_range, s.seed, path),
+    }
 
 
 @contextmanager

@@ -1,0 +1,144 @@
+"""Digests name what differs: bytes, types, shapes, files, labels, settings."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+from tests.small import few_digits, mobilenet
+from torch import nn
+
+from boundnas import TrainSettings, identity
+from boundnas.data import ImageFiles, InMemory, Subset
+
+IMAGES = torch.arange(6 * 4, dtype=torch.uint8).view(6, 1, 2, 2)
+LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+def different(one, other):
+    return {name for name in one | other if one.get(name) != other.get(name)}
+
+
+def test_a_digest_tells_type_shape_order_and_value_apart():
+    plain = torch.tensor([1.0, 2.0])
+    others = [
+        plain.double(),
+        plain.view(1, 2),
+        plain.flip(0),
+        torch.tensor([1.0, -2.0]),
+        torch.tensor([1.0, 2.0, 0.0]),
+        plain.view(torch.int32),
+    ]
+    found = [identity.digest(each) for each in (plain, *others)]
+    assert len(set(found)) == len(found)
+    assert identity.digest("ab", "c") != identity.digest("a", "bc")
+    weight = torch.arange(16.0).view(1, 2, 2, 4)
+    laid_out = weight.contiguous(memory_format=torch.channels_last)
+    assert identity.digest(weight) == identity.digest(laid_out), "the layout in memory is no value"
+
+
+SOURCES = {
+    "the same in another order of parts": (
+        Subset(InMemory(IMAGES, LABELS), torch.arange(6)),
+        set(),
+    ),
+    "another pixel": (InMemory(IMAGES + 1, LABELS), {"images"}),
+    "another label": (InMemory(IMAGES, LABELS.flip(0)), {"labels"}),
+    "another order": (
+        Subset(InMemory(IMAGES, LABELS), torch.tensor([3, 1, 2, 0, 4, 5])),
+        {"images"},
+    ),
+    "one image less": (InMemory(IMAGES[:5], LABELS[:5]), {"number", "images", "labels"}),
+}
+
+
+@pytest.mark.parametrize(("source", "names"), SOURCES.values(), ids=SOURCES)
+def test_images_in_memory_are_known_by_every_pixel_and_label(source, names):
+    whole = InMemory(IMAGES, LABELS)
+    assert different(identity.of_source(whole), identity.of_source(source)) == names
+
+
+def files(folder, grey=70, wide=8, name="3.bmp", labels=LABELS, **more):
+    folder.mkdir(parents=True)
+    paths = tuple(folder / (name if i == 3 else f"{i}.bmp") for i in range(6))
+    for i, path in enumerate(paths):
+        Image.new("L", (wide if i == 3 else 8, 8), grey if i == 3 else 10 * i).save(path)
+    return ImageFiles(paths, labels, 8, channels=1, **more)
+
+
+FILES = {
+    "another pixel": ({"grey": 71}, {"images"}),
+    "another size": ({"wide": 16}, {"files"}),
+    "another name": ({"name": "x.bmp"}, {"files"}),
+    "another label": ({"labels": LABELS.flip(0)}, {"labels"}),
+    "another part": ({"centre": 0.5}, {"decoding"}),
+}
+
+
+@pytest.mark.parametrize(("change", "names"), FILES.values(), ids=FILES)
+def test_image_files_are_known_by_name_size_and_pixels_but_not_by_where_they_lie(
+    change, names, tmp_path
+):
+    first = identity.of_source(files(tmp_path / "a" / "class"))
+    assert identity.of_source(files(tmp_path / "b" / "class")) == first
+    other = identity.of_source(files(tmp_path / "c" / "class", **change))
+    assert different(first, other) == names
+
+
+def test_of_many_files_a_sample_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(identity, "SAMPLED", 2)
+    source, read = files(tmp_path / "a"), []
+    monkeypatch.setattr(
+        ImageFiles, "take", lambda self, i: (read.extend(i.tolist()), (IMAGES[i], LABELS[i]))[1]
+    )
+    identity.of_source(source)
+    assert read == [0, 5]
+
+
+class Computed:
+    """A source of one's own."""
+
+    def __init__(self, labels):
+        self.labels = labels
+
+    def __len__(self):
+        return 6
+
+    def take(self, indices):
+        return IMAGES[indices], self.labels[indices]
+
+
+def test_sources_of_ones_own_are_read():
+    one, other = (identity.of_source(Computed(each)) for each in (LABELS, LABELS.flip(0)))
+    assert different(one, other) == {"labels"}
+
+
+def test_data_are_read_once(monkeypatch):
+    data = replace(few_digits())
+    found = identity.of_data(data)
+    monkeypatch.setattr(identity, "of_source", None)
+    assert identity.of_data(data) is found
+
+
+def test_settings_have_their_dotted_names():
+    settings = TrainSettings(steps=3, prior=[{"dimensions": "a*", "largest": 4}])
+    found = identity.of_settings(settings, "train", without=("train.tau",))
+    assert found["train.steps"] == "3"
+    assert '"dimensions": "a*"' in found["train.prior"]
+    assert "train.tau" not in found
+    assert len(found) == len(TrainSettings.model_fields) - 1
+
+
+def test_every_weight_buffer_and_plain_attribute_of_a_module_counts():
+    model = mobilenet()
+    found = identity.of_model(model)
+    assert identity.of_model(mobilenet()) == found
+    for name, parameter in model.named_parameters():
+        with torch.no_grad():
+            before = parameter.clone()
+            parameter.view(-1)[-1] += 1
+        assert different(identity.of_model(model), found) == {f"values of {name}"}
+        with torch.no_grad():
+            parameter.copy_(before)
+    norm = nn.BatchNorm2d(4)
+    assert any(name.startswith("values of running") for name in identity.of_weights(norm))
