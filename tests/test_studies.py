@@ -204,6 +204,32 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(runs, tmp
     assert not out.exists()
 
 
+MADE_WITH = [("torch", "2.0.0"), ("boundnas", "0.0.1"), ("cpu_capability", "NONE")]
+
+
+@pytest.mark.parametrize(("name", "value"), MADE_WITH)
+def test_runs_made_with_something_else_are_no_seeds_of_one_group(name, value, runs, tmp_path):
+    other = shutil.copytree(runs / "none1", tmp_path / "none1")
+    held = json.loads((other / "environment.json").read_text())
+    (other / "environment.json").write_text(json.dumps(held | {name: value}))
+    compare([runs / "none0", other], tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())["groups"]
+    assert [list(g["seeds"]) for g in found] == [["0"], ["1"]]
+    assert f"{name} {value}" in found[1]["label"]
+
+
+def test_a_range_edited_after_the_search_is_refused(runs, tmp_path):
+    other = shutil.copytree(runs / "none0", tmp_path / "none0")
+    config = (other / "config.yaml").read_text()
+    edited = re.sub(r"upper: \S+", "upper: 0.02", config)
+    assert edited != config
+    (other / "config.yaml").write_text(edited)
+    with pytest.raises(
+        RunError, match=r"asks for 4,000 to 20,000 macs, but .* 4,000 to 9,000 macs"
+    ):
+        compare([other], tmp_path / "out")
+
+
 def test_figures_that_share_a_run_agree_on_it():
     for scale, sets in (("small", {"fashion_mnist"}), ("paper", None)):
         seen = {}

@@ -17,6 +17,10 @@ from boundnas.report.records import Front, Run, read_run
 _NOT_COMPARED = {"name", "seed", "threads", "device", "export"}
 """Parts of a configuration that runs of one group may differ in."""
 
+_NOT_DECIDING = {"threads", "platform", "cpu"}
+"""Parts of the environment's record that runs of one group may differ in, as they change no more
+than the last bits."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -51,7 +55,7 @@ class Group:
 
 
 def grouped(folders: Sequence[Path]) -> list[Group]:
-    """Runs by everything that their configurations have but the seed.
+    """Runs by everything but the seed: their configurations, versions, kind of processor.
 
     Raises:
         RunError: A folder is no run with a front, or two are of one configuration and seed.
@@ -64,7 +68,15 @@ def grouped(folders: Sequence[Path]) -> list[Group]:
             raise RunError(
                 f"{folder}: has no front.json yet; finish it with boundnas search {folder}"
             )
-        flat = _flat(config)
+        asked = (config.cost.lower * 1e6, config.cost.upper * 1e6)
+        if run.front.cost_range != asked or run.front.cost_metric != config.cost.metric:
+            raise RunError(
+                f"{folder}: config.yaml asks for {asked[0]:,.0f} to {asked[1]:,.0f} "
+                f"{config.cost.metric}, but the run was searched for "
+                f"{run.front.cost_range[0]:,.0f} to {run.front.cost_range[1]:,.0f} "
+                f"{run.front.cost_metric}; put back the configuration that it was made with"
+            )
+        flat = _flat(config) | _made_with(run)
         key = repr(flat)
         if config.seed in found.setdefault(key, {}):
             raise RunError(
@@ -78,6 +90,12 @@ def grouped(folders: Sequence[Path]) -> list[Group]:
         Group(label, dict(sorted(runs.items())), settings[key]["search.initial"])
         for label, (key, runs) in zip(labels, found.items(), strict=True)
     ]
+
+
+def _made_with(run: Run) -> dict[str, Any]:
+    """What decides a run's numbers beside its configuration: versions and kind of processor."""
+    held = run.environment or {}
+    return {f"machine.{name}": value for name, value in held.items() if name not in _NOT_DECIDING}
 
 
 def _flat(config: RunConfig) -> dict[str, Any]:
