@@ -1,5 +1,6 @@
 """A run folder stays the folder it was: nothing is written once its path names another."""
 
+import fcntl
 import os
 import shutil
 from contextlib import chdir
@@ -146,6 +147,16 @@ def test_the_lock_is_the_folders_whatever_becomes_of_its_note(harm, run):
 
 
 def test_the_note_is_locked_too_for_file_systems_that_share_only_locks_on_files(run):
+    run.lock.write_text("process 7 on another machine")
+    with run.lock.open() as note:
+        fcntl.flock(note, fcntl.LOCK_EX)
+        with pytest.raises(RunError, match="process 7 on another machine works in this folder"):
+            run.locked().__enter__()
+    with run.locked():
+        pass
+
+
+def test_a_note_with_another_name_elsewhere_is_not_written(run):
     with run.locked():
         copy = RunFolder.create(run.path.with_name("copy"), CONFIG)
         os.link(run.lock, copy.lock)
