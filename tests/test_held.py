@@ -303,3 +303,24 @@ def test_folders_nested_too_deep_to_be_removed_are_one_error(run):
     ):
         save(run, 3)
     assert checkpoint.newest(run.checkpoints, run.held).step == 3
+
+
+@pytest.mark.parametrize("target", ["mine", "nothing"])
+def test_a_link_that_appears_while_a_run_works_is_neither_followed_nor_replaced(
+    target, run, tmp_path
+):
+    (tmp_path / "mine").write_text("mine")
+    writes = {
+        run.front: lambda: write_json(run.front, [], run.held),
+        run.metrics: lambda: JsonLines(run.metrics, run.held),
+        run.lock: lambda: run.locked().__enter__(),
+        run.checkpoints: lambda: save(run),
+        run.networks: lambda: write_json(run.networks / "a", [], run.held),
+    }
+    for path, write in writes.items():
+        path.symlink_to(tmp_path / target)
+        with pytest.raises(RunError, match=rf"{path.name}: is a link, where a"):
+            write()
+        assert path.is_symlink()
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "runs"]
