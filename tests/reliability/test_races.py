@@ -19,6 +19,7 @@ ANSWERS = re.compile(
     r"RunError: \S*tiny\S*: ((process \d+ on \S+|another process) works in this folder"
     r"|(was removed or renamed|became another folder) while this process worked in it"
     r"|was removed or replaced while this process wrote to it"
+    r"|is a link, where a regular file should be"
     r"|is missing; give the folder of a run|cannot be written \(No such file)"
 )
 
