@@ -180,8 +180,17 @@ def in_place_from_outside(model, y, x, arch):
 
 
 def written_beside(model, y, x, arch):
-    torch.zeros_like(x).add_(y.mean(0, keepdim=True)[:, :1])
-    return y
+    z = torch.zeros_like(x)
+    z[:] = y
+    return y + z
+
+
+def test_a_map_is_not_written_into_a_plain_one():
+    model = seeded(lambda: Between(written_beside, choices=(1, 2)))
+    with pytest.raises(
+        SpaceError, match=r"line \d+: __setitem__ of the output of norm.* writes into"
+    ):
+        guard.check(model)
 
 
 class Doubled(torch.autograd.Function):
