@@ -93,6 +93,26 @@ def test_ranks_without_batch_norm_give_what_one_process_gives(tmp_path):
     assert all(each == drawn[0] for each in drawn), "the same architectures bit for bit"
 
 
+def test_several_ranks_project_the_gradients_of_the_whole_batch(tmp_path):
+    settings = TrainSettings(
+        steps=2, batch_size=16, start_std=1e-3, start_temperature=1.0, conflict="project"
+    )
+
+    def work(size):
+        with ranks.connected(60):
+            model = without_norm()
+            fit(model, few_digits(), cost_range=(2e4, 6e4), settings=settings)
+            torch.save(model.state_dict(), tmp_path / f"{size}-{ranks.rank()}.pt")
+
+    for size in (1, 2):
+        codes, texts = finish(together(lambda size=size: work(size), tmp_path, size))
+        assert codes == [0] * size, texts
+    alone, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("1-0", "2-0", "2-1"))
+    for name, value in first.items():
+        assert torch.equal(value, second[name])
+        torch.testing.assert_close(value, alone[name], rtol=1e-5, atol=1e-6)
+
+
 def test_the_parts_of_a_batch_are_the_batch():
     digits, order = few_digits(), torch.arange(70, 58, -1)
     whole, labels = digits.augmented(order, stream(0, "augment", 3))
