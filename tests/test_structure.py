@@ -32,6 +32,7 @@ BOTTOM_TO_TOP = [
     "guard",
     "models",
     "calibrate",
+    "trail",
     "paths",
     "learnable",
     "cost",

@@ -10,26 +10,19 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path as File
-from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode, resolve_name
+from torch import nn
 
-from boundnas.calibrate import Observing
-from boundnas.elastic import ElasticLayer, ElasticModule, Linear
+from boundnas.elastic import ElasticLayer, ElasticModule
 from boundnas.errors import CostError
-from boundnas.modes import evaluating
 from boundnas.polynomial import Polynomial, amount, chosen
 from boundnas.randomness import stream
-from boundnas.space import Architecture, Dimension, SearchSpace, Setting, Value
+from boundnas.space import Architecture, Dimension, SearchSpace
 from boundnas.supernet import Supernet
+from boundnas.trail import Trail, follow
 
 SMALL = 32
 """Spaces of so many architectures are tried whole; of a dimension, so many options."""
@@ -39,139 +32,6 @@ RANDOM = 4
 
 TOGETHER = 256
 """Most combinations of options that are run, of what ``forward`` looks up or a use depends on."""
-
-_RESHAPES = {"reshape", "view", "expand", "unflatten", "flatten", "reshape_as", "view_as"}
-"""Functions whose numbers follow the shape of a map without changing what is computed."""
-
-
-@dataclass(frozen=True)
-class Trail:
-    """What one pass did.
-
-    Args:
-        positions: Output positions of every module with weights, summed over its calls; zero where
-            it was not called.
-        steps: For every module that is no elastic one, the functions and modules that its own
-            ``forward`` called, with their numbers.
-        looked_up: Where ``forward`` itself, not an elastic layer, looked a dimension up.
-        used: Dimensions that anything looked up.
-    """
-
-    positions: Mapping[str, int]
-    steps: Mapping[str, frozenset[tuple[object, ...]]]
-    looked_up: Mapping[Dimension, str]
-    used: frozenset[Dimension]
-
-
-class _Recorder(TorchFunctionMode):
-    """Watches one pass."""
-
-    def __init__(self, names: Mapping[nn.Module, str]) -> None:
-        super().__init__()
-        self.names = names
-        self.stack: list[tuple[nn.Module, list[object]]] = []
-        self.positions: dict[str, int] = {}
-        self.steps: dict[str, set[tuple[object, ...]]] = {}
-        self.looked_up: dict[Dimension, str] = {}
-        self.used: set[Dimension] = set()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if self.stack and not self._elastic and _holds_tensor(result):
-            name = resolve_name(func) or getattr(func, "__name__", str(func))
-            numbers = () if name.rpartition(".")[2] in _RESHAPES else _numbers((args, kwargs))
-            self.stack[-1][1].append((name, *numbers))
-        return result
-
-    @property
-    def _elastic(self) -> bool:
-        """Whether what is running is an elastic module's own ``forward``."""
-        return isinstance(self.stack[-1][0], ElasticModule)
-
-    def enter(self, module: nn.Module, args: object) -> None:
-        if self.stack and not self._elastic:
-            self.stack[-1][1].append(self.names[module])
-        self.stack.append((module, []))
-
-    def leave(self, module: nn.Module, args: object, output: object) -> None:
-        _, steps = self.stack.pop()
-        name = self.names[module]
-        if not isinstance(module, ElasticModule):
-            self.steps.setdefault(name, set()).add(tuple(steps))
-        self.positions[name] = self.positions.get(name, 0) + _pixels(module, output)
-
-    def look_up(self, dimensions: Sequence[Dimension]) -> None:
-        self.used.update(dimensions)
-        if self.stack and not self._elastic:
-            for dimension in dimensions:
-                self.looked_up.setdefault(dimension, _caller())
-
-    @property
-    def trail(self) -> Trail:
-        steps = {name: frozenset(found) for name, found in self.steps.items()}
-        return Trail(self.positions, steps, self.looked_up, frozenset(self.used))
-
-
-class _Watched(Observing):
-    """An architecture that tells a recorder what is looked up in it."""
-
-    recorder: _Recorder
-
-    def _look_up(self, setting: Setting | None = None) -> None:
-        if setting is None:
-            self.recorder.look_up(self.space.dimensions)
-            return
-        dimension = getattr(setting, "dimension", setting)
-        if isinstance(dimension, Dimension):
-            self.recorder.look_up([dimension])
-
-    def __getitem__(self, dimension: Dimension) -> Value:
-        self._look_up(dimension)
-        return super().__getitem__(dimension)
-
-    def value(self, setting: Setting) -> Value:
-        self._look_up(setting)
-        return super().value(setting)
-
-    @property
-    def plain(self) -> Architecture:
-        return self
-
-    @property
-    def values(self) -> dict[str, Value]:
-        self._look_up()
-        return super().values
-
-    def __eq__(self, other: object) -> bool:
-        self._look_up()
-        return super().__eq__(other)
-
-    def __hash__(self) -> int:
-        self._look_up()
-        return super().__hash__()
-
-    def __getattribute__(self, name: str) -> Any:
-        if name == "indices" and sys._getframe(1).f_globals["__name__"] != Architecture.__module__:
-            object.__getattribute__(self, "_look_up")()
-        return object.__getattribute__(self, name)
-
-
-def follow(model: Supernet, arch: Architecture) -> Trail:
-    """Run one architecture on empty images and tell what it did."""
-    recorder = _Recorder({m: name for name, m in model.named_modules()})
-    watched = _Watched(arch.space, arch.indices)
-    object.__setattr__(watched, "recorder", recorder)  # it is frozen
-    images = next(model.parameters()).new_zeros(2, *model.input_shape)
-    with ExitStack() as stack:
-        for module in recorder.names:
-            stack.callback(module.register_forward_pre_hook(recorder.enter).remove)
-            stack.callback(module.register_forward_hook(recorder.leave).remove)
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(torch.random.fork_rng(devices=[]))
-        stack.enter_context(evaluating(model))
-        stack.enter_context(recorder)
-        model(images, watched)
-    return recorder.trail
 
 
 @dataclass(frozen=True)
@@ -400,40 +260,3 @@ def _layers(model: Supernet, called: set[str]) -> dict[str, str]:
 def _is_plain(module: nn.Module) -> bool:
     where = type(module).__module__
     return where.startswith("torch.") and not where.endswith(".container")
-
-
-def _pixels(module: nn.Module, output: object) -> int:
-    if not isinstance(output, Tensor):
-        return 1
-    last = isinstance(module, nn.Linear | Linear)
-    return (output.shape[1:-1] if last else output.shape[2:]).numel()
-
-
-def _holds_tensor(result: object) -> bool:
-    if isinstance(result, list | tuple):
-        return any(map(_holds_tensor, result))
-    return isinstance(result, Tensor)
-
-
-def _numbers(argument: object) -> Iterator[object]:
-    """Numbers and text among arguments, however nested."""
-    if isinstance(argument, Mapping):
-        argument = list(argument.items())
-    if isinstance(argument, slice):
-        argument = [argument.start, argument.stop, argument.step]
-    if isinstance(argument, list | tuple):
-        for part in argument:
-            yield from _numbers(part)
-    elif isinstance(argument, int | float | str):
-        yield argument
-
-
-def _caller() -> str:
-    """File and line of what looks an architecture up."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals["__name__"] in _OURS:
-        frame = frame.f_back
-    return f"{File(frame.f_code.co_filename).name}, line {frame.f_lineno}"
-
-
-_OURS = {__name__, Architecture.__module__}

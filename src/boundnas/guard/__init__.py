@@ -24,8 +24,9 @@ from boundnas.elastic import BatchNorm2d, Stage
 from boundnas.elastic.ghost import Ghosted
 from boundnas.errors import BoundNASError, SpaceError
 from boundnas.guard import place
+from boundnas.guard.call import trace_of
 from boundnas.guard.counts import Choice, counted
-from boundnas.guard.functions import Watch, trace_of
+from boundnas.guard.functions import Watch
 from boundnas.guard.state import State, marks, python_states, random_states, untouched
 from boundnas.policy import SampledArchitecture
 from boundnas.randomness import stream

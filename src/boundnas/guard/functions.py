@@ -11,25 +11,23 @@ computed on a part.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.autograd.function import BackwardCFunction
 from torch.overrides import TorchFunctionMode
 
 from boundnas.elastic import Activation, ElasticLayer, ElasticModule, SqueezeExcite, Stage
-from boundnas.elastic.ghost import SIZED, Ghosted, leading, maps, replaced, resized
+from boundnas.elastic.ghost import Ghosted, maps
 from boundnas.errors import BoundNASError, SpaceError
 from boundnas.guard import place
-from boundnas.guard.counts import Count, counted, counts, wholes
+from boundnas.guard.call import SIZES, Call, Trace, first_line, name_of, trace_of
+from boundnas.guard.counts import Count, counts
 from boundnas.guard.state import random_states
 from boundnas.space import Architecture, Derived, Dimension, Setting, largest
-
-_SIZES = {"shape", "size", "numel", "nelement", "__len__"}
-"""What is read off a map and known for all its channels."""
 
 _HARMLESS = {
     "requires_grad", "grad_fn", "is_leaf", "grad", "output_nr", "_version",
@@ -55,29 +53,6 @@ _OTHERWISE = (
     "likewise (sums of maps, activations, poolings, means over pixels), elastic.BatchNorm2d to "
     "normalize, or do this after an elastic layer that gives a fixed number of channels"
 )
-
-
-@dataclass
-class Trace:
-    """What the watch knows of a searched map.
-
-    Args:
-        channels: Axis of its channels.
-        samples: Axis of its samples; none where they were averaged over.
-        source: The layer it comes from.
-        dimension: Whose choice its width is; none where that is not known.
-    """
-
-    channels: int = 1
-    samples: int | None = 0
-    source: str = "an elastic layer"
-    dimension: Dimension | None = None
-
-
-def trace_of(x: Ghosted) -> Trace:
-    """What is known of a map; one that nothing is known of came out of an elastic layer."""
-    found: Trace = x.__dict__.setdefault("trace", Trace())
-    return found
 
 
 class Watch(TorchFunctionMode):
@@ -156,14 +131,14 @@ class Watch(TorchFunctionMode):
             self._own_gradient(x)
         if name_of(func) == "squeeze" and len(args) == 1 and not kwargs:
             raise self.refusal(func, "names no axis", searched)
-        call = _Call(func, args, kwargs, searched)
+        call = Call(func, args, kwargs, searched)
         try:
             result = call.apart()
         except BoundNASError as error:
             raise self.refusal(func, f"cannot be: {error}", searched) from error
         except Exception as error:
             raise self.refusal(
-                func, f"fails in the architecture {self.arch}: {_first_line(error)}", searched
+                func, f"fails in the architecture {self.arch}: {first_line(error)}", searched
             ) from error
         self._drew(func)
         name = name_of(func)
@@ -171,7 +146,7 @@ class Watch(TorchFunctionMode):
             return result
         if what := call.fault(result):
             raise self.refusal(func, what, searched)
-        return call.known if name in _SIZES else result
+        return call.known if name in SIZES else result
 
     def _own_gradient(self, x: Ghosted) -> None:
         """Refuse what a user's autograd function gave: it knows nothing of the parts."""
@@ -235,211 +210,6 @@ class Watch(TorchFunctionMode):
     def _leaves_layer(self, stage: Stage, _: nn.Module, __: Any, output: object) -> None:
         if isinstance(output, Ghosted):
             self.last[stage] = trace_of(output)
-
-
-class _Call:
-    """A function called on searched maps, and on the same maps whole and in part."""
-
-    def __init__(self, func: Callable, args: Any, kwargs: Any, searched: Sequence[Ghosted]) -> None:
-        self.func, self.args, self.kwargs, self.searched = func, args, kwargs, searched
-        self.traces = [trace_of(x) for x in searched]
-        self.whole = {id(x): _whole(x, trace_of(x)) for x in searched}
-        self.plain = [(t, t._version) for t in _plain_tensors((args, kwargs))]
-        first, trace = searched[0], self.traces[0]
-        self.samples = 1 if trace.samples is None else first.active.shape[trace.samples]
-        """Of the maps."""
-        self.few = max(1, self.samples - 1)
-        """As many in a part."""
-        self.part = {id(x): _few(x, trace_of(x), self.few) for x in searched}
-        self.known: Any = None
-
-    def apart(self) -> Any:
-        """The result as in training."""
-        return self.func(*self.args, **self.kwargs)
-
-    def fault(self, result: Any) -> str | None:
-        """What is wrong with a result, as a verb and its objects."""
-        if any(t._version != version for t, version in self.plain):
-            return "writes into a tensor that is no searched map"
-        self.known = result
-        with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
-            try:
-                expected = self._on_whole(result)
-            except BoundNASError as error:
-                return f"cannot be: {error}"
-            except Exception as error:
-                return (
-                    "can be called on the active channels only, with all of them it fails "
-                    f"({_first_line(error)})"
-                )
-            if self.func_name in _SIZES:
-                self.known = counted(result, expected)
-                return None
-            try:
-                part = None if self.mutates else self._on_part(result)
-            except Exception as error:
-                return f"cannot be called on a part of the samples ({_first_line(error)})"
-            return self._compared(result, expected, part) or self._changed()
-
-    @property
-    def func_name(self) -> str:
-        """How users call it."""
-        return name_of(self.func)
-
-    def _on_whole(self, result: Any) -> Any:
-        replace = lambda x: self.whole.get(id(x), x)  # noqa: E731
-        if self.func in SIZED and not counts((self.args, self.kwargs)):
-            x = self.searched[0]
-            if isinstance(result, Ghosted) and result.active.dtype is x.active.dtype:
-                whole = self.whole[id(x)]
-                return whole.reshape(resized(x.active.shape, whole.shape, result.active.shape))
-        arguments = replaced((self.args, self.kwargs), replace)
-        args, kwargs = wholes(arguments, sized=self.func in SIZED)
-        return self.func(*args, **kwargs)
-
-    def _compared(self, result: Any, expected: Any, part: Any) -> str | None:
-        """What is wrong with a result beside that of all channels together."""
-        if isinstance(result, Ghosted):
-            return self._traced(result, expected, part)
-        if isinstance(result, list | tuple):
-            if len(result) != len(expected):
-                return "splits the channels"
-            each = zip(result, expected, part, strict=True)
-            return next(filter(None, (self._compared(*three) for three in each)), None)
-        if result is None or isinstance(result, Tensor):
-            return None
-        same = type(result) is type(expected) and not isinstance(result, float)
-        try:
-            same = same and bool(result == expected)
-        except (ValueError, RuntimeError):
-            same = False
-        return None if same else "reads values of active channels off, which no gradient follows"
-
-    def _traced(self, result: Ghosted, expected: Tensor, part: Tensor | None) -> str | None:
-        """Find the axes of channels and samples of a result, and compare its values."""
-        active, ghost = result.active.detach(), result.ghost
-        channels = _axis(active.shape, ghost.shape, expected.shape)
-        if channels is None:
-            return (
-                "mixes channels: of active ones and those not chosen apart it gives the shapes "
-                f"{tuple(active.shape)} and {tuple(ghost.shape)}, of both together "
-                f"{tuple(expected.shape)}"
-            )
-        if not _near(torch.cat([active, ghost], channels), expected):
-            return (
-                "mixes channels: of active ones and those not chosen apart it gives other values "
-                "than of both together"
-            )
-        samples, fault = self._samples(result.ghost, part)
-        first = self.traces[0]
-        dimensions = {t.dimension for t in self.traces if t.dimension is not None}
-        if len(dimensions) > 1:
-            names = " and ".join(sorted(d.name for d in dimensions))
-            return f"takes maps of two widths that are searched by themselves, {names}"
-        dimension = next(iter(dimensions), None)
-        result.__dict__["trace"] = Trace(channels, samples, first.source, dimension)
-        return fault
-
-    def _samples(self, ghost: Tensor, part: Tensor | None) -> tuple[int | None, str | None]:
-        """The axis of a result's samples, and what is wrong with it.
-
-        Args:
-            ghost: The result, of the channels that were not chosen.
-            part: The same of the leading samples; none where the function works in place.
-        """
-        if part is None:
-            return self.traces[0].samples, None
-        if part.shape == ghost.shape:
-            return None, None
-        differ = [
-            i for i, (a, b) in enumerate(zip(part.shape, ghost.shape, strict=False)) if a != b
-        ]
-        axis = differ[0]
-        if part.dim() == ghost.dim() and len(differ) == 1:
-            few, many = part.shape[axis], ghost.shape[axis]
-            if few * self.samples == many * self.few and _near(part, ghost.narrow(axis, 0, few)):
-                return axis, None
-        return None, (
-            "mixes samples: those that serve options not chosen would not be the leading ones of "
-            "the batch any more"
-        )
-
-    def _on_part(self, result: Any) -> Any:
-        """The function of the leading samples' channels that were not chosen."""
-        first = self.searched[0]
-
-        def few(x: Tensor) -> Tensor:
-            return self.part[id(x)] if id(x) in self.part else leading(x, first.ghost, self.few)
-
-        if self.func in SIZED and isinstance(result, Ghosted):
-            x = self.part[id(first)]
-            if result.ghost.dtype is x.dtype:
-                return x.reshape(resized(first.ghost.shape, x.shape, result.ghost.shape))
-        return self.func(*replaced(self.args, few), **replaced(self.kwargs, few))
-
-    @property
-    def mutates(self) -> bool:
-        """Whether the function may work in place."""
-        name = self.func_name
-        return name.startswith(("__set", "__i")) or (name[-1:] == "_" and name[-2:] != "__")
-
-    def _changed(self) -> str | None:
-        """What is wrong with maps that the function changed in place."""
-        for x, trace in zip(self.searched, self.traces, strict=True):
-            together = torch.cat([x.active.detach(), x.ghost], trace.channels)
-            if together.shape != self.whole[id(x)].shape or not _near(together, self.whole[id(x)]):
-                return "changes channels in place, active ones and those not chosen differently"
-        return None
-
-
-def name_of(func: Callable) -> str:
-    """How users call a function of torch: ``relu``, ``shape``."""
-    name = str(getattr(func, "__name__", func))
-    return str(func.__self__.__name__) if name == "__get__" else name  # type: ignore[attr-defined]
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-def _whole(x: Ghosted, trace: Trace) -> Tensor:
-    with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
-        return torch.cat([x.active.detach(), x.ghost], trace.channels)
-
-
-def _few(x: Ghosted, trace: Trace, few: int) -> Tensor:
-    with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
-        if trace.samples is None:
-            return x.ghost.clone()
-        size = x.ghost.shape[trace.samples]
-        return x.ghost.narrow(trace.samples, 0, min(few, size)).clone()
-
-
-def _plain_tensors(argument: Any) -> list[Tensor]:
-    found: list[Tensor] = []
-    replaced(argument, lambda x: None if isinstance(x, Ghosted) else found.append(x))
-    return found
-
-
-def _axis(active: torch.Size, ghost: torch.Size, whole: torch.Size) -> int | None:
-    """The axis along which two shapes join to a third."""
-    if not len(active) == len(ghost) == len(whole):
-        return None
-    differ = [i for i, (a, w) in enumerate(zip(active, whole, strict=True)) if a != w]
-    if len(differ) != 1 or active[differ[0]] + ghost[differ[0]] != whole[differ[0]]:
-        return None
-    rest = [i for i in range(len(active)) if i != differ[0]]
-    return differ[0] if all(active[i] == ghost[i] for i in rest) else None
-
-
-def _near(found: Tensor, expected: Tensor) -> bool:
-    """Whether two results are equal but for rounding."""
-    if not (found.is_floating_point() or found.is_complex()):
-        return torch.equal(found, expected)
-    finite = expected.abs().nan_to_num(0, 0, 0)
-    scale = float(finite.max()) if finite.numel() else 0.0
-    tolerance = torch.finfo(found.dtype).eps ** 0.5
-    return torch.allclose(found, expected, tolerance, tolerance * scale, equal_nan=True)
 
 
 def _setting(layer: nn.Module, *names: str) -> Setting | None:

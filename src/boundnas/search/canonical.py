@@ -3,54 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
-from boundnas.calibrate import Observing
 from boundnas.cost import Cost
 from boundnas.modes import evaluating
-from boundnas.space import Allowed, Architecture, Derived, Dimension, Setting, Value
+from boundnas.space import Allowed, Architecture, Dimension
 from boundnas.supernet import Supernet
-
-
-@dataclass(frozen=True, eq=False)
-class _Read(Observing):
-    """Notes at which positions it is looked up; all of them where it is taken as a whole."""
-
-    positions: set[int] = field(default_factory=set)
-
-    def __getitem__(self, dimension: Dimension) -> Value:
-        return self.value(dimension)
-
-    def value(self, setting: Setting) -> Value:
-        if not isinstance(setting, Dimension | Derived):
-            return setting
-        dimension = setting.dimension if isinstance(setting, Derived) else setting
-        position = self.space.position(dimension)
-        self.positions.add(position)
-        return setting.choices[object.__getattribute__(self, "indices")[position]]
-
-    @property
-    def plain(self) -> Architecture:
-        return self
-
-    def __getattribute__(self, name: str) -> Any:
-        if name == "indices":  # as `values`, comparisons and texts of it ask for
-            object.__getattribute__(self, "positions").update(range(len(self.space)))
-        return object.__getattribute__(self, name)
+from boundnas.trail import Watched
 
 
 @torch.no_grad()
 def read_by(model: Supernet, arch: Architecture) -> tuple[int, ...]:
     """Positions of the dimensions that a pass of ``arch`` looks up, on two empty images."""
-    watched = _Read(arch.space, arch.indices)
-    watched.positions.clear()  # of what making it looked up
+    read: set[Dimension] = set()
     images = next(model.parameters()).new_zeros(2, *model.input_shape)
     with evaluating(model):
-        model(images, watched)
-    return tuple(sorted(watched.positions))
+        model(images, Watched.of(arch, read.update))
+    return tuple(sorted(map(arch.space.position, read)))
 
 
 class Canonical:
