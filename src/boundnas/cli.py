@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -55,7 +54,7 @@ def _answered() -> Iterator[None]:
         raise SystemExit(128 + stop.number) from None
     except Exception as error:
         text, code = answer(error)
-        speaker = f"rank {number}: " if (number := os.environ.get("RANK", "0")) != "0" else ""
+        speaker = f"rank {rank()}: " if rank() else ""
         print(f"{speaker}{text}", file=sys.stderr)
         raise SystemExit(code) from None
 

@@ -48,6 +48,7 @@ def launched() -> Launch:
         if size > 1 and not os.environ.get(name):
             raise RankError(f"WORLD_SIZE is {size}, but {name} is not set; {_HINT}")
     if size > 1:
+        _check_name(os.environ["MASTER_ADDR"])
         _whole("MASTER_PORT", 0, 1, 65535)
     return Launch(_whole("RANK", 0, 0, size - 1), size, _whole("LOCAL_RANK", 0, 0, size - 1))
 
@@ -137,16 +138,19 @@ def _await_server(launch: Launch, end: float) -> None:
             if _within(end, knock):
                 return
         except (OSError, ValueError) as error:
-            reason = f" ({error})"
+            reason = f" ({getattr(error, 'strerror', None) or error})"
             time.sleep(POLL)
     raise RankError(f"{_where(launch)}: nobody answers there in time{reason}; {_HINT}")
 
 
 def _store(launch: Launch, end: float) -> Store:
+    serves = _serves(launch)
     return TCPStore(
-        os.environ["MASTER_ADDR"],
+        # It serves on every address of its machine; where the one that the others are told is of
+        # another machine, torch's client would print all its calls, and who waits says so anyway.
+        "localhost" if serves else os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
-        is_master=_serves(launch),
+        is_master=serves,
         timeout=timedelta(seconds=max(0.01, end - time.monotonic())),
         wait_for_workers=False,
         multi_tenant=True,
@@ -173,6 +177,14 @@ def _within(end: float, work: Callable[[], T]) -> T | None:
     if raised:
         raise raised[0]
     return found[0] if found else None
+
+
+def _check_name(text: str) -> None:
+    """Refuse what can be neither a name nor an address of a machine."""
+    if len(text) > LONGEST or not text.isprintable() or " " in text:
+        raise RankError(
+            f"MASTER_ADDR must be the name or address of a machine, found {text[:50]!r}; {_HINT}"
+        )
 
 
 def _whole(name: str, default: int, lowest: int, highest: int) -> int:
@@ -203,6 +215,9 @@ POLL = 0.05
 
 MOST = 100_000
 """Processes; more is taken for a mistake."""
+
+LONGEST = 253
+"""Characters of a machine's name, as RFC 1035 has it."""
 
 _HINT = (
     "torchrun sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT alike in all "

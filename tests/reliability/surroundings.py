@@ -7,6 +7,8 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+from tests.reliability.ranks import ALONE, TIMEOUT
+
 RUN = Path("runs/tiny")
 """The finished run, in the working folder."""
 
@@ -217,6 +219,15 @@ VARIABLES = {
 }  # fmt: skip
 
 
+def ranked(**changes):
+    """Set variables of torchrun, and wait for a short time only."""
+
+    def spoil(arguments):
+        return [*variables(**changes)(arguments), "--timeout", str(TIMEOUT)]
+
+    return spoil
+
+
 def limited(which, size):
     """Limit something that the process may have."""
 
@@ -340,6 +351,7 @@ STREAMS = {
 }  # fmt: skip
 
 STARTING, FINISHED = ("run", "train"), ("search", "export", "report", "compare")
+TOGETHER = (*STARTING, "search", "export")
 PATHS = (*STARTING, *FINISHED)
 ALL = (*PATHS, "reproduce", "help")
 
@@ -359,6 +371,7 @@ SURROUNDINGS = {
     },
     **{f"images: {k}": (STARTING, images(v)) for k, v in IMAGES.items()},
     **{f"variable: {k}": (ALL, variables(**v)) for k, v in VARIABLES.items()},
+    **{f"ranks: {k}": (TOGETHER, ranked(**v)) for k, v in ALONE.items()},
     **{f"limit: {k}": (ALL, v) for k, v in LIMITS.items()},
     **{f"rights: {k}": (ALL, v) for k, v in PERMISSIONS.items()},
     **{f"stream: {k}": (ALL, v) for k, v in STREAMS.items()},
