@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
+from matplotlib import rc_context, rcParams
 
 from boundnas import pipeline
 from boundnas.config import RunConfig
@@ -188,6 +190,17 @@ def test_a_comparison_is_drawn_and_the_same_again(runs, tmp_path):
         assert (one / name).read_bytes() == (again / name).read_bytes(), name
     assert (one / "comparison.html").read_text().count("<svg") == 3
     assert "learn both" in (one / "fronts.svg").read_text()
+
+
+def test_a_comparison_is_drawn_alike_whatever_matplotlib_is_told(runs, tmp_path, monkeypatch):
+    one = compare([runs / name for name in NAMES], tmp_path / "one")
+    monkeypatch.setenv("MPLBACKEND", "nonsense")
+    with rc_context({"font.size": 30, "svg.fonttype": "path", "axes.grid": True}):
+        other = compare([runs / name for name in NAMES], tmp_path / "other")
+        assert rcParams["font.size"] == 30
+    assert os.environ["MPLBACKEND"] == "nonsense"
+    for path in one.glob("*.svg"):
+        assert path.read_bytes() == (other / path.name).read_bytes(), path.name
 
 
 def test_what_cannot_be_compared_is_refused_before_anything_is_written(runs, tmp_path):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from html import escape
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -18,6 +21,9 @@ from boundnas.studies.record import FrontRow
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 BINS = 4
 """Ranges of cost that sub-networks are sorted into."""
@@ -31,6 +37,30 @@ _COLORS = (
 _KINDS = ("width", "depth", "kernel", "se", "activation")
 
 
+def _drawn(draw: Callable[P, T]) -> Callable[P, T]:
+    """Draw with matplotlib as it is by itself, whatever its user's variables and files say."""
+
+    @wraps(draw)
+    def plain(*args: P.args, **kwargs: P.kwargs) -> T:
+        backend = os.environ.pop("MPLBACKEND", None)  # of a window; the import wants a known one
+        log = logging.getLogger("matplotlib")
+        level = log.level
+        log.setLevel(logging.ERROR)  # it complains of folders for its cache
+        try:
+            from matplotlib import style
+
+            own = {"svg.hashsalt": "boundnas", "svg.fonttype": "none"}
+            with style.context(own, after_reset=True):
+                return draw(*args, **kwargs)
+        finally:
+            log.setLevel(level)
+            if backend is not None:
+                os.environ["MPLBACKEND"] = backend
+
+    return plain
+
+
+@_drawn
 def fronts(groups: Mapping[str, Sequence[Sequence[FrontRow]]], lower: float, upper: float) -> str:
     """Test accuracy over MMACs: a staircase per seed, and the mean of a group (Figs. 3 to 5)."""
     figure, ((axes,),) = _figure(1, 1, (7, 4.5))
@@ -49,6 +79,7 @@ def fronts(groups: Mapping[str, Sequence[Sequence[FrontRow]]], lower: float, upp
     return _svg(figure)
 
 
+@_drawn
 def boxes(groups: Mapping[str, np.ndarray], lower: float, upper: float) -> str | None:
     """Accuracy of random sub-networks by range of MMACs (Fig. 2).
 
@@ -80,6 +111,7 @@ def boxes(groups: Mapping[str, np.ndarray], lower: float, upper: float) -> str |
     return _svg(figure) if drawn else None
 
 
+@_drawn
 def boundaries(groups: Mapping[str, Sequence[Run]]) -> str | None:
     """Mean and deviation of both boundaries over training, darker with depth (Figs. 6 to 11).
 
@@ -170,9 +202,6 @@ def _legend(axes: Axes) -> None:
 
 
 def _svg(figure: Figure) -> str:
-    from matplotlib import rc_context
-
     text = io.StringIO()
-    with rc_context({"svg.hashsalt": "boundnas", "svg.fonttype": "none"}):
-        figure.savefig(text, format="svg", metadata={"Date": None})
+    figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()
