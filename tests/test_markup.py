@@ -39,7 +39,8 @@ def test_plain_text_stays_plain(text):
 
 @pytest.fixture(scope="module")
 def network():
-    return search(trained(), SearchSettings(initial=2, rounds=0, calibration_images=64)).networks[0]
+    front = search(trained(), SearchSettings(initial=2, rounds=0, calibration_images=64))
+    return (*front.networks, *front.outside)[0]
 
 
 def test_a_card_gives_classes_as_json_and_names_as_text(network):

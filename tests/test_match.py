@@ -9,7 +9,7 @@ from tests.small import COST_RANGE, few_digits, mobilenet
 from boundnas import Supernet, TrainSettings, data, elastic, export, extract, fit
 from boundnas.cost import MACs
 from boundnas.data.source import labels_of
-from boundnas.errors import DataError, TrainingError
+from boundnas.errors import DataError, SpaceError, TrainingError
 from boundnas.models import mobilenet_v2
 
 
@@ -99,7 +99,12 @@ MISFITS = {
         DataError,
         r"it gives \(2, 10, 1\)",
     ),
-    "a tuple": (lambda: Net(form=lambda x: (x, x)), few_digits, DataError, "it gives tuple"),
+    "a tuple": (
+        lambda: Net(form=lambda x: (x, x)),
+        few_digits,
+        SpaceError,
+        "must return logits .* found, .* tuple",
+    ),
     "an untrained class": (
         Net,
         lambda: lacking(3, 9),
