@@ -31,6 +31,15 @@ def evaluation(architecture):
     return Evaluation(architecture, {"macs": macs, "parameters": 2 * macs}, accuracy, 100)
 
 
+def opened(path):
+    """A journal of `LARGE` with the costs of `evaluation`."""
+    costs = {
+        name: partial(lambda name, arch: evaluation(arch).costs[name], name)
+        for name in ("macs", "parameters")
+    }
+    return Journal(path, LARGE, {"weights": "none"}, costs)
+
+
 class Recorder:
     """An evaluator that remembers its batches and refuses to measure anything twice."""
 
@@ -202,11 +211,11 @@ def test_a_search_killed_at_any_evaluation_finds_the_same_front_and_measures_not
         path = tmp_path / f"{killed_at}.jsonl"
         evaluate_one, measured = killed_once(killed_at)
         evaluate = partial(map, evaluate_one)
-        with Journal(path, LARGE) as journal, pytest.raises(Killed):
+        with opened(path) as journal, pytest.raises(Killed):
             search(LARGE, journalled(evaluate, journal), **options)
         with path.open("ab") as file:
             file.write(b'{"architecture": {"d0"')
-        with Journal(path, LARGE) as journal:
+        with opened(path) as journal:
             assert search(LARGE, journalled(evaluate, journal), **options) == expected
             assert list(journal) == recorder.measured
         assert measured == recorder.measured

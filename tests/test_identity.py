@@ -117,7 +117,7 @@ def test_data_are_read_once(monkeypatch):
     data = replace(few_digits())
     found = identity.of_data(data)
     monkeypatch.setattr(identity, "of_source", None)
-    assert identity.of_data(data) is found
+    assert identity.of_data(data) == found
 
 
 def test_settings_have_their_dotted_names():

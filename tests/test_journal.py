@@ -11,6 +11,7 @@ from boundnas.randomness import stream
 from boundnas.search.genetic import journalled
 from boundnas.search.journal import Evaluation, Journal
 from boundnas.space import Architecture, Dimension, SearchSpace
+from boundnas.store.vouched import vouched
 
 SPACE = SearchSpace(
     [
@@ -20,8 +21,17 @@ SPACE = SearchSpace(
         Dimension("activation", ("relu", "swish")),
     ]
 )
-WHOLE = st.integers(0, 10**15)
+WHOLE = st.integers(1, 10**15)
 OTHER_SPACE = SearchSpace([Dimension("width", (8, 16, 24))])
+IDENTITY = {"weights": "those", "seed": "0"}
+COSTS = {
+    "macs": lambda arch: 100 + sum(arch.indices),
+    "parameters": lambda arch: 10 + sum(arch.indices),
+}
+
+
+def opened(path, space=SPACE, identity=IDENTITY, costs=COSTS):
+    return Journal(path, space, identity, costs)
 
 
 def evaluations(count):
@@ -30,13 +40,13 @@ def evaluations(count):
     while len(architectures) < count:
         architectures[SPACE.sample(generator)] = None
     return [
-        Evaluation(a, {"macs": 100 + i, "parameters": 10 + i}, i / 7, 50)
+        Evaluation(a, {name: cost(a) for name, cost in COSTS.items()}, i / 7, 50)
         for i, a in enumerate(architectures)
     ]
 
 
 def write(path, items):
-    with Journal(path, SPACE) as journal:
+    with opened(path) as journal:
         for item in items:
             journal.append(item)
 
@@ -60,11 +70,12 @@ def test_a_journal_is_read_back_in_order_and_goes_on(tmp_path):
     items = evaluations(6)
     write(path, items[:4])
     write(path, items[4:])
-    with Journal(path, SPACE) as journal:
+    with opened(path) as journal:
         assert list(journal.values()) == items
         assert journal[items[3].architecture] == items[3]
-    first = json.loads(path.read_text().splitlines()[0])
-    assert list(first) == ["architecture", "costs", "accuracy", "images"]
+    head, first, *_ = map(json.loads, path.read_text().splitlines())
+    assert head == {"identity": IDENTITY, "sum": head["sum"]}
+    assert list(first) == ["architecture", "costs", "accuracy", "images", "sum"]
 
 
 def test_a_journal_cut_at_any_byte_keeps_every_complete_line_and_goes_on(tmp_path):
@@ -74,8 +85,8 @@ def test_a_journal_cut_at_any_byte_keeps_every_complete_line_and_goes_on(tmp_pat
     whole = path.read_bytes()
     for length in range(len(whole) + 1):
         path.write_bytes(whole[:length])
-        complete = whole[:length].count(b"\n")
-        with Journal(path, SPACE) as journal:
+        complete = max(0, whole[:length].count(b"\n") - 1)
+        with opened(path) as journal:
             assert list(journal.values()) == items[:complete]
             for item in items[complete:]:
                 journal.append(item)
@@ -88,7 +99,7 @@ def test_a_last_line_that_does_not_parse_is_cut(tmp_path, tail):
     write(path, evaluations(2))
     whole = path.read_bytes()
     path.write_bytes(whole + tail)
-    with Journal(path, SPACE) as journal:
+    with opened(path) as journal:
         assert len(journal) == 2
     assert path.read_bytes() == whole
 
@@ -108,6 +119,16 @@ def spoil(row, **changes):
         (lambda row: spoil(row, costs={"macs": 1.5, "parameters": 10}), "is no evaluation"),
         (lambda row: spoil(row, costs=row["costs"] | {"latency": True}), "is no evaluation"),
         (lambda row: spoil(row, costs=row["costs"] | {"latency": "8"}), "is no evaluation"),
+        (lambda row: spoil(row, costs=row["costs"] | {"macs": 1}), "says .* of a network that has"),
+        (lambda row: spoil(row, costs=row["costs"] | {"macs": -1}), "is no evaluation"),
+        (lambda row: spoil(row, costs=row["costs"] | {"macs": True}), "is no evaluation"),
+        (lambda row: spoil(row, images=0), "is no evaluation"),
+        (lambda row: spoil(row, images=True), "is no evaluation"),
+        (lambda row: spoil(row, accuracy=1), "is no evaluation"),
+        (lambda row: spoil(row, accuracy=0.99), "is not what was written there by its sum"),
+        (lambda row: spoil(row, accuracy=99.0), "is not what was written there by its sum"),
+        (lambda row: spoil(row, images=49), "is not what was written there by its sum"),
+        (lambda row: spoil(row, sum=None), "is not what was written there by its sum"),
         (lambda row: spoil(row, accuracy="0.5"), "is no evaluation"),
         (lambda row: spoil(row, accuracy=float("nan")), "is no evaluation"),
         (lambda row: spoil(row, architecture=[1]), "is no evaluation"),
@@ -119,41 +140,97 @@ def test_a_bad_line_in_the_middle_is_named_and_the_file_left_alone(tmp_path, spo
     path = tmp_path / "evaluations.jsonl"
     write(path, evaluations(3))
     lines = path.read_text().splitlines()
-    lines[1] = spoilt(json.loads(lines[1]))
+    lines[2] = spoilt(json.loads(lines[2]))
     path.write_text("\n".join(lines) + "\n")
     before = path.read_bytes()
-    with pytest.raises(RunError, match=rf"evaluations\.jsonl, line 2: {message}.*remove this line"):
-        Journal(path, SPACE)
+    with pytest.raises(RunError, match=rf"evaluations\.jsonl, line 3: {message}.*remove this line"):
+        opened(path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("change", ["doubled", "left out", "exchanged", "of another journal"])
+def test_lines_that_were_moved_are_named(change, tmp_path):
+    path, other = tmp_path / "evaluations.jsonl", tmp_path / "other.jsonl"
+    write(path, evaluations(4))
+    lines = path.read_bytes().splitlines(keepends=True)
+    with opened(other, identity=IDENTITY | {"seed": "1"}) as journal:
+        for item in evaluations(4):
+            journal.append(item)
+    if change == "doubled":
+        lines.insert(2, lines[2])
+    elif change == "left out":
+        del lines[2]
+    elif change == "exchanged":
+        lines[2], lines[3] = lines[3], lines[2]
+    else:
+        lines[2] = other.read_bytes().splitlines(keepends=True)[2]
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(RunError, match=r"line [34]: is not what was written there by its sum"):
+        opened(path)
+    assert path.read_bytes() == b"".join(lines)
+
+
+@pytest.mark.parametrize("first", ["{}", '{"identity": {"weights": "those", "seed": "0"}}'])
+def test_a_journal_that_does_not_say_what_was_measured_is_refused(first, tmp_path):
+    path = tmp_path / "evaluations.jsonl"
+    write(path, evaluations(2))
+    path.write_text("\n".join([first, *path.read_text().splitlines()[1:]]) + "\n")
+    with pytest.raises(RunError, match="line 1: does not say what was measured"):
+        opened(path)
+
+
+def test_a_journal_of_other_conditions_is_set_aside_by_name_and_answers_again_when_put_back(
+    tmp_path, caplog
+):
+    path, items = tmp_path / "evaluations.jsonl", evaluations(3)
+    write(path, items)
+    before = path.read_bytes()
+    for number in (1, 2):
+        with opened(path, identity=IDENTITY | {"seed": str(number)}) as journal:
+            assert len(journal) == 0
+            journal.append(items[0])
+        assert (tmp_path / f"evaluations-{number}.jsonl").exists()
+        said = caplog.messages[-1]
+        assert (
+            f"seed = {number - 1}, this one has {number}; it is kept as evaluations-{number}"
+            in said
+        )
+    assert (tmp_path / "evaluations-1.jsonl").read_bytes() == before
+    path.write_bytes(before)
+    with opened(path) as journal:
+        assert list(journal.values()) == items
 
 
 def test_a_repeated_architecture_in_the_file_is_named(tmp_path):
     path = tmp_path / "evaluations.jsonl"
     write(path, evaluations(2))
-    path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
-    with pytest.raises(RunError, match="line 3: repeats an architecture of an earlier line"):
-        Journal(path, SPACE)
+    first, second = path.read_bytes().splitlines()[1:]
+    row = {k: v for k, v in json.loads(first).items() if k != "sum"}
+    again = vouched(row, json.loads(second)["sum"])  # made up with a sum that fits
+    path.write_text(path.read_text() + json.dumps(again) + "\n")
+    with pytest.raises(RunError, match="line 4: repeats an architecture of an earlier line"):
+        opened(path)
 
 
 def test_a_journal_of_another_space_is_refused(tmp_path):
     path = tmp_path / "evaluations.jsonl"
     write(path, evaluations(2))
-    with pytest.raises(RunError, match="line 1: is of another search space"):
-        Journal(path, OTHER_SPACE)
+    with pytest.raises(RunError, match="line 2: is of another search space"):
+        opened(path, OTHER_SPACE)
 
 
 @pytest.mark.parametrize("names", [("macs", "parameters", "latency"), ("macs",)])
 def test_a_journal_of_other_costs_is_refused(tmp_path, names):
     path = tmp_path / "evaluations.jsonl"
     write(path, evaluations(2))
-    message = f"line 1: has the costs macs, parameters, while this search needs {', '.join(names)}"
+    message = f"line 2: has the costs macs, parameters, while this search needs {', '.join(names)}"
     with pytest.raises(RunError, match=message):
-        Journal(path, SPACE, names)
+        opened(path, costs=dict.fromkeys(names, COSTS["macs"]))
 
 
 def test_an_architecture_is_never_journalled_twice(tmp_path):
     (item,) = evaluations(1)
-    with Journal(tmp_path / "evaluations.jsonl", SPACE) as journal:
+    with opened(tmp_path / "evaluations.jsonl") as journal:
         journal.append(item)
         with pytest.raises(AssertionError, match="evaluated twice: width="):
             journal.append(item)
@@ -163,7 +240,7 @@ def test_each_evaluation_is_on_the_disk_when_append_returns(tmp_path, monkeypatc
     synced = []
     monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_size))
     path = tmp_path / "evaluations.jsonl"
-    with Journal(path, SPACE) as journal:
+    with opened(path) as journal:
         for item in evaluations(3):
             journal.append(item)
             assert synced[-1] == path.stat().st_size
@@ -177,10 +254,10 @@ def test_only_what_the_journal_lacks_is_measured_and_written_at_once(tmp_path):
 
     def evaluate_one(architecture):
         asked.append(architecture)
-        assert path.read_bytes().count(b"\n") == 1 + len(asked), "the one before is on disk"
+        assert path.read_bytes().count(b"\n") == 2 + len(asked), "the one before is on disk"
         return known[architecture]
 
-    with Journal(path, SPACE) as journal:
+    with opened(path) as journal:
         journal.append(items[2])
         journal.append(items[0])
         assert list(journalled(partial(map, evaluate_one), journal)(list(known))) == items

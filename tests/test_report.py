@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from boundnas.errors import RunError
 from boundnas.report import write_report
 from boundnas.report.content import moving_mean, thin
+from boundnas.store.vouched import vouched
 
 STEPS, EVALUATIONS, ON_FRONT, OUTSIDE = 300, 400, 10, 6
 RANGE = [10e6, 90e6]
@@ -62,6 +63,21 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+ORIGIN = {"identity": {"weights": "those of the run"}}
+
+
+def write_journal(folder: Path, rows: list[dict[str, Any]]) -> None:
+    written = [vouched(ORIGIN)]
+    for row in rows:
+        written.append(vouched(row, written[-1]["sum"]))
+    write_rows(folder / "search" / "evaluations.jsonl", written)
+
+
+def write_front(folder: Path, front: dict[str, Any]) -> None:
+    said = {name: value for name, value in front.items() if name != "sum"}
+    (folder / "front.json").write_text(json.dumps(vouched(ORIGIN | said)))
+
+
 def write_run(
     folder: Path,
     dimensions: list[dict[str, Any]] | None = None,
@@ -90,27 +106,24 @@ def write_run(
     )
     (folder / "bounds.json").write_text(
         json.dumps(
-            {"p_largest": 0.91, "p_smallest": 0.9, "dimensions": [bound(d) for d in dimensions]}
+            {
+                "p_largest": 0.91,
+                "p_smallest": 0.9,
+                "dimensions": [bound(d) for d in dimensions],
+                **ORIGIN["identity"],
+            }
         )
     )
     searched = sorted(
         (evaluation(dimensions, draw) for _ in range(evaluations)),
         key=lambda row: row["costs"]["macs"],
     )
-    write_rows(folder / "search" / "evaluations.jsonl", searched)
+    write_journal(folder, searched)
     chosen = [network(searched[i * (evaluations - 1) // 15], i) for i in range(16)]
     inside = [n for n in chosen if RANGE[0] <= n["costs"]["macs"] <= RANGE[1]]
     outside = [{**n, "folder": None} for n in chosen if n not in inside]
-    (folder / "front.json").write_text(
-        json.dumps(
-            {
-                "cost_metric": "macs",
-                "cost_range": RANGE,
-                "networks": inside,
-                "outside": outside,
-            }
-        )
-    )
+    front = {"cost_metric": "macs", "cost_range": RANGE, "networks": inside, "outside": outside}
+    write_front(folder, front)
     return folder
 
 
@@ -278,7 +291,8 @@ def test_the_learn_mode_is_told_when_the_config_tells_it(tmp_path, config, phras
 
 def test_every_evaluation_is_in_the_page_and_its_architecture_can_be_read_back(run):
     data = embedded(run / "report.html")
-    rows = [json.loads(x) for x in (run / "search" / "evaluations.jsonl").read_text().splitlines()]
+    lines = (run / "search" / "evaluations.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines[1:]]
     unpacked = [
         {d["name"]: d["choices"][ord(c) - 48] for d, c in zip(data["space"], e[3], strict=True)}
         for e in data["evaluated"]
@@ -349,7 +363,11 @@ def test_a_run_without_a_step_is_refused(tmp_path):
 
 COSTS = '"costs": {"macs": 1, "parameters": 1}'
 NETWORK = f'{{"architecture": {{}}, {COSTS}, "validation_accuracy": 0, "test_accuracy": 0}}'
-FRONT = f'{{"cost_metric": "macs", "cost_range": [1, 2], "networks": [{NETWORK}], "outside": []}}'
+IDENTITY = '"identity": {"weights": "those"}'
+FRONT = (
+    f'{{{IDENTITY}, "cost_metric": "macs", "cost_range": [1, 2], "networks": [{NETWORK}], '
+    '"outside": []}'
+)
 
 
 @pytest.mark.parametrize(
@@ -358,10 +376,10 @@ FRONT = f'{{"cost_metric": "macs", "cost_range": [1, 2], "networks": [{NETWORK}]
         ("metrics.jsonl", '{"step": 1}\n', r"metrics\.jsonl line 1: loss_max: Field required"),
         ("space.json", "[", r"space\.json: Invalid JSON"),
         ("space.json", "[]", r"space\.json: a search space needs at least one dimension"),
-        ("front.json", '{"cost_metric": "macs"}', r"front\.json: cost_range: Field required"),
+        ("front.json", '{"cost_metric": "macs"}', r"front\.json: identity: Field required"),
         (
             "bounds.json",
-            '{"p_largest": 1, "p_smallest": 1, "dimensions": []}',
+            '{"p_largest": 1, "p_smallest": 1, "dimensions": [], "weights": "those of the run"}',
             r"head\.width needs",
         ),
         (
@@ -372,17 +390,33 @@ FRONT = f'{{"cost_metric": "macs", "cost_range": [1, 2], "networks": [{NETWORK}]
         (
             "search/evaluations.jsonl",
             f'{{"architecture": {{}}, {COSTS}, "accuracy": 0.5, "images": 9}}\n',
-            r"does not fit the run's space\.json: .*missing: head\.width",
+            r"line 1: identity: Field required",
         ),
         (
             "search/evaluations.jsonl",
-            f'{{"architecture": {{}}, {COSTS}, "accuracy": NaN, "images": 9}}\n',
-            r"line 1: accuracy: Input should be a finite number",
+            f'{{{IDENTITY}}}\n{{"architecture": {{}}, {COSTS}, "accuracy": 0.5, "images": 9}}\n',
+            r"line 1: is not what was written there by its sum",
         ),
         (
             "search/evaluations.jsonl",
+            f'{{{IDENTITY}}}\n{{"architecture": {{}}, {COSTS}, "accuracy": 0.5, "images": 0}}\n',
+            r"line 2: images: Input should be greater than or equal to 1",
+        ),
+        (
+            "front.json",
+            FRONT,
+            r"front\.json: is not what was written there by its sum",
+        ),
+        (
+            "search/evaluations.jsonl",
+            f'{{{IDENTITY}}}\n{{"architecture": {{}}, {COSTS}, "accuracy": NaN, "images": 9}}\n',
+            r"line 2: accuracy: Input should be a finite number",
+        ),
+        (
+            "search/evaluations.jsonl",
+            f"{{{IDENTITY}}}\n"
             '{"architecture": {}, "costs": {"macs": 1}, "accuracy": 0.5, "images": 9}\n',
-            r"line 1: costs: Value error, no parameters among the costs",
+            r"line 2: costs: Value error, no parameters among the costs",
         ),
         (
             "front.json",
@@ -417,6 +451,30 @@ def test_a_damaged_file_is_named_with_what_is_wrong(tmp_path, name, text, messag
         write_report(folder)
 
 
+def test_evaluations_of_another_space_are_named(tmp_path):
+    folder = write_run(tmp_path / "run", steps=5, evaluations=20)
+    costs = {"macs": 1, "parameters": 1}
+    write_journal(folder, [{"architecture": {}, "costs": costs, "accuracy": 0.5, "images": 9}])
+    message = r"does not fit the run's space\.json: .*missing: head\.width"
+    with pytest.raises(RunError, match=message):
+        write_report(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"), [("front.json", "front.json"), ("bounds.json", "search/evaluations.jsonl")]
+)
+def test_what_was_measured_of_other_weights_is_not_shown(tmp_path, name, found):
+    folder = write_run(tmp_path / "run", steps=5, evaluations=20)
+    held = json.loads((folder / name).read_text())
+    if name == "bounds.json":
+        (folder / name).write_text(json.dumps(held | {"weights": "others"}))
+    else:
+        del held["sum"]
+        (folder / name).write_text(json.dumps(vouched(held | {"identity": {"weights": "others"}})))
+    with pytest.raises(RunError, match=f"{found} is of other weights than the training ended"):
+        write_report(folder)
+
+
 def test_a_front_that_is_a_folder_is_named(tmp_path):
     folder = write_run(tmp_path / "run", steps=5, evaluations=20)
     (folder / "front.json").unlink()
@@ -431,7 +489,7 @@ def test_a_front_with_nothing_inside_the_range_says_so_and_names_the_nearest(tmp
     networks = sorted(held["networks"] + held["outside"], key=lambda n: n["costs"]["macs"])
     cheapest = networks[0]["costs"]["macs"]
     held |= {"networks": [], "outside": networks, "cost_range": [1000, 2000]}
-    (folder / "front.json").write_text(json.dumps(held))
+    write_front(folder, held)
     said = words(write_report(folder))
     assert "lies inside the range asked for, 1,000 to 2,000 macs" in said
     assert f"the nearest of its front has {cheapest:,}." in said
@@ -497,7 +555,7 @@ def hostile_run(folder: Path) -> Path:
     for cost, key in ((1, "networks"), (3, "outside")):
         for held in front[key]:
             held["costs"][HOSTILE] = cost
-    (folder / "front.json").write_text(json.dumps(front))
+    write_front(folder, front)
     return folder
 
 
@@ -697,7 +755,7 @@ def test_a_front_of_one_network_opens(page, tmp_path):
         "cost_metric": "latency_ms",
     }
     front["networks"][0]["costs"]["latency_ms"] = 8
-    (folder / "front.json").write_text(json.dumps(front))
+    write_front(folder, front)
     (folder / "search" / "evaluations.jsonl").unlink()
     write_report(folder)
     open_report(page, folder)

@@ -5,14 +5,14 @@ from functools import partial
 import pytest
 from tests.faults import Killed
 from tests.small import trained
-from tests.test_genetic import LARGE, SMALL, Recorder, evaluation, killed_once
+from tests.test_genetic import LARGE, SMALL, Recorder, evaluation, killed_once, opened
 
 from boundnas import SearchSettings
 from boundnas import search as search_run
 from boundnas.errors import ConfigError
 from boundnas.pareto import mean_over_log_cost
 from boundnas.randomness import stream
-from boundnas.search import Journal, sampled
+from boundnas.search import sampled
 from boundnas.search.genetic import journalled
 from boundnas.search.sampled import METHODS, require, sampled_search
 
@@ -73,9 +73,9 @@ def test_a_search_that_is_killed_finds_the_same_front_and_measures_nothing_twice
         evaluate_one, measured = killed_once(killed_at)
         evaluate = partial(map, evaluate_one)
         path = tmp_path / f"{killed_at}.jsonl"
-        with Journal(path, LARGE) as journal, pytest.raises(Killed):
+        with opened(path) as journal, pytest.raises(Killed):
             search(LARGE, journalled(evaluate, journal), method, total=90)
-        with Journal(path, LARGE) as journal:
+        with opened(path) as journal:
             assert search(LARGE, journalled(evaluate, journal), method, total=90) == expected
         assert measured == recorder.measured
 

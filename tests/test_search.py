@@ -258,9 +258,15 @@ def test_the_front_as_json_names_every_network_and_its_folder(front):
             assert row["test_accuracy"] == network.test_accuracy
 
 
+def evaluations_in(path):
+    """What a journal holds below its first line, without the sums."""
+    return [{k: v for k, v in row.items() if k != "sum"} for row in read_jsonl(path)[1:]]
+
+
 def test_the_report_reads_every_front(front):
     # Networks outside the range have no folder; the report once refused such.
-    read = ReportedFront.model_validate_json(json.dumps(front.to_json()))
+    origin = {"identity": {"weights": "of the run"}, "sum": "of all"}
+    read = ReportedFront.model_validate_json(json.dumps(origin | front.to_json()))
     assert [n.folder for n in read.networks] == [front.folder(n) for n in front.networks]
     assert [n.folder for n in read.outside] == [None] * len(front.outside)
 
@@ -285,9 +291,9 @@ def test_a_search_killed_at_any_evaluation_finds_the_same_front(
             patch.setattr(Evaluator, "__call__", dying)
             with pytest.raises(KeyboardInterrupt):
                 search(run, SETTINGS)
-        assert len(read_jsonl(run.folder.evaluations)) == kill
+        assert len(evaluations_in(run.folder.evaluations)) == kill
     found = search(run, SETTINGS)
-    rows = read_jsonl(run.folder.evaluations)
+    rows = evaluations_in(run.folder.evaluations)
     assert rows == [e.to_json() for e in measured]
     assert len({e.architecture for e in measured}) == len(measured)
     paths = [tmp_path / name for name in ("whole.json", "resumed.json")]
@@ -340,12 +346,12 @@ def test_a_search_that_screens_reports_exact_accuracies_and_survives_a_kill(kill
         with pytest.raises(KeyboardInterrupt):
             search(run, SCREENING)
         screened, finalists = (
-            read_jsonl(path) for path in (run.folder.evaluations, run.folder.finalists)
+            evaluations_in(path) for path in (run.folder.evaluations, run.folder.finalists)
         )
         assert len(screened) + len(finalists) == PILOTS + kill
         resumed = search(run, SCREENING)
     assert resumed.to_json() == whole.to_json()
-    rows = read_jsonl(run.folder.evaluations)
+    rows = evaluations_in(run.folder.evaluations)
     assert len(rows) >= 30
     data, pilots = run.data, rows[:PILOTS]
     assert [e["architecture"] for e in pilots[:2]] == [
@@ -354,7 +360,7 @@ def test_a_search_that_screens_reports_exact_accuracies_and_survives_a_kill(kill
     ]
     assert {row["images"] for row in pilots} == {len(data.validation)}
     assert {row["images"] for row in rows[PILOTS:]} == {math.ceil(0.25 * len(data.validation))}
-    finalists = read_jsonl(run.folder.finalists)
+    finalists = evaluations_in(run.folder.finalists)
     assert 0 < len(finalists) < len(rows)
     assert len(calls) == len(rows) - PILOTS + len(finalists) + 1
     assert {row["images"] for row in finalists} == {len(data.validation)}
@@ -367,7 +373,7 @@ def test_a_finished_search_measures_nothing_again(run, measured):
     search(run, SETTINGS)
     count = len(measured)
     search(run, SETTINGS)
-    assert len(measured) == count == len(read_jsonl(run.folder.evaluations))
+    assert len(measured) == count == len(evaluations_in(run.folder.evaluations))
 
 
 def test_a_torn_last_line_of_the_journal_is_measured_again(run, measured, front):

@@ -48,6 +48,7 @@ BOTTOM_TO_TOP = [
     "match",
     "identity",
     "sandwich",
+    "resume",
     "start",
     "train",
     "search",

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from boundnas.elastic import ElasticLayer
@@ -20,6 +21,8 @@ from boundnas.space import Architecture, SearchSpace
 from boundnas.supernet import Supernet
 
 _log = logging.getLogger(__name__)
+
+Amounts = NDArray[np.int64]
 
 
 class Cost:
@@ -70,6 +73,11 @@ class Cost:
         if arch.gates is None:
             return torch.tensor(float(self(arch)), dtype=torch.float64)
         return self._terms.relaxed(torch.cat(arch.gates).double())
+
+    @property
+    def terms(self) -> tuple[Amounts, Amounts, Amounts]:
+        """All that it is made of: tables of amounts, which of them each term has, coefficients."""
+        return self._terms.tables, self._terms.rows, self._terms.coefficients
 
     @cached_property
     def reach(self) -> tuple[int, int]:

@@ -6,13 +6,16 @@ mappings mean equal runs, bit for bit, on equal processors; a difference has a n
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
+from textwrap import dedent
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,6 +24,7 @@ from torch import Tensor, nn
 
 from boundnas.cost import Cost
 from boundnas.data import ImageData, ImageFiles, InMemory, Source, Subset, batches
+from boundnas.data.image_data import SPLITS
 from boundnas.policy import Policy
 from boundnas.randomness import stream
 from boundnas.space import SearchSpace
@@ -100,23 +104,41 @@ def of_run(
 
 
 def of_data(data: ImageData) -> Identity:
-    """Facts of a data set, and digests of the labels and images of its three splits.
+    """Facts of a data set, and digests of the labels and images of its three splits."""
+    splits = (of_split(data, split) for split in SPLITS)
+    return {"data.name": data.name, **of_facts(data), **dict(chain(*map(dict.items, splits)))}
+
+
+def of_facts(data: ImageData) -> Identity:
+    """What a data set is but its name and images: classes, shape, statistics, augmentation."""
+    facts = ("classes", "shape", "mean", "std", "padding", "flip", "resized_crops")
+    return {f"data.{fact}": str(getattr(data, fact)) for fact in facts}
+
+
+def of_split(data: ImageData, split: str) -> Identity:
+    """Digests of the labels and images of one split.
 
     Images in memory are read whole; of image files, names and sizes of all are taken and the
-    pixels of 64 of each split; of other sources the same number of images. Read once for a data
-    set: an image changed in place afterwards goes unnoticed.
+    pixels of 64 of each split; of other sources the same number of images. Read once, and again
+    when tensors in memory were written since.
     """
-    if data not in _of_data:
-        facts = ("name", "classes", "shape", "mean", "std", "padding", "flip", "resized_crops")
-        found = {f"data.{fact}": str(getattr(data, fact)) for fact in facts}
-        for split in ("train", "validation", "test"):
-            parts = of_source(getattr(data, split))
-            found |= {f"{name} of data.{split}": value for name, value in parts.items()}
-        _of_data[data] = found
-    return _of_data[data]
+    source: Source = getattr(data, split)
+    known = _of_splits.setdefault(data, {})
+    written = _written(source)
+    if split not in known or known[split][0] != written:
+        known[split] = written, of_source(source)
+    return {f"{name} of data.{split}": value for name, value in known[split][1].items()}
 
 
-_of_data: WeakKeyDictionary[ImageData, Identity] = WeakKeyDictionary()
+_of_splits: WeakKeyDictionary[ImageData, dict[str, tuple[tuple[int, ...], Identity]]]
+_of_splits = WeakKeyDictionary()
+
+
+def _written(source: Source) -> tuple[int, ...]:
+    """How often the tensors of a source were written, as far as torch counts it."""
+    tensors = [t for t in getattr(source, "__dict__", {}).values() if isinstance(t, Tensor)]
+    inner = _written(source.source) if isinstance(source, Subset) else ()
+    return (*(value._version for value in tensors), *inner)
 
 
 def of_source(source: Source) -> Identity:
@@ -146,25 +168,35 @@ def of_source(source: Source) -> Identity:
 
 
 def of_model(model: Supernet) -> Identity:
-    """The space, the modules with their plain attributes and code, and every weight and buffer."""
+    """The structure of a model, and every weight and buffer."""
+    return {**of_structure(model), **of_weights(model)}
+
+
+def of_structure(model: Supernet) -> Identity:
+    """The space, the modules with their plain attributes and code, what is trained, all shapes."""
     found = {"input shape": str(model.input_shape)}
     for d in model.space.dimensions:
         found[f"dimension {d.name}"] = f"{d.kind} {json.dumps(d.choices)}"
     for name, module in model.named_modules():
         plain = {k: v for k, v in sorted(vars(module).items()) if k[0] != "_" and _is_plain(v)}
+        frozen = name in model.frozen if not model.training else not module.training
+        plain["training"] = not frozen  # once it trains, whatever mode it is in now
         found[f"module {name or 'itself'}"] = f"{type(module).__name__} {plain}"
-    return {**found, **_codes([type(m) for m in model.modules()]), **of_weights(model)}
+    for name, value in _tensors(model).items():
+        found[f"shape of {name}"] = (
+            f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+            + ("" if value.requires_grad else " not trained")
+        )
+    return {**found, **_codes([type(m) for m in model.modules()])}
 
 
 def of_weights(model: nn.Module) -> Identity:
-    """Every parameter and buffer: type, shape, whether it is trained, and its values."""
-    tensors = dict(chain(model.named_parameters(), model.named_buffers()))
-    shapes = {
-        f"shape of {name}": f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
-        + ("" if value.requires_grad else " not trained")
-        for name, value in tensors.items()
-    }
-    return {**shapes, **{f"values of {name}": digest(t) for name, t in tensors.items()}}
+    """The values of every parameter and buffer."""
+    return {f"values of {name}": digest(value) for name, value in _tensors(model).items()}
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return dict(chain(model.named_parameters(), model.named_buffers()))
 
 
 def of_policies(max_policy: Policy, min_policy: Policy) -> Identity:
@@ -188,6 +220,7 @@ def of_cost(cost: Cost | None, cost_range: tuple[float, float], space: SearchSpa
         **found,
         **_codes([type(cost)]),
         "costs of twelve networks": ", ".join(str(cost(arch)) for arch in some),
+        "terms of the cost": digest(*map(torch.from_numpy, cost.terms)),
     }
 
 
@@ -219,10 +252,40 @@ def _is_plain(value: object) -> bool:
 
 
 def _codes(kinds: Iterable[type]) -> Identity:
-    """Source of classes that are neither torch's nor this package's, whose versions are known."""
+    """Statements of classes that are neither torch's nor this package's, whose versions are known.
+
+    Comments and the way that the text is laid out do not count.
+    """
     found = {}
-    for kind in dict.fromkeys(kinds):
-        if kind.__module__.partition(".")[0] not in ("torch", "boundnas"):
-            with suppress(OSError, TypeError):  # typed in, so that there is no file
-                found[f"code of {kind.__qualname__}"] = digest(inspect.getsource(kind))
+    for kind in dict.fromkeys(chain(*(kind.__mro__ for kind in kinds))):
+        package = kind.__module__.partition(".")[0]
+        if package not in ("torch", "boundnas") and package not in sys.stdlib_module_names:
+            with suppress(OSError, TypeError, SyntaxError):  # typed in, so that there is no file
+                text = ast.dump(ast.parse(dedent(inspect.getsource(kind))))
+                found[f"code of {kind.__qualname__}"] = digest(text)
     return found
+
+
+def difference(held: object, now: Identity) -> str | None:
+    """How what was written down differs from what is there now; none where it does not.
+
+    Args:
+        held: What was read, whatever it is.
+        now: What is there.
+
+    Returns:
+        The first difference with both values, and how many more there are, by their names.
+
+    Example:
+        >>> difference({"seed": "0", "cost": "macs"}, {"seed": "1", "cost": "latency"})
+        'seed = 0, this one has 1; 1 more differ: cost'
+    """
+    if not isinstance(held, dict):
+        return "nothing that says what it is, as a version before 0.2 wrote it"
+    names = [n for n in {**now, **held} if held.get(n) != now.get(n)]
+    if not names:
+        return None
+    first, more = names[0], names[1:]
+    was, value = (str(each.get(first, "missing"))[:200] for each in (held, now))
+    rest = f"; {len(more)} more differ: {', '.join(more[:5])}" + (", ..." if more[5:] else "")
+    return f"{first} = {was}, this one has {value}" + (rest if more else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,14 +30,19 @@ from boundnas.report import write_report
 from boundnas.report.records import Front as FrontRecord
 from boundnas.report.records import Network, read_record
 from boundnas.search import Evaluator, Front, FrontNetwork, search
+from boundnas.search.origin import of_front
 from boundnas.search.sampled import require
 from boundnas.settings import SpaceSettings
 from boundnas.start import preferred
-from boundnas.store.environment import note_environment
-from boundnas.store.files import write_json
+from boundnas.store.files import set_aside, write_json
 from boundnas.store.folder import RunFolder
+from boundnas.store.vouched import vouched
 from boundnas.threads import use_threads
 from boundnas.train import Run, fit
+
+_AGAIN = "remove it and run the search again: what the search measured is kept in its journal"
+
+_log = logging.getLogger(__name__)
 
 TIMEOUT = 600.0
 """Seconds that one of several processes waits for the others."""
@@ -104,9 +110,6 @@ class Job:
 
     def train(self, folder: RunFolder) -> Run:
         """Train, or go on where an interrupted training stopped."""
-        if rank() == 0:
-            write_json(folder.space, self.model.space.to_json(), folder.held)
-            note_environment(folder.environment, folder.held)
         return fit(
             self.model,
             self.data,
@@ -118,15 +121,41 @@ class Job:
         )
 
     def search(self, run: Run) -> Front:
-        """Search, or read the front that is there already."""
+        """Search, or read the front of this very search that is there already.
+
+        A front of other weights, data or settings is set aside under another name.
+        """
         assert run.folder is not None
-        if run.folder.front.exists():
+        folder, now = run.folder, of_front(run, self.config.search)
+        if rank() == 0:
+            self._set_aside(folder, now)
+        wait("before the front is read")
+        if folder.front.exists():
             return self._front(run)
         front = search(run, self.config.search)
         if rank() == 0:
-            exported = bool(self.config.export.formats)
-            write_json(run.folder.front, front.to_json(exported), run.folder.held)
+            record = {"identity": now, **front.to_json(bool(self.config.export.formats))}
+            write_json(folder.front, vouched(record), folder.held)
         return front
+
+    def _set_aside(self, folder: RunFolder, now: dict[str, str]) -> None:
+        """Rename a front that was found under other conditions, and say which.
+
+        Raises:
+            RunError: It is damaged or was edited.
+        """
+        try:
+            held = read_record(folder.front, FrontRecord, folder.held)
+        except RunError as error:
+            raise RunError(f"{error}; or {_AGAIN}") from error
+        different = None if held is None else identity.difference(held.identity, now)
+        if different is not None:
+            _log.warning(
+                "%s: was found with %s; it is kept as %s and the search is made anew",
+                folder.front,
+                different,
+                set_aside(folder.front, folder.held).name,
+            )
 
     def export(self, run: Run, front: Front) -> None:
         """Write every network of the front that is not there yet."""
@@ -145,31 +174,19 @@ class Job:
         """The front of ``front.json``, with the statistics of its networks computed anew.
 
         Raises:
-            RunError: It is damaged, or of another cost range or another model than this run's.
+            RunError: It names networks or costs that this model does not have.
         """
         assert run.folder is not None
         config, path = self.config, run.folder.front
         evaluator = Evaluator(run.model, self.data, config.search, config.seed, self.cost)
-        again = (
-            "remove it and run the search again: what the search measured is kept in its journal"
-        )
-        try:
-            held = read_record(path, FrontRecord, run.folder.held)
-        except RunError as error:
-            raise RunError(f"{error}; or {again}") from error
+        held = read_record(path, FrontRecord, run.folder.held)
         assert held is not None
-        if (held.cost_metric, held.cost_range) != (self.cost.name, self.cost_range):
-            was, now = (f"{a:,.0f} to {b:,.0f}" for a, b in (held.cost_range, self.cost_range))
-            raise RunError(
-                f"{path}: is the front of {was} {held.cost_metric}, this run asks for {now} "
-                f"{self.cost.name}; {again}"
-            )
 
         def network(row: Network) -> FrontNetwork:
             arch = run.model.space.architecture(row.architecture)
             costs = {name: cost(arch) for name, cost in evaluator.costs.items()}
             if costs != row.costs:
-                raise RunError(f"{path}: says {row.costs} of a network that has {costs}; {again}")
+                raise RunError(f"{path}: says {row.costs} of a network that has {costs}; {_AGAIN}")
             accuracies = row.validation_accuracy, row.test_accuracy
             return FrontNetwork(evaluator.calibrated(arch), costs, *accuracies)
 
@@ -178,7 +195,7 @@ class Job:
                 tuple(evaluator.each(network, rows)) for rows in (held.networks, held.outside)
             )
         except SpaceError as error:
-            raise RunError(f"{path}: is of another search space ({error}); {again}") from error
+            raise RunError(f"{path}: is of another search space ({error}); {_AGAIN}") from error
         return Front(self.cost.name, self.cost_range, inside, outside)
 
 

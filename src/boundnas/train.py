@@ -13,26 +13,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from boundnas import guard, identity, interruption, modes
+from boundnas import guard, identity, interruption, modes, weights
 from boundnas.cost import Cost, MACs
 from boundnas.data import ImageData, TrainingOrder, normalize
-from boundnas.errors import RankError, RunError
 from boundnas.match import check_model
 from boundnas.policy import BOUNDARIES, Policy, allowed_options
 from boundnas.progress import Progress
 from boundnas.randomness import stream
-from boundnas.ranks import agree, average, rank, share, spread, wait
+from boundnas.ranks import agree, average, rank, share, wait
+from boundnas.resume import State, of_training, resume
 from boundnas.sandwich import Sandwich
 from boundnas.settings import TrainSettings
 from boundnas.space import Allowed
 from boundnas.start import check_start, start_policy
 from boundnas.store import checkpoint
-from boundnas.store.checkpoint import Checkpoint
+from boundnas.store.environment import note_environment
 from boundnas.store.files import write_json
 from boundnas.store.folder import RunFolder
-from boundnas.store.lines import JsonLines, check_rows, read_jsonl
+from boundnas.store.lines import JsonLines, read_jsonl
 from boundnas.supernet import Supernet
 from boundnas.threads import warn_of_threads
 from boundnas.typed import checked
@@ -109,7 +109,8 @@ def fit(
         ExportError: A network of the space cannot be extracted; found before that, too.
         TrainingError: A loss or gradient is not finite; the model is as before that step.
         RankError: Another of several processes is about to train something else, or is gone.
-        RunError: The folder cannot be written, or holds a run of another model.
+        RunError: The folder cannot be written, or holds another run: of another model, other
+            training images, cost, range, settings or seed; nothing was changed.
     """
     settings = settings or TrainSettings(epochs=30)
     path = None if folder is None else folder.path
@@ -206,23 +207,24 @@ class _Trainer:
             # Biases and the scales and shifts of norms do not decay (App. A.2).
             {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
         ]
-        weights = torch.optim.SGD(
+        sgd = torch.optim.SGD(
             groups,
             lr=settings.learning_rate,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
             nesterov=settings.momentum > 0,
         )
-        self.optimizers: dict[str, torch.optim.Optimizer] = {"weights": weights}
-        self.modules: dict[str, nn.Module] = {
-            "model": run.model,
-            "max_policy": self.sandwich.max_policy,
-            "min_policy": self.sandwich.min_policy,
-        }
+        self.optimizers: dict[str, torch.optim.Optimizer] = {"weights": sgd}
         learned = [p.logits for p in self._policies if p.learned]
         if learned:
             rate = policy_learning_rate(self.steps, settings)
             self.optimizers["policies"] = torch.optim.Adam(learned, lr=rate)
+        modules = {"model": run.model} | {
+            f"{name}_policy": policy
+            for name, policy in zip(BOUNDARIES, self._policies, strict=True)
+        }
+        self.state = State(modules, self.optimizers)
+        self.identity = {} if run.folder is None else of_training(self.sandwich, run.data)
 
     @property
     def _policies(self) -> tuple[Policy, Policy]:
@@ -230,7 +232,11 @@ class _Trainer:
 
     def train(self) -> None:
         modes.train(self.run.model)
-        step = self._resume()
+        step = resume(self.folder, self.identity, self.state)
+        if self.writes is not None:
+            held = self.writes.held
+            write_json(self.writes.space, self.run.model.space.to_json(), held)
+            note_environment(self.writes.environment, held)
         every = max(1, self.steps // BOUNDARY_ROWS)
         save_every = self.sandwich.settings.checkpoint_every
         with (
@@ -254,7 +260,8 @@ class _Trainer:
             boundaries.append(self._boundaries(step))
         modes.evaluate(self.run.model)
         if self.writes is not None:
-            write_json(self.writes.bounds, bounds_json(self.run), self.writes.held)
+            bounds = {**bounds_json(self.run), "weights": weights.digest(self.run.model)}
+            write_json(self.writes.bounds, bounds, self.writes.held)
 
     def _step(self, step: int, stopping: Callable[[], bool]) -> tuple[dict[str, Any], bool]:
         """Train one step; gives the row for the log, and whether any process is asked to stop."""
@@ -297,105 +304,9 @@ class _Trainer:
     def _save(self, step: int, *logs: _Log) -> None:
         """Write a checkpoint, which vouches for the rows that the disk has by then."""
         if self.writes is not None:
-            values = {**self._identity, "logs": {log.name: log.sync() for log in logs}}
-            folder = self.writes
-            checkpoint.save(folder.checkpoints, step, self._tensors(), values, held=folder.held)
-
-    @property
-    def _identity(self) -> dict[str, Any]:
-        """What a checkpoint must share with the run that goes on from it."""
-        settings = self.sandwich.settings.model_dump(mode="json", exclude={"checkpoint_every"})
-        data = self.run.data
-        return {
-            **settings,
-            "seed": self.sandwich.seed,
-            "steps": self.steps,
-            "cost": self.sandwich.cost.name,
-            "cost range": list(self.sandwich.cost_range),
-            # Of the smallest and of the largest network, so they tell other costs from this.
-            "costs": list(self.sandwich.cost.reach),
-            "training images": len(data.train),
-            "classes": len(data.classes),
-            # Exact sums over the training images, so they tell other images from these.
-            "mean of the images": list(data.mean),
-            "deviation of the images": list(data.std),
-        }
-
-    def _tensors(self) -> dict[str, Tensor]:
-        """Everything that training changes, by name."""
-        tensors = {
-            f"{name}/{key}": value
-            for name, module in self.modules.items()
-            for key, value in module.state_dict().items()
-        }
-        for name, optimizer in self.optimizers.items():
-            for i, state in optimizer.state_dict()["state"].items():
-                tensors |= {f"{name}/{i}/{k}": v for k, v in state.items() if v is not None}
-        return tensors
-
-    def _newest(self, folder: RunFolder) -> Checkpoint | None:
-        """The newest checkpoint whose logs are there, row for row.
-
-        After lost or damaged rows that is an older one, from which training makes them anew.
-        """
-
-        def fits(saved: Checkpoint) -> None:
-            match saved.values:
-                case {"logs": {"metrics": dict(metrics), "boundaries": dict(boundaries)}}:
-                    check_rows(folder.metrics, saved.step, metrics, folder.held)
-                    check_rows(folder.boundaries, saved.step, boundaries, folder.held)
-                case dict() as values if "logs" not in values:
-                    pass  # of an older release, which did not vouch for logs
-                case _:
-                    raise RunError(f"the checkpoint of step {saved.step} holds no state of a run")
-
-        return checkpoint.newest(folder.checkpoints, folder.held, fits)
-
-    def _resume(self) -> int:
-        """Load the newest checkpoint, if there is one, and say which step comes next."""
-        saved = None if self.folder is None else self._newest(self.folder)
-        starts = spread([0 if saved is None else saved.step], "at the start")
-        if len(set(starts)) > 1:
-            raise RankError(
-                f"rank {rank()}: the ranks would go on from the checkpoints of steps {starts}; "
-                "give them one folder that all of them see"
-            )
-        if saved is None:
-            return 0
-        assert self.folder is not None
-        for name, value in self._identity.items():
-            # A name that an older release did not save had no other value then.
-            held = saved.values.get(name, value)
-            if held != value:
-                raise RunError(
-                    f"{self.folder.checkpoints}: the checkpoint of step {saved.step} is of a run "
-                    f"with {name} = {held}, this one has {value}; go on with "
-                    "the same settings and data, or start a new run in another folder"
-                )
-        tensors = dict(saved.tensors)
-
-        def take(prefix: str) -> dict[str, Tensor]:
-            keys = [key for key in tensors if key.startswith(f"{prefix}/")]
-            return {key.removeprefix(f"{prefix}/"): tensors.pop(key) for key in keys}
-
-        try:
-            for name, module in self.modules.items():
-                module.load_state_dict(take(name))
-            for name, optimizer in self.optimizers.items():
-                state: dict[int, dict[str, Tensor]] = {}
-                for key, value in take(name).items():
-                    i, _, entry = key.partition("/")
-                    state.setdefault(int(i), {})[entry] = value
-                optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-            if tensors:
-                raise RuntimeError(f"unknown tensors {', '.join(tensors)}")
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise RunError(
-                f"{self.folder.checkpoints}: the checkpoint of step {saved.step} does not fit this "
-                f"model ({str(error).splitlines()[0]}); give the folder of this very run, or "
-                "start a new one"
-            ) from error
-        return saved.step
+            values = {"identity": self.identity, "logs": {log.name: log.sync() for log in logs}}
+            folder, tensors = self.writes, self.state.tensors()
+            checkpoint.save(folder.checkpoints, step, tensors, values, held=folder.held)
 
 
 class _Log:

@@ -1,4 +1,9 @@
-"""Row 13: runs, checkpoints and exports of every released format stay readable."""
+"""Row 13: runs, checkpoints and exports of every released format stay readable.
+
+Nothing is released yet, and format 1 came to say what its records belong to: its run was made
+again by ``boundnas run tests/golden/format-1/tiny/config.yaml``. What was written before, without
+that, is refused by name.
+"""
 
 import json
 import shutil
@@ -12,6 +17,7 @@ import torch
 
 from boundnas import data, pipeline
 from boundnas.config import read_config
+from boundnas.errors import RunError
 from boundnas.report import write_report
 from boundnas.sandwich import Sandwich
 from boundnas.search import Evaluator
@@ -63,6 +69,19 @@ def test_an_old_search_goes_on_from_its_journal(old, trained):
         assert now["validation_accuracy"] == before["validation_accuracy"]
         # Other kernels may round a logit differently, and so classify an image otherwise.
         assert abs(now["test_accuracy"] - before["test_accuracy"]) <= ONE_IMAGE + 1e-9
+
+
+def test_a_checkpoint_that_does_not_say_what_it_belongs_to_is_refused(old):
+    saved = checkpoint.newest(old.checkpoints)
+    values = {name: value for name, value in saved.values.items() if name != "identity"}
+    (folder,) = old.checkpoints.iterdir()
+    shutil.rmtree(folder)
+    checkpoint.save(old.checkpoints, saved.step, saved.tensors, values)
+    with (
+        pytest.raises(RunError, match="is of a run with nothing that says what it is"),
+        pipeline.working(read_config(old.config), old.path) as (job, again),
+    ):
+        job.train(again)
 
 
 def test_an_old_run_has_a_report(old):

@@ -69,14 +69,37 @@ def test_going_on_elsewhere_is_warned_of_and_goes_on(tmp_path, caplog):
     written = path.read_text()
     note_environment(path)
     assert caplog.text == ""
-    path.write_text(json.dumps({**environment(), "threads": 64, "torch": "1.0", "kernels": "none"}))
+    path.write_text(json.dumps({**environment(), "threads": 64, "torch": "1.0", "more": 1}))
     note_environment(path)
-    assert "the run began with torch 1.0, now " in caplog.text
-    assert "threads 64, now 1, kernels none, now " in caplog.text
-    caplog.clear()
-    path.write_text(json.dumps({k: v for k, v in environment().items() if k != "kernels"}))
-    note_environment(path)
-    assert caplog.text == ""  # an older release did not note it
+    (said,) = caplog.messages
+    assert "the run began with torch 1.0, now " in said
+    assert "threads 64, now 1, more 1, now unknown; it goes on" in said
     path.write_text(written[:-9])
     with pytest.raises(RunError, match=r"environment.json: is no JSON object"):
         note_environment(path)
+
+
+@pytest.mark.parametrize("name", sorted(environment()))
+def test_every_part_of_the_surroundings_is_compared(name, tmp_path, caplog):
+    path = tmp_path / "environment.json"
+    for held in (environment() | {name: "another"}, environment()):
+        path.write_text(json.dumps(held))
+        note_environment(path)
+    assert [f"{name} another, now " in said for said in caplog.messages] == [True]
+    del held[name]
+    path.write_text(json.dumps(held))
+    note_environment(path)
+    assert f"{name} unknown, now {environment()[name]}" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_CBWR"])
+def test_variables_that_choose_instructions_are_noted(name, monkeypatch):
+    before = environment()["instructions"]
+    monkeypatch.setenv(name, "AVX2")
+    assert f"{name}=AVX2" in environment()["instructions"].split(", ")
+    assert environment()["instructions"] != before
+
+
+def test_the_number_of_ranks_is_noted(monkeypatch):
+    monkeypatch.setattr("boundnas.store.environment.size", lambda: 4)
+    assert environment()["ranks"] == 4

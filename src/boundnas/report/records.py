@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +24,7 @@ from boundnas.errors import RunError, SpaceError
 from boundnas.space import Dimension, SearchSpace
 from boundnas.store.files import find_bytes
 from boundnas.store.held import HeldFolder
+from boundnas.store.vouched import check_vouched
 
 Choice = bool | int | float | str
 
@@ -79,8 +81,9 @@ class DimensionBounds(Record):
 
 
 class Bounds(Record):
-    """``bounds.json``: the start and the end of boundary learning."""
+    """``bounds.json``: the start and the end of boundary learning; which weights came of it."""
 
+    weights: str
     p_largest: float
     p_smallest: float
     dimensions: list[DimensionBounds]
@@ -119,7 +122,19 @@ class Evaluation(Record):
     architecture: dict[str, Choice]
     costs: Costs
     accuracy: FiniteFloat
-    images: int
+    images: Annotated[int, Field(ge=1)]
+
+
+class Origin(Record):
+    """What evaluations or a front depend on, first of all the weights."""
+
+    identity: dict[str, str]
+
+    @model_validator(mode="after")
+    def _of_some_weights(self) -> Self:
+        if "weights" not in self.identity:
+            raise ValueError("identity does not say of which weights")
+        return self
 
 
 class Network(Record):
@@ -132,7 +147,7 @@ class Network(Record):
     folder: str | None = None
 
 
-class Front(Record):
+class Front(Origin):
     """``front.json``: what validation data selects, inside and outside the range asked for."""
 
     cost_metric: str
@@ -202,17 +217,57 @@ def read_run(folder: Path) -> Run:
             "a report needs a run whose training has begun; train it first"
         )
     environment = read_record(folder / "environment.json", Environment, held)
+    bounds = read_record(folder / "bounds.json", Bounds, held)
+    origins, evaluations = _evaluations(folder / "search" / "evaluations.jsonl", held)
+    front = read_record(folder / "front.json", Front, held)
+    _check_weights(folder, bounds, *origins, front)
     return Run(
         name=folder.resolve().name,
         space=_space(folder / "space.json", dimensions),
         metrics=metrics,
         boundaries=_rows(folder / "boundaries.jsonl", Boundaries, held),
-        bounds=read_record(folder / "bounds.json", Bounds, held),
-        evaluations=_rows(folder / "search" / "evaluations.jsonl", Evaluation, held),
-        front=read_record(folder / "front.json", Front, held),
+        bounds=bounds,
+        evaluations=evaluations,
+        front=front,
         config=_text(folder / "config.yaml", held),
         environment=None if environment is None else environment.root,
     )
+
+
+def _evaluations(path: Path, held: HeldFolder) -> tuple[list[Origin], list[Evaluation] | None]:
+    """The journal's first line, if it is there yet, and its evaluations, each vouched for."""
+    data = find_bytes(path, held=held)
+    if data is None:
+        return [], None
+    lines = data.split(b"\n")[:-1]
+    origins = [_parse(line, Origin, f"{path} line 1") for line in lines[:1]]
+    rows = [_parse(line, Evaluation, f"{path} line {i}") for i, line in enumerate(lines[1:], 2)]
+    before = ""
+    for number, line in enumerate(lines, 1):
+        before = _checked_sum(line, before, f"{path} line {number}: ")
+    return origins, rows
+
+
+def _checked_sum(data: bytes, before: str, where: str) -> str:
+    try:
+        return check_vouched(json.loads(data), before)
+    except RunError as error:
+        raise RunError(
+            f"{where}{error}; restore the file, or remove it and search again"
+        ) from error
+
+
+def _check_weights(folder: Path, bounds: Bounds | None, *found: Origin | None) -> None:
+    """Refuse a journal or front of other weights than the training ended with."""
+    if bounds is None:
+        return
+    for origin in found:
+        if origin is not None and origin.identity["weights"] != bounds.weights:
+            what = "front.json is" if isinstance(origin, Front) else "search/evaluations.jsonl is"
+            raise RunError(
+                f"{folder}: {what} of other weights than the training ended with by bounds.json; "
+                f"run boundnas search {folder}, which sets it aside and measures anew"
+            )
 
 
 def _space(path: Path, dimensions: Space) -> SearchSpace:
@@ -239,7 +294,12 @@ def read_record(path: Path, kind: type[R], held: HeldFolder | None = None) -> R 
         RunError: It cannot be read, or is no such record; names what is wrong with it.
     """
     data = find_bytes(path, held=held)
-    return None if data is None else _parse(data, kind, str(path))
+    if data is None:
+        return None
+    found = _parse(data, kind, str(path))
+    if isinstance(found, Front):
+        _checked_sum(data, "", f"{path}: ")
+    return found
 
 
 def _rows(path: Path, kind: type[R], held: HeldFolder) -> list[R] | None:

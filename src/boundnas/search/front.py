@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from boundnas import identity
+from boundnas.identity import Identity
 from boundnas.progress import Progress
 from boundnas.randomness import stream
 from boundnas.ranks import agree, mine, rank, spread, wait
@@ -27,6 +28,7 @@ from boundnas.search.genetic import (
 )
 from boundnas.search.journal import Evaluation, Journal
 from boundnas.search.networks import Front, FrontNetwork, lies_inside, selected
+from boundnas.search.origin import of_evaluations
 from boundnas.search.sampled import sampled_search
 from boundnas.search.screening import PILOTS, Sample, Screening
 from boundnas.settings import SearchSettings
@@ -52,7 +54,8 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
         The front; test data was used for nothing but its last column.
 
     Raises:
-        RunError: The folder's journal is damaged or of another space.
+        RunError: The folder's journal is damaged or was edited. One that was measured with other
+            weights, data or settings is set aside under another name, with a warning in the log.
         RankError: Another of several processes is about to search something else, or is gone.
     """
     settings = settings or SearchSettings()
@@ -60,8 +63,9 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
     evaluator = Evaluator(run.model, run.data, settings, run.sandwich.seed, run.sandwich.cost)
     name = Canonical(run.model, _allowed(run, settings), evaluator.costs.values())
     if settings.screen is None:
+        measurements = of_evaluations(run, settings, estimated=False)
         with (
-            _measured(run, evaluator, evaluator, "evaluations") as measure,
+            _measured(run, evaluator, evaluator, "evaluations", measurements) as measure,
             _progress(settings) as progress,
         ):
             found = _found(run, settings, measure, name, progress)
@@ -101,6 +105,7 @@ def _measured(
     evaluator: Evaluator,
     measure: Callable[[Architecture], Evaluation],
     journal: str,
+    identity: Identity,
 ) -> Iterator[Evaluate]:
     """``measure`` of batches, shared by the processes; what it has measured is in the folder."""
     evaluate = shared(partial(evaluator.each, measure))
@@ -108,11 +113,12 @@ def _measured(
         yield evaluate
         return
     path: Path = getattr(run.folder, journal)
-    writes = rank() == 0
-    with (
-        run.folder.locked() if writes else nullcontext(),
-        Journal(path, run.model.space, evaluator.costs, writes, run.folder.held) as kept,
-    ):
+    costs, held = evaluator.costs, run.folder.held
+    with run.folder.locked() if rank() == 0 else nullcontext(), ExitStack() as stack:
+        opened = partial(Journal, path, run.model.space, identity, costs, rank() == 0, held)
+        kept = stack.enter_context(opened()) if rank() == 0 else None
+        wait("before the journal is read")  # which the first may have set aside
+        kept = kept or stack.enter_context(opened())
         wait("before the search")  # until all have read the journal
         yield journalled(evaluate, kept)
 
@@ -134,9 +140,10 @@ def _screened(
     def screen(arch: Architecture) -> Evaluation:
         return exact.get(arch) or evaluator.screened(arch, sample)
 
+    estimates, measurements = (of_evaluations(run, settings, each) for each in (True, False))
     with (
-        _measured(run, evaluator, screen, "evaluations") as estimate,
-        _measured(run, evaluator, evaluator, "finalists") as measure,
+        _measured(run, evaluator, screen, "evaluations", estimates) as estimate,
+        _measured(run, evaluator, evaluator, "finalists", measurements) as measure,
         _progress(settings) as progress,
     ):
 

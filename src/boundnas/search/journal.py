@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from boundnas.errors import RunError, SpaceError
+from boundnas.identity import Identity, difference
 from boundnas.space import Architecture, SearchSpace
+from boundnas.store.files import set_aside
 from boundnas.store.held import HeldFolder
 from boundnas.store.lines import JsonLines, read_jsonl
+from boundnas.store.vouched import check_vouched, vouched
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,31 +57,41 @@ class Evaluation:
         match row:
             case {
                 "architecture": dict(values),
-                "costs": {"macs": int(), "parameters": int(), **others} as costs,
-                "accuracy": int() | float() as accuracy,
-                "images": int(images),
-            } if len(row) == 4 and math.isfinite(accuracy) and _whole(others):
+                "costs": {"macs": macs, "parameters": parameters, **others} as costs,
+                "accuracy": float() as accuracy,
+                "images": images,
+            } if (
+                len(row) == 4
+                and math.isfinite(accuracy)
+                and _whole(1, macs, parameters, images)
+                and _whole(0, *others.values())
+            ):
                 try:
                     return cls(space.architecture(values), costs, accuracy, images)
                 except SpaceError as error:
                     raise RunError(f"is of another search space: {error}") from error
         raise RunError(
             "is no evaluation, which has an architecture, costs (macs, parameters and that of the "
-            f"run, whole numbers), accuracy and images, all finite; found {dict(row)}"
+            "run), a finite accuracy and a number of images, costs and images whole numbers above "
+            f"0; found {dict(row)}"
         )
 
 
-def _whole(costs: Mapping[Any, object]) -> bool:
-    return all(type(value) is int for value in costs.values())
+def _whole(least: int, *numbers: object) -> bool:
+    return all(type(number) is int and number >= least for number in numbers)
 
 
 class Journal(Mapping[Architecture, Evaluation]):
     """All evaluations of one search, on disk line by line, looked up by architecture.
 
+    The first line says what the evaluations depend on, and every line carries a sum over itself
+    and the lines before, so that only what was measured under the same conditions ever answers.
+
     Args:
         path: A JSON Lines file, continued when it exists; a torn tail is cut.
         space: The search space that its architectures belong to.
-        costs: Names of the costs that are known of each.
+        identity: What the evaluations depend on; a file that says something else is set aside.
+        costs: The costs that are known of each, by name.
         writes: Whether what is appended goes to the file, and on to the disk.
         held: The held folder that it lies in, if it does.
 
@@ -88,28 +104,60 @@ class Journal(Mapping[Architecture, Evaluation]):
         self,
         path: Path,
         space: SearchSpace,
-        costs: Collection[str] = ("macs", "parameters"),
+        identity: Identity,
+        costs: Mapping[str, Callable[[Architecture], int]],
         writes: bool = True,
         held: HeldFolder | None = None,
     ) -> None:
         self._evaluations: dict[Architecture, Evaluation] = {}
-        for number, row in enumerate(read_jsonl(path, held), 1):
+        self._sum = ""
+        rows = read_jsonl(path, held)
+        if rows and self._is_other(path, rows[0], identity, writes, held):
+            rows = []
+        for number, row in enumerate(rows[1:], 2):
             try:
-                evaluation = Evaluation.from_json(row, space)
-                if evaluation.costs.keys() != set(costs):
-                    raise RunError(
-                        f"has the costs {', '.join(evaluation.costs)}, while this search "
-                        f"needs {', '.join(costs)}"
-                    )
+                evaluation = _read(row, space, costs)
+                self._sum = check_vouched(row, self._sum)
                 if evaluation.architecture in self._evaluations:
                     raise RunError("repeats an architecture of an earlier line")
             except RunError as error:
                 raise RunError(
-                    f"{path}, line {number}: {error}; remove this line to measure it again, "
-                    "or the file to start the search over"
+                    f"{path}, line {number}: {error}; remove this line and all after it to "
+                    "measure them again, or the file to start the search over"
                 ) from error
             self._evaluations[evaluation.architecture] = evaluation
         self._lines = JsonLines(path, held) if writes else None
+        if not rows:
+            self._append({"identity": identity})
+
+    def _is_other(
+        self,
+        path: Path,
+        first: Mapping[str, Any],
+        identity: Identity,
+        writes: bool,
+        held: HeldFolder | None,
+    ) -> bool:
+        """Whether the first line says that the file is of another search; then it is set aside."""
+        try:
+            self._sum = check_vouched(first)
+        except RunError as error:
+            raise RunError(
+                f"{path}, line 1: does not say what was measured ({error}); remove the file to "
+                "start the search over"
+            ) from error
+        different = difference(first.get("identity"), identity)
+        if different is None:
+            return False
+        self._sum = ""
+        if writes:
+            _log.warning(
+                "%s: was measured with %s; it is kept as %s and the search measures anew",
+                path,
+                different,
+                set_aside(path, held).name,
+            )
+        return True
 
     def append(self, evaluation: Evaluation) -> None:
         """Keep an evaluation of an architecture that has none yet.
@@ -118,10 +166,15 @@ class Journal(Mapping[Architecture, Evaluation]):
             RunError: It cannot be written.
         """
         assert evaluation.architecture not in self, f"evaluated twice: {evaluation.architecture}"
-        if self._lines is not None:
-            self._lines.append(evaluation.to_json())
-            self._lines.sync()
+        self._append(evaluation.to_json())
         self._evaluations[evaluation.architecture] = evaluation
+
+    def _append(self, row: Mapping[str, Any]) -> None:
+        if self._lines is not None:
+            written = vouched(row, self._sum)
+            self._lines.append(written)
+            self._lines.sync()
+            self._sum = written["sum"]
 
     def close(self) -> None:
         """Close the file."""
@@ -142,3 +195,26 @@ class Journal(Mapping[Architecture, Evaluation]):
 
     def __len__(self) -> int:
         return len(self._evaluations)
+
+
+def _read(
+    row: Mapping[str, Any],
+    space: SearchSpace,
+    costs: Mapping[str, Callable[[Architecture], int]],
+) -> Evaluation:
+    """The evaluation of a row, with the costs that its architecture has.
+
+    Raises:
+        RunError: It is none, or has others.
+    """
+    said = {name: value for name, value in row.items() if name != "sum"}
+    evaluation = Evaluation.from_json(said, space)
+    if evaluation.costs.keys() != costs.keys():
+        raise RunError(
+            f"has the costs {', '.join(evaluation.costs)}, while this search needs "
+            f"{', '.join(costs)}"
+        )
+    found = {name: cost(evaluation.architecture) for name, cost in costs.items()}
+    if evaluation.costs != found:
+        raise RunError(f"says {dict(evaluation.costs)} of a network that has {found}")
+    return evaluation

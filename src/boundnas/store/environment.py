@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 from contextlib import suppress
 from importlib.metadata import version
@@ -12,15 +13,30 @@ import torch
 
 from boundnas.elastic import native
 from boundnas.errors import RunError
+from boundnas.ranks import size
 from boundnas.store.files import find_bytes, write_json
 from boundnas.store.held import HeldFolder
 from boundnas.store.lines import parse_row
+
+_LIMITS = (
+    "ATEN_CPU_CAPABILITY",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "DNNL_MAX_CPU_ISA",
+    "MKL_CBWR",
+    "MKL_DEBUG_CPU_TYPE",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
+    "OPENBLAS_CORETYPE",
+)
+"""Variables by which libraries are told which instructions to use."""
 
 _log = logging.getLogger(__name__)
 
 
 def note_environment(path: Path, held: HeldFolder | None = None) -> None:
-    """Write down what a run runs on; where that was done before, warn of what has changed.
+    """Write down what a run runs on; where that was done before, warn once of all that changed.
 
     Args:
         path: ``environment.json``.
@@ -38,9 +54,9 @@ def note_environment(path: Path, held: HeldFolder | None = None) -> None:
     if began is None:
         raise RunError(f"{path}: is no JSON object, so it is damaged; remove it and run again")
     changes = [
-        f"{name} {began.get(name)}, now {now[name]}"
-        for name in ("torch", "cpu_capability", "threads", "kernels")
-        if began.get(name, now[name]) != now[name]  # an older release did not note all of them
+        f"{name} {began.get(name, 'unknown')}, now {now.get(name, 'unknown')}"
+        for name in {**now, **began}
+        if began.get(name) != now.get(name)
     ]
     if changes:
         _log.warning(
@@ -52,11 +68,12 @@ def note_environment(path: Path, held: HeldFolder | None = None) -> None:
 
 
 def environment() -> dict[str, str | int]:
-    """What decides the last bits of a run: versions, processor, threads, kernels.
+    """What decides the last bits of a run: versions, processor, threads, kernels, ranks.
 
     Example:
         >>> sorted(environment())
-        ['boundnas', 'cpu', 'cpu_capability', 'kernels', 'platform', 'python', 'threads', 'torch']
+        ['boundnas', 'cpu', 'cpu_capability', 'instructions', 'kernels', 'platform', 'python', \
+'ranks', 'threads', 'torch']
     """
     return {
         "python": platform.python_version(),
@@ -66,6 +83,11 @@ def environment() -> dict[str, str | int]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "kernels": "compiled" if native.available() else "PyTorch",
+        "ranks": size(),
+        "instructions": ", ".join(
+            f"{name}={os.environ[name]}" for name in _LIMITS if name in os.environ
+        )
+        or "unrestricted",
         "platform": platform.platform(),
     }
 

@@ -8,6 +8,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -126,6 +127,27 @@ def write_bytes(path: Path, data: bytes, held: HeldFolder | None = None) -> None
             os.fsync(folder)
     except (OSError, ValueError) as error:
         raise cannot_write(path, len(data), error) from error
+
+
+def set_aside(path: Path, held: HeldFolder | None = None) -> Path:
+    """Give a file the first free name like its own, so that nothing is lost: ``front-1.json``.
+
+    Returns:
+        The path it has now.
+
+    Raises:
+        RunError: It cannot be renamed.
+    """
+    try:
+        with folder_at(path.parent, held, make=True) as folder:
+            there = set(os.listdir(folder))
+            names = (f"{path.stem}-{number}{path.suffix}" for number in count(1))
+            free = next(name for name in names if name not in there)
+            os.rename(path.name, free, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)
+    except (OSError, ValueError) as error:
+        raise cannot_write(path, 0, error) from error
+    return path.with_name(free)
 
 
 def canonical_json(value: object) -> str:

@@ -17,7 +17,7 @@ from boundnas.report.records import Front, Run, read_run
 _NOT_COMPARED = {"name", "seed", "threads", "device", "export"}
 """Parts of a configuration that runs of one group may differ in."""
 
-_NOT_DECIDING = {"threads", "platform", "cpu"}
+_NOT_DECIDING = {"threads", "platform", "cpu", "ranks"}
 """Parts of the environment's record that runs of one group may differ in, as they change no more
 than the last bits."""
 

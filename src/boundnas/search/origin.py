@@ -1,0 +1,58 @@
+"""What evaluations and fronts depend on: each is believed only where all of it is the same."""
+
+from __future__ import annotations
+
+from boundnas import identity, weights
+from boundnas.cost import Cost, with_usual
+from boundnas.identity import Identity
+from boundnas.settings import SearchSettings
+from boundnas.train import Run
+
+_PLAN = ("method", "initial", "rounds", "crossovers", "mutations", "mutation_probability")
+"""Settings that decide which networks are measured, but not what is measured of them."""
+
+
+def of_evaluations(run: Run, settings: SearchSettings, estimated: bool) -> Identity:
+    """What decides the evaluation of an architecture.
+
+    Args:
+        run: The trained run, with the weights that it has now.
+        settings: How to search.
+        estimated: Whether accuracies are estimates, from images that the first candidates choose.
+    """
+    s, data = run.sandwich, run.data
+    plan = _PLAN if estimated else (*_PLAN, "bounds", "screen")
+    structure, policies = (
+        identity.digest(str(found))
+        for found in (
+            identity.of_structure(s.model),
+            identity.of_policies(s.max_policy, s.min_policy) if estimated else {},
+        )
+    )
+    return {
+        "weights": weights.digest(s.model),
+        "model": structure,
+        **({"policies": policies} if estimated else {}),
+        "seed": str(s.seed),
+        **identity.of_settings(settings, "search", tuple(f"search.{name}" for name in plan)),
+        **identity.of_facts(data),
+        **identity.of_split(data, "train"),
+        **identity.of_split(data, "validation"),
+        "costs": ", ".join(with_usual(s.model, s.cost)),
+        "cost": _digest(s.cost),
+    }
+
+
+def of_front(run: Run, settings: SearchSettings) -> Identity:
+    """What decides the front: all of a search, the range of costs, and test data."""
+    s = run.sandwich
+    return {
+        **of_evaluations(run, settings, estimated=True),
+        **identity.of_settings(settings, "search"),
+        **identity.of_split(run.data, "test"),
+        "cost_range": str(tuple(map(float, s.cost_range))),
+    }
+
+
+def _digest(cost: Cost) -> str:
+    return identity.digest(str(identity.of_cost(cost, (0, 1), cost.space)))
