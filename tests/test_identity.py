@@ -1,5 +1,6 @@
 """Digests name what differs: bytes, types, shapes, files, labels, settings."""
 
+import importlib
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 
 from boundnas import TrainSettings, identity
 from boundnas.data import ImageFiles, InMemory, Subset
+from boundnas.data.image_data import SPLITS
 
 IMAGES = torch.arange(6 * 4, dtype=torch.uint8).view(6, 1, 2, 2)
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -118,6 +120,44 @@ def test_data_are_read_once(monkeypatch):
     found = identity.of_data(data)
     monkeypatch.setattr(identity, "of_source", None)
     assert identity.of_data(data) == found
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+@pytest.mark.parametrize("part", ["images", "labels"])
+def test_what_is_written_in_place_is_read_again(part, split):
+    source = InMemory(IMAGES.clone(), LABELS.clone())
+    whole = replace(few_digits(), shape=(1, 2, 2), **dict.fromkeys(SPLITS, source))
+    before = identity.of_data(whole)
+    getattr(getattr(whole, split), part).view(-1)[0] = 2
+    assert different(before, identity.of_data(whole)) == {f"{part} of data.{s}" for s in SPLITS}
+
+
+CODES = {
+    "a comment more": ("        return x\n", "        return x  # all of it\n", False),
+    "another statement": ("        return x\n", "        return -x\n", True),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "counts"), CODES.values(), ids=CODES)
+def test_code_counts_by_what_it_says(old, new, counts, tmp_path, monkeypatch):
+    text = "from torch import nn\n\n\nclass Layer(nn.Module):\n    def forward(self, x):\n" + old
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for name, written in ((f"one_{counts}", text), (f"other_{counts}", text.replace(old, new))):
+        (tmp_path / f"{name}.py").write_text(written)
+        found.append(identity._codes([importlib.import_module(name).Layer]))
+    assert (found[0] != found[1]) == counts
+    assert list(found[0]) == ["code of Layer"]
+
+
+def test_differences_are_named_with_both_values_and_the_others_by_name():
+    held = {"a": "1", "b": "2", "c": "3"}
+    assert identity.difference(held, dict(held)) is None
+    assert identity.difference(held, held | {"b": "9"}) == "b = 2, this one has 9"
+    assert identity.difference(held, {"a": "1"}) == "b = 2, this one has missing; 1 more differ: c"
+    assert identity.difference({}, held).endswith("; 2 more differ: b, c")
+    for nothing in (None, [], "a"):
+        assert identity.difference(nothing, held).startswith("nothing that says what it is")
 
 
 def test_settings_have_their_dotted_names():

@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from boundnas.errors import RunError
 from boundnas.report import write_report
 from boundnas.report.content import moving_mean, thin
+from boundnas.store.lines import JsonLines
 from boundnas.store.vouched import vouched
 
 STEPS, EVALUATIONS, ON_FRONT, OUTSIDE = 300, 400, 10, 6
@@ -75,7 +76,20 @@ def write_journal(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 def write_front(folder: Path, front: dict[str, Any]) -> None:
     said = {name: value for name, value in front.items() if name != "sum"}
-    (folder / "front.json").write_text(json.dumps(vouched(ORIGIN | said)))
+    lines = (folder / "search" / "evaluations.jsonl").read_text().splitlines()
+    origin = {**ORIGIN, "journal": json.loads(lines[-1])["sum"]}
+    (folder / "front.json").write_text(json.dumps(vouched(origin | said)))
+
+
+def write_bounds(folder: Path, dimensions: list[dict[str, Any]]) -> None:
+    """As at the end of a training that wrote the logs which are there now."""
+    logs = {}
+    for name in ("metrics", "boundaries"):
+        with JsonLines(folder / f"{name}.jsonl") as log:
+            logs[name] = log.sync()
+    start = {"p_largest": 0.91, "p_smallest": 0.9}
+    held = {"identity": {}, **start, "dimensions": dimensions, "logs": logs, **ORIGIN["identity"]}
+    (folder / "bounds.json").write_text(json.dumps(vouched(held)))
 
 
 def write_run(
@@ -104,16 +118,7 @@ def write_run(
             for step in range(1, steps + 1)
         ],
     )
-    (folder / "bounds.json").write_text(
-        json.dumps(
-            {
-                "p_largest": 0.91,
-                "p_smallest": 0.9,
-                "dimensions": [bound(d) for d in dimensions],
-                **ORIGIN["identity"],
-            }
-        )
-    )
+    write_bounds(folder, [bound(d) for d in dimensions])
     searched = sorted(
         (evaluation(dimensions, draw) for _ in range(evaluations)),
         key=lambda row: row["costs"]["macs"],
@@ -363,7 +368,7 @@ def test_a_run_without_a_step_is_refused(tmp_path):
 
 COSTS = '"costs": {"macs": 1, "parameters": 1}'
 NETWORK = f'{{"architecture": {{}}, {COSTS}, "validation_accuracy": 0, "test_accuracy": 0}}'
-IDENTITY = '"identity": {"weights": "those"}'
+IDENTITY = '"identity": {"weights": "those"}, "journal": ""'
 FRONT = (
     f'{{{IDENTITY}, "cost_metric": "macs", "cost_range": [1, 2], "networks": [{NETWORK}], '
     '"outside": []}'
@@ -379,8 +384,8 @@ FRONT = (
         ("front.json", '{"cost_metric": "macs"}', r"front\.json: identity: Field required"),
         (
             "bounds.json",
-            '{"p_largest": 1, "p_smallest": 1, "dimensions": [], "weights": "those of the run"}',
-            r"head\.width needs",
+            '{"p_largest": 1, "p_smallest": 1, "dimensions": []}',
+            r"bounds\.json: identity: Field required",
         ),
         (
             "boundaries.jsonl",
@@ -446,6 +451,8 @@ FRONT = (
 )
 def test_a_damaged_file_is_named_with_what_is_wrong(tmp_path, name, text, message):
     folder = write_run(tmp_path / "run", steps=5, evaluations=20)
+    if name == "boundaries.jsonl":
+        (folder / "bounds.json").unlink()  # which knows that it was another
     (folder / name).write_text(text)
     with pytest.raises(RunError, match=message):
         write_report(folder)
@@ -453,6 +460,7 @@ def test_a_damaged_file_is_named_with_what_is_wrong(tmp_path, name, text, messag
 
 def test_evaluations_of_another_space_are_named(tmp_path):
     folder = write_run(tmp_path / "run", steps=5, evaluations=20)
+    (folder / "front.json").unlink()
     costs = {"macs": 1, "parameters": 1}
     write_journal(folder, [{"architecture": {}, "costs": costs, "accuracy": 0.5, "images": 9}])
     message = r"does not fit the run's space\.json: .*missing: head\.width"
@@ -466,12 +474,28 @@ def test_evaluations_of_another_space_are_named(tmp_path):
 def test_what_was_measured_of_other_weights_is_not_shown(tmp_path, name, found):
     folder = write_run(tmp_path / "run", steps=5, evaluations=20)
     held = json.loads((folder / name).read_text())
-    if name == "bounds.json":
-        (folder / name).write_text(json.dumps(held | {"weights": "others"}))
-    else:
-        del held["sum"]
-        (folder / name).write_text(json.dumps(vouched(held | {"identity": {"weights": "others"}})))
+    del held["sum"]
+    changed = {"weights": "others", "identity": {"weights": "others"}}
+    (folder / name).write_text(json.dumps(vouched(held | changed)))
     with pytest.raises(RunError, match=f"{found} is of other weights than the training ended"):
+        write_report(folder)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "boundaries.jsonl"])
+def test_logs_of_a_finished_training_are_shown_as_they_were_written(tmp_path, name):
+    folder = write_run(tmp_path / "run", steps=5, evaluations=20)
+    rows = (folder / name).read_text().splitlines(keepends=True)
+    for others in (rows[:-1], [*rows[:-1], rows[-1].replace("5", "6", 1)], rows[::-1]):
+        (folder / name).write_text("".join(others))
+        with pytest.raises(RunError, match=rf"{name}.* by bounds\.json; restore the file"):
+            write_report(folder)
+
+
+def test_a_space_that_the_training_did_not_have_is_refused(tmp_path):
+    folder = write_run(tmp_path / "run", steps=5, evaluations=20)
+    space = (folder / "space.json").read_text()
+    (folder / "space.json").write_text(space.replace('"head.width"', '"head.breadth"'))
+    with pytest.raises(RunError, match=r"space\.json: is not the space of bounds\.json"):
         write_report(folder)
 
 
@@ -498,6 +522,7 @@ def test_a_front_with_nothing_inside_the_range_says_so_and_names_the_nearest(tmp
 def test_a_journal_cut_at_any_byte_is_never_fatal(tmp_path):
     folder = write_run(tmp_path / "run", mobilenet_like_dimensions()[:2], steps=5, evaluations=20)
     journal = folder / "search" / "evaluations.jsonl"
+    (folder / "front.json").unlink()  # which says how much of it there was
     whole = journal.read_bytes()
     end = whole.rindex(b"\n", 0, -1) + 1
     for cut in range(end, len(whole)):
@@ -509,6 +534,7 @@ def test_losses_that_are_not_finite_leave_a_gap(tmp_path):
     folder = write_run(tmp_path / "run", steps=5, evaluations=20)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     rows[2]["loss_max"] = math.nan
+    (folder / "bounds.json").unlink()  # which vouches for the rows
     write_rows(folder / "metrics.jsonl", rows)
     raw, smooth = embedded(write_report(folder))["training"]["loss_max"]
     assert raw[2] is None

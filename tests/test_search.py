@@ -265,7 +265,7 @@ def evaluations_in(path):
 
 def test_the_report_reads_every_front(front):
     # Networks outside the range have no folder; the report once refused such.
-    origin = {"identity": {"weights": "of the run"}, "sum": "of all"}
+    origin = {"identity": {"weights": "of the run"}, "journal": "its last"}
     read = ReportedFront.model_validate_json(json.dumps(origin | front.to_json()))
     assert [n.folder for n in read.networks] == [front.folder(n) for n in front.networks]
     assert [n.folder for n in read.outside] == [None] * len(front.outside)

@@ -243,6 +243,21 @@ def test_a_range_edited_after_the_search_is_refused(runs, tmp_path):
         compare([other], tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "name"),
+    [(r"seed: 0", "seed: 3", "seed = 0, this one has 3"),
+     (r"tau: \S+", "tau: 0.4", r"train\.tau = 0.5, this one has 0.4"),
+     (r"initial: \S+", "initial: 9", r"search\.initial = \d+, this one has 9")],
+)  # fmt: skip
+def test_a_configuration_edited_after_the_run_is_refused(old, new, name, runs, tmp_path):
+    other = shutil.copytree(runs / "none0", tmp_path / "none0")
+    config = (other / "config.yaml").read_text()
+    assert re.search(old, config)
+    (other / "config.yaml").write_text(re.sub(old, new, config))
+    with pytest.raises(RunError, match=f"was edited after the run, which was made with {name}"):
+        compare([other], tmp_path / "out")
+
+
 def test_figures_that_share_a_run_agree_on_it():
     for scale, sets in (("small", {"fashion_mnist"}), ("paper", None)):
         seen = {}

@@ -19,7 +19,8 @@ from boundnas.errors import BoundNASError, CostError, DataError, RunError, Space
 from boundnas.settings import PriorSettings
 from boundnas.start import start_policy
 from boundnas.store.folder import RunFolder
-from boundnas.store.lines import read_jsonl
+from boundnas.store.lines import JsonLines, read_jsonl
+from boundnas.store.vouched import check_vouched
 from boundnas.train import bounds_json, learning_rate, policy_learning_rate
 
 STEPS = 12
@@ -260,7 +261,12 @@ def test_a_prior_that_does_not_fit_the_space_is_refused(prior, message):
 def test_bounds_say_what_each_dimension_may_be(tmp_path):
     finished = run(new_folder(tmp_path))
     bounds = json.loads(finished.folder.bounds.read_text())
-    assert bounds == bounds_json(finished) | {"weights": weights.digest(finished.model)}
+    assert bounds.items() >= bounds_json(finished).items()
+    assert bounds["weights"] == weights.digest(finished.model)
+    for name in ("metrics", "boundaries"):
+        with JsonLines(getattr(finished.folder, name)) as log:
+            assert bounds["logs"][name] == log.sync()
+    assert check_vouched(bounds) == bounds["sum"]
     for boundary, key, option in (("max", "p_largest", -1), ("min", "p_smallest", 0)):
         start = start_policy(finished.model, boundary, options(), 0).probabilities.tolist()
         mean = sum(

@@ -36,6 +36,7 @@ from boundnas.settings import SpaceSettings
 from boundnas.start import preferred
 from boundnas.store.files import set_aside, write_json
 from boundnas.store.folder import RunFolder
+from boundnas.store.lines import read_jsonl
 from boundnas.store.vouched import vouched
 from boundnas.threads import use_threads
 from boundnas.train import Run, fit
@@ -134,8 +135,11 @@ class Job:
             return self._front(run)
         front = search(run, self.config.search)
         if rank() == 0:
-            record = {"identity": now, **front.to_json(bool(self.config.export.formats))}
-            write_json(folder.front, vouched(record), folder.held)
+            rows = read_jsonl(folder.evaluations, folder.held)
+            origin = {"identity": now, "journal": rows[-1]["sum"]}
+            exported = bool(self.config.export.formats)
+            record = vouched({**origin, **front.to_json(exported)})
+            write_json(folder.front, record, folder.held)
         return front
 
     def _set_aside(self, folder: RunFolder, now: dict[str, str]) -> None:

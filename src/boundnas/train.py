@@ -33,6 +33,7 @@ from boundnas.store.environment import note_environment
 from boundnas.store.files import write_json
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import JsonLines, read_jsonl
+from boundnas.store.vouched import vouched
 from boundnas.supernet import Supernet
 from boundnas.threads import warn_of_threads
 from boundnas.typed import checked
@@ -258,10 +259,12 @@ class _Trainer:
                     wait(f"after step {step}")  # for the checkpoint
                     interruption.stop()
             boundaries.append(self._boundaries(step))
+            logs = {log.name: log.sync() for log in (metrics, boundaries)}
         modes.evaluate(self.run.model)
         if self.writes is not None:
-            bounds = {**bounds_json(self.run), "weights": weights.digest(self.run.model)}
-            write_json(self.writes.bounds, bounds, self.writes.held)
+            came = {"weights": weights.digest(self.run.model), "logs": logs}
+            bounds = {"identity": self.identity, **bounds_json(self.run), **came}
+            write_json(self.writes.bounds, vouched(bounds), self.writes.held)
 
     def _step(self, step: int, stopping: Callable[[], bool]) -> tuple[dict[str, Any], bool]:
         """Train one step; gives the row for the log, and whether any process is asked to stop."""

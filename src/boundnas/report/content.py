@@ -180,23 +180,14 @@ def _boundaries(run: Run) -> dict[str, Any] | None:
 def _bounds(run: Run) -> list[dict[str, Any]] | None:
     if run.bounds is None:
         return None
-    learned = {d.name: d for d in run.bounds.dimensions}
-    described = []
-    for dimension in run.space.dimensions:
-        bound = learned.get(dimension.name)
-        if bound is None or not len(bound.max) == len(bound.min) == len(dimension):
-            raise RunError(
-                f"bounds.json: {dimension.name} needs a probability for each of its "
-                f"{len(dimension)} choices in space.json; finish training again"
-            )
-        described.append(
-            {
-                "max": [significant(p, 3) for p in bound.max],
-                "min": [significant(p, 3) for p in bound.min],
-                "allowed": [c in bound.allowed for c in dimension.choices],
-            }
-        )
-    return described
+    return [
+        {
+            "max": [significant(p, 3) for p in bound.max],
+            "min": [significant(p, 3) for p in bound.min],
+            "allowed": [c in bound.allowed for c in bound.choices],
+        }
+        for bound in run.bounds.dimensions
+    ]
 
 
 def _training(run: Run) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -24,9 +24,14 @@ from boundnas.errors import RunError, SpaceError
 from boundnas.space import Dimension, SearchSpace
 from boundnas.store.files import find_bytes
 from boundnas.store.held import HeldFolder
+from boundnas.store.lines import check_rows
 from boundnas.store.vouched import check_vouched
 
 Choice = bool | int | float | str
+
+
+_END = 10**18
+"""Later than any step."""
 
 
 class Record(BaseModel):
@@ -75,15 +80,19 @@ class DimensionBounds(Record):
     """One dimension of ``bounds.json``: option probabilities and the values left to search."""
 
     name: str
+    kind: str
+    choices: list[Choice]
     max: list[float]
     min: list[float]
     allowed: list[Choice]
 
 
 class Bounds(Record):
-    """``bounds.json``: the start and the end of boundary learning; which weights came of it."""
+    """``bounds.json``: start and end of boundary learning, and what else came of the training."""
 
+    identity: dict[str, str]
     weights: str
+    logs: dict[Literal["metrics", "boundaries"], dict[str, JsonValue]]
     p_largest: float
     p_smallest: float
     dimensions: list[DimensionBounds]
@@ -150,6 +159,8 @@ class Network(Record):
 class Front(Origin):
     """``front.json``: what validation data selects, inside and outside the range asked for."""
 
+    journal: str
+    """The sum of the last row of the journal that it was selected from."""
     cost_metric: str
     cost_range: CostRange
     networks: list[Network]
@@ -216,14 +227,23 @@ def read_run(folder: Path) -> Run:
             f"{folder / name} {'is missing' if found is None else 'holds no step yet'}: "
             "a report needs a run whose training has begun; train it first"
         )
+    space = _space(folder / "space.json", dimensions)
     environment = read_record(folder / "environment.json", Environment, held)
     bounds = read_record(folder / "bounds.json", Bounds, held)
-    origins, evaluations = _evaluations(folder / "search" / "evaluations.jsonl", held)
+    journal = folder / "search" / "evaluations.jsonl"
+    origins, evaluations, sums = _evaluations(journal, held)
     front = read_record(folder / "front.json", Front, held)
-    _check_weights(folder, bounds, *origins, front)
+    if front is not None and evaluations is not None and front.journal not in sums:
+        raise RunError(
+            f"{journal}: lacks rows that front.json was selected from; restore the file, or "
+            f"remove both and run boundnas search {folder}"
+        )
+    if bounds is not None:
+        _check_weights(folder, bounds, *origins, front)
+        _check_trained(folder, bounds, dimensions, held)
     return Run(
         name=folder.resolve().name,
-        space=_space(folder / "space.json", dimensions),
+        space=space,
         metrics=metrics,
         boundaries=_rows(folder / "boundaries.jsonl", Boundaries, held),
         bounds=bounds,
@@ -234,18 +254,20 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def _evaluations(path: Path, held: HeldFolder) -> tuple[list[Origin], list[Evaluation] | None]:
-    """The journal's first line, if it is there yet, and its evaluations, each vouched for."""
+def _evaluations(
+    path: Path, held: HeldFolder
+) -> tuple[list[Origin], list[Evaluation] | None, list[str]]:
+    """The journal's first line, if it is there yet, its evaluations, and the sums of all lines."""
     data = find_bytes(path, held=held)
     if data is None:
-        return [], None
+        return [], None, []
     lines = data.split(b"\n")[:-1]
     origins = [_parse(line, Origin, f"{path} line 1") for line in lines[:1]]
     rows = [_parse(line, Evaluation, f"{path} line {i}") for i, line in enumerate(lines[1:], 2)]
-    before = ""
+    sums = [""]
     for number, line in enumerate(lines, 1):
-        before = _checked_sum(line, before, f"{path} line {number}: ")
-    return origins, rows
+        sums.append(_checked_sum(line, sums[-1], f"{path} line {number}: "))
+    return origins, rows, sums
 
 
 def _checked_sum(data: bytes, before: str, where: str) -> str:
@@ -257,16 +279,32 @@ def _checked_sum(data: bytes, before: str, where: str) -> str:
         ) from error
 
 
-def _check_weights(folder: Path, bounds: Bounds | None, *found: Origin | None) -> None:
+def _check_trained(folder: Path, bounds: Bounds, space: Space, held: HeldFolder) -> None:
+    """Refuse logs or a space that are not those of the finished training."""
+    if [(d.name, d.kind, d.choices) for d in bounds.dimensions] != [
+        (d.name, d.kind, d.choices) for d in space.root
+    ]:
+        raise RunError(
+            f"{folder / 'space.json'}: is not the space of bounds.json; restore the file, or run "
+            f"boundnas search {folder}, which writes it anew"
+        )
+    for name, written in bounds.logs.items():
+        path = folder / f"{name}.jsonl"
+        if find_bytes(path, held=held) is not None:
+            try:
+                check_rows(path, _END, written, held)
+            except RunError as error:
+                raise RunError(f"{error} by bounds.json; restore the file") from error
+
+
+def _check_weights(folder: Path, bounds: Bounds, *found: Origin | None) -> None:
     """Refuse a journal or front of other weights than the training ended with."""
-    if bounds is None:
-        return
     for origin in found:
         if origin is not None and origin.identity["weights"] != bounds.weights:
             what = "front.json is" if isinstance(origin, Front) else "search/evaluations.jsonl is"
             raise RunError(
                 f"{folder}: {what} of other weights than the training ended with by bounds.json; "
-                f"run boundnas search {folder}, which sets it aside and measures anew"
+                f"remove it and run boundnas search {folder}"
             )
 
 
@@ -297,7 +335,7 @@ def read_record(path: Path, kind: type[R], held: HeldFolder | None = None) -> R 
     if data is None:
         return None
     found = _parse(data, kind, str(path))
-    if isinstance(found, Front):
+    if isinstance(found, Front | Bounds):
         _checked_sum(data, "", f"{path}: ")
     return found
 

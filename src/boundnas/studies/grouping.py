@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from boundnas import identity
 from boundnas.config import RunConfig, read_config
 from boundnas.data.names import escaped
 from boundnas.errors import RunError
@@ -76,6 +77,7 @@ def grouped(folders: Sequence[Path]) -> list[Group]:
                 f"{run.front.cost_range[0]:,.0f} to {run.front.cost_range[1]:,.0f} "
                 f"{run.front.cost_metric}; put back the configuration that it was made with"
             )
+        _check_config(folder, run, config)
         flat = _flat(config) | _made_with(run)
         key = repr(flat)
         if config.seed in found.setdefault(key, {}):
@@ -90,6 +92,27 @@ def grouped(folders: Sequence[Path]) -> list[Group]:
         Group(label, dict(sorted(runs.items())), settings[key]["search.initial"])
         for label, (key, runs) in zip(labels, found.items(), strict=True)
     ]
+
+
+def _check_config(folder: Path, run: Run, config: RunConfig) -> None:
+    """Refuse a configuration that was edited after the run, whose settings tell groups apart.
+
+    Raises:
+        RunError: Names the first setting that differs.
+    """
+    now = {
+        "seed": str(config.seed),
+        **identity.of_settings(config.train, "train", ("train.checkpoint_every",)),
+        **identity.of_settings(config.search, "search"),
+    }
+    held = (run.bounds.identity if run.bounds else {}) | (run.front.identity if run.front else {})
+    was = {name: value for name, value in held.items() if name in now}
+    different = identity.difference(was, {name: now[name] for name in was})
+    if different is not None:
+        raise RunError(
+            f"{folder}: config.yaml was edited after the run, which was made with {different}; "
+            "put back the configuration that it was made with"
+        )
 
 
 def _made_with(run: Run) -> dict[str, Any]:
