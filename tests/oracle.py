@@ -100,7 +100,7 @@ def _squeeze_excite(layer: elastic.SqueezeExcite, x: Tensor, arch: SampledArchit
 
 def _stage(layer: elastic.Stage, x: Tensor, arch: SampledArchitecture) -> Tensor:
     outputs = []
-    for child in layer.children():
+    for child in layer._modules.values():  # one may be there twice
         x = child(x, arch)
         outputs.append(x)
     return _combine(layer.depth, arch, [outputs[int(c) - 1] for c in choices(layer.depth)])

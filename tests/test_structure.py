@@ -32,6 +32,7 @@ BOTTOM_TO_TOP = [
     "guard",
     "models",
     "calibrate",
+    "products",
     "trail",
     "paths",
     "learnable",

@@ -143,23 +143,15 @@ class Cost:
 
 
 class MACs(Cost):
-    """Multiply-accumulates of convolutions and linear layers for one image."""
+    """Multiply-accumulates for one image: of layers, and of what `forward` multiplies itself."""
 
     name, unit, per_unit = "macs", "MMACs", 10**6
 
     def _polynomial(self, model: Supernet) -> Polynomial:
-        def own(name: str, module: nn.Module, positions: int) -> Polynomial:
+        def own(module: nn.Module | None, positions: int) -> Polynomial:
             if isinstance(module, ElasticLayer):
                 return module.macs(positions)
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                return amount(positions * module.weight.numel())
-            products = any(p.dim() > 1 for p in module.parameters(recurse=False))
-            if products:
-                raise CostError(
-                    f"{name}: the MACs of a {type(module).__name__} are not known; use elastic "
-                    "layers, nn.Conv2d and nn.Linear, or the cost Parameters"
-                )
-            return amount(0)
+            return amount(positions if module is None else 0)
 
         return _total(model, own)
 
@@ -170,17 +162,18 @@ class Parameters(Cost):
     name, unit, per_unit = "parameters", "million parameters", 10**6
 
     def _polynomial(self, model: Supernet) -> Polynomial:
-        def own(name: str, module: nn.Module, positions: int) -> Polynomial:
+        def own(module: nn.Module | None, positions: int) -> Polynomial:
             if isinstance(module, ElasticLayer):
                 return module.parameter_count()
-            return amount(sum(p.numel() for p in module.parameters(recurse=False)))
+            held = () if module is None else module.parameters(recurse=False)
+            return amount(sum(p.numel() for p in held))
 
         return _total(model, own)
 
 
-Own = Callable[[str, nn.Module, int], Polynomial]
-"""The cost of a module by itself, without its children, from its name, the module and the output
-positions where it is used."""
+Own = Callable[[nn.Module | None, int], Polynomial]
+"""The cost of a module by itself, without its children, from the module and the output positions
+where it is used; of the functions that a module calls, from none and their multiply-accumulates."""
 
 
 def with_usual(model: Supernet, cost: Cost | None = None) -> dict[str, Cost]:
@@ -195,14 +188,11 @@ COSTS: dict[str, type[Cost]] = {cost.name: cost for cost in (MACs, Parameters)}
 def _total(model: Supernet, own: Own) -> Polynomial:
     """The own costs of all modules, each where it is present and used."""
     found = paths(model)
-    total = amount(0)
-    for name, module in model.named_modules():
-        if name not in found.uses:
-            continue
-        use = found.uses[name]
+    total, modules = amount(0), dict(model.named_modules())
+    for name, use in found.uses.items():
         cost = Polynomial(())
         for positions, condition in use.cases():
-            cost += condition * own(name, module, positions)
+            cost += condition * own(modules.get(name), positions)
         for condition in reversed(found.presence[name]):
             cost = condition * cost
         total += cost

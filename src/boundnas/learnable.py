@@ -99,7 +99,7 @@ def _check_steps(model: Supernet, found: Paths) -> None:
 def _check_uses(model: Supernet, found: Paths) -> None:
     """What changes the resolution, or the layers that an elastic module uses."""
     for name, use in found.uses.items():
-        if use.dimensions:
+        if use.dimensions and not name.endswith("()"):
             names = ", ".join(d.name for d in use.dimensions)
             _refuse(f"whether or at what resolution {name} is used follows {names}")
 

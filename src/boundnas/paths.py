@@ -40,7 +40,8 @@ class Use:
 
     Args:
         dimensions: What its use depends on; none for a layer that is always used alike.
-        table: Output positions for each combination of their options.
+        table: Output positions for each combination of their options; of functions, by the name
+            of the module that calls them and ``()``, their multiply-accumulates.
     """
 
     dimensions: tuple[Dimension, ...]
@@ -82,7 +83,11 @@ class Paths:
         self._try_what_is_looked_up()
         self.presence = _presence(model)
         """For every module, the conditions that the elastic modules around it set."""
-        self.layers = _layers(model, {n for t in self._trails.values() for n in t.positions})
+        called = {n: None for t in self._trails.values() for n in t.positions}
+        functions = [name for name in called if name.endswith("()")]
+        self.layers = {**_layers(model, set(called)), **{name: name for name in functions}}
+        self.presence.update((name, self.presence[name[:-2]]) for name in functions)
+        self._check_functions(model, functions)
         self.uses = {name: self._use(name) for name in self.layers}
 
     def _try_what_is_looked_up(self) -> None:
@@ -97,6 +102,16 @@ class Paths:
             options = itertools.product(*(range(len(d)) for d in dimensions))
             further = [self._base(dimensions, indices) for indices in options]
             self.probes = list(dict.fromkeys([*self.probes, *further]))
+
+    def _check_functions(self, model: Supernet, functions: Sequence[str]) -> None:
+        """Refuse products whose number does not follow that of the images."""
+        two, three = self.trail(self.probes[0]), follow(model, self.probes[0], 3)
+        for name in functions:
+            if two.positions.get(name) != three.positions.get(name):
+                raise CostError(
+                    f"{name[:-2] or 'forward'} multiplies weights with one another, or images "
+                    "with one another, so that the MACs of one image are not known"
+                )
 
     def trail(self, arch: Architecture) -> Trail:
         """What an architecture does; each is run once."""

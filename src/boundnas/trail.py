@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from boundnas.calibrate import Observing
-from boundnas.elastic import ElasticModule, Linear
+from boundnas.elastic import ElasticLayer, ElasticModule, Linear
 from boundnas.modes import evaluating
+from boundnas.products import Products
 from boundnas.space import Architecture, Dimension, Setting, Value
 from boundnas.supernet import Supernet
 
@@ -29,7 +30,8 @@ class Trail:
 
     Args:
         positions: Output positions of every module with weights, summed over its calls; zero where
-            it was not called.
+            it was not called. Of the functions that its own ``forward`` calls, under its name and
+            ``()``, the multiply-accumulates of one image.
         steps: For every module that is no elastic one, the functions and modules that its own
             ``forward`` called, with their numbers.
         looked_up: Where ``forward`` itself, not an elastic layer, looked a dimension up.
@@ -48,6 +50,7 @@ class _Recorder(TorchFunctionMode):
     def __init__(self, names: Mapping[nn.Module, str]) -> None:
         super().__init__()
         self.names = names
+        self.products: dict[str, int] = {}
         self.stack: list[tuple[nn.Module, list[object]]] = []
         self.positions: dict[str, int] = {}
         self.steps: dict[str, set[tuple[object, ...]]] = {}
@@ -79,16 +82,25 @@ class _Recorder(TorchFunctionMode):
             self.steps.setdefault(name, set()).add(tuple(steps))
         self.positions[name] = self.positions.get(name, 0) + _pixels(module, output)
 
+    def multiply(self, name: str, macs: int) -> None:
+        self.products[name] = self.products.get(name, 0) + macs
+
+    def counted(self) -> str | None:
+        """The module whose own functions are counted; none for layers that say what they cost."""
+        module = self.stack[-1][0] if self.stack else None
+        return None if module is None or isinstance(module, ElasticLayer) else self.names[module]
+
     def look_up(self, dimensions: Sequence[Dimension]) -> None:
         self.used.update(dimensions)
         if self.stack and not self._elastic:
             for dimension in dimensions:
                 self.looked_up.setdefault(dimension, _caller())
 
-    @property
-    def trail(self) -> Trail:
+    def trail(self, images: int) -> Trail:
         steps = {name: frozenset(found) for name, found in self.steps.items()}
-        return Trail(self.positions, steps, self.looked_up, frozenset(self.used))
+        products = {f"{name}()": macs // images for name, macs in self.products.items()}
+        positions = {**self.positions, **products}
+        return Trail(positions, steps, self.looked_up, frozenset(self.used))
 
 
 class Watched(Observing):
@@ -145,11 +157,11 @@ class Watched(Observing):
         return object.__getattribute__(self, name)
 
 
-def follow(model: Supernet, arch: Architecture) -> Trail:
-    """Run one architecture on empty images and tell what it did."""
+def follow(model: Supernet, arch: Architecture, number: int = 2) -> Trail:
+    """Run one architecture on empty images, so many of them, and tell what it did."""
     recorder = _Recorder({m: name for name, m in model.named_modules()})
     watched = Watched.of(arch, recorder.look_up)
-    images = next(model.parameters()).new_zeros(2, *model.input_shape)
+    images = next(model.parameters()).new_zeros(number, *model.input_shape)
     with ExitStack() as stack:
         for module in recorder.names:
             stack.callback(module.register_forward_pre_hook(recorder.enter).remove)
@@ -158,8 +170,9 @@ def follow(model: Supernet, arch: Architecture) -> Trail:
         stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(evaluating(model))
         stack.enter_context(recorder)
+        stack.enter_context(Products(recorder.multiply, recorder.counted))
         model(images, watched)
-    return recorder.trail
+    return recorder.trail(number)
 
 
 def _pixels(module: nn.Module, output: object) -> int:

@@ -30,7 +30,7 @@ from boundnas.elastic.pointwise import input_products, pointwise, weight_product
 from boundnas.elastic.strided import concerned, strided
 from boundnas.errors import SpaceError
 from boundnas.polynomial import Polynomial, amount
-from boundnas.space import Architecture, Dimension, Setting, Value, check_sizes, choices, largest
+from boundnas.space import Architecture, Setting, Value, check_sizes, choices, largest
 
 
 def _square(kernel: Value) -> int:
@@ -93,7 +93,6 @@ class _Convolution(ElasticLayer):
         gate = arch.gate(self.kernel_size)
         if gate is None:
             return weight
-        assert isinstance(self.kernel_size, Dimension)
         table = crops(self.kernel_size, weight.shape[-1], weight.device)
         return gate_weight(weight.contiguous(), gate, table, (2, 3))
 

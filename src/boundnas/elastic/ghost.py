@@ -195,7 +195,7 @@ def membership(
 
 
 @cache
-def crops(setting: Dimension, size: int, device: torch.device) -> Tensor:
+def crops(setting: Setting, size: int, device: torch.device) -> Tensor:
     """Which options up to ``size`` contain which taps of a kernel of that size.
 
     Returns:

@@ -39,7 +39,7 @@ class Stage(ElasticModule):
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
         """Run the first ``depth`` layers."""
         depth, gate = arch.size(self.depth), arch.gate(self.depth)
-        layers, outputs = list(self.children()), []
+        layers, outputs = [self.get_submodule(name) for name in self._modules], []
         for layer in layers[:depth]:
             x = layer(x, arch)
             outputs.append(x)
