@@ -2,7 +2,8 @@
 
 import copy
 import random
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from boundnas import Supernet, TrainSettings, elastic, fit, guard
+from boundnas.elastic.ghost import join, split
 from boundnas.errors import SpaceError
 from boundnas.policy import SampledArchitecture
+from boundnas.polynomial import amount
 
 
 class Between(Supernet):
@@ -436,6 +439,117 @@ def test_modules_without_either_are_accepted(name):
     model = on_fixed_width(STATELESS[name])
     guard.check(model)
     guard.check(model.eval())
+
+
+class Scaled(elastic.ElasticLayer):
+    """A user's elastic layer: a weight for each channel."""
+
+    def __init__(self, channels, apply):
+        super().__init__()
+        self.channels, self.apply_to = channels, apply
+        self.weight = nn.Parameter(torch.ones(8))
+
+    def forward(self, x, arch):
+        return self.apply_to(self, x, arch.size(self.channels))
+
+    def macs(self, positions):
+        return amount(0)
+
+    def parameter_count(self):
+        return amount(self.channels)
+
+    def plain(self, arch):
+        return None
+
+
+def scaled_in_parts(layer, x, width):
+    active, ghost = split(x)
+    rest = None if ghost is None else ghost * layer.weight.detach()[width:, None, None]
+    return join(active * layer.weight[:width, None, None], rest)
+
+
+def scaled_naively(layer, x, width):
+    return x * layer.weight[:width, None, None]
+
+
+class Twice(elastic.Conv2d):
+    """Calls the library's own forward."""
+
+    def forward(self, x, arch):
+        return super().forward(x.flip(1) if self.name == "parts.mixes" else x, arch) * 2
+
+
+def of_fixed_draws(make):
+    with torch.random.fork_rng(devices=[]):
+        return make().double()
+
+
+OWN_LAYERS = {  # what is wrong with it, if anything
+    "in parts": (lambda w: Scaled(w, scaled_in_parts), None),
+    "naively": (lambda w: Scaled(w, scaled_naively), r"test_guard.py, line \d+: mul of the output"),
+    "of the library's": (lambda w: Twice(w, w, 3), None),
+}
+
+
+@pytest.mark.parametrize("name", OWN_LAYERS)
+def test_a_users_elastic_layer_is_watched_too(name):
+    make, words = OWN_LAYERS[name]
+    model = model_of((lambda m, y, x, a: m.parts.p(y, a), None))
+    model.parts["p"] = of_fixed_draws(lambda: make(model.width))
+    with pytest.raises(SpaceError, match=words) if words else nullcontext():
+        guard.check(model)
+
+
+def test_a_mixing_call_before_the_librarys_own_forward_is_named():
+    model = model_of((lambda m, y, x, a: m.parts.mixes(y, a), None))
+    model.parts["mixes"] = of_fixed_draws(lambda: Twice(model.width, model.width, 3))
+    with pytest.raises(SpaceError, match=r"test_guard.py, line \d+: flip of the output of norm"):
+        guard.check(model)
+
+
+def test_a_map_given_by_its_name_is_checked_like_any():
+    model = model_of((lambda m, y, x, a: m.parts.p(x=y.transpose(1, 2), arch=a), None))
+    model.parts["p"] = of_fixed_draws(lambda: elastic.Conv2d(model.width, model.width))
+    with pytest.raises(SpaceError, match=r"parts.p \(Conv2d\) gets .* with channels on axis 2"):
+        guard.check(model)
+
+
+UNREGISTERED = {
+    "a plain layer in a list": lambda m: [nn.Conv2d(1, 1, 1)],
+    "an elastic layer in a dict": lambda m: {0: elastic.Conv2d(1, 1)},
+    "a weight in a function": lambda m: (partial(torch.mul, nn.Parameter(torch.ones(1))),),
+}
+
+
+@pytest.mark.parametrize("name", UNREGISTERED)
+def test_weights_that_nobody_would_train_are_refused(name):
+    def between(model, y, x, arch):
+        layer = model.hidden[0]
+        x = layer(x, arch) if isinstance(layer, elastic.Conv2d) else layer(x)
+        return y + model.b(x, arch)
+
+    model = model_of((between, None)).float()
+    with torch.random.fork_rng(devices=[]):
+        model.hidden = UNREGISTERED[name](model)
+    with pytest.raises(SpaceError, match=r"shape \(1,.* is no parameter of the model"):
+        guard.check(model)
+
+
+def test_an_elastic_layer_is_not_parametrized():
+    model = model_of(RIGHT["nothing"])
+    nn.utils.parametrizations.weight_norm(model.tail)
+    with pytest.raises(SpaceError, match=r"tail \(.*Conv2d\): an elastic layer has no modules"):
+        guard.check(model)
+
+
+def fails_without_a_word(model, y, x, arch):
+    assert y.shape[2] == 1
+    return y
+
+
+def test_an_error_without_a_text_has_its_name():
+    with pytest.raises(SpaceError, match=r"line \d+: Between.forward fails in .*, AssertionError"):
+        guard.check(model_of((fails_without_a_word, None)))
 
 
 TOUCHED = {

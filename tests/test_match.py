@@ -122,6 +122,12 @@ MISFITS = {
     "mixed precision": (mixed, few_digits, TrainingError, "weights are float32 and float64"),
     "two devices": (lambda: on("meta"), few_digits, TrainingError, "found cpu and meta"),
     "no device": (lambda: Net().to("meta"), few_digits, TrainingError, "found meta"),
+    "all frozen": (
+        lambda: Net().requires_grad_(False),
+        few_digits,
+        TrainingError,
+        r"all of the model's parameters are frozen .*call requires_grad_\(\)",
+    ),
     "no weights": (Empty, few_digits, TrainingError, "no parameters to train"),
 }
 
@@ -130,6 +136,32 @@ MISFITS = {
 def test_a_model_that_does_not_fit_its_images_is_refused_by_name(model, images, error, message):
     with pytest.raises(error, match=message):
         fit(model(), images(), cost_range=(100, 1e7), settings=TrainSettings(steps=1, batch_size=8))
+
+
+def under_no_grad(train):
+    with torch.no_grad():
+        train(Net())
+
+
+def under_inference_mode(train):
+    with torch.inference_mode():
+        train(Net())
+
+
+def built_there(train):
+    with torch.inference_mode():
+        model = Net()
+    train(model)
+
+
+@pytest.mark.parametrize("way", [under_no_grad, under_inference_mode, built_there])
+def test_training_without_gradients_is_refused_and_no_layer_is_blamed(way):
+    def train(model):
+        settings = TrainSettings(steps=1, batch_size=8)
+        fit(model, few_digits(), cost_range=(100, 1e7), settings=settings)
+
+    with pytest.raises(TrainingError, match="needs gradients, and they are switched off"):
+        way(train)
 
 
 @pytest.mark.parametrize("batch_size", [81, 1000])

@@ -16,12 +16,22 @@ def check_model(model: Supernet) -> None:
     """Refuse a model whose weights cannot be trained.
 
     Raises:
-        TrainingError: No parameters, or on several devices, on none, or of another type than
-            float32.
+        TrainingError: No parameters, all of them frozen, or on several devices, on none, or of
+            another type than float32; or gradients are switched off.
     """
     parameters = list(model.parameters())
     if not parameters:
         raise TrainingError("the model has no parameters to train")
+    if not any(p.requires_grad for p in parameters):
+        raise TrainingError(
+            "all of the model's parameters are frozen (requires_grad is False), so that nothing "
+            "would be trained; call requires_grad_() on what is to learn"
+        )
+    if not torch.is_grad_enabled() or any(p.is_inference() for p in parameters):
+        raise TrainingError(
+            "training needs gradients, and they are switched off: build and train the model "
+            "outside torch.no_grad() and torch.inference_mode()"
+        )
     devices = sorted({str(p.device) for p in parameters})
     if len(devices) > 1 or devices == ["meta"]:
         raise TrainingError(

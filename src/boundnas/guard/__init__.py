@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from boundnas import modes
-from boundnas.elastic import BatchNorm2d, Stage
+from boundnas.elastic import BatchNorm2d, ElasticLayer, Stage
 from boundnas.elastic.ghost import Ghosted
 from boundnas.errors import BoundNASError, SpaceError
 from boundnas.guard import place
-from boundnas.guard.call import trace_of
+from boundnas.guard.call import first_line, trace_of
 from boundnas.guard.counts import Choice, counted
 from boundnas.guard.functions import Watch
 from boundnas.guard.state import State, marks, python_states, random_states, untouched
@@ -57,7 +57,7 @@ def check(model: Supernet) -> None:
     device = next(model.parameters()).device
     with untouched(model, device) as state:
         modes.train(model)
-        _check_modes(model)
+        _check_layers(model)
         reads: set[Dimension] = set()
         done: set[Architecture] = set()
         for arch in itertools.chain(_corners(model), _branches(model, reads)):
@@ -69,8 +69,14 @@ def check(model: Supernet) -> None:
         )
 
 
-def _check_modes(model: Supernet) -> None:
+def _check_layers(model: Supernet) -> None:
     for name, module in model.named_modules():
+        if isinstance(module, ElasticLayer) and module._modules:
+            raise SpaceError(
+                f"{name} ({type(module).__name__}): an elastic layer has no modules inside, found "
+                f"{', '.join(module._modules)}; its weights are sliced and counted as they are, so "
+                "parametrize plain layers only"
+            )
         if isinstance(module, BatchNorm2d) and not module.training:
             raise SpaceError(
                 f"{name} (BatchNorm2d) is in evaluation mode while the model trains; it keeps no "
@@ -187,7 +193,7 @@ def _check_pass(model: Supernet, arch: _Asked, state: State, draws: bool = False
     except Exception as error:
         raise SpaceError(
             f"{place.raised(model, error.__traceback__)}: {type(model).__name__}.forward fails in "
-            f"the architecture {arch}, {type(error).__name__}: {str(error).splitlines()[0]}"
+            f"the architecture {arch}, {first_line(error)}"
         ) from error
     finally:
         watch.close()
@@ -218,7 +224,31 @@ def _check_gradient(model: nn.Module, output: Tensor, arch: _Asked) -> None:
     assert arch.gates is not None
     inputs = [p for p in (*model.parameters(), *arch.gates) if p.requires_grad]
     if output.requires_grad:
+        _check_registered(model, output, inputs)
         torch.autograd.grad(output.square().sum(), inputs, allow_unused=True)
+
+
+def _check_registered(model: nn.Module, output: Tensor, inputs: list[Tensor]) -> None:
+    """Refuse weights that nobody trains, as of layers in a plain list.
+
+    Raises:
+        SpaceError: Names the shape of such a weight.
+    """
+    known, seen, todo = {id(x) for x in inputs}, set(), [output.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        todo += [following for following, _ in node.next_functions]
+        weight = getattr(node, "variable", None)
+        if isinstance(weight, nn.Parameter) and id(weight) not in known:
+            raise SpaceError(
+                f"{place.of(model)}: {type(model).__name__}.forward computes with a weight of the "
+                f"shape {tuple(weight.shape)} that is no parameter of the model, so that it would "
+                "never be trained, saved or counted; hold layers in attributes of the module, "
+                "nn.ModuleList or nn.ModuleDict, not in plain lists, dicts or functions"
+            )
 
 
 def _check_state(model: Supernet, state: State, attributes: dict[tuple[str, str], object]) -> None:
@@ -232,8 +262,12 @@ def _check_state(model: Supernet, state: State, attributes: dict[tuple[str, str]
         raise SpaceError(
             f"{name or 'the model'} ({type(module).__name__}): forward changes {', '.join(keys)}, "
             "which all networks of the space would share, and which belong to none of them. "
-            f"Instead use {_instead(module)}, or freeze it: put it, and it alone, into evaluation "
-            f"mode, model.{name}.eval()"
+            f"Instead use {_instead(module)}"
+            + (
+                f", or freeze it: put it, and it alone, into evaluation mode, model.{name}.eval()"
+                if name
+                else ""
+            )
         )
     now = marks(model)
     changed = [key for key in now if attributes.get(key, now) != now[key]]

@@ -22,10 +22,21 @@ _NOT_USERS = tuple(
     ]
 )
 
+_ELASTIC = f"{_PACKAGE / 'elastic'}/"
+_BETWEEN = tuple(place for place in _NOT_USERS if place != _ELASTIC)
+
 
 def is_users(frame: FrameType) -> bool:
     """Whether a frame runs a `forward` or what it calls, not a library below."""
     return not frame.f_code.co_filename.startswith((*_NOT_USERS, "<"))
+
+
+def is_elastic() -> bool:
+    """Whether what was called here was called by an elastic layer of the library itself."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_BETWEEN):
+        frame = frame.f_back
+    return frame is not None and frame.f_code.co_filename.startswith(_ELASTIC)
 
 
 def here() -> str:
