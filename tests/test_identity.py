@@ -10,8 +10,11 @@ from tests.small import few_digits, mobilenet
 from torch import nn
 
 from boundnas import TrainSettings, identity
+from boundnas.cost import Cost
 from boundnas.data import ImageFiles, InMemory, Subset
 from boundnas.data.image_data import SPLITS
+from boundnas.errors import DataError
+from boundnas.polynomial import amount
 
 IMAGES = torch.arange(6 * 4, dtype=torch.uint8).view(6, 1, 2, 2)
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -95,6 +98,36 @@ def test_of_many_files_a_sample_is_read(tmp_path, monkeypatch):
     )
     identity.of_source(source)
     assert read == [0, 5]
+
+
+def test_an_image_that_is_gone_is_named_though_no_sample_reads_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(identity, "SAMPLED", 2)
+    source = files(tmp_path / "a")
+    source.paths[3].unlink()
+    with pytest.raises(DataError, match=r"a/3\.bmp: cannot be read \(No such file"):
+        identity.of_source(source)
+
+
+class Table(Cost):
+    """A cost that is looked up."""
+
+    name, unit = "latency", "ms"
+
+    def __init__(self, model, entry):
+        self.entry = entry
+        super().__init__(model)
+
+    def _polynomial(self, model):
+        first = model.space.dimensions[0]
+        return amount(first, lambda width: 5 + self.entry * (width == first.choices[-1]))
+
+
+def test_a_cost_is_known_by_its_whole_table(monkeypatch):
+    model = mobilenet()
+    monkeypatch.setattr(type(model.space), "sample", lambda self, *args: self.smallest)
+    monkeypatch.setattr(type(model.space), "largest", model.space.smallest)
+    found = [identity.of_cost(Table(model, e), (1, 9), model.space) for e in (1, 2)]
+    assert different(*found) == {"terms of the cost"}, "where the networks looked at are alike"
 
 
 class Computed:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from boundnas.cost import Cost
 from boundnas.data import ImageData, ImageFiles, InMemory, Source, Subset, batches
 from boundnas.data.image_data import SPLITS
+from boundnas.errors import DataError
 from boundnas.policy import Policy
 from boundnas.randomness import stream
 from boundnas.space import SearchSpace
@@ -158,13 +159,26 @@ def of_source(source: Source) -> Identity:
         return {**found, "labels": digest(labels_of_some), "kind": kind}
     paths = [whole.paths[i] for i in chosen.tolist()]
     # The name of the class and of the file: where the data lie may differ from rank to rank.
-    names = "\n".join(f"{'/'.join(path.parts[-2:])} {path.stat().st_size}" for path in paths)
+    names = "\n".join(f"{'/'.join(path.parts[-2:])} {_size(path)}" for path in paths)
     return {
         **found,
         "labels": digest(whole.labels.index_select(0, chosen)),
         "files": digest(names),
         "decoding": f"{whole.image_size} pixels, {whole.channels} channels, {whole.centre}",
     }
+
+
+def _size(path: Path) -> int:
+    """Bytes of an image file.
+
+    Raises:
+        DataError: It is gone, or cannot be reached.
+    """
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read ({reason}); put the image back") from error
 
 
 def of_model(model: Supernet) -> Identity:
