@@ -114,6 +114,20 @@ def test_another_folder_for_the_runs_can_be_given(configured):
     assert not (folder / "runs").exists()
 
 
+@pytest.mark.parametrize("name", ["~", "~/runs", "~root/runs"])
+@pytest.mark.parametrize(
+    "arguments",
+    [("train", "run.yaml", "--runs"), ("compare", "a", "--out"), ("reproduce", "fig3", "--out")],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_home_that_the_shell_did_not_expand_never_becomes_a_folder(arguments, name, configured):
+    folder = configured()
+    refused = call(*arguments, name)
+    assert refused.exit_code == 2
+    assert f"the shell did not expand {name.split('/')[0]}" in refused.output
+    assert [path.name for path in folder.iterdir()] == ["run.yaml"]
+
+
 def test_export_without_formats_writes_no_network(configured):
     folder = configured(CONFIG.replace("[onnx]", "[]"))
     assert call("run", "run.yaml").exit_code == 0

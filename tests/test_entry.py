@@ -81,6 +81,22 @@ def test_a_file_never_takes_the_number_of_a_closed_stream(number, while_importin
     assert done.returncode > 2
 
 
+def test_a_working_folder_that_is_gone_is_told_before_a_library_ends_the_process(
+    while_importing, tmp_path
+):
+    def leave():
+        (tmp_path / "gone").mkdir()
+        os.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+
+    done = while_importing("os._exit(9)", preexec_fn=leave)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "RunError: the working folder cannot be found (No such file or directory); change into one "
+        "that is there\n",
+    )
+
+
 def test_a_program_that_imports_the_library_keeps_its_own_handlers(while_importing):
     code = "import signal, sys; sys.exit(signal.getsignal(15) is not signal.SIG_DFL)"
     done = while_importing(

@@ -62,6 +62,7 @@ OUTSIDE = {
     "CPU": (RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: no"), "batch"),
     "GPU": (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "goes on from"),
     "C++": (RuntimeError("std::bad_alloc"), "take a smaller train.batch_size"),
+    "oneDNN": (RuntimeError("could not create a primitive"), "take a smaller train.batch_size"),
     "interpreter": (SystemError("error return without exception set"), "out of memory"),
     "mapping": (ImportError("x.so: failed to map segment from shared object"), "free memory"),
     "library": (ImportError("no x", name="matplotlib.pyplot"), "--force-reinstall matplotlib"),

@@ -1,3 +1,4 @@
+import errno
 import json
 from contextlib import suppress
 
@@ -8,7 +9,7 @@ from tests.faults import Killed, failing_at, largest_file
 
 from boundnas.errors import RunError
 from boundnas.store.environment import environment
-from boundnas.store.files import canonical_json, write_json, write_text
+from boundnas.store.files import cannot_write, canonical_json, write_json, write_text
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import JsonLines, read_jsonl
 
@@ -139,6 +140,22 @@ def test_a_full_disk_leaves_the_old_text_and_names_path_need_and_free(tmp_path, 
     ):
         write_text(path, "x" * 1000)
     assert tree(tmp_path) == {"report.html": b"old"}
+
+
+ADVICE = {
+    errno.ENOSPC: "make room, or check the quota and the permissions of {}, then run again",
+    errno.EACCES: "make room, or check the quota and the permissions of {}, then run again",
+    errno.EROFS: "choose a place that can be written",
+    errno.EMFILE: "allow more open files (ulimit -n) and run again",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+@pytest.mark.parametrize(("number", "advice"), ADVICE.items(), ids=errno.errorcode.get)
+def test_what_to_do_about_a_file_that_cannot_be_written_fits_the_reason(number, advice, tmp_path):
+    told = str(cannot_write(tmp_path / "x", 1000, OSError(number, "reason")))
+    assert told.startswith(f"{tmp_path / 'x'}: cannot be written (reason); 1,000 bytes are needed")
+    assert told.endswith(f"free on this disk; {advice.format(tmp_path)}")
 
 
 def test_a_text_file_is_never_written_through_a_link_left_in_its_place(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -67,10 +68,20 @@ app = typer.Typer(
     help="Train one supernet, learn the bounds of its search space, deploy a family of networks.",
 )
 
+
+def _expanded(path: Path) -> Path:
+    """Refuse a home that the shell left for us to find: it would become a folder named ~."""
+    if (home := os.path.expanduser(path)) != str(path):
+        raise typer.BadParameter(f"the shell did not expand {path.parts[0]}; give {home}")
+    return path
+
+
 ConfigFile = Annotated[Path, typer.Argument(help="Configuration in YAML; see configs/.")]
 RunPath = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/digits.")]
 Wait = Annotated[float, typer.Option(min=1, help="Seconds that processes wait for one another.")]
-Runs = Annotated[Path, typer.Option(help="Folder that the run's own folder is made in.")]
+Runs = Annotated[
+    Path, typer.Option(callback=_expanded, help="Folder that the run's own folder is made in.")
+]
 
 
 def _command(function: Callable[..., None]) -> Callable[..., None]:
@@ -127,9 +138,9 @@ def report(run: RunPath) -> None:
 @_command
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders of searched runs, in any order.")],
-    out: Annotated[Path, typer.Option(help="Folder for tables, figures and raw numbers.")] = Path(
-        "comparison"
-    ),
+    out: Annotated[
+        Path, typer.Option(callback=_expanded, help="Folder for tables, figures and raw numbers.")
+    ] = Path("comparison"),
 ) -> None:
     """Compare runs: fronts, scores, accuracy at budgets and boundaries, grouped over seeds."""
     folder = studies.compare(runs, out)
@@ -143,7 +154,9 @@ def reproduce(
     scale: Annotated[str, typer.Option(help="small, for two cores, or paper.")] = "small",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of every variant.")] = 3,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
-    out: Annotated[Path, typer.Option(help="Folder for runs and comparisons.")] = Path("studies"),
+    out: Annotated[
+        Path, typer.Option(callback=_expanded, help="Folder for runs and comparisons.")
+    ] = Path("studies"),
     data: Annotated[Path, typer.Option(help="Folder with a folder per data set.")] = Path("data"),
 ) -> None:
     """Run a whole comparison of the paper; an interrupted one continues."""

@@ -27,6 +27,7 @@ def enter() -> None:
             signal.signal(number, _stop)
     hold_standard_streams()
     sys.excepthook = _hook()
+    _check_place()
 
 
 def hold_standard_streams() -> None:
@@ -40,6 +41,18 @@ def hold_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+
+
+def _check_place() -> None:
+    """Refuse a working folder that is gone, in which MKL would end the process by itself."""
+    from boundnas.errors import RunError
+
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise RunError(
+            f"the working folder cannot be found ({error.strerror}); change into one that is there"
+        ) from error
 
 
 def _stop(number: int, _: FrameType | None) -> None:

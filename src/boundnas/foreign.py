@@ -19,12 +19,13 @@ _NO_MEMORY = (
     "alloc_cpu.cpp",
     "bad_alloc",
     "bad allocation",
+    "could not create a primitive",  # oneDNN
     "failed to map segment",  # of a library that is loaded
     "error return without exception",  # the interpreter itself
 )
 """What libraries that do not raise MemoryError say instead of it."""
 
-_ADVICE = {
+ADVICE = {
     errno.ENOSPC: "make room and run again",
     errno.EDQUOT: "make room within the quota and run again",
     errno.EFBIG: "allow larger files (ulimit -f) and run again",
@@ -81,7 +82,7 @@ def _outside(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         return _system(error, said)
     if "start new thread" in said:
-        return f"OSError: {said}; {_ADVICE[errno.EAGAIN]}"
+        return f"OSError: {said}; {ADVICE[errno.EAGAIN]}"
     kinds = {
         ImportError: "a library cannot be loaded; install it again with pip, as in "
         f"pip install --force-reinstall {(getattr(error, 'name', None) or 'torch').split('.')[0]}",
@@ -101,7 +102,7 @@ def _system(error: OSError, said: str) -> str:
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     place = " and ".join(names) or _place(error)
     reason = error.strerror or said
-    advice = _ADVICE.get(error.errno or 0, "check what is there and its permissions")
+    advice = ADVICE.get(error.errno or 0, "check what is there and its permissions")
     return f"{type(error).__name__}: {place}: {reason}; {advice}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from boundnas.errors import BoundNASError, RunError
+from boundnas.foreign import ADVICE
 from boundnas.store.held import HeldFolder, folder_at, kind
 from boundnas.store.temporary import clean, temporary
 
@@ -207,10 +209,13 @@ def cannot_write(path: Path, needed: int, error: OSError | ValueError) -> RunErr
         free = f"{shutil.disk_usage(folder).free:,}"
     except OSError:
         free = "nobody knows how many"
+    advice = f"make room, or check the quota and the permissions of {folder}, then run again"
+    number = getattr(error, "errno", None)
+    if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        advice = ADVICE.get(number, advice)
     return RunError(
         f"{path}: cannot be written ({getattr(error, 'strerror', None) or error}); "
-        f"{needed:,} bytes are needed, {free} are free on this disk; make room, "
-        f"or check the quota and the permissions of {folder}, then run again"
+        f"{needed:,} bytes are needed, {free} are free on this disk; {advice}"
     )
 
 
