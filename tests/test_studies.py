@@ -217,6 +217,40 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(runs, tmp
     assert not out.exists()
 
 
+LOGS = {
+    "missing": lambda rows: None,
+    "empty": lambda rows: [],
+    "without its first row": lambda rows: rows[1:],
+    "without one between": lambda rows: rows[:1] + rows[2:],
+    "without its last row": lambda rows: rows[:-1],
+    "with a row twice": lambda rows: rows[:2] + rows[1:],
+    "of another space": lambda rows: [
+        {**row, "max": {"other": [1.0, 0.0]}} if "max" in row else {**row, "step": 0}
+        for row in rows
+    ],
+}
+
+
+@pytest.mark.parametrize("change", LOGS.values(), ids=LOGS)
+@pytest.mark.parametrize("log", ["metrics.jsonl", "boundaries.jsonl"])
+def test_a_log_with_other_rows_than_training_wrote_is_refused(log, change, runs, tmp_path):
+    spoilt = shutil.copytree(runs / "both0", tmp_path / "both0")
+    rows = change([json.loads(line) for line in (spoilt / log).read_text().splitlines()])
+    (spoilt / log).unlink()
+    if rows is not None:
+        (spoilt / log).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    with pytest.raises(RunError, match=rf"both0/{log.replace('.', '[.]')}"):
+        compare([spoilt, runs / "both1"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_logs_that_nothing_vouches_for_are_refused(runs, tmp_path):
+    spoilt = shutil.copytree(runs / "both0", tmp_path / "both0")
+    (spoilt / "bounds.json").unlink()
+    with pytest.raises(RunError, match=r"both0/bounds\.json: is missing; put back"):
+        compare([spoilt, runs / "both1"], tmp_path / "out")
+
+
 MADE_WITH = [("torch", "2.0.0"), ("boundnas", "0.0.1"), ("cpu_capability", "NONE")]
 
 

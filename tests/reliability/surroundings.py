@@ -30,6 +30,7 @@ def deep_folder(path):
 
 
 CONTENTS = {
+    "missing": lambda path: None,
     "empty": lambda path: path.write_bytes(b""),
     "a bracket": lambda path: path.write_text("{"),
     "a list": lambda path: path.write_text("[]\n"),

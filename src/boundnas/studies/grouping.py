@@ -77,6 +77,9 @@ def grouped(folders: Sequence[Path]) -> list[Group]:
                 f"{run.front.cost_range[0]:,.0f} to {run.front.cost_range[1]:,.0f} "
                 f"{run.front.cost_metric}; put back the configuration that it was made with"
             )
+        for name, held in (("bounds.json", run.bounds), ("boundaries.jsonl", run.boundaries)):
+            if held is None:
+                raise RunError(f"{folder / name}: is missing; put back what training wrote")
         _check_config(folder, run, config)
         flat = _flat(config) | _made_with(run)
         key = repr(flat)
