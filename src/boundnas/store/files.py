@@ -210,8 +210,8 @@ def cannot_write(path: Path, needed: int, error: OSError | ValueError) -> RunErr
     except OSError:
         free = "nobody knows how many"
     advice = f"make room, or check the quota and the permissions of {folder}, then run again"
-    number = getattr(error, "errno", None)
-    if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    number = error.errno if isinstance(error, OSError) else None
+    if number is not None and number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         advice = ADVICE.get(number, advice)
     return RunError(
         f"{path}: cannot be written ({getattr(error, 'strerror', None) or error}); "
