@@ -114,7 +114,9 @@ def test_statistics_of_another_model_are_not_taken():
 
 
 def test_an_architecture_of_another_space_is_not_extracted():
-    with pytest.raises(SpaceError, match=r"of another space .* take it from model\.space"):
+    with pytest.raises(
+        SpaceError, match=r"of another space .*\): it has .* where the model has .*; take it"
+    ):
         extract(supernet("own_network"), supernet("sample_wise").space.smallest)
 
 

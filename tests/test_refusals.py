@@ -279,6 +279,14 @@ COSTS = {
         own(lambda m: amount(m.space.dimensions[0], lambda w: 0.5 * int(w))),
         r"latency: costs are whole numbers, found 2\.0; choose a smaller unit",
     ),
+    "too much": (
+        own(lambda m: amount(m.space.dimensions[0], lambda w: w * 10**20)),
+        r"latency: a cost fits in a whole number of 64 bits, .* reach 8e\+20; choose a larger unit",
+    ),
+    "too much in products": (
+        own(lambda m: 2**31 * amount(m.space.dimensions[0], lambda w: w * 2**29)),
+        "choose a larger unit",
+    ),
     "a factor": (own(lambda m: Polynomial(((0.5, ()),))), r"whole numbers, found 0\.5"),
 }
 

@@ -87,6 +87,10 @@ SLIPS = {
     "a share of text": (lambda: bn.data.digits(validation_fraction="x"), "digits: validation_frac"),
     "a seed of the split": (lambda: bn.data.digits(seed="a"), "digits: seed must be int"),
     "no folder": (lambda: bn.data.cifar10(), r"cifar10: missing a required .*'folder'"),
+    "a shape": (
+        lambda: bn.export(torch.nn.Identity(), "x.onnx"),
+        r"x.onnx: the shape of one image is not known of this Identity; export what extract\(",
+    ),
     "a suffix": (lambda: bn.export(torch.nn.Identity(), "x.txt"), "suffix must be one of .onnx"),
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from boundnas import Architecture, Supernet, elastic, guard
 from boundnas.cost import MACs
-from boundnas.errors import CostError
+from boundnas.errors import CostError, SpaceError
 from boundnas.start import check_forward
 
 
@@ -66,6 +66,16 @@ def by_itself(m, y, arch):
     return (x @ x.mT).softmax(-1) @ x
 
 
+def asserted(m, y, arch):
+    assert y.dim() == 4, "maps"
+    assert y.shape[2] == y.shape[3] == 8
+    return m.neck(y, arch)
+
+
+def modules_made(m, y, arch):
+    return nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(2))(m.neck(nn.SiLU()(y), arch))
+
+
 def fixed(make):
     """A plain module on the neck's four channels."""
     return (lambda m, y, a: m.p["m"](m.neck(y, a)), lambda w: {"m": make()})
@@ -102,6 +112,8 @@ WRITTEN = {
         lambda w: elastic.DepthwiseConv2d(w, w.map(lambda c: c - 1 if c < 6 else 3))
     ),
     "one layer twice in a stage": searched(shared),
+    "sizes asserted": (asserted, lambda w: {}),
+    "modules made in forward": (modules_made, lambda w: {}),
 }  # fmt: skip
 
 
@@ -114,6 +126,17 @@ def test_what_users_write_is_right(name):
     guard.check(model)
     check_forward(model)
     is_right(model)
+
+
+def fails_later(m, y, arch):
+    if not torch.is_grad_enabled():
+        raise KeyError
+    return m.neck(y, arch)
+
+
+def test_a_failure_of_a_pass_without_gradients_is_named():
+    with pytest.raises(SpaceError, match=r"test_written.py, line \d+: Written.forward .*KeyError"):
+        MACs(seeded(lambda: Written(fails_later, lambda w: {})))
 
 
 COUNTED = {  # what PyTorch's own counter passes over

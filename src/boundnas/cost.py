@@ -226,6 +226,15 @@ def _check_whole(cost: Cost, polynomial: object) -> None:
                     f"{cost.name}: costs are whole numbers, found {number!r}; choose a smaller "
                     "unit, such as microseconds instead of milliseconds, and round"
                 )
+    most = sum(
+        math.prod((abs(int(c)), *(max(abs(int(n)) for n in factor.table) for factor in term)))
+        for c, term in polynomial.terms
+    )
+    if most >= 2**63:
+        raise CostError(
+            f"{cost.name}: a cost fits in a whole number of 64 bits, and this one may reach "
+            f"{most:.3g}; choose a larger unit"
+        )
 
 
 class _Terms:

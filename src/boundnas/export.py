@@ -67,11 +67,15 @@ def export(
     """
     path = Path(path)
     shape = input_shape or getattr(net, "meta", {}).get("input_shape")
-    if path.suffix not in _WRITERS or shape is None:
+    if path.suffix not in _WRITERS:
         raise ExportError(
             f"{path}: the suffix must be one of {', '.join(_WRITERS)}, found "
-            f"{path.suffix or 'none'}, and the shape of one image must be known, found {shape}; "
-            "rename the file, or pass input_shape=(channels, height, width)"
+            f"{path.suffix or 'none'}; rename the file"
+        )
+    if shape is None:
+        raise ExportError(
+            f"{path}: the shape of one image is not known of this {type(net).__name__}; export "
+            "what extract(model, arch) gives, or pass input_shape=(channels, height, width)"
         )
     write_bytes(path, _content(net, path, shape))
     return path

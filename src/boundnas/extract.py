@@ -161,8 +161,9 @@ def _check(model: Supernet, arch: Architecture, net: nn.Module) -> None:
         f"{type(model).__name__}: the extracted network computes something else than "
         f"model(x, arch): they differ by {_difference(expected, found):.3g} on random images"
         + (
-            "; forward follows another way while it is traced (as by isinstance, try, or autocast "
-            "within it), or reads what is no tensor of the model"
+            "; forward follows another way while it is traced (as by isinstance, try, autocast "
+            "within it, or += on a map that is read again under another name), reads what is no "
+            "tensor of the model, or an elastic layer has a hook, or a plain() that differs"
             if _same(expected, again)
             else ", and forward itself gives something else every time: it draws random numbers "
             "or keeps a state"

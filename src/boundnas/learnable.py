@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from boundnas.errors import SpaceError
+from boundnas.guard.state import untouched
 from boundnas.modes import training
 from boundnas.paths import Paths, paths
 from boundnas.policy import SampledArchitecture
@@ -23,7 +24,8 @@ from boundnas.supernet import Supernet
 
 _INSTEAD = (
     "let an elastic layer make the choice (elastic.Stage for depth, SqueezeExcite, a kernel size, "
-    "an activation or a width), or train with learn: none, where the choice is searched only"
+    "an activation or a width), read widths off the shape of a map, or train with learn: none, "
+    "where the choice is searched only"
 )
 
 
@@ -126,12 +128,9 @@ def _gradients(model: Supernet, arch: Architecture) -> list[Tensor | None]:
         for d, i in zip(arch.space.dimensions, arch.indices, strict=True)
     )
     noise = torch.randn(4, *model.input_shape, generator=stream(0, "check_learnable"))
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with torch.random.fork_rng(devices=[]), training(model):
+    with untouched(model, weight.device), training(model):
         sampled = SampledArchitecture(arch.space, arch.indices, gates=gates)
         logits = model(noise.to(weight), sampled)
-    for name, buffer in model.named_buffers():
-        buffer.data.copy_(buffers[name])
     if not logits.requires_grad:
         return [None] * len(gates)
     return list(torch.autograd.grad(logits.sum(), gates, allow_unused=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -115,7 +116,7 @@ class Supernet(nn.Module):
         if arch.space is not self.space and arch.space != self.space:
             raise SpaceError(
                 f"this architecture is of another space ({arch.space}) than the model's "
-                f"({self.space}); take it from model.space"
+                f"({self.space}): {_difference(arch.space, self.space)}; take it from model.space"
             )
         self._name_modules()
         self._check_images(x)
@@ -142,6 +143,21 @@ class Supernet(nn.Module):
                 f"images are {x.dtype} and the model's weights {weight.dtype}; convert the images "
                 f"by x.to({weight.dtype}), from pixels with boundnas.data.normalize"
             )
+
+
+def _difference(one: SearchSpace, other: SearchSpace) -> str:
+    """The first dimension in which two spaces differ, in words."""
+    for a, b in itertools.zip_longest(one.dimensions, other.dimensions):
+        if a != b:
+            return f"it has {_shown(a)} where the model has {_shown(b)}"
+    return "they are of one form"
+
+
+def _shown(dimension: Dimension | None) -> str:
+    if dimension is None:
+        return "no further dimension"
+    choices = ", ".join(map(str, dimension.choices))
+    return f"{dimension.name} ({dimension.kind}) of {choices}"
 
 
 def _checked_shape(shape: Sequence[int]) -> tuple[int, int, int]:

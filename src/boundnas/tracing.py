@@ -7,7 +7,10 @@ reads in ``model(x, arch)``, and what it makes by itself is a constant of the gr
 
 from __future__ import annotations
 
+import linecache
+import sys
 import traceback
+from types import FrameType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -48,11 +51,14 @@ class _Tracer(fx.Tracer):
         self.stopped: traceback.StackSummary | None = None
         self._device = next(model.parameters()).device
         self._names = _names_of_tensors(model)
+        self._held = set(model.modules())
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, ElasticLayer) or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        if m is not self.root and m not in self._held:
+            return forward(*args, **kwargs)  # made in forward: what it calls is followed
         if isinstance(m, ElasticLayer):
             args, kwargs = (args[0] if args else kwargs["x"],), {}
         return super().call_module(m, forward, args, kwargs)
@@ -72,8 +78,24 @@ class _Tracer(fx.Tracer):
         return super().create_arg(a.item() if isinstance(a, np.generic) else a)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
+        if _asserts():  # which held when real tensors passed
+            return True
         self.stopped = traceback.extract_stack()
         return super().to_bool(obj)
+
+
+def _asserts() -> bool:
+    """Whether the innermost line outside of libraries is an ``assert``."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(_LIBRARIES):
+        frame = frame.f_back
+    if frame is None:
+        return False
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+    return line.lstrip().startswith("assert ")
+
+
+_LIBRARIES = ("torch.", __name__)
 
 
 def _names_of_tensors(model: Supernet) -> dict[int, str]:
