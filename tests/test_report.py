@@ -75,6 +75,9 @@ def write_journal(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def write_front(folder: Path, front: dict[str, Any]) -> None:
+    for exported in front["networks"]:
+        if exported["folder"] is not None:
+            (folder / exported["folder"]).mkdir(parents=True, exist_ok=True)
     said = {name: value for name, value in front.items() if name != "sum"}
     lines = (folder / "search" / "evaluations.jsonl").read_text().splitlines()
     origin = {**ORIGIN, "journal": json.loads(lines[-1])["sum"]}

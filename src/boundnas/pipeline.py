@@ -34,10 +34,8 @@ from boundnas.search.origin import of_front
 from boundnas.search.sampled import require
 from boundnas.settings import SpaceSettings
 from boundnas.start import preferred
-from boundnas.store.files import set_aside, write_json
+from boundnas.store.files import set_aside
 from boundnas.store.folder import RunFolder
-from boundnas.store.lines import read_jsonl
-from boundnas.store.vouched import vouched
 from boundnas.threads import use_threads
 from boundnas.train import Run, fit
 
@@ -133,14 +131,7 @@ class Job:
         wait("before the front is read")
         if folder.front.exists():
             return self._front(run)
-        front = search(run, self.config.search)
-        if rank() == 0:
-            rows = read_jsonl(folder.evaluations, folder.held)
-            origin = {"identity": now, "journal": rows[-1]["sum"]}
-            exported = bool(self.config.export.formats)
-            record = vouched({**origin, **front.to_json(exported)})
-            write_json(folder.front, record, folder.held)
-        return front
+        return search(run, self.config.search)
 
     def _set_aside(self, folder: RunFolder, now: dict[str, str]) -> None:
         """Rename a front that was found under other conditions, and say which.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,9 @@ CURVES = ("loss_max", "loss_min", "loss_random", "cost_max", "cost_min", "learni
 def summary(run: Run) -> str:
     """The run in one paragraph: the front, its best network, and how it was trained."""
     learn = re.search(r"^\s*learn:\s*['\"]?(both|min|max|none)\b", run.config or "", re.MULTILINE)
-    how = f", {LEARNED[learn[1]]}" if learn else ""
+    noted = {} if run.bounds is None else run.bounds.identity  # of a run made from Python
+    learned = learn[1] if learn else json.loads(noted.get("train.learn", "null"))
+    how = f", {LEARNED[learned]}" if learned else ""
     training = f"The supernet was trained for {_count(run.metrics[-1].step + 1, 'step')}{how}."
     if run.front is None:
         return f"{training} There is no front yet."

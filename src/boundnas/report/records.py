@@ -233,6 +233,8 @@ def read_run(folder: Path) -> Run:
     journal = folder / "search" / "evaluations.jsonl"
     origins, evaluations, sums = _evaluations(journal, held)
     front = read_record(folder / "front.json", Front, held)
+    if front is not None:
+        front = _without_missing(front, folder)
     if front is not None and evaluations is not None and front.journal not in sums:
         raise RunError(
             f"{journal}: lacks rows that front.json was selected from; restore the file, or "
@@ -252,6 +254,16 @@ def read_run(folder: Path) -> Run:
         config=_text(folder / "config.yaml", held),
         environment=None if environment is None else environment.root,
     )
+
+
+def _without_missing(front: Front, folder: Path) -> Front:
+    """A front whose networks name their folders only where these are there by now."""
+
+    def of(network: Network) -> Network:
+        there = network.folder is not None and (folder / network.folder).is_dir()
+        return network if there else network.model_copy(update={"folder": None})
+
+    return front.model_copy(update={"networks": list(map(of, front.networks))})
 
 
 def _evaluations(

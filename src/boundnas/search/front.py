@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -28,13 +29,19 @@ from boundnas.search.genetic import (
 )
 from boundnas.search.journal import Evaluation, Journal
 from boundnas.search.networks import Front, FrontNetwork, lies_inside, selected
-from boundnas.search.origin import of_evaluations
+from boundnas.search.origin import of_evaluations, of_front
 from boundnas.search.sampled import sampled_search
 from boundnas.search.screening import PILOTS, Sample, Screening
 from boundnas.settings import SearchSettings
 from boundnas.space import Allowed, Architecture
+from boundnas.store.files import canonical_json, find_bytes, set_aside, write_text
+from boundnas.store.folder import RunFolder
+from boundnas.store.lines import read_jsonl
+from boundnas.store.vouched import vouched
 from boundnas.train import Run
 from boundnas.typed import checked
+
+_log = logging.getLogger(__name__)
 
 
 @checked
@@ -85,7 +92,23 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
             progress.advance(accuracy=measured.test_accuracy)
     inside = [n for n in networks if lies_inside(n.costs[cost], cost_range)]
     outside = [n for n in networks if not lies_inside(n.costs[cost], cost_range)]
-    return Front(cost, cost_range, tuple(inside), tuple(outside))
+    front = Front(cost, cost_range, tuple(inside), tuple(outside))
+    if run.folder is not None and rank() == 0:
+        _keep(front, run.folder, of_front(run, settings))
+    return front
+
+
+def _keep(front: Front, folder: RunFolder, found_with: Identity) -> None:
+    """Write a front with what it was found with; another one that is there is set aside."""
+    rows = read_jsonl(folder.evaluations, folder.held)
+    origin = {"identity": found_with, "journal": rows[-1]["sum"]}
+    text = canonical_json(vouched({**origin, **front.to_json()}))
+    with folder.locked():
+        there = find_bytes(folder.front, held=folder.held)
+        if there is not None and there != text.encode():
+            aside = set_aside(folder.front, folder.held)
+            _log.warning("%s: another front was there; it is kept as %s", folder.front, aside.name)
+        write_text(folder.front, text, folder.held)
 
 
 def _described(run: Run, settings: SearchSettings) -> identity.Identity:

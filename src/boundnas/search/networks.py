@@ -129,19 +129,12 @@ class Front:
         """Where a network of the front is exported to, within the run folder."""
         return f"networks/{network.costs[self.cost]}"
 
-    def to_json(self, exported: bool = True) -> dict[str, Any]:
-        """JSON-able object for ``front.json``.
-
-        Args:
-            exported: Whether the networks inside the range are written to their folders.
-        """
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able object for ``front.json``."""
         return {
             "cost_metric": self.cost,
             "cost_range": list(self.cost_range),
-            "networks": [
-                {**n.to_json(), "folder": self.folder(n) if exported else None}
-                for n in self.networks
-            ],
+            "networks": [{**n.to_json(), "folder": self.folder(n)} for n in self.networks],
             "outside": [n.to_json() for n in self.outside],
         }
 

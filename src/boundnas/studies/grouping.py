@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from boundnas import identity
 from boundnas.config import RunConfig, read_config
 from boundnas.data.names import escaped
-from boundnas.errors import RunError
+from boundnas.errors import ConfigError, RunError
 from boundnas.report.records import Front, Run, read_run
 
 _NOT_COMPARED = {"name", "seed", "threads", "device", "export"}
@@ -64,37 +65,69 @@ def grouped(folders: Sequence[Path]) -> list[Group]:
     found: dict[str, dict[int, Run]] = {}
     settings: dict[str, dict[str, Any]] = {}
     for folder in folders:
-        run, config = read_run(folder), read_config(folder / "config.yaml")
+        run = read_run(folder)
         if run.front is None:
             raise RunError(
                 f"{folder}: has no front.json yet; finish it with boundnas search {folder}"
             )
-        asked = (config.cost.lower * 1e6, config.cost.upper * 1e6)
-        if run.front.cost_range != asked or run.front.cost_metric != config.cost.metric:
-            raise RunError(
-                f"{folder}: config.yaml asks for {asked[0]:,.0f} to {asked[1]:,.0f} "
-                f"{config.cost.metric}, but the run was searched for "
-                f"{run.front.cost_range[0]:,.0f} to {run.front.cost_range[1]:,.0f} "
-                f"{run.front.cost_metric}; put back the configuration that it was made with"
-            )
         for name, held in (("bounds.json", run.bounds), ("boundaries.jsonl", run.boundaries)):
             if held is None:
                 raise RunError(f"{folder / name}: is missing; put back what training wrote")
-        _check_config(folder, run, config)
-        flat = _flat(config) | _made_with(run)
+        seed, made = _asked(folder, run, run.front)
+        flat = made | _made_with(run)
         key = repr(flat)
-        if config.seed in found.setdefault(key, {}):
+        if seed in found.setdefault(key, {}):
             raise RunError(
-                f"{folder}: an earlier run has the same configuration and seed {config.seed}; "
+                f"{folder}: an earlier run has the same configuration and seed {seed}; "
                 "give each run once"
             )
-        found[key][config.seed] = run
+        found[key][seed] = run
         settings[key] = flat
     labels = _labels(list(settings.values()))
     return [
         Group(label, dict(sorted(runs.items())), settings[key]["search.initial"])
         for label, (key, runs) in zip(labels, found.items(), strict=True)
     ]
+
+
+def _asked(folder: Path, run: Run, front: Front) -> tuple[int, dict[str, Any]]:
+    """Seed and settings of a run: its configuration's, or its records' where Python made it.
+
+    Raises:
+        RunError: The configuration was edited after the run.
+        ConfigError: It is faulty, and there is no record of the training either.
+    """
+    held = {} if run.bounds is None else run.bounds.identity
+    try:
+        config = read_config(folder / "config.yaml")
+    except ConfigError:
+        if "seed" not in held:
+            raise
+        return int(held["seed"]), _of_records(held, front)
+    asked = (config.cost.lower * 1e6, config.cost.upper * 1e6)
+    if front.cost_range != asked or front.cost_metric != config.cost.metric:
+        raise RunError(
+            f"{folder}: config.yaml asks for {asked[0]:,.0f} to {asked[1]:,.0f} "
+            f"{config.cost.metric}, but the run was searched for "
+            f"{front.cost_range[0]:,.0f} to {front.cost_range[1]:,.0f} "
+            f"{front.cost_metric}; put back the configuration that it was made with"
+        )
+    _check_config(folder, run, config)
+    return config.seed, _flat(config)
+
+
+def _of_records(training: Mapping[str, str], front: Front) -> dict[str, Any]:
+    """Settings by name, and one digest of the model and its cost.
+
+    The images are told apart by their classes and shape: which of them are trained on follows
+    from the seed.
+    """
+    named = {**training, **front.identity}
+    settings = {k: json.loads(v) for k, v in named.items() if k.startswith(("train.", "search."))}
+    data = {k: training[k] for k in ("data.classes", "data.shape")}
+    model = {k: v for k, v in training.items() if not k.startswith(("train.", "data."))}
+    model = {k: v for k, v in model.items() if k != "seed" and not k.endswith("of data.train")}
+    return {**settings, **data, "model": identity.digest(json.dumps(model, sort_keys=True))}
 
 
 def _check_config(folder: Path, run: Run, config: RunConfig) -> None:

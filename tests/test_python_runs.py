@@ -1,0 +1,77 @@
+"""Runs made from Python are reported and compared like those of a configuration."""
+
+import json
+import re
+
+import pytest
+from tests.small import COST_RANGE, few_digits, mobilenet
+
+from boundnas import SearchSettings, TrainSettings, fit, search
+from boundnas.errors import RunError
+from boundnas.report import write_report
+from boundnas.report.records import read_run
+from boundnas.store.folder import RunFolder
+from boundnas.studies import compare
+from boundnas.studies.grouping import grouped
+
+SEARCH = SearchSettings(initial=6, rounds=1, crossovers=2, mutations=2, calibration_images=64)
+
+
+def made(path, seed=0, settings=SEARCH, **train):
+    folder = RunFolder.create(path, "name: made in Python\n")
+    train = TrainSettings(**{"steps": 4, "batch_size": 16, **train})
+    run = fit(
+        mobilenet(), few_digits(), cost_range=COST_RANGE, settings=train, seed=seed, folder=folder
+    )
+    return run, search(run, settings)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folders of two seeds each of two kinds of boundaries."""
+    root = tmp_path_factory.mktemp("python")
+    for learn in ("both", "none"):
+        for seed in (0, 1):
+            made(root / f"{learn}-{seed}", seed, learn=learn)
+    return [root / f"{learn}-{seed}" for learn in ("both", "none") for seed in (0, 1)]
+
+
+def test_a_run_made_from_python_is_reported(runs):
+    page = write_report(runs[0]).read_text()
+    assert "trained for 4 steps, learning both boundaries" in page
+    front = read_run(runs[0]).front
+    assert re.search(rf"front of {len(front.networks)} network", page)
+    assert all(n.folder is None for n in front.networks), "nothing was exported"
+
+
+def test_runs_made_from_python_are_grouped_by_all_but_the_seed(runs):
+    found = grouped(runs)
+    assert [(g.label, list(g.runs), g.initial) for g in found] == [
+        ("learn both", [0, 1], 6),
+        ("learn none", [0, 1], 6),
+    ]
+
+
+def test_runs_made_from_python_are_compared(runs, tmp_path):
+    numbers = json.loads((compare(runs, tmp_path / "out") / "comparison.json").read_text())
+    assert [list(group["seeds"]) for group in numbers["groups"]] == [["0", "1"]] * 2
+    assert numbers["cost_range"] == list(COST_RANGE)
+
+
+def test_runs_of_other_searches_or_models_are_no_seeds_of_one_group(runs, tmp_path):
+    made(tmp_path / "other search", 1, SEARCH.model_copy(update={"calibration_images": 32}))
+    assert len(grouped([runs[0], tmp_path / "other search"])) == 2
+    with pytest.raises(RunError, match="an earlier run has the same configuration and seed 0"):
+        grouped([runs[0], runs[0]])
+
+
+def test_a_further_search_sets_the_front_of_the_one_before_aside(tmp_path):
+    run, front = made(tmp_path / "run")
+    text = run.folder.front.read_text()
+    search(run, SEARCH)
+    assert run.folder.front.read_text() == text
+    assert not list(run.folder.path.glob("front-*.json")), "the same search wrote the same"
+    search(run, SEARCH.model_copy(update={"initial": 3, "rounds": 0}))
+    assert (run.folder.path / "front-1.json").read_text() == text
+    assert json.loads(run.folder.front.read_text())["identity"]["search.initial"] == "3"
+    assert front.networks or front.outside
