@@ -167,6 +167,21 @@ def test_a_forward_may_branch_on_the_architecture():
         assert torch.equal(extract(model, arch)(x), model(x, arch))
 
 
+class Elsewhere(Branching):
+    """Goes another way while it is traced, one that cannot be gone."""
+
+    def forward(self, x, arch):
+        y = self.conv(x, arch)
+        return y if isinstance(x, torch.Tensor) else y.reshape(7, 11)
+
+
+def test_a_network_that_fails_where_the_model_does_not_is_refused():
+    model = seeded(lambda: Elsewhere(None))
+    with pytest.raises(ExportError, match=r"Elsewhere: the extracted network fails where model\("):
+        extract(model, model.space.smallest)
+    assert model.training
+
+
 class Tied(Supernet):
     """Layers and a parameter that are used twice."""
 

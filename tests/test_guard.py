@@ -484,6 +484,35 @@ def of_fixed_draws(make):
         return make().double()
 
 
+class Gateless(Scaled):
+    """A product of all channels that forgets the options of their number."""
+
+    def forward(self, x, arch):
+        weight = self.weight[: arch.size(self.channels), None, None]
+        return (split(x)[0] * weight).sum(1, keepdim=True)
+
+
+def test_a_users_layer_without_a_gradient_for_its_width_is_refused():
+    def between(model, y, x, arch):
+        return y + model.parts["p"](y, arch)
+
+    model = model_of((between, None))
+    model.parts["p"] = of_fixed_draws(lambda: Gateless(model.width, None))
+    with pytest.raises(
+        SpaceError, match=r"parts.p \(Gateless\) takes the output of norm .*no grad"
+    ):
+        guard.check(model)
+    model.parts["p"] = of_fixed_draws(lambda: Narrow(model.width, 1))
+    guard.check(model)
+
+
+class Narrow(elastic.Conv2d):
+    """Derived from a layer that remembers them."""
+
+    def forward(self, x, arch):
+        return super().forward(x, arch) * 2
+
+
 OWN_LAYERS = {  # what is wrong with it, if anything
     "in parts": (lambda w: Scaled(w, scaled_in_parts), None),
     "naively": (lambda w: Scaled(w, scaled_naively), r"test_guard.py, line \d+: mul of the output"),

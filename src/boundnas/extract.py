@@ -153,7 +153,14 @@ def _check(model: Supernet, arch: Architecture, net: nn.Module) -> None:
                 f"{type(model).__name__}.forward changes its images in place, which all networks "
                 "of a step share; compute a new tensor from them"
             )
-        found = _leaves(net(images.clone()))
+        try:
+            found = _leaves(net(images.clone()))
+        except Exception as error:
+            raise ExportError(
+                f"{type(model).__name__}: the extracted network fails where model(x, arch) does "
+                f"not, {type(error).__name__}: {error}; forward follows another way while it is "
+                f"traced (as by isinstance or try); architecture {arch}"
+            ) from error
         if _same(expected, found):
             return
         again = _leaves(model(images, arch))

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 from torch.overrides import TorchFunctionMode
 
@@ -190,8 +190,9 @@ class Watch(TorchFunctionMode):
             )
 
     def _leaves(self, layer: ElasticModule, args: Any, kwargs: Any, output: object) -> None:
-        """Note where a map comes from."""
+        """Note where a map comes from, or that one ends here."""
         if not isinstance(output, Ghosted):
+            self._ends(layer, _input(args, kwargs), output)
             return
         setting = _setting(layer, "out_channels", "out_features", "channels")
         dimension = None if setting is None else _dimension(setting)
@@ -204,6 +205,24 @@ class Watch(TorchFunctionMode):
         trace.source = f"{self.names[layer]} ({type(layer).__name__})"
         output.__dict__["trace"] = trace
 
+    def _ends(self, layer: ElasticModule, x: object, output: object) -> None:
+        """Refuse a user's layer that leaves the gradient of its input's width out."""
+        own = isinstance(layer, ElasticLayer) and not place.is_librarys(type(layer).forward)
+        if not own or not isinstance(x, Ghosted) or not isinstance(output, Tensor):
+            return
+        with torch._C.DisableTorchFunctionSubclass():
+            before, after = x.grad_fn, output.grad_fn
+        gate = None
+        if (dimension := trace_of(x).dimension) is not None:
+            gate = self.arch.gate(dimension)
+        if gate is not None and not reaches(after, gate, but_for=before):
+            raise SpaceError(
+                f"{self.names[layer]} ({type(layer).__name__}) takes the output of "
+                f"{trace_of(x).source}, whose width is searched, and its own forward gives the "
+                "options of this width no gradient; derive it from elastic.Conv2d or "
+                "elastic.Linear, whose forward does (boundnas.elastic.ghost says how)"
+            )
+
     def _leaves_layer(self, stage: Stage, _: nn.Module, __: Any, output: object) -> None:
         if isinstance(output, Ghosted):
             self.last[stage] = trace_of(output)
@@ -212,6 +231,19 @@ class Watch(TorchFunctionMode):
 def _input(args: Any, kwargs: Any) -> object:
     """What an elastic module was called with, but for the architecture."""
     return args[0] if args else kwargs.get("x")
+
+
+def reaches(node: Any, leaf: Tensor, but_for: Any) -> bool:
+    """Whether a graph of autograd gets to a leaf without passing a certain node."""
+    seen, todo = {None, but_for}, [node]
+    while todo:
+        if (node := todo.pop()) in seen:
+            continue
+        if getattr(node, "variable", None) is leaf:
+            return True
+        seen.add(node)
+        todo += [following for following, _ in node.next_functions]
+    return False
 
 
 def _setting(layer: nn.Module, *names: str) -> Setting | None:

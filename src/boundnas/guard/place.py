@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,6 +38,12 @@ def is_elastic() -> bool:
     while frame is not None and frame.f_code.co_filename.startswith(_BETWEEN):
         frame = frame.f_back
     return frame is not None and frame.f_code.co_filename.startswith(_ELASTIC)
+
+
+def is_librarys(function: Any) -> bool:
+    """Whether a function was written in an elastic layer of the library itself."""
+    code = getattr(function, "__code__", None)
+    return code is not None and code.co_filename.startswith(_ELASTIC)
 
 
 def here() -> str:
