@@ -15,7 +15,7 @@ import pytest
 from tests.reliability.child import fork, replaced
 from tests.reliability.ranks import TIMEOUT
 from tests.reliability.surroundings import RUN, STARTING, SURROUNDINGS
-from tests.reliability.tiny import text, uninterrupted
+from tests.reliability.tiny import text
 
 import boundnas.cli
 from boundnas.config import read_config
@@ -49,10 +49,10 @@ MESSAGE = re.compile(r"^(rank \S*: )?[A-Z]\w*(Error|Exception): |^Usage: ", re.M
 def world(tmp_path_factory):
     """A folder with two finished runs, and the same two as those of a comparison."""
     folder = tmp_path_factory.mktemp("world")
-    uninterrupted(folder)
-    (folder / "run.yaml").write_text(text().replace("tiny", "other") + "seed: 1\n")
-    boundnas.pipeline.run(read_config(folder / "run.yaml"), folder / "runs")
-    (folder / "run.yaml").write_text(text())
+    short = text().replace("steps: 24", "steps: 4")
+    for config in (short.replace("tiny", "other") + "seed: 1\n", short):
+        (folder / "run.yaml").write_text(config)
+        boundnas.pipeline.run(read_config(folder / "run.yaml"), folder / "runs")
     for seed, name in enumerate(("tiny", "other")):
         shutil.copytree(folder / "runs" / name, folder / "studies" / "runs" / f"run-{seed}")
     return folder
