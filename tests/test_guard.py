@@ -494,13 +494,14 @@ class Gateless(Scaled):
 
 def test_a_users_layer_without_a_gradient_for_its_width_is_refused():
     def between(model, y, x, arch):
+        y = model.parts["before"](y, arch)  # which gives the same width a gradient
         return y + model.parts["p"](y, arch)
 
     model = model_of((between, None))
+    model.parts["before"] = of_fixed_draws(lambda: elastic.Conv2d(model.width, model.width))
     model.parts["p"] = of_fixed_draws(lambda: Gateless(model.width, None))
-    with pytest.raises(
-        SpaceError, match=r"parts.p \(Gateless\) takes the output of norm .*no grad"
-    ):
+    words = r"parts.p \(Gateless\) takes the output of parts.before .* no gradient"
+    with pytest.raises(SpaceError, match=words):
         guard.check(model)
     model.parts["p"] = of_fixed_draws(lambda: Narrow(model.width, 1))
     guard.check(model)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from boundnas import Architecture, Supernet, elastic, guard
 from boundnas.cost import MACs
 from boundnas.errors import CostError, SpaceError
+from boundnas.learnable import check_learnable
 from boundnas.start import check_forward
 
 
@@ -124,6 +125,7 @@ def test_what_users_write_is_right(name):
     if "transposed" in name:
         model.head = seeded(lambda: elastic.Linear(3, 3))
     guard.check(model)
+    check_learnable(model)
     check_forward(model)
     is_right(model)
 

@@ -211,7 +211,7 @@ class Watch(TorchFunctionMode):
         if not own or not isinstance(x, Ghosted) or not isinstance(output, Tensor):
             return
         with torch._C.DisableTorchFunctionSubclass():
-            before, after = x.grad_fn, output.grad_fn
+            before, after = x.active.grad_fn, output.grad_fn  # what `split` gives of it
         gate = None
         if (dimension := trace_of(x).dimension) is not None:
             gate = self.arch.gate(dimension)
