@@ -72,7 +72,7 @@ class Watch(TorchFunctionMode):
         """Of a stage, what is known of its last layer's output."""
         self.names = {module: name for name, module in model.named_modules()}
         self.device = next(model.parameters()).device
-        self.before = random_states(self.device) if draws else None
+        self.before, self.draws = random_states(self.device), draws
         for module in model.modules():
             if isinstance(module, ElasticModule):
                 self.hooks.append(module.register_forward_pre_hook(self._enters, with_kwargs=True))
@@ -106,7 +106,8 @@ class Watch(TorchFunctionMode):
                 "not chosen would not have theirs",
             )  # fmt: skip
         result = func(*args, **kwargs)
-        self._drew(func)
+        if self.draws:
+            self._drew(func)
         return result
 
     def refusal(self, func: Callable, what: str, searched: Sequence[Ghosted] = ()) -> SpaceError:
@@ -117,7 +118,7 @@ class Watch(TorchFunctionMode):
         return SpaceError(f"{place.here()}: {name}{of} {what}. Instead {instead}")
 
     def _drew(self, func: Callable) -> None:
-        if self.before is not None and random_states(self.device) != self.before:
+        if random_states(self.device) != self.before:
             raise SpaceError(
                 f"{place.here()}: {name_of(func)} draws from torch's global generator, so that a "
                 "resumed run, and each of several processes, would train another network; use "
@@ -139,11 +140,13 @@ class Watch(TorchFunctionMode):
             raise self.refusal(
                 func, f"fails in the architecture {self.arch}: {first_line(error)}", searched
             ) from error
-        self._drew(func)
+        if self.draws:
+            self._drew(func)
         name = name_of(func)
         if name in _HARMLESS:
             return result
         if what := call.fault(result):
+            self._drew(func)  # of which the fault comes, then
             raise self.refusal(func, what, searched)
         return call.known if name in SIZES else result
 
