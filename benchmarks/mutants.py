@@ -34,7 +34,7 @@ AREAS = {
          "start.py", "train.py", "elastic/ghost.py"],
         ["test_policy.py", "test_sandwich.py", "test_estimators.py", "test_distill.py",
          "test_attentive.py", "test_train.py", "test_gradient.py", "test_every_setting.py",
-         "test_elastic.py", "reliability/test_non_finite.py", "test_ranks.py"],
+         "test_elastic.py", "reliability/test_non_finite.py", "test_ranks.py", "test_cli.py"],
     ),
     "cost": (
         ["cost.py", "paths.py", "polynomial.py", "calibrate.py", "space.py", "extract.py",

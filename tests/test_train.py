@@ -221,6 +221,15 @@ def test_boundaries_are_logged_evenly_and_at_the_end(rows, steps, monkeypatch):
         torch.testing.assert_close(last, torch.stack(policy.moments(), 1).float())
 
 
+@pytest.mark.parametrize(("steps", "rows"), [(100, 101), (199, 200), (400, 201), (1000, 201)])
+def test_about_two_hundred_rows_of_the_boundaries_are_logged(steps, rows, monkeypatch):
+    row = {"loss_max": 0.0, "accuracy_max": 0.0}
+    monkeypatch.setattr(
+        train._Trainer, "_step", lambda self, step, stopping: ({"step": step} | row, False)
+    )
+    assert len(run(steps=steps).boundaries) == rows
+
+
 def test_a_prior_is_where_the_boundaries_start():
     prior = (
         PriorSettings(dimensions="*", largest=6),
