@@ -34,14 +34,14 @@ def while_importing(tmp_path):
 
 def heeding(number):
     """In the child, whatever the tests were started with."""
-    return {"preexec_fn": lambda: signal.signal(number, signal.SIG_DFL)}
+    heed = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    return {"preexec_fn": lambda: signal.signal(number, heed)}
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_during_the_imports_is_answered_in_one_line(number, while_importing):
-    done = while_importing(f"os.kill(os.getpid(), {number:d}); import time; time.sleep(9)")
-    if number == signal.SIGINT and done.returncode == 1:  # ignored, as it was by the tests
-        done = while_importing(f"signal.raise_signal({number:d})", **heeding(number))
+    code = f"os.kill(os.getpid(), {number:d}); import time; time.sleep(9)"
+    done = while_importing(code, **heeding(number))
     assert done.stderr == f"Stopped by {number.name}. The same command goes on from here.\n"
     assert done.returncode == 128 + number
 

@@ -9,15 +9,17 @@ import pytest
 from tests.reliability.child import fork, replaced
 from tests.reliability.tiny import clear, configure, finishes, run
 
+from boundnas.foreign import ADVICE
 from boundnas.store import checkpoint
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import read_jsonl
 
 ONE_ERROR = re.compile(
     r"RunError: \S+/(?P<path>\S+): cannot be written \((?P<reason>[^)]+)\); [\d,]+ bytes are "
-    r"needed, [\d,]+ are free on this disk; make room, or check the quota and the permissions of "
-    r"\S+, then run again"
+    r"needed, [\d,]+ are free on this disk; (?P<advice>.+)"
 )
+
+ROOM = re.compile(r"make room, or check the quota and the permissions of \S+, then run again")
 
 
 def answered(child, folder, reason):
@@ -25,7 +27,12 @@ def answered(child, folder, reason):
     assert child.wait() == 1, child.text
     errors = [line for line in child.text.splitlines() if "Error" in line]
     assert len(errors) == 1, child.text
-    assert ONE_ERROR.fullmatch(errors[0])["reason"] == reason
+    found = ONE_ERROR.fullmatch(errors[0])
+    assert found["reason"] == reason
+    if reason == os.strerror(errno.EROFS):
+        assert found["advice"] == ADVICE[errno.EROFS]
+    else:
+        assert ROOM.fullmatch(found["advice"])
     assert "Traceback" not in child.text
     left = [path.name for path in folder.rglob(".*") if path.name != ".lock"]
     assert left == []

@@ -311,7 +311,7 @@ def test_measurements_of_other_conditions_never_answer(name, changed, how, train
     with caplog.at_level(logging.WARNING):
         found = search(run, settings).to_json()
     assert found == search(replace(run, folder=None), settings).to_json()
-    (said,) = [m for m in caplog.messages if "kept as" in m]
+    (said,) = [m for m in caplog.messages if "kept as evaluations" in m]
     assert f"was measured with {name} = " in said
     assert said.endswith("it is kept as evaluations-1.jsonl and the search measures anew")
     assert (folder.path / "search/evaluations-1.jsonl").read_bytes() == held[JOURNAL]
@@ -327,7 +327,7 @@ def test_a_search_that_is_only_planned_otherwise_keeps_its_measurements(plan, tr
     found = search(run, settings).to_json()
     assert found == search(replace(run, folder=None), settings).to_json()
     assert (run.folder.path / JOURNAL).read_bytes().startswith(held[JOURNAL])
-    assert "kept as" not in caplog.text
+    assert "kept as evaluations" not in caplog.text
 
 
 PLANS = {

@@ -46,6 +46,8 @@ def comparison(tmp_path):
 
     def work():
         os.setsid()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)  # whatever the tests were started to ignore
         with (
             replaced(sys, "executable", lambda _: str(script)),
             replaced(reproduce, "configuration", lambda _: configured),

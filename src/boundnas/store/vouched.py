@@ -20,7 +20,7 @@ def vouched(record: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
     Example:
         >>> vouched({"accuracy": 0.5})
-        {'accuracy': 0.5, 'sum': '9d22f75bb6c8a9f0'}
+        {'accuracy': 0.5, 'sum': '6d40636b231a0ce3'}
     """
     text = json.dumps(dict(record), sort_keys=True, allow_nan=False)
     return {**record, "sum": hashlib.sha256(before.encode() + text.encode()).hexdigest()[:16]}
