@@ -313,6 +313,12 @@ def test_a_crop_lies_inside_with_area_and_aspect_in_range(width, height, seed):
     assert 0.08 - 1e-6 <= share <= 1 + 1e-6 or share == pytest.approx(square)
 
 
+@pytest.mark.parametrize(("area", "share"), [(0.0, 0.08), (0.5, 0.54), (0.75, 0.77)])
+def test_the_area_of_a_crop_is_uniform_from_eight_percent_to_all(area, share):
+    one = torch.tensor([[area, 0.5, 0.0, 0.0]], dtype=torch.float64)  # a square, at the corner
+    assert crop_box(100, 100, one) == pytest.approx((0, 0, 100 * share**0.5, 100 * share**0.5))
+
+
 def test_crops_cover_all_areas_and_places():
     boxes = [crop_box(100, 100, draws(seed)) for seed in range(2000)]
     areas = [(right - left) * (bottom - top) / 1e4 for left, top, right, bottom in boxes]
