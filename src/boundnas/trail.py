@@ -15,9 +15,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 
 from boundnas.calibrate import Observing
 from boundnas.elastic import ElasticLayer, ElasticModule, Linear
-from boundnas.errors import BoundNASError, SpaceError
 from boundnas.guard import place
-from boundnas.guard.call import first_line
 from boundnas.modes import evaluating
 from boundnas.products import Products
 from boundnas.space import Architecture, Dimension, Setting, Value
@@ -174,25 +172,9 @@ def follow(model: Supernet, arch: Architecture, number: int = 2) -> Trail:
         stack.enter_context(evaluating(model))
         stack.enter_context(recorder)
         stack.enter_context(Products(recorder.multiply, recorder.counted))
-        _run(model, images, watched)
+        stack.enter_context(place.failing(model, watched))
+        model(images, watched)
     return recorder.trail(number)
-
-
-def _run(model: Supernet, images: Tensor, arch: Architecture) -> None:
-    """Call the model.
-
-    Raises:
-        SpaceError: ``forward`` fails; names the line.
-    """
-    try:
-        model(images, arch)
-    except (BoundNASError, MemoryError):
-        raise
-    except Exception as error:
-        raise SpaceError(
-            f"{place.raised(model, error.__traceback__)}: {type(model).__name__}.forward fails in "
-            f"the architecture {arch}, {first_line(error)}"
-        ) from error
 
 
 def _pixels(module: nn.Module, output: object) -> int:

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from boundnas import modes
 from boundnas.elastic import BatchNorm2d, ElasticLayer, Stage
 from boundnas.elastic.ghost import Ghosted
-from boundnas.errors import BoundNASError, SpaceError
+from boundnas.errors import SpaceError
 from boundnas.guard import place
-from boundnas.guard.call import first_line, trace_of
+from boundnas.guard.call import trace_of
 from boundnas.guard.counts import Choice, counted
 from boundnas.guard.functions import Watch
 from boundnas.guard.state import State, marks, python_states, random_states, untouched
@@ -181,20 +181,13 @@ def _check_pass(model: Supernet, arch: _Asked, state: State, draws: bool = False
     watch = Watch(model, arch, draws)
     python, before = python_states(), random_states(weight.device)
     try:
-        with torch.enable_grad(), warnings.catch_warnings():
+        with place.failing(model, arch), torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of functions that are called here to compare
             # A ghost of a part of the samples cannot be joined to the active channels.
             with watch if arch.ghost_fraction == 1 else nullcontext():
                 _check_output(model, model(images, arch), arch)
             attributes = marks(model)
             _check_gradient(model, model(images, arch), arch)
-    except (BoundNASError, MemoryError):
-        raise
-    except Exception as error:
-        raise SpaceError(
-            f"{place.raised(model, error.__traceback__)}: {type(model).__name__}.forward fails in "
-            f"the architecture {arch}, {first_line(error)}"
-        ) from error
     finally:
         watch.close()
     _check_state(model, state, attributes)

@@ -12,6 +12,7 @@ from torch import Tensor
 from boundnas.elastic.ghost import SIZED, Ghosted, leading, replaced, resized
 from boundnas.errors import BoundNASError
 from boundnas.guard.counts import counted, counts, wholes
+from boundnas.guard.place import first_line
 from boundnas.space import Dimension
 
 SIZES = {"shape", "size", "numel", "nelement", "__len__"}
@@ -200,11 +201,6 @@ def name_of(func: Callable) -> str:
     """How users call a function of torch: ``relu``, ``shape``."""
     name = str(getattr(func, "__name__", func))
     return str(func.__self__.__name__) if name == "__get__" else name  # type: ignore[attr-defined]
-
-
-def first_line(error: Exception) -> str:
-    """An error of another library, short."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _whole(x: Ghosted, trace: Trace) -> Tensor:

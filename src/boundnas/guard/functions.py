@@ -24,8 +24,9 @@ from boundnas.elastic import Activation, ElasticLayer, ElasticModule, SqueezeExc
 from boundnas.elastic.ghost import Ghosted, maps
 from boundnas.errors import BoundNASError, SpaceError
 from boundnas.guard import place
-from boundnas.guard.call import SIZES, Call, Trace, first_line, name_of, trace_of
+from boundnas.guard.call import SIZES, Call, Trace, name_of, trace_of
 from boundnas.guard.counts import Count, counts
+from boundnas.guard.place import first_line
 from boundnas.guard.state import random_states
 from boundnas.space import Architecture, Derived, Dimension, Setting, largest
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
 import torch
 from torch import nn
+
+from boundnas.errors import BoundNASError, SpaceError
 
 _PACKAGE = Path(__file__).parent.parent
 _NOT_USERS = tuple(
@@ -58,6 +62,29 @@ def of(model: nn.Module) -> str:
     """File and line of a model's `forward`."""
     code = type(model).forward.__code__
     return _text(code.co_filename, code.co_firstlineno)
+
+
+def first_line(error: Exception) -> str:
+    """An error of another library, short."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+@contextmanager
+def failing(model: nn.Module, arch: object) -> Iterator[None]:
+    """Within it, what fails in a model's ``forward`` is told with the line and the architecture.
+
+    Raises:
+        SpaceError: ``forward`` fails.
+    """
+    try:
+        yield
+    except (BoundNASError, MemoryError):
+        raise
+    except Exception as error:
+        raise SpaceError(
+            f"{raised(model, error.__traceback__)}: {type(model).__name__}.forward fails in "
+            f"the architecture {arch}, {first_line(error)}"
+        ) from error
 
 
 def raised(model: nn.Module, trace: TracebackType | None) -> str:
