@@ -21,9 +21,9 @@ import torch
 
 from boundnas import Supernet, TrainSettings
 from boundnas.data import load
-from boundnas.estimators import ESTIMATORS
+from boundnas.engine.progress import Progress
+from boundnas.method.estimators import ESTIMATORS
 from boundnas.policy import Policy
-from boundnas.progress import Progress
 from boundnas.randomness import stream
 from policy_gradient import (
     BATCH,

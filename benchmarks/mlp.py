@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from boundnas import Architecture, SearchSettings, Supernet, TrainSettings, elastic, fit, search
 from boundnas.data import ImageData, load
-from boundnas.pareto import mean_over_log_cost
-from boundnas.studies.interval import t_interval
+from boundnas.report.interval import t_interval
+from boundnas.search.pareto import mean_over_log_cost
 
 COST_RANGE = (0.03e6, 0.1e6)
 

@@ -30,26 +30,24 @@ TIMEOUT = 900.0
 
 AREAS = {
     "method": (
-        ["policy.py", "sandwich.py", "estimators.py", "distill.py", "conflict.py", "attentive.py",
-         "start.py", "train.py", "elastic/ghost.py"],
+        ["policy.py", "method/**/*.py", "fit/start.py", "fit/train.py", "elastic/ghost.py"],
         ["test_policy.py", "test_sandwich.py", "test_estimators.py", "test_distill.py",
          "test_attentive.py", "test_train.py", "test_gradient.py", "test_every_setting.py",
          "test_elastic.py", "reliability/test_non_finite.py", "test_ranks.py", "test_cli.py"],
     ),
     "cost": (
-        ["cost.py", "paths.py", "polynomial.py", "calibrate.py", "space.py", "extract.py",
-         "supernet.py"],
+        ["cost/*.py", "space/*.py", "supernet/*.py"],
         ["test_cost.py", "test_space.py", "test_paths.py", "test_refusals.py", "test_calibrate.py",
          "test_forwards.py", "test_extract.py", "test_elastic.py", "test_gradient.py",
          "test_train.py", "test_canonical.py"],
     ),
     "guard": (
-        ["guard/*.py", "learnable.py", "match.py", "identity.py"],
+        ["guard/*.py", "fit/match.py", "fit/identity.py"],
         ["test_guard.py", "test_paths.py", "test_match.py", "test_modes.py", "test_identity.py",
          "test_refusals.py", "test_train.py", "reliability/test_differing_ranks.py"],
     ),
     "search": (
-        ["search/*.py", "pareto.py"],
+        ["search/*.py"],
         ["test_pareto.py", "test_journal.py", "test_genetic.py", "test_sampled.py",
          "test_screening.py", "test_workers.py", "test_canonical.py", "test_search.py",
          "test_every_setting.py", "test_calibrate.py"],

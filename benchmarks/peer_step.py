@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from boundnas import Architecture
 from boundnas.cost import MACs
-from boundnas.distill import kl_divergence
+from boundnas.method.distill import kl_divergence
 from boundnas.models import MobileNet, StageTable, StemTable
 
 # Name, widths' maximum, depths, expansions, stride.

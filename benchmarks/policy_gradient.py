@@ -35,15 +35,15 @@ from torch.nn import functional as F
 from boundnas import Architecture, Supernet, TrainSettings
 from boundnas.cost import MACs
 from boundnas.data import ImageData, load, normalize
-from boundnas.distill import kl_divergence
 from boundnas.elastic import ElasticLayer, activation, convolution, linear, squeeze_excite, stage
 from boundnas.elastic.ghost import mix
+from boundnas.engine.progress import Progress
+from boundnas.fit.train import Run, fit
+from boundnas.method.distill import kl_divergence
 from boundnas.models.mobilenet import MobileNet, StageTable, StemTable
 from boundnas.policy import Policy
-from boundnas.progress import Progress
 from boundnas.randomness import stream
 from boundnas.space import Dimension
-from boundnas.train import Run, fit
 
 BATCH = 256
 FOLDS = 10

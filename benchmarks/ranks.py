@@ -22,8 +22,10 @@ from itertools import pairwise
 
 import torch
 
-from boundnas import TrainSettings, data, fit, models, ranks, train
+from boundnas import TrainSettings, data, fit, models
 from boundnas.cost import MACs
+from boundnas.engine import ranks
+from boundnas.fit import train
 
 WARM_UP = 2
 """Steps at the start that are not counted."""

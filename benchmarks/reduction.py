@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import torch
 
-from boundnas import ranks
+from boundnas.engine import ranks
 
 NUMBERS = 4_766_728
 """Weights of the space of Table 1 with a thousand classes."""

@@ -38,15 +38,15 @@ import torch
 from torch import Tensor
 
 from boundnas import Front, SearchSettings, search
+from boundnas.app.pipeline import Job
 from boundnas.config import read_config
 from boundnas.data import Source, Subset
-from boundnas.pareto import mean_over_log_cost
-from boundnas.pipeline import Job
+from boundnas.fit.train import Run
 from boundnas.search import Evaluation, Evaluator, evaluator
+from boundnas.search.pareto import mean_over_log_cost
 from boundnas.search.sampled import METHODS
 from boundnas.space import Architecture
 from boundnas.store.folder import RunFolder
-from boundnas.train import Run
 from growth import exponent, plot
 
 PLAIN = "plain"

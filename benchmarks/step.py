@@ -38,12 +38,12 @@ from torch.nn import functional as F
 
 from boundnas import TrainSettings, calibrate, elastic, extract, models
 from boundnas.cost import MACs
-from boundnas.estimators import ESTIMATORS
+from boundnas.fit.start import start_policy
+from boundnas.method.estimators import ESTIMATORS
+from boundnas.method.sandwich import Sandwich
 from boundnas.models import MobileNet
 from boundnas.policy import BOUNDARIES, Policy, SampledArchitecture
 from boundnas.randomness import stream
-from boundnas.sandwich import Sandwich
-from boundnas.start import start_policy
 
 RANDOM_NETWORKS = 5
 """Random networks that slicing is measured on, beside the max and the min."""

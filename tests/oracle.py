@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from boundnas import elastic
 from boundnas.policy import SampledArchitecture
 from boundnas.space import Setting, choices
-from boundnas.supernet import Supernet
+from boundnas.supernet.supernet import Supernet
 
 
 @contextmanager

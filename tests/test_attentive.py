@@ -6,9 +6,9 @@ from tests.small import batch, mobilenet
 from tests.test_sandwich import SEED, drawn, sandwich
 from torch.nn.functional import cross_entropy
 
-from boundnas.attentive import CLOSE, candidates
 from boundnas.cost import MACs
-from boundnas.distill import kl_divergence
+from boundnas.method.distill import kl_divergence
+from boundnas.method.variants.attentivenas import CLOSE, candidates
 from boundnas.policy import SampledArchitecture, allowed_options
 from boundnas.randomness import stream
 from boundnas.space import Dimension, SearchSpace

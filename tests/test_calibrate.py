@@ -9,10 +9,10 @@ from tests.spaces import SPACES, images, seeded, supernet
 from torch import nn
 
 from boundnas import SearchSettings, Supernet, calibrate, elastic, extract
-from boundnas.calibrate import Folding
 from boundnas.errors import CalibrationError, SpaceError
 from boundnas.randomness import stream
 from boundnas.search import Evaluator
+from boundnas.supernet.calibrate import Folding
 
 NORMALIZED = [name for name in SPACES if name != "sample_wise"]
 

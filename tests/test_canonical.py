@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from boundnas import SearchSettings, Supernet, TrainSettings, calibrate, elastic, fit, search
 from boundnas.cost import Cost, MACs, Parameters
-from boundnas.polynomial import amount
 from boundnas.randomness import stream
 from boundnas.search import Evaluator
 from boundnas.search.canonical import Canonical
@@ -18,6 +17,7 @@ from boundnas.search.genetic import IDLE_DRAWS, genetic_search, population
 from boundnas.search.journal import Evaluation
 from boundnas.search.sampled import METHODS, sampled_search
 from boundnas.space import Architecture, Dimension, SearchSpace
+from boundnas.space.polynomial import amount
 
 
 class PerLayer(Supernet):

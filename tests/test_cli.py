@@ -12,8 +12,8 @@ from tests.small import files
 from typer.testing import CliRunner
 
 import boundnas.data.fashion
-from boundnas.cli import app
-from boundnas.sandwich import Sandwich
+from boundnas.app.cli import app
+from boundnas.method.sandwich import Sandwich
 from boundnas.search import Evaluator
 
 CONFIG = text("onnx")
@@ -42,7 +42,7 @@ def call(*arguments):
 
 def spawn(folder, *arguments, before="", timeout=120):
     """Run a command in a process of its own, after some Python code."""
-    code = f"{before}\nfrom boundnas.cli import app\napp()"
+    code = f"{before}\nfrom boundnas.app.cli import app\napp()"
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", code, *arguments],
         cwd=folder,
@@ -100,7 +100,7 @@ def test_a_second_call_does_nothing_twice(whole, configured, monkeypatch):
         (folder / name).write_bytes(content)
     monkeypatch.setattr(Sandwich, "step", None)
     monkeypatch.setattr(Evaluator, "__call__", None)
-    monkeypatch.setattr(sys.modules["boundnas.export"], "export", None)
+    monkeypatch.setattr(sys.modules["boundnas.deploy.export"], "export", None)
     result = call("run", "run.yaml")
     assert result.exit_code == 0
     assert "Front" in result.stdout
@@ -228,7 +228,7 @@ def test_a_damaged_front_says_what_to_do(whole, configured):
 
 STOPPED = """
 import os, signal
-from boundnas import train
+from boundnas.fit import train
 # A shell that starts the tests in the background has its children ignore SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 save = train.checkpoint.save

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from boundnas import distill
-from boundnas.distill import adaptive_alpha_divergence, kl_divergence
+from boundnas.method import distill
+from boundnas.method.distill import adaptive_alpha_divergence, kl_divergence
 from boundnas.randomness import stream
 
 SAMPLES, CLASSES = 40, 7

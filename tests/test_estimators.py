@@ -9,12 +9,12 @@ from tests.test_sandwich import SEED, STEP, drawn, sandwich
 from torch.nn import functional as F
 
 from boundnas import TrainSettings, fit
-from boundnas.distill import kl_divergence
-from boundnas.estimators import ESTIMATORS, measure_valued, score_function
+from boundnas.fit.start import start_policy
+from boundnas.method.distill import kl_divergence
+from boundnas.method.estimators import ESTIMATORS, measure_valued, score_function
 from boundnas.policy import Policy, SampledArchitecture
 from boundnas.randomness import stream
 from boundnas.space import Dimension, SearchSpace
-from boundnas.start import start_policy
 
 SPACE = SearchSpace(
     [Dimension("a", (1, 2, 3)), Dimension("one", (1,)), Dimension("b", (1, 2)),

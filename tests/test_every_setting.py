@@ -9,10 +9,10 @@ import pytest
 from pydantic import BaseModel
 from tests.small import digest
 
-from boundnas import pipeline
+from boundnas.app import pipeline
 from boundnas.config import RunConfig
+from boundnas.fit.train import bounds_json
 from boundnas.store.lines import read_jsonl
-from boundnas.train import bounds_json
 
 BASE = {
     "name": "small",

@@ -18,11 +18,13 @@ from torch import nn
 
 from boundnas import SearchSettings, extract
 from boundnas.data import normalize
+from boundnas.deploy.export import SUMS, TOLERANCE, export, export_network
 from boundnas.errors import CalibrationError, ExportError, RunError
-from boundnas.export import SUMS, TOLERANCE, export, export_network
 from boundnas.search import Evaluator, FrontNetwork
 
-module = importlib.import_module("boundnas.export")  # the name in the package is the function
+module = importlib.import_module(
+    "boundnas.deploy.export"
+)  # the name in the package is the function
 
 ALONE = """
 import sys

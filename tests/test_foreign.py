@@ -13,8 +13,8 @@ import zlib
 import pytest
 import torch
 
+from boundnas.engine.foreign import answer
 from boundnas.errors import ConfigError, CostError, DataError, ExportError, RunError, SpaceError
-from boundnas.foreign import answer
 
 OURS = {
     ConfigError: 2, CostError: 2, DataError: 2, SpaceError: 2, RunError: 1, ExportError: 1,

@@ -12,7 +12,7 @@ import pytest
 from tests.reliability.child import replaced
 from tests.reliability.tiny import text
 
-from boundnas import pipeline
+from boundnas.app import pipeline
 from boundnas.config import read_config
 from boundnas.data.array_zip import read_npz
 from boundnas.data.decode import fault

@@ -10,9 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from boundnas import calibrate, extract, guard
 from boundnas.cost import MACs
 from boundnas.errors import BoundNASError
+from boundnas.fit.start import check_forward
 from boundnas.policy import SampledArchitecture
 from boundnas.randomness import stream
-from boundnas.start import check_forward
 
 
 def gradients(model, arch):

@@ -18,7 +18,7 @@ from boundnas import Supernet, TrainSettings, elastic, fit, guard
 from boundnas.elastic.ghost import join, split
 from boundnas.errors import SpaceError
 from boundnas.policy import SampledArchitecture
-from boundnas.polynomial import amount
+from boundnas.space.polynomial import amount
 
 
 class Between(Supernet):

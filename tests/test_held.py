@@ -11,7 +11,8 @@ from tests.reliability.child import fork, replaced
 from tests.reliability.tiny import text
 from tests.small import COST_RANGE, few_digits, files, mobilenet
 
-from boundnas import TrainSettings, fit, pipeline
+from boundnas import TrainSettings, fit
+from boundnas.app import pipeline
 from boundnas.config import read_config, write_config
 from boundnas.errors import CostError, RunError
 from boundnas.store import checkpoint

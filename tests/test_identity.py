@@ -9,12 +9,13 @@ from PIL import Image
 from tests.small import few_digits, mobilenet
 from torch import nn
 
-from boundnas import TrainSettings, identity
+from boundnas import TrainSettings
 from boundnas.cost import Cost
 from boundnas.data import ImageFiles, InMemory, Subset
 from boundnas.data.image_data import SPLITS
 from boundnas.errors import DataError
-from boundnas.polynomial import amount
+from boundnas.fit import identity
+from boundnas.space.polynomial import amount
 
 IMAGES = torch.arange(6 * 4, dtype=torch.uint8).view(6, 1, 2, 2)
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])

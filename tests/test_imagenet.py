@@ -17,6 +17,7 @@ from tests import published
 from tests.published import imagenet_d_batch, write_imagenet, write_imagenet_d
 
 from boundnas import data
+from boundnas.app.pipeline import run
 from boundnas.config import read_config
 from boundnas.data import (
     ImageFiles,
@@ -29,7 +30,6 @@ from boundnas.data import (
 )
 from boundnas.data.decode import crop_box, read_crop, read_image
 from boundnas.errors import DataError
-from boundnas.pipeline import run
 from boundnas.randomness import stream
 
 CACHE = "boundnas-cache"

@@ -9,9 +9,9 @@ import pytest
 from tests.small import few_digits, trained
 
 from boundnas import SearchSettings, search
-from boundnas.export import card
-from boundnas.markup import markdown
-from boundnas.studies import draw
+from boundnas.deploy.export import card
+from boundnas.report import draw
+from boundnas.report.markup import markdown
 
 NASTY = [
     "a, b", "<b>bold</b>", "<script>alert(1)</script>", "a|b", "`code`", "```", "$x^2$", "$", "_a_",

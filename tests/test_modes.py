@@ -9,8 +9,8 @@ from tests.spaces import images
 
 from boundnas import SearchSettings, TrainSettings, calibrate, extract, fit
 from boundnas.cost import MACs
-from boundnas.modes import evaluating
 from boundnas.search import Evaluator
+from boundnas.supernet.modes import evaluating
 
 FROZEN = ("stem.conv", "stages.0.0.se")
 

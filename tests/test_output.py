@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from boundnas.output import SideChannel
+from boundnas.engine.output import SideChannel
 
 
 def broken_pipe():
@@ -56,7 +56,7 @@ def test_what_the_encoding_lacks_is_escaped(text, written):
 
 
 def test_a_process_whose_output_fails_exits_as_it_would_have():
-    code = "import sys; from boundnas.output import SideChannel\n"
+    code = "import sys; from boundnas.engine.output import SideChannel\n"
     code += "for s in (sys.stdout, sys.stderr): print('x', file=SideChannel(s), flush=True)"
     with disk_full() as stream:
         done = subprocess.run([sys.executable, "-c", code], stdout=stream, stderr=stream)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boundnas.pareto import chosen, mean_over_log_cost, non_dominated
+from boundnas.search.pareto import chosen, mean_over_log_cost, non_dominated
 
 COARSE = st.tuples(st.integers(1, 6), st.integers(0, 5))  # full of ties
 FINE = st.tuples(st.floats(1, 1e9), st.floats(-1, 1))

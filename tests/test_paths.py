@@ -13,10 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from boundnas import Architecture, Supernet, TrainSettings, calibrate, elastic, extract, fit
 from boundnas.cost import MACs, Parameters
 from boundnas.errors import SpaceError
-from boundnas.learnable import check_learnable, check_used
-from boundnas.paths import paths
+from boundnas.guard.learnable import check_learnable, check_used
 from boundnas.policy import SampledArchitecture
 from boundnas.randomness import stream
+from boundnas.supernet.paths import paths
 
 
 class Net(Supernet):

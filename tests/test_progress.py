@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from boundnas.progress import Progress
+from boundnas.engine.progress import Progress
 
 
 class Clock:

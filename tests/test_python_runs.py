@@ -9,10 +9,10 @@ from tests.small import COST_RANGE, few_digits, mobilenet
 from boundnas import SearchSettings, TrainSettings, fit, search
 from boundnas.errors import RunError
 from boundnas.report import write_report
+from boundnas.report.compare import compare
+from boundnas.report.grouping import grouped
 from boundnas.report.records import read_run
 from boundnas.store.folder import RunFolder
-from boundnas.studies import compare
-from boundnas.studies.grouping import grouped
 
 SEARCH = SearchSettings(initial=6, rounds=1, crossovers=2, mutations=2, calibration_images=64)
 

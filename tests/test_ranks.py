@@ -9,12 +9,13 @@ from tests.reliability.tiny import configure, run, uninterrupted
 from tests.small import few_digits
 from torch import nn
 
-from boundnas import TrainSettings, elastic, fit, ranks
+from boundnas import TrainSettings, elastic, fit
+from boundnas.engine import ranks
 from boundnas.errors import DataError
 from boundnas.randomness import stream
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import read_jsonl
-from boundnas.supernet import Supernet
+from boundnas.supernet.supernet import Supernet
 
 STEPS = 6
 

@@ -14,8 +14,8 @@ from torch import nn
 from boundnas import Dimension, Supernet, calibrate, elastic, models
 from boundnas.cost import Cost, MACs, Parameters
 from boundnas.errors import CostError, SpaceError
-from boundnas.polynomial import Polynomial, amount
 from boundnas.space import Derived
+from boundnas.space.polynomial import Polynomial, amount
 
 WIDTH = Dimension("width", (4, 8))
 RATIO = Dimension("ratio", (0.25, 0.5, 2))

@@ -10,10 +10,10 @@ from tests.test_genetic import LARGE, SMALL, Recorder, evaluation, killed_once, 
 from boundnas import SearchSettings
 from boundnas import search as search_run
 from boundnas.errors import ConfigError
-from boundnas.pareto import mean_over_log_cost
 from boundnas.randomness import stream
 from boundnas.search import sampled
 from boundnas.search.genetic import journalled
+from boundnas.search.pareto import mean_over_log_cost
 from boundnas.search.sampled import METHODS, require, sampled_search
 
 methods = pytest.mark.parametrize("method", METHODS)

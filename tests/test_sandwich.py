@@ -9,15 +9,15 @@ from tests.small import COST_RANGE, batch, digest, few_digits, mobilenet
 from torch.nn import functional as F
 
 from boundnas import TrainSettings, fit
-from boundnas.conflict import add_projected, set_aside
 from boundnas.cost import MACs
 from boundnas.data import TrainingOrder, augment, normalize
-from boundnas.distill import kl_divergence
 from boundnas.errors import SpaceError
+from boundnas.fit.start import start_policy
+from boundnas.method.distill import kl_divergence
+from boundnas.method.sandwich import Sandwich
+from boundnas.method.variants.nasvit import add_projected, set_aside
 from boundnas.policy import SampledArchitecture, allowed_options, random_sample
 from boundnas.randomness import stream
-from boundnas.sandwich import Sandwich
-from boundnas.start import start_policy
 
 SEED, STEP = 3, 7
 
@@ -315,6 +315,6 @@ def test_every_rank_drops_other_features(monkeypatch):
     images, labels = batch()
     losses = []
     for number in (0, 0, 1):
-        monkeypatch.setattr("boundnas.sandwich.rank", lambda number=number: number)
+        monkeypatch.setattr("boundnas.method.sandwich.rank", lambda number=number: number)
         losses.append(float(sandwich().step(images, labels, STEP)["loss_max"]))
     assert losses[0] == losses[1] != losses[2]

@@ -14,13 +14,13 @@ from boundnas.cost import Cost, MACs, Parameters
 from boundnas.data import batches, normalize
 from boundnas.errors import RunError
 from boundnas.policy import Policy
-from boundnas.polynomial import amount
 from boundnas.randomness import stream
 from boundnas.report.records import Front as ReportedFront
 from boundnas.search import Evaluation, Evaluator, Front
 from boundnas.search.networks import lies_inside, selected
 from boundnas.search.screening import PILOTS, Sample
 from boundnas.space import Architecture, Dimension, SearchSpace
+from boundnas.space.polynomial import amount
 from boundnas.store.files import write_json
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import read_jsonl

@@ -13,16 +13,17 @@ from statistics import mean
 import pytest
 from matplotlib import rc_context, rcParams
 
-from boundnas import pipeline
+from boundnas.app import pipeline
 from boundnas.config import RunConfig
 from boundnas.errors import ConfigError, RunError
-from boundnas.pareto import chosen, mean_over_log_cost
+from boundnas.report.compare import compare
+from boundnas.report.comparison import Comparison
+from boundnas.report.interval import t_interval
+from boundnas.report.tables import numbers
+from boundnas.search.pareto import chosen, mean_over_log_cost
 from boundnas.store.files import canonical_json
-from boundnas.studies import compare, reproduce
+from boundnas.studies import reproduce
 from boundnas.studies.figures import FIGURES, configuration
-from boundnas.studies.interval import t_interval
-from boundnas.studies.record import Comparison
-from boundnas.studies.tables import numbers
 
 LOWER, UPPER = 0.004, 0.009
 SPACE = {

@@ -7,7 +7,7 @@ import torch
 from tests.small import COST_RANGE, few_digits, mobilenet, threads
 
 import boundnas as bn
-from boundnas.threads import cores, use_threads, warn_of_threads
+from boundnas.engine.threads import cores, use_threads, warn_of_threads
 
 
 @pytest.fixture

@@ -13,15 +13,17 @@ import torch
 from tests.faults import Killed
 from tests.small import COST_RANGE, digest, few_digits, files, mobilenet
 
-from boundnas import TrainSettings, data, fit, train, weights
+from boundnas import TrainSettings, data, fit
 from boundnas.cost import MACs, Parameters
 from boundnas.errors import BoundNASError, CostError, DataError, RunError, SpaceError
+from boundnas.fit import train
+from boundnas.fit.start import start_policy
+from boundnas.fit.train import bounds_json, learning_rate, policy_learning_rate
 from boundnas.settings import PriorSettings
-from boundnas.start import start_policy
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import JsonLines, read_jsonl
 from boundnas.store.vouched import check_vouched
-from boundnas.train import bounds_json, learning_rate, policy_learning_rate
+from boundnas.supernet import weights
 
 STEPS = 12
 

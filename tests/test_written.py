@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from boundnas import Architecture, Supernet, elastic, guard
 from boundnas.cost import MACs
 from boundnas.errors import CostError, SpaceError
-from boundnas.learnable import check_learnable
-from boundnas.start import check_forward
+from boundnas.fit.start import check_forward
+from boundnas.guard.learnable import check_learnable
 
 
 class Written(Supernet):

@@ -6,7 +6,7 @@ The main job in five calls: build a `Supernet` (your own, or one of `models`), `
 
 import os
 
-from boundnas.entry import enter, is_command
+from boundnas.engine.entry import enter, is_command
 
 if is_command():
     enter()  # before what takes seconds to import
@@ -16,16 +16,16 @@ if is_command():
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
 from boundnas import cost, data, elastic, models
-from boundnas.allocator import keep_freed_memory
-from boundnas.calibrate import CalibratedArchitecture, calibrate
+from boundnas.deploy.export import export
+from boundnas.engine.allocator import keep_freed_memory
 from boundnas.errors import BoundNASError
-from boundnas.export import export
-from boundnas.extract import extract
+from boundnas.fit.train import Run, fit
 from boundnas.search import Front, FrontNetwork, search
 from boundnas.settings import SearchSettings, TrainSettings
 from boundnas.space import Architecture, Dimension, SearchSpace
-from boundnas.supernet import Supernet
-from boundnas.train import Run, fit
+from boundnas.supernet.calibrate import CalibratedArchitecture, calibrate
+from boundnas.supernet.extract import extract
+from boundnas.supernet.supernet import Supernet
 
 keep_freed_memory()
 

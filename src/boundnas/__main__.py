@@ -1,6 +1,6 @@
 """``python -m boundnas``: the same as the command ``boundnas``."""
 
-from boundnas.cli import app
+from boundnas.app.cli import app
 
 if __name__ == "__main__":
     app(prog_name="boundnas")

@@ -17,9 +17,9 @@ from tests.reliability.ranks import TIMEOUT
 from tests.reliability.surroundings import RUN, STARTING, SURROUNDINGS
 from tests.reliability.tiny import text
 
-import boundnas.cli
+import boundnas.app.cli
 from boundnas.config import read_config
-from boundnas.output import SideChannel
+from boundnas.engine.output import SideChannel
 from boundnas.studies.figures import FIGURES
 
 reproduce = importlib.import_module("boundnas.studies.reproduce")
@@ -52,7 +52,7 @@ def world(tmp_path_factory):
     short = text().replace("steps: 24", "steps: 4")
     for config in (short.replace("tiny", "other") + "seed: 1\n", short):
         (folder / "run.yaml").write_text(config)
-        boundnas.pipeline.run(read_config(folder / "run.yaml"), folder / "runs")
+        boundnas.app.pipeline.run(read_config(folder / "run.yaml"), folder / "runs")
     for seed, name in enumerate(("tiny", "other")):
         shutil.copytree(folder / "runs" / name, folder / "studies" / "runs" / f"run-{seed}")
     return folder
@@ -84,7 +84,7 @@ def command(name, spoil, config):
                 replaced(reproduce, "configuration", lambda _: configured),
                 replaced(sys, "executable", lambda _: "/bin/false"),  # a run that fails at once
             ):
-                boundnas.cli.app(spoil(ARGUMENTS[name]), prog_name="boundnas")
+                boundnas.app.cli.app(spoil(ARGUMENTS[name]), prog_name="boundnas")
         finally:
             sys.stdout, sys.stderr = (
                 each or SideChannel(None) for each in (sys.stdout, sys.stderr)

@@ -14,8 +14,9 @@ from tests.reliability.child import replaced
 from tests.reliability.ranks import finish, together
 from tests.reliability.tiny import clear, configure, outcome, run
 
-from boundnas import cli, ranks
-from boundnas.sandwich import Sandwich
+from boundnas.app import cli
+from boundnas.engine import ranks
+from boundnas.method.sandwich import Sandwich
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import read_jsonl
 
@@ -157,7 +158,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(whole, tmp_path):
 BREAKS = """
 import os, signal, sys
 from pathlib import Path
-from boundnas.sandwich import Sandwich
+from boundnas.method.sandwich import Sandwich
 step = Sandwich.step
 def breaking(self, images, labels, number, *rest, **more):
     if number == 13 and os.environ["RANK"] == "1" and not Path("broke").exists():
@@ -165,7 +166,7 @@ def breaking(self, images, labels, number, *rest, **more):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, images, labels, number, *rest, **more)
 Sandwich.step = breaking
-from boundnas.cli import app
+from boundnas.app.cli import app
 app(["run", "run.yaml"])
 """
 

@@ -15,16 +15,19 @@ from tests.reliability.tiny import configure, run, text
 from tests.small import few_digits
 from torch import nn
 
-from boundnas import TrainSettings, cli, elastic, fit, identity, pipeline, ranks, search
+from boundnas import TrainSettings, elastic, fit, search
+from boundnas.app import cli, pipeline
 from boundnas.config import read_config
 from boundnas.cost import MACs, Parameters
 from boundnas.data import InMemory
 from boundnas.elastic import native
+from boundnas.engine import ranks
 from boundnas.errors import RankError
-from boundnas.sandwich import Sandwich
+from boundnas.fit import identity
+from boundnas.method.sandwich import Sandwich
 from boundnas.settings import SearchSettings
 from boundnas.store.folder import RunFolder
-from boundnas.supernet import Supernet
+from boundnas.supernet.supernet import Supernet
 
 pytestmark = pytest.mark.usefixtures("whole")  # whose run has imported all that children need
 

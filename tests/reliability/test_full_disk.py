@@ -9,7 +9,7 @@ import pytest
 from tests.reliability.child import fork, replaced
 from tests.reliability.tiny import clear, configure, finishes, run
 
-from boundnas.foreign import ADVICE
+from boundnas.engine.foreign import ADVICE
 from boundnas.store import checkpoint
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import read_jsonl

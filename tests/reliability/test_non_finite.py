@@ -9,8 +9,8 @@ from tests.small import COST_RANGE, batch, digest, few_digits, files, mobilenet
 from boundnas import TrainSettings, fit
 from boundnas.cost import MACs
 from boundnas.errors import TrainingError
-from boundnas.sandwich import Sandwich
-from boundnas.start import start_policy
+from boundnas.fit.start import start_policy
+from boundnas.method.sandwich import Sandwich
 from boundnas.store import checkpoint
 from boundnas.store.folder import RunFolder
 

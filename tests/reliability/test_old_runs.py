@@ -15,11 +15,12 @@ import onnxruntime
 import pytest
 import torch
 
-from boundnas import data, pipeline
+from boundnas import data
+from boundnas.app import pipeline
 from boundnas.config import read_config
 from boundnas.errors import RunError
+from boundnas.method.sandwich import Sandwich
 from boundnas.report import write_report
-from boundnas.sandwich import Sandwich
 from boundnas.search import Evaluator
 from boundnas.store import checkpoint
 from boundnas.store.folder import RunFolder
@@ -90,7 +91,7 @@ def test_an_old_run_has_a_report(old):
 
 def test_an_old_export_is_whole_and_runs(old):
     (folder,) = old.networks.iterdir()
-    import_module("boundnas.export").verify(folder)
+    import_module("boundnas.deploy.export").verify(folder)
     digits = data.digits()
     images, labels = digits.test.take(torch.arange(len(digits.test)))
     session = onnxruntime.InferenceSession(folder / "model.onnx")

@@ -10,9 +10,9 @@ from tests.small import few_digits, files
 
 from boundnas import TrainSettings, fit
 from boundnas.cost import MACs
-from boundnas.interruption import Interrupted, interruptible
+from boundnas.engine.interruption import Interrupted, interruptible
+from boundnas.method.sandwich import Sandwich
 from boundnas.models import FAMILIES, paper_space
-from boundnas.sandwich import Sandwich
 from boundnas.store.folder import RunFolder
 
 

@@ -10,8 +10,9 @@ import pytest
 from tests.reliability.child import fork, replaced
 from tests.reliability.tiny import clear, configure, finishes, outcome, run, uninterrupted
 
-from boundnas import pipeline, sandwich
-from boundnas.interruption import Interrupted, deferred, interruptible
+from boundnas.app import pipeline
+from boundnas.engine.interruption import Interrupted, deferred, interruptible
+from boundnas.method import sandwich
 from boundnas.store import checkpoint
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -24,7 +25,7 @@ POINTS = {
     "the middle of a save": (checkpoint, "write_new", 4),
     "an evaluation": (evaluator.Evaluator, "correct", 2),
     "a recalibration": (evaluator, "calibrate", 1),
-    "an export": (import_module("boundnas.export"), "_check", 1),
+    "an export": (import_module("boundnas.deploy.export"), "_check", 1),
     "the report": (pipeline, "write_report", 1),
 }
 """Where a signal arrives: inside the given call, counted from 1, of a function."""

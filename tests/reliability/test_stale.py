@@ -11,15 +11,16 @@ import torch
 from tests.reliability import tiny
 from tests.small import COST_RANGE, files, mobilenet
 
-from boundnas import SearchSettings, TrainSettings, fit, pipeline, search
+from boundnas import SearchSettings, TrainSettings, fit, search
+from boundnas.app import pipeline
 from boundnas.config import read_config
 from boundnas.cost import Parameters
 from boundnas.data import InMemory, digits
 from boundnas.errors import RunError
+from boundnas.fit.train import Run
 from boundnas.report.records import read_run
 from boundnas.store.files import canonical_json
 from boundnas.store.folder import RunFolder
-from boundnas.train import Run
 
 FRONT, JOURNAL = "front.json", "search/evaluations.jsonl"
 LOGS = ("metrics.jsonl", "boundaries.jsonl")

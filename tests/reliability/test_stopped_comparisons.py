@@ -10,7 +10,7 @@ import pytest
 from tests.reliability.child import fork, replaced
 from tests.reliability.tiny import text
 
-import boundnas.cli
+import boundnas.app.cli
 from boundnas.config import read_config
 
 reproduce = importlib.import_module("boundnas.studies.reproduce")
@@ -52,7 +52,9 @@ def comparison(tmp_path):
             replaced(sys, "executable", lambda _: str(script)),
             replaced(reproduce, "configuration", lambda _: configured),
         ):
-            boundnas.cli.app(["reproduce", "fig3", "--seeds", "3", "--jobs", "2", "--out", "out"])
+            boundnas.app.cli.app(
+                ["reproduce", "fig3", "--seeds", "3", "--jobs", "2", "--out", "out"]
+            )
 
     return work
 

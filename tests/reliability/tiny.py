@@ -7,7 +7,7 @@ import pytest
 from tests.reliability.child import fork
 from tests.small import files
 
-import boundnas.cli
+import boundnas.app.cli
 
 CHECKPOINT_EVERY = 6
 
@@ -44,7 +44,7 @@ def configure(folder, formats=""):
 
 def run():
     """``boundnas run`` in the working folder."""
-    boundnas.cli.app(["run", "run.yaml"])
+    boundnas.app.cli.app(["run", "run.yaml"])
 
 
 def outcome(folder):

@@ -18,8 +18,8 @@ from boundnas.data.array_zip import read_npz
 from boundnas.data.image_data import ImageData, assemble
 from boundnas.data.rows import PIXELS, SHAPE, labelled_rows
 from boundnas.data.source import InMemory
+from boundnas.engine.progress import Progress
 from boundnas.errors import DataError
-from boundnas.progress import Progress
 from boundnas.store.files import cannot_write, find_bytes, reading, sync_folder, write_text
 from boundnas.typed import checked
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from boundnas.data.decode import SUFFIXES
 from boundnas.data.names import check_classes, escaped, some
+from boundnas.engine.ranks import rank
 from boundnas.errors import DataError
-from boundnas.ranks import rank
 
 # Beside what begins with a dot: what systems and tools leave behind.
 _LITTER = frozenset(

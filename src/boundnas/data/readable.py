@@ -10,8 +10,8 @@ import torch
 
 from boundnas.data.decode import fault
 from boundnas.data.names import some
+from boundnas.engine.progress import Progress
 from boundnas.errors import DataError
-from boundnas.progress import Progress
 
 SHOWN = 20
 """So many unreadable images are named."""

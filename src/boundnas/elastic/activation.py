@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from boundnas.elastic.ghost import mix, part, split
 from boundnas.elastic.layer import ElasticLayer
 from boundnas.errors import SpaceError
-from boundnas.polynomial import Polynomial, amount
 from boundnas.space import Architecture, Setting, choices
+from boundnas.space.polynomial import Polynomial, amount
 
 _APPLY = {"relu": F.relu, "swish": F.silu}
 _MODULES: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "swish": nn.SiLU}

@@ -29,8 +29,8 @@ from boundnas.elastic.layer import ElasticLayer, frozen
 from boundnas.elastic.pointwise import input_products, pointwise, weight_products
 from boundnas.elastic.strided import concerned, strided
 from boundnas.errors import SpaceError
-from boundnas.polynomial import Polynomial, amount
 from boundnas.space import Architecture, Setting, Value, check_sizes, choices, largest
+from boundnas.space.polynomial import Polynomial, amount
 
 
 def _square(kernel: Value) -> int:

@@ -8,8 +8,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from boundnas.errors import SpaceError
-from boundnas.polynomial import Polynomial, amount
 from boundnas.space import Architecture, Setting, largest
+from boundnas.space.polynomial import Polynomial, amount
 
 
 class ElasticModule(nn.Module, ABC):

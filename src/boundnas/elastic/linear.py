@@ -17,8 +17,8 @@ from boundnas.elastic.ghost import (
 )
 from boundnas.elastic.layer import ElasticLayer, frozen
 from boundnas.elastic.pointwise import input_products
-from boundnas.polynomial import Polynomial, amount
 from boundnas.space import Architecture, Setting, check_sizes, largest
+from boundnas.space.polynomial import Polynomial, amount
 
 
 class Linear(ElasticLayer):

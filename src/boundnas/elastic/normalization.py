@@ -15,8 +15,8 @@ from boundnas.elastic.convolution import Conv2d, DepthwiseConv2d
 from boundnas.elastic.ghost import join, part, split
 from boundnas.elastic.layer import ElasticLayer, frozen
 from boundnas.errors import CalibrationError
-from boundnas.polynomial import Polynomial, amount
 from boundnas.space import Architecture, Setting, Value, check_sizes, choices, largest
+from boundnas.space.polynomial import Polynomial, amount
 
 _CODES = {function: code for code, function in enumerate((None, *FUNCTIONS))}
 """The kernels' numbers of what follows."""

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from boundnas.elastic.ghost import join, split
 from boundnas.elastic.layer import ElasticLayer
 from boundnas.errors import SpaceError
-from boundnas.polynomial import Polynomial, amount
 from boundnas.space import Architecture
+from boundnas.space.polynomial import Polynomial, amount
 
 
 class _Drop(ElasticLayer):

@@ -14,8 +14,8 @@ from boundnas.elastic.ghost import join, part, split
 from boundnas.elastic.layer import ElasticModule
 from boundnas.elastic.linear import Linear
 from boundnas.errors import SpaceError
-from boundnas.polynomial import Polynomial, amount
 from boundnas.space import Architecture, Derived, Dimension, Setting, check_sizes, choices, largest
+from boundnas.space.polynomial import Polynomial, amount
 
 
 class SqueezeExcite(ElasticModule):

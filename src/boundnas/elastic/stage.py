@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from boundnas.elastic.ghost import mix, part, split
 from boundnas.elastic.layer import ElasticModule
 from boundnas.errors import SpaceError
-from boundnas.polynomial import Polynomial, amount
 from boundnas.space import Architecture, Setting, choices, largest
+from boundnas.space.polynomial import Polynomial, amount
 
 
 class Stage(ElasticModule):

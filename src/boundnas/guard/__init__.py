@@ -19,11 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from boundnas import modes
 from boundnas.elastic import BatchNorm2d, ElasticLayer, Stage
 from boundnas.elastic.ghost import Ghosted
 from boundnas.errors import SpaceError
-from boundnas.guard import place
 from boundnas.guard.call import trace_of
 from boundnas.guard.counts import Choice, counted
 from boundnas.guard.functions import Watch
@@ -31,7 +29,8 @@ from boundnas.guard.state import State, marks, python_states, random_states, unt
 from boundnas.policy import SampledArchitecture
 from boundnas.randomness import stream
 from boundnas.space import Architecture, Derived, Dimension, Setting, Value
-from boundnas.supernet import Supernet
+from boundnas.supernet import modes, place
+from boundnas.supernet.supernet import Supernet
 
 SAMPLES = 3
 """In a batch of the check: two of them are a part."""
@@ -114,10 +113,13 @@ class _Asked(SampledArchitecture):
         return super().values
 
 
+_ARCHITECTURES = (__name__, Architecture.__module__)
+
+
 def _users() -> bool:
     """Whether what was called here was called by a user's `forward`, not by an elastic layer."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__name__") in (__name__, "boundnas.space"):
+    while frame is not None and frame.f_globals.get("__name__") in _ARCHITECTURES:
         frame = frame.f_back
     return frame is not None and place.is_users(frame)
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from boundnas.elastic.ghost import SIZED, Ghosted, leading, replaced, resized
 from boundnas.errors import BoundNASError
 from boundnas.guard.counts import counted, counts, wholes
-from boundnas.guard.place import first_line
 from boundnas.space import Dimension
+from boundnas.supernet.place import first_line
 
 SIZES = {"shape", "size", "numel", "nelement", "__len__"}
 """What is read off a map and known for all its channels."""

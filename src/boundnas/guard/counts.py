@@ -14,7 +14,7 @@ from typing import Any, Self
 import torch
 
 from boundnas.errors import SpaceError
-from boundnas.guard import place
+from boundnas.supernet import place
 
 
 class Count(int):

@@ -23,12 +23,12 @@ from torch.overrides import TorchFunctionMode
 from boundnas.elastic import Activation, ElasticLayer, ElasticModule, SqueezeExcite, Stage
 from boundnas.elastic.ghost import Ghosted, maps
 from boundnas.errors import BoundNASError, SpaceError
-from boundnas.guard import place
 from boundnas.guard.call import SIZES, Call, Trace, name_of, trace_of
 from boundnas.guard.counts import Count, counts
-from boundnas.guard.place import first_line
 from boundnas.guard.state import random_states
 from boundnas.space import Architecture, Derived, Dimension, Setting, largest
+from boundnas.supernet import place
+from boundnas.supernet.place import first_line
 
 _HARMLESS = {
     "requires_grad", "grad_fn", "is_leaf", "grad", "output_nr", "_version",

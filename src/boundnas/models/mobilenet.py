@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from boundnas import elastic
 from boundnas.errors import SpaceError
 from boundnas.space import Architecture, Setting, check_sizes
-from boundnas.supernet import Supernet
+from boundnas.supernet.supernet import Supernet
 from boundnas.typed import checked
 
 

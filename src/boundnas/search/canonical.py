@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import torch
 
 from boundnas.cost import Cost
-from boundnas.modes import evaluating
 from boundnas.space import Allowed, Architecture, Dimension
-from boundnas.supernet import Supernet
-from boundnas.trail import Watched
+from boundnas.supernet.modes import evaluating
+from boundnas.supernet.supernet import Supernet
+from boundnas.supernet.trail import Watched
 
 
 @torch.no_grad()

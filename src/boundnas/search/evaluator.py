@@ -9,8 +9,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from boundnas import modes
-from boundnas.calibrate import CalibratedArchitecture, Folding, calibrate
 from boundnas.cost import Cost, with_usual
 from boundnas.data import ImageData, Source, batches, normalize
 from boundnas.randomness import stream
@@ -19,7 +17,9 @@ from boundnas.search.screening import Sample
 from boundnas.search.workers import side_by_side
 from boundnas.settings import SearchSettings
 from boundnas.space import Architecture
-from boundnas.supernet import Supernet
+from boundnas.supernet import modes
+from boundnas.supernet.calibrate import CalibratedArchitecture, Folding, calibrate
+from boundnas.supernet.supernet import Supernet
 
 T = TypeVar("T")
 W = TypeVar("W")

@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from boundnas import identity
-from boundnas.identity import Identity
-from boundnas.progress import Progress
+from boundnas.engine.progress import Progress
+from boundnas.engine.ranks import agree, mine, rank, spread, wait
+from boundnas.fit import identity
+from boundnas.fit.identity import Identity
+from boundnas.fit.train import Run
 from boundnas.randomness import stream
-from boundnas.ranks import agree, mine, rank, spread, wait
 from boundnas.search.canonical import Canonical
 from boundnas.search.evaluator import Evaluator
 from boundnas.search.genetic import (
@@ -38,7 +39,6 @@ from boundnas.store.files import canonical_json, find_bytes, set_aside, write_te
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import read_jsonl
 from boundnas.store.vouched import vouched
-from boundnas.train import Run
 from boundnas.typed import checked
 
 _log = logging.getLogger(__name__)

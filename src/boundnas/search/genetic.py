@@ -9,11 +9,11 @@ from itertools import islice
 
 import torch
 
-from boundnas.pareto import non_dominated
-from boundnas.progress import Progress
+from boundnas.engine.progress import Progress
+from boundnas.engine.ranks import mine, size, spread
 from boundnas.randomness import stream
-from boundnas.ranks import mine, size, spread
 from boundnas.search.journal import Evaluation, Journal
+from boundnas.search.pareto import non_dominated
 from boundnas.space import Allowed, Architecture, SearchSpace
 
 Name = Callable[[Architecture], Architecture]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from boundnas.errors import RunError, SpaceError
-from boundnas.identity import Identity, difference
+from boundnas.fit.identity import Identity, difference
 from boundnas.space import Architecture, SearchSpace
 from boundnas.store.files import set_aside
 from boundnas.store.held import HeldFolder

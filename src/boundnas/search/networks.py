@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from boundnas.calibrate import CalibratedArchitecture
 from boundnas.errors import RunError
 from boundnas.search.genetic import pareto_front
 from boundnas.search.journal import Evaluation
+from boundnas.supernet.calibrate import CalibratedArchitecture
 from boundnas.typed import checked
 
 CostRange = tuple[float, float]

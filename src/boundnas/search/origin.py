@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from boundnas import identity, weights
 from boundnas.cost import Cost, with_usual
-from boundnas.identity import Identity
+from boundnas.fit import identity
+from boundnas.fit.identity import Identity
+from boundnas.fit.train import Run
 from boundnas.settings import SearchSettings
-from boundnas.train import Run
+from boundnas.supernet import weights
 
 _PLAN = ("method", "initial", "rounds", "crossovers", "mutations", "mutation_probability")
 """Settings that decide which networks are measured, but not what is measured of them."""

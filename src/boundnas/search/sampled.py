@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from boundnas.engine.progress import Progress
 from boundnas.errors import ConfigError
-from boundnas.progress import Progress
 from boundnas.search.genetic import Evaluate, Name, pareto_front
 from boundnas.search.journal import Evaluation
 from boundnas.space import Allowed, Architecture, SearchSpace

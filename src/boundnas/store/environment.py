@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from boundnas.elastic import native
+from boundnas.engine.ranks import size
 from boundnas.errors import RunError
-from boundnas.ranks import size
 from boundnas.store.files import find_bytes, write_json
 from boundnas.store.held import HeldFolder
 from boundnas.store.lines import parse_row

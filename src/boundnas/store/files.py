@@ -13,8 +13,8 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
+from boundnas.engine.foreign import ADVICE
 from boundnas.errors import BoundNASError, RunError
-from boundnas.foreign import ADVICE
 from boundnas.store.held import HeldFolder, folder_at, kind
 from boundnas.store.temporary import clean, temporary
 

@@ -1,6 +1,5 @@
 """The paper's comparisons: which runs each of its figures needs, and what is read off them."""
 
-from boundnas.studies.compare import compare
 from boundnas.studies.reproduce import reproduce
 
-__all__ = ["compare", "reproduce"]
+__all__ = ["reproduce"]

@@ -10,11 +10,11 @@ from threading import Lock
 from typing import IO
 
 from boundnas.config import RunConfig, write_config
+from boundnas.engine.progress import Progress
 from boundnas.errors import ConfigError, RunError
-from boundnas.progress import Progress
+from boundnas.report.compare import compare
 from boundnas.store.files import cannot_write, write_text
 from boundnas.store.folder import RunFolder
-from boundnas.studies.compare import compare
 from boundnas.studies.figures import FIGURES, SCALES, configuration
 
 WATCH_SECONDS = 1.0

@@ -1,0 +1,1 @@
+"""The command: configurations, the whole job, the command line."""

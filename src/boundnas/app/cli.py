@@ -1,0 +1,204 @@
+"""The command line: ``boundnas run CONFIG`` and its steps one by one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+from boundnas import studies
+from boundnas.app import pipeline
+from boundnas.config import RunConfig, read_config
+from boundnas.engine.entry import STOPPED
+from boundnas.engine.foreign import answer
+from boundnas.engine.interruption import Interrupted, interruptible
+from boundnas.engine.output import SideChannel
+from boundnas.engine.ranks import rank
+from boundnas.report import write_report
+from boundnas.report.compare import compare as compare_runs
+from boundnas.search import Front
+from boundnas.store.folder import RunFolder
+
+
+class _Group(TyperGroup):
+    """All commands: whatever happens is one message on stderr and a documented exit code."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command; the output is a side channel, which may fail."""
+        out, err = SideChannel(sys.stdout), SideChannel(sys.stderr)
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                with _answered():
+                    return super().main(*args, **kwargs)
+            finally:
+                out.flush()
+                if not isinstance(out.failure, BrokenPipeError | None):  # as of a pager that ended
+                    reason = getattr(out.failure, "strerror", None) or out.failure
+                    print(f"Nothing more can be printed ({reason}).", file=err)
+                err.flush()
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """Turn whatever escapes into a message and an exit."""
+    try:
+        yield
+    except Interrupted as stop:
+        print(STOPPED.format(stop), file=sys.stderr)
+        raise SystemExit(128 + stop.number) from None
+    except Exception as error:
+        text, code = answer(error)
+        speaker = f"rank {rank()}: " if rank() else ""
+        print(f"{speaker}{text}", file=sys.stderr)
+        raise SystemExit(code) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train one supernet, learn the bounds of its search space, deploy a family of networks.",
+)
+
+
+def _expanded(path: Path) -> Path:
+    """Refuse a home that the shell left for us to find: it would become a folder named ~."""
+    if (home := os.path.expanduser(path)) != str(path):
+        raise typer.BadParameter(f"the shell did not expand {path.parts[0]}; give {home}")
+    return path
+
+
+ConfigFile = Annotated[Path, typer.Argument(help="Configuration in YAML; see configs/.")]
+RunPath = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/digits.")]
+Wait = Annotated[float, typer.Option(min=1, help="Seconds that processes wait for one another.")]
+Runs = Annotated[
+    Path, typer.Option(callback=_expanded, help="Folder that the run's own folder is made in.")
+]
+
+
+def _command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command, which a signal stops in order."""
+
+    @wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        with _answered(), interruptible():
+            function(*args, **kwargs)
+
+    return app.command()(guarded)
+
+
+@_command
+def run(config: ConfigFile, runs: Runs = Path("runs"), timeout: Wait = pipeline.TIMEOUT) -> None:
+    """Train, search, export and report; an interrupted run continues."""
+    folder, front = pipeline.run(read_config(config), runs, timeout)
+    _show(front)
+    _print(f"Report: {folder.report.resolve()}")
+
+
+@_command
+def train(config: ConfigFile, runs: Runs = Path("runs"), timeout: Wait = pipeline.TIMEOUT) -> None:
+    """Train the supernet and its boundaries."""
+    settings = read_config(config)
+    with pipeline.working(settings, runs / settings.name, timeout) as (job, folder):
+        job.train(folder)
+    _print(f"Trained: {folder.path.resolve()}")
+
+
+@_command
+def search(run: RunPath, timeout: Wait = pipeline.TIMEOUT) -> None:
+    """Search the Pareto front of a run, after finishing its training if need be."""
+    with pipeline.working(_config(run), run, timeout) as (job, folder):
+        front = job.search(job.train(folder))
+    _show(front)
+
+
+@_command
+def export(run: RunPath, timeout: Wait = pipeline.TIMEOUT) -> None:
+    """Write the networks of a run's front, after finishing its search if need be."""
+    with pipeline.working(_config(run), run, timeout) as (job, folder):
+        trained = job.train(folder)
+        job.export(trained, job.search(trained))
+    _print(f"Networks: {folder.networks.resolve()}")
+
+
+@_command
+def report(run: RunPath) -> None:
+    """Write the report of a run from what is there so far."""
+    print(f"Report: {write_report(RunFolder.open(run).path).resolve()}")
+
+
+@_command
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of searched runs, in any order.")],
+    out: Annotated[
+        Path, typer.Option(callback=_expanded, help="Folder for tables, figures and raw numbers.")
+    ] = Path("comparison"),
+) -> None:
+    """Compare runs: fronts, scores, accuracy at budgets and boundaries, grouped over seeds."""
+    folder = compare_runs(runs, out)
+    print((folder / "comparison.md").read_text())
+    print(f"Comparison: {(folder / 'comparison.html').resolve()}")
+
+
+@_command
+def reproduce(
+    figure: Annotated[str, typer.Argument(help="Figure of the paper, such as fig4.")],
+    scale: Annotated[str, typer.Option(help="small, for two cores, or paper.")] = "small",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of every variant.")] = 3,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    out: Annotated[
+        Path, typer.Option(callback=_expanded, help="Folder for runs and comparisons.")
+    ] = Path("studies"),
+    data: Annotated[Path, typer.Option(help="Folder with a folder per data set.")] = Path("data"),
+) -> None:
+    """Run a whole comparison of the paper; an interrupted one continues."""
+    for folder in studies.reproduce(figure, out, scale, seeds, jobs, data):
+        print((folder / "comparison.md").read_text())
+        print(f"Comparison: {(folder / 'comparison.html').resolve()}")
+
+
+def _config(run: Path) -> RunConfig:
+    """The configuration of an existing run folder."""
+    return read_config(RunFolder.open(run).config)
+
+
+def _print(text: str) -> None:
+    """Print a line, in the first of several processes."""
+    if rank() == 0:
+        print(text)
+
+
+def _show(front: Front) -> None:
+    """Print the front as a table, in the first of several processes."""
+    if rank():
+        return
+    lower, upper = front.cost_range
+    table = Table(
+        "MMACs", "parameters", "validation accuracy", "test accuracy",
+        title=f"Front, {lower:,.0f} to {upper:,.0f} {front.cost}",
+    )  # fmt: skip
+    for column in table.columns:
+        column.justify = "right"
+    for n in (*front.networks, *front.outside):
+        table.add_row(
+            f"{n.macs / 1e6:.3f}",
+            f"{n.parameters:,}",
+            f"{n.validation_accuracy:.2%}",
+            f"{n.test_accuracy:.2%}",
+            style="dim" if n in front.outside else None,
+        )
+    Console().print(table)
+    if front.networks and front.outside:
+        print(f"The last {len(front.outside)} lie outside the range asked for.")
+    if not front.networks:
+        print(front.nothing_inside())

@@ -1,0 +1,294 @@
+"""The whole job from a configuration: train, search, export, report; each step resumable."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from boundnas.config import RunConfig, read_config, write_config
+from boundnas.cost import COSTS, Cost
+from boundnas.data import ImageData, TrainingOrder, load
+from boundnas.deploy.export import export_network
+from boundnas.engine.launch import launched
+from boundnas.engine.progress import Progress
+from boundnas.engine.ranks import agree, connected, rank, share, wait
+from boundnas.engine.threads import use_threads
+from boundnas.errors import BoundNASError, ConfigError, RankError, RunError, SpaceError
+from boundnas.fit import identity
+from boundnas.fit.match import check_match
+from boundnas.fit.start import preferred
+from boundnas.fit.train import Run, fit
+from boundnas.models import MobileNet, StageTable, StemTable
+from boundnas.models.mobilenet import scaled, tables
+from boundnas.policy import BOUNDARIES
+from boundnas.report import write_report
+from boundnas.report.records import Front as FrontRecord
+from boundnas.report.records import Network, read_record
+from boundnas.search import Evaluator, Front, FrontNetwork, search
+from boundnas.search.origin import of_front
+from boundnas.search.sampled import require
+from boundnas.settings import SpaceSettings
+from boundnas.store.files import set_aside
+from boundnas.store.folder import RunFolder
+
+_AGAIN = "remove it and run the search again: what the search measured is kept in its journal"
+
+_log = logging.getLogger(__name__)
+
+TIMEOUT = 600.0
+"""Seconds that one of several processes waits for the others."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A configuration made real: images, supernet and cost, all of it checked.
+
+    Args:
+        config: The configuration.
+        data: Its images.
+        model: Its supernet, with initial weights.
+        cost: Its cost.
+    """
+
+    config: RunConfig
+    data: ImageData
+    model: MobileNet
+    cost: Cost
+
+    @classmethod
+    def prepare(cls, config: RunConfig) -> Job:
+        """Load the images, build the supernet and check that the cost range can be met.
+
+        Nothing is created on disk but what reading the data keeps beside it (docs/data.md).
+
+        Raises:
+            ConfigError: A library that the search needs is missing.
+            DataError: The images are missing, damaged or fewer than a batch.
+            SpaceError: The space cannot be built, or the prior does not fit it.
+            CostError: The cost range cannot be met.
+        """
+        require(config.search.method)
+        use_threads(config.threads)
+        d = config.data
+        data = load(d.set, d.folder, d.image_size, d.validation_fraction, config.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            model = build(config.space, data.shape, len(data.classes))
+        cost = COSTS[config.cost.metric](model)
+        job = cls(config, data, model.to(_device(config.device)), cost)
+        check_match(job.model, data)
+        cost.check_range(*job.cost_range)
+        for boundary in BOUNDARIES:
+            preferred(model.space, boundary, config.train.prior or ())
+        # These two refuse a batch size.
+        TrainingOrder(len(data.train), config.train.batch_size, config.seed)
+        share(config.train.batch_size)
+        return job
+
+    @property
+    def cost_range(self) -> tuple[float, float]:
+        """The range of costs asked for, in the cost's own unit."""
+        return self.config.cost.lower * 1e6, self.config.cost.upper * 1e6
+
+    def identity(self) -> identity.Identity:
+        """What all processes must share before any of them writes."""
+        device = next(self.model.parameters()).device
+        return {
+            **identity.of_machine(device),
+            **identity.of_model(self.model),
+            **identity.of_data(self.data),
+        }
+
+    def train(self, folder: RunFolder) -> Run:
+        """Train, or go on where an interrupted training stopped."""
+        return fit(
+            self.model,
+            self.data,
+            cost_range=self.cost_range,
+            cost=self.cost,
+            settings=self.config.train,
+            seed=self.config.seed,
+            folder=folder,
+        )
+
+    def search(self, run: Run) -> Front:
+        """Search, or read the front of this very search that is there already.
+
+        A front of other weights, data or settings is set aside under another name.
+        """
+        assert run.folder is not None
+        folder, now = run.folder, of_front(run, self.config.search)
+        if rank() == 0:
+            self._set_aside(folder, now)
+        wait("before the front is read")
+        if folder.front.exists():
+            return self._front(run)
+        return search(run, self.config.search)
+
+    def _set_aside(self, folder: RunFolder, now: dict[str, str]) -> None:
+        """Rename a front that was found under other conditions, and say which.
+
+        Raises:
+            RunError: It is damaged or was edited.
+        """
+        try:
+            held = read_record(folder.front, FrontRecord, folder.held)
+        except RunError as error:
+            raise RunError(f"{error}; or {_AGAIN}") from error
+        different = None if held is None else identity.difference(held.identity, now)
+        if different is not None:
+            _log.warning(
+                "%s: was found with %s; it is kept as %s and the search is made anew",
+                folder.front,
+                different,
+                set_aside(folder.front, folder.held).name,
+            )
+
+    def export(self, run: Run, front: Front) -> None:
+        """Write every network of the front that is not there yet."""
+        formats = self.config.export.formats
+        assert run.folder is not None
+        agree(partial(_described, front, formats), "before the export")
+        if rank() or not formats:
+            return
+        with Progress(len(front.networks), "export", unit="network") as progress:
+            for network in front.networks:
+                folder = run.folder.path / front.folder(network)
+                export_network(run.model, network, self.data, folder, formats, run.folder.held)
+                progress.advance()
+
+    def _front(self, run: Run) -> Front:
+        """The front of ``front.json``, with the statistics of its networks computed anew.
+
+        Raises:
+            RunError: It names networks or costs that this model does not have.
+        """
+        assert run.folder is not None
+        config, path = self.config, run.folder.front
+        evaluator = Evaluator(run.model, self.data, config.search, config.seed, self.cost)
+        held = read_record(path, FrontRecord, run.folder.held)
+        assert held is not None
+
+        def network(row: Network) -> FrontNetwork:
+            arch = run.model.space.architecture(row.architecture)
+            costs = {name: cost(arch) for name, cost in evaluator.costs.items()}
+            if costs != row.costs:
+                raise RunError(f"{path}: says {row.costs} of a network that has {costs}; {_AGAIN}")
+            accuracies = row.validation_accuracy, row.test_accuracy
+            return FrontNetwork(evaluator.calibrated(arch), costs, *accuracies)
+
+        try:
+            inside, outside = (
+                tuple(evaluator.each(network, rows)) for rows in (held.networks, held.outside)
+            )
+        except SpaceError as error:
+            raise RunError(f"{path}: is of another search space ({error}); {_AGAIN}") from error
+        return Front(self.cost.name, self.cost_range, inside, outside)
+
+
+def run(config: RunConfig, runs: Path, timeout: float = TIMEOUT) -> tuple[RunFolder, Front]:
+    """Train, search, export and report; what an earlier call has done is not done again.
+
+    Args:
+        config: The configuration.
+        runs: Folder that the run's own folder is made in.
+        timeout: Seconds that one of several processes waits for the others.
+    """
+    with working(config, runs / config.name, timeout) as (job, folder):
+        trained = job.train(folder)
+        front = job.search(trained)
+        job.export(trained, front)
+        if rank() == 0:
+            write_report(folder.path)
+    return folder, front
+
+
+@contextmanager
+def working(
+    config: RunConfig, path: Path, timeout: float = TIMEOUT
+) -> Iterator[tuple[Job, RunFolder]]:
+    """The job of a configuration and its run folder, in which no other job works meanwhile.
+
+    Joins the processes that torchrun started with this one, if it did.
+
+    Args:
+        config: The configuration.
+        path: The run folder; made when missing.
+        timeout: Seconds that one of several processes waits for the others.
+
+    Raises:
+        RunError: Something else is in the way, or at work there.
+        RankError: The processes do not come together, or do not do the same.
+    """
+    with connected(timeout), ExitStack() as stack:
+        # Where the data lie may differ from rank to rank; what they hold is compared below.
+        agree(partial(identity.of_settings, config, "", ("data.folder",)), "at the start")
+        folder = None
+        if rank() == 0 and os.path.lexists(path):
+            folder = _entered(RunFolder.open(path), config, stack)  # before any work
+        job = Job.prepare(config)
+        agree(job.identity, "before the run folder is made")
+        if rank() == 0 and folder is None:
+            # Last of all that may be refused, so that a refusal leaves nothing behind.
+            folder = _entered(RunFolder.create(path, write_config(config)), config, stack)
+        wait("before the run folder is there")
+        try:
+            yield job, folder or RunFolder.open(path)
+        except BoundNASError as error:
+            error.begun = True
+            raise
+
+
+def _entered(folder: RunFolder, config: RunConfig, stack: ExitStack) -> RunFolder:
+    """A run folder of this configuration, kept from other processes until the stack ends."""
+    stack.enter_context(folder.locked())
+    with suppress(ConfigError):  # the text may differ: an older release wrote fewer keys
+        if read_config(folder.config) == config:
+            return folder
+    folder.refuse_other_config(write_config(config))
+    return folder
+
+
+def _described(front: Front, formats: Sequence[str]) -> dict[str, str]:
+    """What all processes must share before the first of them exports."""
+    found = json.dumps([n.to_json() for n in front.networks])
+    return {"at work": "exporting", "formats": str(formats), "front": identity.digest(found)}
+
+
+def build(space: SpaceSettings, shape: tuple[int, int, int], classes: int) -> MobileNet:
+    """The supernet of a configuration for images of a shape ``(C, H, W)``."""
+    channels, height, _ = shape
+    stem, stages = tables(space.family, space.width, height)
+    if space.stem is not None:
+        own = StemTable(**dict(space.stem))
+        stem = replace(own, width=scaled(own.width, space.width))
+    if space.stages is not None:
+        stages = tuple(
+            replace(
+                own,
+                intermediate=scaled(own.intermediate, space.width),
+                output=scaled(own.output, space.width),
+            )
+            for own in (StageTable(**dict(s)) for s in space.stages)
+        )
+    last = space.last_width or scaled((1280,), space.width)[0]
+    return MobileNet(
+        stem, stages, last, height, channels, classes, space.dropout, space.drop_connect
+    )
+
+
+def _device(name: str) -> str:
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    local, there = launched().local, torch.cuda.device_count()
+    if local >= there:
+        raise RankError(f"LOCAL_RANK is {local}, but this machine has {there} GPUs, from 0")
+    return f"cuda:{local}"

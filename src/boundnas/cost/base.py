@@ -1,0 +1,180 @@
+"""Costs of sub-networks: exact for an architecture, differentiable for a relaxed one (Sec. 3)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from boundnas.cost.terms import Amounts, Terms
+from boundnas.errors import CostError
+from boundnas.policy import SampledArchitecture
+from boundnas.space import Architecture
+from boundnas.space.polynomial import Polynomial
+from boundnas.supernet.supernet import Supernet
+
+_log = logging.getLogger(__name__)
+
+
+class Cost:
+    """A cost of every sub-network of a model, as a polynomial in its dimensions.
+
+    ``cost(arch)`` is an exact integer. ``cost.relaxed(arch)`` has the same value as a tensor whose
+    gradient reaches the gates of every option. A cost of one's own derives from this class and
+    says ``name``, ``unit`` and ``_polynomial``.
+
+    Raises:
+        CostError: One of them is missing, a number is not whole, or a cost is below zero.
+    """
+
+    name: str
+    unit: str
+    per_unit: int = 1
+    """What numbers are divided by where they are shown in ``unit``."""
+
+    def __init__(self, model: Supernet) -> None:
+        self.space = model.space
+        _check_texts(self)
+        polynomial = self._polynomial(model)
+        _check_whole(self, polynomial)
+        self.dimensions = {f.dimension for _, term in polynomial.terms for f in term}
+        """What it depends on."""
+        self._terms = Terms(polynomial, self.space)
+
+    def _polynomial(self, model: Supernet) -> Polynomial:
+        """The cost of the whole model; see `boundnas.cost.amount`."""
+        raise CostError(
+            f"{type(self).__name__} does not say what it costs: define _polynomial(self, model), "
+            "which gives a sum of products of boundnas.cost.amount(dimension, function)"
+        )
+
+    def __call__(self, arch: Architecture) -> int:
+        """The cost of ``arch``, exact.
+
+        Raises:
+            CostError: It is below zero.
+        """
+        found = self._terms.exact(arch.indices)
+        if found < 0:
+            raise CostError(f"{self.name}: a cost is zero or more, found {found} for {arch}")
+        return found
+
+    def relaxed(self, arch: SampledArchitecture) -> Tensor:
+        """The cost of ``arch`` as a scalar tensor, differentiable in its gates if it has any."""
+        if arch.gates is None:
+            return torch.tensor(float(self(arch)), dtype=torch.float64)
+        return self._terms.relaxed(torch.cat(arch.gates).double())
+
+    @property
+    def terms(self) -> tuple[Amounts, Amounts, Amounts]:
+        """All that it is made of: tables of amounts, which of them each term has, coefficients."""
+        return self._terms.tables, self._terms.rows, self._terms.coefficients
+
+    @cached_property
+    def reach(self) -> tuple[int, int]:
+        """The smallest and the largest cost found by changing one dimension at a time.
+
+        Where a larger option never costs less these are the space's smallest and largest network.
+        """
+        return self._extreme(self.space.smallest, min), self._extreme(self.space.largest, max)
+
+    def _extreme(self, arch: Architecture, best: Callable[..., Architecture]) -> int:
+        while True:
+            before = arch
+            for i, dimension in enumerate(self.space.dimensions):
+                others = (
+                    Architecture(self.space, (*arch.indices[:i], j, *arch.indices[i + 1 :]))
+                    for j in range(len(dimension))
+                )
+                arch = best((arch, *others), key=self)  # of equal ones the first
+            if arch == before:
+                return self(arch)
+
+    def _shown(self, value: float) -> str:
+        return f"{value / self.per_unit:.6g}"
+
+    def check_range(self, lower: float, upper: float) -> None:
+        """Refuse a cost range that cannot be met.
+
+        Raises:
+            CostError: Not ascending, or no architecture lies inside; names the reachable range.
+        """
+        if not all(type(v) in (int, float) and 0 < v < math.inf for v in (lower, upper)) or (
+            lower >= upper
+        ):
+            raise CostError(
+                f"a cost range is 0 < lower < upper, two finite numbers, found {lower} to {upper} "
+                f"{self.name}"
+            )
+        smallest, largest = self.reach
+        asked = f"{self._shown(lower)} to {self._shown(upper)} {self.unit}"
+        reach = f"from {self._shown(smallest)} to {self._shown(largest)} {self.unit}"
+        if lower > largest or upper < smallest:
+            raise CostError(
+                f"no network of this space costs {asked}: they reach {reach}; choose a range that "
+                f"overlaps this, or another width{self._likely(lower, upper)}"
+            )
+        for beyond, what in ((lower < smallest, "lower"), (upper > largest, "upper")):
+            if beyond:
+                _log.warning(
+                    "the %s limit of %s is beyond what this space reaches, %s%s",
+                    what, asked, reach, "; the smallest counts instead" * (what == "lower"),
+                )  # fmt: skip
+
+    def _likely(self, lower: float, upper: float) -> str:
+        """What a range may have been meant as that is off by a million."""
+        smallest, largest = self.reach
+        for factor, what in ((1e6, "itself, not in millions"), (1e-6, "once, not times a million")):
+            if lower * factor <= largest and upper * factor >= smallest:
+                return (
+                    f". {lower:,.10g} to {upper:,.10g} was found, and {lower * factor:,.10g} to "
+                    f"{upper * factor:,.10g} would overlap: a cost_range is in {self.name} {what}"
+                )
+        return ""
+
+
+COSTS: dict[str, type[Cost]] = {}
+"""Those that are counted for every run, by name; `boundnas.cost.counts` has them."""
+
+
+def _check_texts(cost: Cost) -> None:
+    """Refuse a cost without a name and a unit, or with the name of another."""
+    for what in ("name", "unit"):
+        text = getattr(cost, what, None)
+        if not (isinstance(text, str) and text):
+            raise CostError(
+                f"{type(cost).__name__}: a cost has a {what}, a text such as "
+                f"{'latency' if what == 'name' else 'ms'!r}, found {text!r}"
+            )
+    if cost.name in COSTS and not isinstance(cost, COSTS[cost.name]):
+        raise CostError(f"{type(cost).__name__}: the name {cost.name!r} is taken; choose another")
+
+
+def _check_whole(cost: Cost, polynomial: object) -> None:
+    """Refuse what is no polynomial of whole numbers."""
+    if not isinstance(polynomial, Polynomial):
+        raise CostError(
+            f"{cost.name}: _polynomial gives sums and products of boundnas.cost.amount, "
+            f"found a {type(polynomial).__name__}"
+        )
+    for coefficient, term in polynomial.terms:
+        for number in (coefficient, *(n for factor in term for n in factor.table)):
+            if not isinstance(number, int | np.integer):
+                raise CostError(
+                    f"{cost.name}: costs are whole numbers, found {number!r}; choose a smaller "
+                    "unit, such as microseconds instead of milliseconds, and round"
+                )
+    most = sum(
+        math.prod((abs(int(c)), *(max(abs(int(n)) for n in factor.table) for factor in term)))
+        for c, term in polynomial.terms
+    )
+    if most >= 2**63:
+        raise CostError(
+            f"{cost.name}: a cost fits in a whole number of 64 bits, and this one may reach "
+            f"{most:.3g}; choose a larger unit"
+        )

@@ -1,0 +1,70 @@
+"""What is counted of every network: multiply-accumulates and parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from boundnas.cost.base import COSTS, Cost
+from boundnas.elastic import ElasticLayer
+from boundnas.space.polynomial import Polynomial, amount
+from boundnas.supernet.paths import paths
+from boundnas.supernet.supernet import Supernet
+
+
+class MACs(Cost):
+    """Multiply-accumulates for one image: of layers, and of what `forward` multiplies itself."""
+
+    name, unit, per_unit = "macs", "MMACs", 10**6
+
+    def _polynomial(self, model: Supernet) -> Polynomial:
+        def own(module: nn.Module | None, positions: int) -> Polynomial:
+            if isinstance(module, ElasticLayer):
+                return module.macs(positions)
+            return amount(positions if module is None else 0)
+
+        return _total(model, own)
+
+
+class Parameters(Cost):
+    """Trained parameters of the layers in use."""
+
+    name, unit, per_unit = "parameters", "million parameters", 10**6
+
+    def _polynomial(self, model: Supernet) -> Polynomial:
+        def own(module: nn.Module | None, positions: int) -> Polynomial:
+            if isinstance(module, ElasticLayer):
+                return module.parameter_count()
+            held = () if module is None else module.parameters(recurse=False)
+            return amount(sum(p.numel() for p in held))
+
+        return _total(model, own)
+
+
+Own = Callable[[nn.Module | None, int], Polynomial]
+"""The cost of a module by itself, without its children, from the module and the output positions
+where it is used; of the functions that a module calls, from none and their multiply-accumulates."""
+
+
+def with_usual(model: Supernet, cost: Cost | None = None) -> dict[str, Cost]:
+    """MACs and parameters, which are counted for every run, and its own cost, by name."""
+    costs = {name: usual(model) for name, usual in COSTS.items()}
+    return costs if cost is None else {**costs, cost.name: cost}
+
+
+COSTS.update({cost.name: cost for cost in (MACs, Parameters)})
+
+
+def _total(model: Supernet, own: Own) -> Polynomial:
+    """The own costs of all modules, each where it is present and used."""
+    found = paths(model)
+    total, modules = amount(0), dict(model.named_modules())
+    for name, use in found.uses.items():
+        cost = Polynomial(())
+        for positions, condition in use.cases():
+            cost += condition * own(modules.get(name), positions)
+        for condition in reversed(found.presence[name]):
+            cost = condition * cost
+        total += cost
+    return total

@@ -1,0 +1,1 @@
+"""What a process runs on: signals, ranks, threads, memory, progress; no networks."""

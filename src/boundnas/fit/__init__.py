@@ -1,0 +1,1 @@
+"""Training a supernet: what is checked before, the loop, what a resumed run needs."""

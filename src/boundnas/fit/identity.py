@@ -1,0 +1,305 @@
+"""What a run is made of, as names and digests: what several processes, or two runs, must share.
+
+Everything here is a flat mapping from a name that a user understands to a short text. Equal
+mappings mean equal runs, bit for bit, on equal processors; a difference has a name.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+from textwrap import dedent
+from weakref import WeakKeyDictionary
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from boundnas.cost import Cost
+from boundnas.data import ImageData, ImageFiles, InMemory, Source, Subset, batches
+from boundnas.data.image_data import SPLITS
+from boundnas.errors import DataError
+from boundnas.policy import Policy
+from boundnas.randomness import stream
+from boundnas.space import SearchSpace
+from boundnas.store.environment import environment
+from boundnas.supernet.supernet import Supernet
+
+Identity = dict[str, str]
+
+SAMPLED = 64
+"""So many images of a split are read in pixels where the images are files."""
+
+
+def digest(*parts: Tensor | str) -> str:
+    """The first 16 hexadecimal digits of SHA-256 over tensors, their types and shapes, and texts.
+
+    Example:
+        >>> digest(torch.arange(3), "and more")
+        '5f922def34e55e0f'
+    """
+    found = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, str):
+            found.update(f"{len(part)} ".encode() + part.encode(errors="surrogatepass"))
+            continue
+        found.update(f"{part.dtype} {tuple(part.shape)} ".encode())
+        if not part.is_meta:
+            plain = part.detach().cpu().contiguous().reshape(-1)
+            found.update(plain.view(torch.uint8).numpy().data)
+    return found.hexdigest()[:16]
+
+
+def of_settings(settings: BaseModel, prefix: str, without: tuple[str, ...] = ()) -> Identity:
+    """Every setting by its dotted name.
+
+    Args:
+        settings: A section of a configuration, or all of it.
+        prefix: What the names begin with.
+        without: Dotted names that are left out.
+    """
+
+    def flat(value: object, name: str) -> Iterator[tuple[str, str]]:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from flat(inner, f"{name}.{key}" if name else key)
+        elif name not in without:
+            yield name, json.dumps(value)
+
+    return dict(flat(settings.model_dump(mode="json"), prefix))
+
+
+def of_run(
+    model: Supernet,
+    data: ImageData,
+    cost: Cost | None,
+    cost_range: tuple[float, float],
+    seed: int,
+    folder: Path | None,
+) -> Identity:
+    """All that a run is made of but its settings.
+
+    Args:
+        model: The supernet, with its weights.
+        data: The images.
+        cost: The cost that is penalized; none where it is the model's MACs.
+        cost_range: ``g_L`` and ``g_U`` of Eq. 1, in the cost's own unit.
+        seed: The run's seed.
+        folder: Where the run is kept, if it is.
+    """
+    return {
+        "seed": str(seed),
+        **of_machine(next(model.parameters(), torch.empty(0)).device),
+        **of_model(model),
+        **of_cost(cost, cost_range, model.space),
+        **of_data(data),
+        **of_folder(folder),
+    }
+
+
+def of_data(data: ImageData) -> Identity:
+    """Facts of a data set, and digests of the labels and images of its three splits."""
+    splits = (of_split(data, split) for split in SPLITS)
+    return {"data.name": data.name, **of_facts(data), **dict(chain(*map(dict.items, splits)))}
+
+
+def of_facts(data: ImageData) -> Identity:
+    """What a data set is but its name and images: classes, shape, statistics, augmentation."""
+    facts = ("classes", "shape", "mean", "std", "padding", "flip", "resized_crops")
+    return {f"data.{fact}": str(getattr(data, fact)) for fact in facts}
+
+
+def of_split(data: ImageData, split: str) -> Identity:
+    """Digests of the labels and images of one split.
+
+    Images in memory are read whole; of image files, names and sizes of all are taken and the
+    pixels of 64 of each split; of other sources the same number of images. Read once, and again
+    when tensors in memory were written since.
+    """
+    source: Source = getattr(data, split)
+    known = _of_splits.setdefault(data, {})
+    written = _written(source)
+    if split not in known or known[split][0] != written:
+        known[split] = written, of_source(source)
+    return {f"{name} of data.{split}": value for name, value in known[split][1].items()}
+
+
+_of_splits: WeakKeyDictionary[ImageData, dict[str, tuple[tuple[int, ...], Identity]]]
+_of_splits = WeakKeyDictionary()
+
+
+def _written(source: Source) -> tuple[int, ...]:
+    """How often the tensors of a source were written, as far as torch counts it."""
+    tensors = [t for t in getattr(source, "__dict__", {}).values() if isinstance(t, Tensor)]
+    inner = _written(source.source) if isinstance(source, Subset) else ()
+    return (*(value._version for value in tensors), *inner)
+
+
+def of_source(source: Source) -> Identity:
+    """Number, labels and images of a source; see `of_data`."""
+    number, kind = len(source), type(source).__name__
+    whole, chosen = source, torch.arange(number)
+    while isinstance(whole, Subset):
+        chosen, whole = whole.indices.index_select(0, chosen), whole.source
+    if isinstance(whole, InMemory):
+        labels = digest(whole.labels.index_select(0, chosen))
+        pixels = digest(*(digest(images) for images, _ in batches(whole, chosen, 1024)))
+        return {"number": str(number), "labels": labels, "images": pixels}
+    spaced = torch.linspace(0, number - 1, min(number, SAMPLED)).round().long()
+    images, labels_of_some = source.take(spaced)
+    found = {"number": str(number), "images": digest(images)}
+    if not isinstance(whole, ImageFiles):
+        return {**found, "labels": digest(labels_of_some), "kind": kind}
+    paths = [whole.paths[i] for i in chosen.tolist()]
+    # The name of the class and of the file: where the data lie may differ from rank to rank.
+    names = "\n".join(f"{'/'.join(path.parts[-2:])} {_size(path)}" for path in paths)
+    return {
+        **found,
+        "labels": digest(whole.labels.index_select(0, chosen)),
+        "files": digest(names),
+        "decoding": f"{whole.image_size} pixels, {whole.channels} channels, {whole.centre}",
+    }
+
+
+def _size(path: Path) -> int:
+    """Bytes of an image file.
+
+    Raises:
+        DataError: It is gone, or cannot be reached.
+    """
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read ({reason}); put the image back") from error
+
+
+def of_model(model: Supernet) -> Identity:
+    """The structure of a model, and every weight and buffer."""
+    return {**of_structure(model), **of_weights(model)}
+
+
+def of_structure(model: Supernet) -> Identity:
+    """The space, the modules with their plain attributes and code, what is trained, all shapes."""
+    found = {"input shape": str(model.input_shape)}
+    for d in model.space.dimensions:
+        found[f"dimension {d.name}"] = f"{d.kind} {json.dumps(d.choices)}"
+    for name, module in model.named_modules():
+        plain = {k: v for k, v in sorted(vars(module).items()) if k[0] != "_" and _is_plain(v)}
+        frozen = name in model.frozen if not model.training else not module.training
+        plain["training"] = not frozen  # once it trains, whatever mode it is in now
+        found[f"module {name or 'itself'}"] = f"{type(module).__name__} {plain}"
+    for name, value in _tensors(model).items():
+        found[f"shape of {name}"] = (
+            f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+            + ("" if value.requires_grad else " not trained")
+        )
+    return {**found, **_codes([type(m) for m in model.modules()])}
+
+
+def of_weights(model: nn.Module) -> Identity:
+    """The values of every parameter and buffer."""
+    return {f"values of {name}": digest(value) for name, value in _tensors(model).items()}
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return dict(chain(model.named_parameters(), model.named_buffers()))
+
+
+def of_policies(max_policy: Policy, min_policy: Policy) -> Identity:
+    """The two policies."""
+    return {
+        f"{name}_policy": digest(policy.logits)
+        for name, policy in (("max", max_policy), ("min", min_policy))
+    }
+
+
+def of_cost(cost: Cost | None, cost_range: tuple[float, float], space: SearchSpace) -> Identity:
+    """The cost, its range, and what it is at the ends and at ten networks between them."""
+    found = {"cost_range": str(tuple(map(float, cost_range)))}
+    if cost is None:
+        return {"cost": "of the model", **found}
+    generator = stream(0, "identity")
+    some = [space.smallest, space.largest]
+    some += [space.sample(generator, space.whole) for _ in range(10)]
+    return {
+        "cost": f"{type(cost).__name__} {cost.name}",
+        **found,
+        **_codes([type(cost)]),
+        "costs of twelve networks": ", ".join(str(cost(arch)) for arch in some),
+        "terms of the cost": digest(*map(torch.from_numpy, cost.terms)),
+    }
+
+
+def of_machine(device: torch.device) -> Identity:
+    """Versions, threads and what else of the surroundings decides the last bits.
+
+    The processor's and the system's names are not among them: equal capabilities give equal bits.
+    """
+    named = environment()
+    return {
+        **{k: str(v) for k, v in named.items() if k not in ("cpu", "platform")},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "default dtype": str(torch.get_default_dtype()),
+        "float32 matmul precision": torch.get_float32_matmul_precision(),
+        "oneDNN": str(torch.backends.mkldnn.enabled),
+        "deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
+    }
+
+
+def of_folder(path: Path | None) -> Identity:
+    """Which folder it is, wherever it is mounted; none for a run that is not kept."""
+    return {"folder": "none" if path is None else f"number {path.stat().st_ino} on its disk"}
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _codes(kinds: Iterable[type]) -> Identity:
+    """Statements of classes that are neither torch's nor this package's, whose versions are known.
+
+    Comments and the way that the text is laid out do not count.
+    """
+    found = {}
+    for kind in dict.fromkeys(chain(*(kind.__mro__ for kind in kinds))):
+        package = kind.__module__.partition(".")[0]
+        if package not in ("torch", "boundnas") and package not in sys.stdlib_module_names:
+            with suppress(OSError, TypeError, SyntaxError):  # typed in, so that there is no file
+                text = ast.dump(ast.parse(dedent(inspect.getsource(kind))))
+                found[f"code of {kind.__qualname__}"] = digest(text)
+    return found
+
+
+def difference(held: object, now: Identity) -> str | None:
+    """How what was written down differs from what is there now; none where it does not.
+
+    Args:
+        held: What was read, whatever it is.
+        now: What is there.
+
+    Returns:
+        The first difference with both values, and how many more there are, by their names.
+
+    Example:
+        >>> difference({"seed": "0", "cost": "macs"}, {"seed": "1", "cost": "latency"})
+        'seed = 0, this one has 1; 1 more differ: cost'
+    """
+    if not isinstance(held, dict):
+        return "nothing that says what it is, as a version before 0.2 wrote it"
+    names = [n for n in {**now, **held} if held.get(n) != now.get(n)]
+    if not names:
+        return None
+    first, more = names[0], names[1:]
+    was, value = (str(each.get(first, "missing"))[:200] for each in (held, now))
+    rest = f"; {len(more)} more differ: {', '.join(more[:5])}" + (", ..." if more[5:] else "")
+    return f"{first} = {was}, this one has {value}" + (rest if more else "")

@@ -1,0 +1,116 @@
+"""The start of a run: what is checked before the first step, and the policies it begins with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from boundnas.cost import Cost, with_usual
+from boundnas.data import ImageData
+from boundnas.errors import CostError, SpaceError
+from boundnas.fit.match import check_match
+from boundnas.guard.learnable import check_learnable, check_used
+from boundnas.method.estimators import ESTIMATORS
+from boundnas.policy import Boundary, Policy, extreme, initial_policy, point_mass
+from boundnas.randomness import stream
+from boundnas.settings import PriorSettings, TrainSettings
+from boundnas.space import Architecture, SearchSpace
+from boundnas.supernet.calibrate import calibrate
+from boundnas.supernet.extract import extract, random_images
+from boundnas.supernet.supernet import Supernet
+
+
+def check_start(
+    model: Supernet,
+    data: ImageData,
+    cost: Cost,
+    cost_range: tuple[float, float],
+    settings: TrainSettings,
+) -> None:
+    """Refuse, before anything is trained, what could only go wrong later.
+
+    Args:
+        model: The supernet.
+        data: The images.
+        cost: The cost that is penalized.
+        cost_range: ``g_L`` and ``g_U`` of Eq. 1, in the cost's own unit.
+        settings: Those of the training.
+
+    Raises:
+        SpaceError: A dimension changes nothing, or is to be learned and has no exact gradient.
+        CostError: A cost is not known, or the cost range cannot be met.
+        DataError: The images are not what the model was built for.
+        ExportError: A network of the space cannot be extracted.
+    """
+    check_match(model, data)
+    if cost.space != model.space:
+        raise CostError(
+            f"the cost {cost.name} is of another model, with {cost.space}, than the one that "
+            f"trains, with {model.space}; make it from this model"
+        )
+    with_usual(model, cost)
+    check_used(model, cost.dimensions)
+    if settings.learn != "none" and ESTIMATORS[settings.estimator] is None:
+        check_learnable(model)
+    cost.check_range(*cost_range)
+    check_forward(model)
+
+
+def check_forward(model: Supernet) -> None:
+    """Extract networks of the untrained model that have, together, every option of the space.
+
+    Raises:
+        ExportError: ``forward`` cannot be followed at one of them; names the line.
+    """
+    space, images = model.space, random_images(model)
+    stairs = (
+        Architecture(space, tuple(min(j, len(d) - 1) for d in space.dimensions))
+        for j in range(max(map(len, space.dimensions)))
+    )
+    drawn = (space.sample(stream(0, "check_forward", i)) for i in range(2))
+    for arch in (*stairs, *drawn):
+        extract(model, calibrate(model, arch, [images]))
+
+
+def start_policy(model: Supernet, boundary: Boundary, settings: TrainSettings, seed: int) -> Policy:
+    """The policy a boundary starts from: Eq. 7 where it is learned, else a point mass.
+
+    Raises:
+        SpaceError: The prior names no dimension, or leaves none of a dimension's options.
+    """
+    if settings.learn not in ("both", boundary):
+        return point_mass(model.space, boundary)
+    return initial_policy(
+        model.space,
+        boundary,
+        stream(seed, f"{boundary}_policy_start"),
+        settings.start_std,
+        settings.start_temperature,
+        preferred(model.space, boundary, settings.prior or ()),
+    )
+
+
+def preferred(
+    space: SearchSpace, boundary: Boundary, prior: Sequence[PriorSettings]
+) -> Architecture:
+    """The largest or smallest architecture within a prior; of two that fit the later one counts."""
+    indices = list(extreme(space, boundary).indices)
+    for number, part in enumerate(prior):
+        named = [d for d in space.dimensions if fnmatchcase(d.name, part.dimensions)]
+        if not named:
+            raise SpaceError(
+                f"train.prior[{number}].dimensions: {part.dimensions!r} names no dimension of "
+                f"this space; there are {', '.join(d.name for d in space.dimensions)}"
+            )
+        for dimension in named:
+            lower = -math.inf if part.smallest is None else part.smallest
+            upper = math.inf if part.largest is None else part.largest
+            inside = [j for j, n in enumerate(dimension.numbers) if lower <= n <= upper]
+            if not inside:
+                raise SpaceError(
+                    f"train.prior[{number}]: no option of {dimension.name} lies between "
+                    f"{lower:g} and {upper:g}; there are {', '.join(map(str, dimension.choices))}"
+                )
+            indices[space.position(dimension)] = inside[-1 if boundary == "max" else 0]
+    return Architecture(space, tuple(indices))

@@ -1,0 +1,1 @@
+"""The method: one step of sandwich sampling with boundaries that learn (Algorithm 1)."""

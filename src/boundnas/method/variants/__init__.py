@@ -1,0 +1,1 @@
+"""Parts of other papers' methods, to compare with."""

@@ -1,0 +1,192 @@
+"""Sections of a configuration: the space, the cost, the data, what is exported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, Field
+
+from boundnas.settings.base import Settings, Values
+from boundnas.settings.explain import Location, listed, number, own_error
+
+_T = TypeVar("_T")
+
+
+def _ascending(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    # Activations ascend as text: relu before swish.
+    if len(set(values)) != len(values):
+        raise own_error(f"every choice must differ, found {listed(values)}")
+    if list(values) != sorted(values):
+        raise own_error(f"choices must ascend, found {listed(values)}")
+    return values
+
+
+def _odd(size: int) -> int:
+    if size % 2 == 0:
+        raise own_error(
+            f"a kernel must be odd to have a centre, found {size}; write {size - 1} or {size + 1}"
+        )
+    return size
+
+
+Choices = Annotated[Values[_T], Field(min_length=1, max_length=64), AfterValidator(_ascending)]
+"""The options of one searched dimension, each once and ascending."""
+
+Channels = Annotated[int, Field(ge=1, le=65_536)]
+Kernel = Annotated[int, Field(ge=1, le=31), AfterValidator(_odd)]
+Activation = Literal["relu", "swish"]
+
+
+class StemSettings(Settings):
+    """The first convolution of a network of your own."""
+
+    width: Choices[Channels] = Field(
+        description="choices of output channels, before the multiplier"
+    )
+    kernel: Choices[Kernel] = Field(default=(3,), description="choices of kernel size in pixels")
+    stride: int = Field(ge=1, le=2, description="2 halves the image, 1 keeps its size")
+
+
+class StageSettings(Settings):
+    """One stage of a network of your own: a number of like blocks."""
+
+    intermediate: Choices[Channels] = Field(
+        description="choices of channels inside a block, before the multiplier"
+    )
+    output: Choices[Channels] = Field(
+        description="choices of channels a block gives, before the multiplier"
+    )
+    depth: Choices[Annotated[int, Field(ge=1, le=64)]] = Field(
+        default=(1,), description="choices of the number of blocks"
+    )
+    kernel: Choices[Kernel] = Field(default=(3,), description="choices of kernel size in pixels")
+    se: Choices[bool] = Field(
+        default=(False,), description="choices of squeeze-and-excitation, off or on"
+    )
+    activation: Choices[Activation] = Field(
+        default=("relu",), description="choices of activation, relu before swish"
+    )
+    stride: int = Field(ge=1, le=2, description="2 halves the image, 1 keeps its size")
+
+
+class SpaceSettings(Settings):
+    """The search space: a family of networks, by its own table or with stages of your own."""
+
+    family: Literal[
+        "mobilenet_v2",
+        "mobilenet_v3",
+        "mobilenet_v3_55",
+        "width_only",
+        "width_kernel",
+        "width_depth",
+    ] = Field(default="mobilenet_v2", description="family of networks")
+    width: float = Field(
+        default=1.0, gt=0, le=4, description="multiplier of every number of channels"
+    )
+    last_width: int | None = Field(
+        default=None,
+        ge=1,
+        le=65_536,
+        description="channels before the classifier, not multiplied; left out, 1280 times width",
+    )
+    dropout: float = Field(
+        default=0.2, ge=0, lt=1, description="dropout rate before the classifier"
+    )
+    drop_connect: float = Field(
+        default=0.2, ge=0, lt=1, description="rate at which blocks are skipped"
+    )
+    stem: StemSettings | None = Field(
+        default=None, description="first convolution; left out, it is that of the family"
+    )
+    stages: Annotated[Values[StageSettings], Field(min_length=1, max_length=64)] | None = Field(
+        default=None,
+        description="stages of blocks in order; left out, they are those of the family",
+    )
+
+
+class CostSettings(Settings):
+    """The cost range that the networks are made for."""
+
+    metric: Literal["macs", "parameters"] = Field(
+        default="macs", description="what cost means: multiply-accumulates per image, or weights"
+    )
+    lower: float = Field(
+        gt=0, le=10**9, description="cost of the smallest network wanted, in millions"
+    )
+    upper: float = Field(
+        gt=0, le=10**9, description="cost of the largest network wanted, in millions"
+    )
+
+    @classmethod
+    def _conflicts(cls, values: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
+        lower, upper = values.get("lower"), values.get("upper")
+        if lower is not None and upper is not None and upper <= lower:
+            unit = {"macs": "MACs", "parameters": "parameters"}.get(values.get("metric", ""), "")
+            yield (
+                ("upper",),
+                f"{number(upper)} is not above {{here}}lower = {number(lower)} "
+                f"(both in millions{' of ' * bool(unit)}{unit})",
+            )
+
+
+class DataSettings(Settings):
+    """The images to train and select on."""
+
+    set: Literal[
+        "digits", "fashion_mnist", "cifar10", "cifar100", "imagenet_d", "imagenet", "folder"
+    ] = Field(default="digits", description="data set by name, or folder for images of your own")
+    folder: str | None = Field(
+        default=None,
+        pattern=r"^[^\x00-\x1f\x7f]{1,4096}$",
+        description="path of a folder with a folder of images per class, or with the published "
+        "files of the set",
+    )
+    image_size: int | None = Field(
+        default=None,
+        ge=8,
+        le=4096,
+        description="pixels per side that images are scaled to",
+    )
+    validation_fraction: float = Field(
+        default=0.2,
+        gt=0,
+        le=0.5,
+        description="part of the training images kept apart for the search",
+    )
+
+    @classmethod
+    def _conflicts(cls, values: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
+        if "set" not in values:
+            return
+        files = ("cifar10", "cifar100", "imagenet_d", "imagenet", "folder")
+        takers = {"folder": ("fashion_mnist", *files), "image_size": ("imagenet", "folder")}
+        needers = {**takers, "folder": files}
+        for name in takers:
+            if name not in values:
+                continue
+            missing = values[name] is None
+            if missing and values["set"] in needers[name]:
+                about = cls.model_fields[name].description
+                yield (name,), f"required with {{here}}set: {values['set']}; give the {about}"
+            if not missing and values["set"] not in takers[name]:
+                *most, last = takers[name]
+                yield (
+                    (name,),
+                    f"goes with {{here}}set: {', '.join(most)} or {last} only, found "
+                    f"{{here}}set: {values['set']}; remove it or change the set",
+                )
+
+
+def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) != len(values):
+        raise own_error(f"name every format once, found {listed(values)}")
+    return values
+
+
+class ExportSettings(Settings):
+    """What the networks of the front are written as."""
+
+    formats: Annotated[Values[Literal["onnx", "pt2"]], AfterValidator(_once)] = Field(
+        default=("onnx", "pt2"), description="file formats; an empty list exports nothing"
+    )

@@ -1,0 +1,237 @@
+"""Search spaces and the architectures they span (Sec. 2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from boundnas.errors import SpaceError
+from boundnas.space.dimensions import Derived, Dimension, Setting, Value
+
+
+class SearchSpace:
+    """The Cartesian product of its dimensions, in a fixed order.
+
+    Raises:
+        SpaceError: No dimension, or two of the same name.
+    """
+
+    def __init__(self, dimensions: Sequence[Dimension]) -> None:
+        self.dimensions = tuple(dimensions)
+        self._position = {d.name: i for i, d in enumerate(self.dimensions)}
+        if not self.dimensions:
+            raise SpaceError("a search space needs at least one dimension, found none")
+        if len(self._position) != len(self.dimensions):
+            names = [d.name for d in self.dimensions]
+            twice = sorted({n for n in names if names.count(n) > 1})
+            raise SpaceError(f"dimension names must differ, found twice: {', '.join(twice)}")
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (
+            isinstance(other, SearchSpace) and self.dimensions == other.dimensions
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.dimensions)
+
+    def __len__(self) -> int:
+        return len(self.dimensions)
+
+    def __repr__(self) -> str:
+        return f"SearchSpace({len(self)} dimensions, {self.size:.3g} architectures)"
+
+    @property
+    def size(self) -> int:
+        """Number of architectures."""
+        return math.prod(len(d) for d in self.dimensions)
+
+    @property
+    def largest(self) -> Architecture:
+        """The last option everywhere: the supernet itself."""
+        return Architecture(self, tuple(len(d) - 1 for d in self.dimensions))
+
+    @property
+    def smallest(self) -> Architecture:
+        """The first option everywhere."""
+        return Architecture(self, (0,) * len(self))
+
+    def position(self, dimension: Dimension) -> int:
+        """Where ``dimension`` stands in the order of the space.
+
+        Raises:
+            SpaceError: The dimension is not of this space.
+        """
+        i = self._position.get(dimension.name, -1)
+        if i < 0 or (self.dimensions[i] is not dimension and self.dimensions[i] != dimension):
+            raise SpaceError(
+                f"{dimension.name}: not a dimension of this space, "
+                f"which has {', '.join(self._position)}"
+            )
+        return i
+
+    def architecture(self, values: Mapping[str, Value]) -> Architecture:
+        """The architecture with these values, as ``Architecture.values`` gives them.
+
+        Raises:
+            SpaceError: A dimension is missing or unknown, or a value is not a choice.
+        """
+        unknown = sorted(set(values) - set(self._position))
+        missing = [name for name in self._position if name not in values]
+        if unknown or missing:
+            raise SpaceError(
+                "an architecture names every dimension once; "
+                f"missing: {', '.join(missing) or 'none'}; "
+                f"unknown: {', '.join(unknown) or 'none'}"
+            )
+        return Architecture(self, tuple(d.index(values[d.name]) for d in self.dimensions))
+
+    @cached_property
+    def whole(self) -> Allowed:
+        """Every option of every dimension, as ``sample`` and ``mutate`` take it."""
+        return tuple(tuple(range(len(d))) for d in self.dimensions)
+
+    def sample(self, generator: torch.Generator, allowed: Allowed | None = None) -> Architecture:
+        """An architecture drawn uniformly from ``allowed`` (the whole space by default)."""
+        draws = torch.rand(len(self), generator=generator, dtype=torch.float64).tolist()
+        return Architecture(
+            self,
+            tuple(a[int(u * len(a))] for u, a in zip(draws, allowed or self.whole, strict=True)),
+        )
+
+    def mutate(
+        self,
+        arch: Architecture,
+        generator: torch.Generator,
+        probability: float = 0.1,
+        allowed: Allowed | None = None,
+    ) -> Architecture:
+        """Change each dimension to another allowed option with ``probability`` (App. A.3)."""
+        draws = torch.rand(len(self), 2, generator=generator, dtype=torch.float64).tolist()
+        indices = []
+        for old, options, (change, u) in zip(
+            arch.indices, allowed or self.whole, draws, strict=True
+        ):
+            others = [i for i in options if i != old]
+            indices.append(others[int(u * len(others))] if others and change < probability else old)
+        return Architecture(self, tuple(indices))
+
+    def crossover(
+        self, a: Architecture, b: Architecture, generator: torch.Generator
+    ) -> Architecture:
+        """Take each dimension from either parent with equal probability (App. A.3)."""
+        coins = (torch.rand(len(self), generator=generator) < 0.5).tolist()
+        return Architecture(
+            self,
+            tuple(i if coin else j for coin, i, j in zip(coins, a.indices, b.indices, strict=True)),
+        )
+
+    def to_json(self) -> list[dict[str, object]]:
+        """The dimensions as JSON-able objects."""
+        return [
+            {"name": d.name, "kind": d.kind, "choices": list(d.choices)} for d in self.dimensions
+        ]
+
+
+Allowed = tuple[tuple[int, ...], ...]
+"""Per dimension, the indices of the options that may be drawn."""
+
+
+@dataclass(frozen=True, eq=False)
+class Architecture:
+    """One point of a space: an index per dimension. Frozen, hashable, a dict key.
+
+    Layers look their settings up in it: ``arch[dimension]`` is the chosen value. What travels with
+    an architecture through a model (gates, BatchNorm statistics) travels in a subclass; all
+    compare equal when space and indices agree.
+
+    Raises:
+        SpaceError: An index out of range, or not one index per dimension.
+    """
+
+    space: SearchSpace
+    indices: tuple[int, ...]
+
+    noise: ClassVar[torch.Generator | None] = None
+    """Source of dropout's and drop-connect's randomness; they act only where it is given."""
+
+    ghost_fraction: ClassVar[float] = 1.0
+    """Part of the batch on which the gradient of options that were not chosen is computed."""
+
+    folds: ClassVar[bool] = False
+    """Whether normalizations that follow a convolution may be folded into it, for evaluation."""
+
+    def __post_init__(self) -> None:
+        if len(self.indices) != len(self.space):
+            raise SpaceError(
+                f"an architecture of this space has {len(self.space)} indices, "
+                f"found {len(self.indices)}"
+            )
+        for d, i in zip(self.space.dimensions, self.indices, strict=True):
+            if not 0 <= i < len(d):
+                raise SpaceError(f"{d.name}: index {i} is outside 0 to {len(d) - 1}")
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Architecture)
+            and self.indices == other.indices
+            and self.space == other.space
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.indices)
+
+    def __getitem__(self, dimension: Dimension) -> Value:
+        return dimension.choices[self.indices[self.space.position(dimension)]]
+
+    def value(self, setting: Setting) -> Value:
+        """The value a layer's setting takes in this architecture."""
+        if isinstance(setting, Dimension):
+            return self[setting]
+        if isinstance(setting, Derived):
+            return setting.choices[self.indices[self.space.position(setting.dimension)]]
+        return setting
+
+    def size(self, setting: Setting) -> int:
+        """``value`` of a setting that counts something: channels, features, layers, pixels."""
+        return int(self.value(setting))
+
+    def gate(self, setting: Setting) -> Tensor | None:
+        """Straight-through sample of the setting's dimension, shape ``(d,)``; none when fixed."""
+        return None
+
+    def statistics(self, layer: str, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Mean and variance BatchNorm ``layer`` normalizes ``x`` with; none means its own batch's.
+
+        Args:
+            layer: Name of the layer within its supernet.
+            x: What the layer is about to normalize, shape ``(n, c, h, w)``.
+
+        Returns:
+            Mean and biased variance, shape ``(c,)`` each, or none.
+        """
+        return None
+
+    def check(self, model: torch.nn.Module) -> None:
+        """Refuse a model that what travels with the architecture was not made for."""
+        return
+
+    @property
+    def plain(self) -> Architecture:
+        """The architecture alone, without what travels with it."""
+        return self if type(self) is Architecture else Architecture(self.space, self.indices)
+
+    @property
+    def values(self) -> dict[str, Value]:
+        """The chosen value of every dimension by name: the JSON form."""
+        return {
+            d.name: d.choices[i] for d, i in zip(self.space.dimensions, self.indices, strict=True)
+        }
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in self.values.items())

@@ -1,0 +1,1 @@
+"""Supernets: models whose forward takes an architecture, and what is computed from one."""

@@ -1,0 +1,194 @@
+"""BatchNorm statistics of one sub-network, recomputed from training images (Sec. 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from boundnas.elastic.normalization import batch_moments
+from boundnas.errors import CalibrationError
+from boundnas.space import Architecture
+from boundnas.supernet.modes import evaluating
+from boundnas.supernet.supernet import Supernet
+from boundnas.supernet.weights import Weights
+from boundnas.typed import checked
+
+
+class Statistics(dict[str, tuple[Tensor, Tensor]]):
+    """Mean and variance by layer name, shape ``(c,)`` each, and what they belong to.
+
+    Args:
+        moments: The means and variances.
+        arch: The architecture that they were computed for.
+        weights: The weights that they were computed with.
+    """
+
+    def __init__(
+        self, moments: Mapping[str, tuple[Tensor, Tensor]], arch: Architecture, weights: Weights
+    ) -> None:
+        super().__init__(moments)
+        self.arch, self.weights = arch.plain, weights
+
+
+@dataclass(frozen=True, eq=False)
+class CalibratedArchitecture(Architecture):
+    """An architecture with its own BatchNorm statistics: ready to evaluate, extract and export.
+
+    Args:
+        moments: Mean and variance by layer name, shape ``(c,)`` each, as `calibrate` gives them;
+            of a plain mapping nobody knows what it belongs to.
+    """
+
+    moments: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def statistics(self, layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The statistics ``layer`` was calibrated to.
+
+        Raises:
+            CalibrationError: They were computed for another model.
+        """
+        if layer not in self.moments:
+            raise CalibrationError(
+                f"{layer}: no statistics under this name; they were calibrated on another model, "
+                f"with {', '.join(self.moments) or 'no BatchNorm layers'}"
+            )
+        return self.moments[layer]
+
+    def check(self, model: nn.Module, surely: bool = True) -> None:
+        """Refuse a model, or weights of it, that the statistics were not computed with.
+
+        Args:
+            model: The supernet that is about to compute with them.
+            surely: Compare the weights' values, not only whether they were written since.
+
+        Raises:
+            CalibrationError: Names what differs.
+        """
+        held = self.moments
+        if not held or not isinstance(held, Statistics):
+            return
+        if held.arch.indices != self.indices:
+            raise CalibrationError(
+                f"these statistics were calibrated for another architecture ({held.arch}) than "
+                f"this one ({self}); use what calibrate(model, arch, images) returns for it"
+            )
+        if not (held.weights.are_surely_of if surely else held.weights.are_of)(model):
+            raise CalibrationError(
+                f"these statistics were calibrated with other weights than {type(model).__name__} "
+                "has now: it was trained on, changed, or is another model; call "
+                "calibrate(model, arch, images) again"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Folding(CalibratedArchitecture):
+    """A calibrated architecture whose normalizations may be folded into convolutions."""
+
+    folds: ClassVar[bool] = True
+
+    def check(self, model: nn.Module, surely: bool = False) -> None:
+        """Likewise, without comparing values: the search asks at every batch."""
+        super().check(model, surely)
+
+
+@dataclass(frozen=True, eq=False)
+class Observing(Architecture):
+    """Normalizes every layer by its batch and keeps what it saw, batch by batch."""
+
+    seen: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+
+    def statistics(self, layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch's own mean and variance, which are kept."""
+        moments = batch_moments(x)
+        self.seen.setdefault(layer, []).append(moments)
+        return moments
+
+    @torch.no_grad()
+    def observe(self, model: Supernet, images: Iterable[Tensor]) -> CalibratedArchitecture:
+        """The architecture with its statistics on all batches, each weighted by its images."""
+        sizes: list[int] = []
+        with evaluating(model):
+            for batch in images:
+                sizes.append(_checked(batch, model, len(sizes)))
+                model(batch, self)
+        if not sizes:
+            raise CalibrationError("calibration needs at least one batch of images, found none")
+        # Exactly 1 for equal batches.
+        shares = torch.tensor(sizes, dtype=torch.float64) * len(sizes) / sum(sizes)
+        moments = {
+            layer: (_mean([m for m, _ in seen], shares), _mean([v for _, v in seen], shares))
+            for layer, seen in self.seen.items()
+        }
+        statistics = Statistics(moments, self, Weights(model))
+        return CalibratedArchitecture(self.space, self.indices, statistics)
+
+
+def _mean(values: Sequence[Tensor], shares: Tensor) -> Tensor:
+    """The mean over batches; a layer that is called several times has as many values of each."""
+    stacked = torch.stack(list(values))
+    shares = shares.repeat_interleave(len(values) // len(shares)).to(stacked)
+    return (stacked * shares[:, None]).mean(0)
+
+
+def _checked(batch: object, model: Supernet, number: int) -> int:
+    """The number of images of a batch.
+
+    Raises:
+        CalibrationError: It is none that the model takes, or of one image, whose statistics are
+            those of no batch: in layers of one pixel its variance is zero.
+    """
+    held = next(model.parameters())
+    wanted = f"(N, {', '.join(map(str, model.input_shape))}), {held.dtype}, on {held.device}"
+    if not isinstance(batch, Tensor):
+        found, fits = f"a {type(batch).__name__}", False
+    else:
+        found = f"{tuple(batch.shape)}, {batch.dtype}, on {batch.device}"
+        form = (tuple(batch.shape[1:]), batch.dtype, batch.device)
+        fits = form == (tuple(model.input_shape), held.dtype, held.device)
+    if not fits:
+        raise CalibrationError(
+            f"calibration batch {number}: a batch is a tensor of normalized images {wanted}; "
+            f"found {found}; bn.data.normalize(images, mean, std) makes pixels such, and a single "
+            "batch is given in a list"
+        )
+    assert isinstance(batch, Tensor)
+    if len(batch) < 2:
+        raise CalibrationError(
+            f"calibration batch {number}: {len(batch)} image has no statistics of a batch; leave "
+            "it out, or join it to another batch"
+        )
+    return len(batch)
+
+
+def observing(arch: Architecture) -> Observing:
+    """``arch`` with every BatchNorm normalizing by its batch, whether training or not."""
+    return Observing(arch.space, arch.indices)
+
+
+@checked
+def calibrate(
+    model: Supernet, arch: Architecture, images: Iterable[Tensor]
+) -> CalibratedArchitecture:
+    """Compute the BatchNorm statistics of ``arch`` on the given images.
+
+    Args:
+        model: The supernet.
+        arch: The sub-network.
+        images: Batches of normalized training images without augmentation, shape ``(N, C, H, W)``,
+            of two images or more. Mean and variance are averaged over the batches, weighted by
+            their images: ``var = sum_b n_b var_b / sum_b n_b``, the variance within a batch that
+            training normalizes by, not that of the whole.
+
+    Returns:
+        The architecture with its statistics: ``model(x, calibrated)`` evaluates it. They belong to
+        these weights: once they change, or with another model, it is refused. A copy of the
+        model, or equal weights that were loaded, are the same weights.
+
+    Raises:
+        CalibrationError: There are no images, or a batch does not fit the model or has only one.
+    """
+    return observing(arch).observe(model, images)

@@ -1,0 +1,277 @@
+"""What ``forward`` does in each architecture: which layers it calls, where, and what it looks up.
+
+The forward of a user may branch on ``arch``, on shapes, resize maps or repeat layers. It is run on
+a set of architectures in which every option of every dimension occurs; where they differ, single
+dimensions are changed until it is known what a layer's use depends on, and all combinations of
+these are run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from boundnas.elastic import ElasticLayer, ElasticModule
+from boundnas.errors import CostError
+from boundnas.randomness import stream
+from boundnas.space import Architecture, Dimension, SearchSpace
+from boundnas.space.polynomial import Polynomial, amount, chosen
+from boundnas.supernet.supernet import Supernet
+from boundnas.supernet.trail import Trail, follow
+
+SMALL = 32
+"""Spaces of so many architectures are tried whole; of a dimension, so many options."""
+
+RANDOM = 4
+"""Random architectures that are tried beside those in which every option occurs."""
+
+TOGETHER = 256
+"""Most combinations of options that are run, of what ``forward`` looks up or a use depends on."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """How a layer is used, beyond what the elastic module around it says.
+
+    Args:
+        dimensions: What its use depends on; none for a layer that is always used alike.
+        table: Output positions for each combination of their options; of functions, by the name
+            of the module that calls them and ``()``, their multiply-accumulates.
+    """
+
+    dimensions: tuple[Dimension, ...]
+    table: Mapping[tuple[int, ...], int]
+
+    def cases(self) -> Iterator[tuple[int, Polynomial]]:
+        """Numbers of positions above zero, and a polynomial that is one where each holds."""
+        for positions in sorted({v for v in self.table.values() if v}):
+            combinations = [c for c, v in self.table.items() if v == positions]
+            if not self.dimensions:
+                yield positions, amount(1)
+                continue
+            *outer, last = self.dimensions
+            total = amount(0)
+            for first in dict.fromkeys(c[:-1] for c in combinations):
+                ends = {c[-1] for c in combinations if c[:-1] == first}
+                term = chosen(last, ends)
+                for dimension, index in zip(outer, first, strict=True):
+                    term = chosen(dimension, {index}) * term
+                total = total + term
+            yield positions, total
+
+
+class Paths:
+    """The forward of a model over its whole space.
+
+    Args:
+        model: The supernet.
+
+    Raises:
+        CostError: A layer is used by no architecture, or its use depends on too much.
+    """
+
+    def __init__(self, model: Supernet) -> None:
+        self.space = model.space
+        self._model = weakref.ref(model)
+        self._trails: dict[Architecture, Trail] = {}
+        self.probes = list(dict.fromkeys(_probes(self.space)))
+        self._try_what_is_looked_up()
+        self.presence = _presence(model)
+        """For every module, the conditions that the elastic modules around it set."""
+        called = {n: None for t in self._trails.values() for n in t.positions}
+        functions = [name for name in called if name.endswith("()")]
+        self.layers = {**_layers(model, set(called)), **{name: name for name in functions}}
+        self.presence.update((name, self.presence[name[:-2]]) for name in functions)
+        self._check_functions(model, functions)
+        self.uses = {name: self._use(name) for name in self.layers}
+
+    def _try_what_is_looked_up(self) -> None:
+        """Add all combinations of what ``forward`` itself looks up, where they are few."""
+        known: set[Dimension] = set()
+        while True:
+            found = {d for arch in self.probes for d in self.trail(arch).looked_up}
+            if found == known or math.prod(map(len, found)) > TOGETHER:
+                return
+            known = found
+            dimensions = sorted(found, key=self.space.position)
+            options = itertools.product(*(range(len(d)) for d in dimensions))
+            further = [self._base(dimensions, indices) for indices in options]
+            self.probes = list(dict.fromkeys([*self.probes, *further]))
+
+    def _check_functions(self, model: Supernet, functions: Sequence[str]) -> None:
+        """Refuse products whose number does not follow that of the images."""
+        two, three = self.trail(self.probes[0]), follow(model, self.probes[0], 3)
+        for name in functions:
+            if two.positions.get(name) != three.positions.get(name):
+                raise CostError(
+                    f"{name[:-2] or 'forward'} multiplies weights with one another, or images "
+                    "with one another, so that the MACs of one image are not known"
+                )
+
+    def trail(self, arch: Architecture) -> Trail:
+        """What an architecture does; each is run once."""
+        if arch not in self._trails:
+            model = self._model()
+            assert model is not None
+            self._trails[arch] = follow(model, arch)
+        return self._trails[arch]
+
+    def positions(self, name: str, arch: Architecture) -> int:
+        """Output positions of a layer in an architecture."""
+        return self.trail(arch).positions.get(self.layers[name], 0)
+
+    def differ(self, a: Architecture, b: Architecture) -> list[str]:
+        """Modules whose own ``forward`` does something else in one architecture than in another."""
+        one, other = self.trail(a).steps, self.trail(b).steps
+        return [name for name in one if name in other and one[name] != other[name]]
+
+    def between(self, a: Architecture, b: Architecture) -> list[Dimension]:
+        """The dimensions that change what is done on the way from one architecture to another.
+
+        Each is changed in turn; if every step does the same, all that differ count.
+        """
+        found, here = [], a
+        for dimension, index in zip(self.space.dimensions, b.indices, strict=True):
+            there = self._with(here, dimension, index)
+            if self.differ(here, there):
+                found.append(dimension)
+            here = there
+        changed = zip(self.space.dimensions, a.indices, b.indices, strict=True)
+        return found or [d for d, old, new in changed if old != new]
+
+    def _use(self, name: str) -> Use:
+        if any(self.positions(name, a) and not self._present(name, a) for a in self.probes):
+            self.presence[name] = ()  # the elastic modules around it do not tell when it is used
+        dimensions: tuple[Dimension, ...] = ()
+        while True:
+            use = self._table(name, dimensions)
+            wrong = next((a for a in self.probes if not self._agrees(name, use, a)), None)
+            if wrong is None:
+                return use
+            found = self._matters(name, dimensions, wrong)
+            dimensions = tuple(sorted({*dimensions, found}, key=self.space.position))
+
+    def _present(self, name: str, arch: Architecture) -> bool:
+        return all(condition.value(arch) for condition in self.presence[name])
+
+    def _with(self, arch: Architecture, dimension: Dimension, index: int) -> Architecture:
+        i = self.space.position(dimension)
+        return Architecture(self.space, (*arch.indices[:i], index, *arch.indices[i + 1 :]))
+
+    def _base(self, dimensions: Sequence[Dimension], indices: Sequence[int]) -> Architecture:
+        """The largest architecture but for these dimensions."""
+        arch = self.space.largest
+        for dimension, index in zip(dimensions, indices, strict=True):
+            arch = self._with(arch, dimension, index)
+        return arch
+
+    def _table(self, name: str, dimensions: tuple[Dimension, ...]) -> Use:
+        if math.prod(map(len, dimensions)) > TOGETHER:
+            raise CostError(
+                f"{name}: whether and where forward uses it depends on "
+                f"{', '.join(d.name for d in dimensions)} together, in more than {TOGETHER} "
+                "combinations, so its cost is not known; use elastic.Stage for depth, and let "
+                "forward look fewer dimensions up"
+            )
+        options = itertools.product(*(range(len(d)) for d in dimensions))
+        return Use(
+            dimensions,
+            {c: self.positions(name, self._base(dimensions, c)) for c in options},
+        )
+
+    def _agrees(self, name: str, use: Use, arch: Architecture) -> bool:
+        if not self._present(name, arch):
+            return True  # not called there, as `_use` has seen to
+        key = tuple(arch.indices[self.space.position(d)] for d in use.dimensions)
+        return self.positions(name, arch) == use.table[key]
+
+    def _matters(self, name: str, known: Sequence[Dimension], arch: Architecture) -> Dimension:
+        """A further dimension that the layer's use depends on, on the way to ``arch``."""
+        here = self._base(known, [arch.indices[self.space.position(d)] for d in known])
+        for dimension, index in zip(self.space.dimensions, arch.indices, strict=True):
+            there = self._with(here, dimension, index)
+            if self.positions(name, there) != self.positions(name, here):
+                return dimension
+            here = there
+        raise CostError(
+            f"{name}: forward does not use it alike in two runs of one architecture, so its cost "
+            "is not known; forward may depend on weights, input and arch only"
+        )
+
+
+def paths(model: Supernet) -> Paths:
+    """The paths of a model, found once for the modules that it has."""
+    key = tuple((name, id(module)) for name, module in model.named_modules())
+    held = _FOUND.get(model)
+    if held is None or held[0] != key:
+        held = _FOUND[model] = key, Paths(model)
+    return held[1]
+
+
+_FOUND: weakref.WeakKeyDictionary[Supernet, tuple[object, Paths]] = weakref.WeakKeyDictionary()
+
+
+def _probes(space: SearchSpace) -> Iterator[Architecture]:
+    """All of a small space, else the extremes, every option of every dimension, and chance."""
+    sizes = [len(d) for d in space.dimensions]
+    yield space.largest
+    yield space.smallest
+    if space.size <= SMALL:
+        yield from (Architecture(space, i) for i in itertools.product(*map(range, sizes)))
+        return
+    for turn in range(min(max(sizes), SMALL)):
+        yield Architecture(space, tuple((turn + i) % n for i, n in enumerate(sizes)))
+    generator = stream(0, "paths")
+    yield from (space.sample(generator) for _ in range(RANDOM))
+
+
+def _presence(model: Supernet) -> dict[str, tuple[Polynomial, ...]]:
+    """For every module, when the elastic modules around it use it; nothing if it has two places."""
+    names = {module: name for name, module in model.named_modules()}
+    found: dict[str, list[tuple[Polynomial, ...]]] = {"": [()]}
+
+    def visit(module: nn.Module, conditions: tuple[Polynomial, ...]) -> None:
+        for child_name, child in module._modules.items():
+            if child is None:
+                continue
+            own = conditions
+            if isinstance(module, ElasticModule):
+                own = (*conditions, module.presence(child_name))
+            found.setdefault(names[child], []).append(own)
+            visit(child, own)
+
+    visit(model, ())
+    return {name: ways[0] if len(ways) == 1 else () for name, ways in found.items()}
+
+
+def _layers(model: Supernet, called: set[str]) -> dict[str, str]:
+    """Modules with weights, and the module whose calls say when they are used."""
+    layers, unused = {}, []
+    for name, module in model.named_modules():
+        if not isinstance(module, ElasticLayer) and not list(module.parameters(recurse=False)):
+            continue
+        holder = name
+        while holder not in called:
+            holder = holder.rpartition(".")[0]
+        layers[name] = holder
+        # Only what PyTorch calls otherwise, and lists of parameters, go uncalled in use.
+        inside = _is_plain(module) and _is_plain(model.get_submodule(holder))
+        is_layer = isinstance(module, ElasticLayer) or _is_plain(module)
+        if holder != name and is_layer and not inside:
+            unused.append(name)
+    if unused:
+        raise CostError(
+            f"no architecture that was tried uses {', '.join(unused)}, so the cost is not known; "
+            "forward calls every layer in some architecture, or the model does not have it"
+        )
+    return layers
+
+
+def _is_plain(module: nn.Module) -> bool:
+    where = type(module).__module__
+    return where.startswith("torch.") and not where.endswith(".container")

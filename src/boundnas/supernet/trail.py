@@ -1,0 +1,214 @@
+"""What one pass of ``forward`` does: layers it calls, functions, and what it looks up."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path as File
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode, resolve_name
+
+from boundnas.elastic import ElasticLayer, ElasticModule, Linear
+from boundnas.space import Architecture, Dimension, Setting, Value
+from boundnas.supernet import place
+from boundnas.supernet.calibrate import Observing
+from boundnas.supernet.modes import evaluating
+from boundnas.supernet.products import Products
+from boundnas.supernet.supernet import Supernet
+
+_RESHAPES = {"reshape", "view", "expand", "unflatten", "flatten", "reshape_as", "view_as"}
+"""Functions whose numbers follow the shape of a map without changing what is computed."""
+
+
+@dataclass(frozen=True)
+class Trail:
+    """What one pass did.
+
+    Args:
+        positions: Output positions of every module with weights, summed over its calls; zero where
+            it was not called. Of the functions that its own ``forward`` calls, under its name and
+            ``()``, the multiply-accumulates of one image.
+        steps: For every module that is no elastic one, the functions and modules that its own
+            ``forward`` called, with their numbers.
+        looked_up: Where ``forward`` itself, not an elastic layer, looked a dimension up.
+        used: Dimensions that anything looked up.
+    """
+
+    positions: Mapping[str, int]
+    steps: Mapping[str, frozenset[tuple[object, ...]]]
+    looked_up: Mapping[Dimension, str]
+    used: frozenset[Dimension]
+
+
+class _Recorder(TorchFunctionMode):
+    """Watches one pass."""
+
+    def __init__(self, names: Mapping[nn.Module, str]) -> None:
+        super().__init__()
+        self.names = names
+        self.products: dict[str, int] = {}
+        self.stack: list[tuple[nn.Module, list[object]]] = []
+        self.positions: dict[str, int] = {}
+        self.steps: dict[str, set[tuple[object, ...]]] = {}
+        self.looked_up: dict[Dimension, str] = {}
+        self.used: set[Dimension] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if self.stack and not self._elastic and _holds_tensor(result):
+            name = resolve_name(func) or getattr(func, "__name__", str(func))
+            numbers = () if name.rpartition(".")[2] in _RESHAPES else _numbers((args, kwargs))
+            self.stack[-1][1].append((name, *numbers))
+        return result
+
+    @property
+    def _elastic(self) -> bool:
+        """Whether what is running is an elastic module's own ``forward``."""
+        return isinstance(self.stack[-1][0], ElasticModule)
+
+    def enter(self, module: nn.Module, args: object) -> None:
+        if self.stack and not self._elastic:
+            self.stack[-1][1].append(self.names[module])
+        self.stack.append((module, []))
+
+    def leave(self, module: nn.Module, args: object, output: object) -> None:
+        _, steps = self.stack.pop()
+        name = self.names[module]
+        if not isinstance(module, ElasticModule):
+            self.steps.setdefault(name, set()).add(tuple(steps))
+        self.positions[name] = self.positions.get(name, 0) + _pixels(module, output)
+
+    def multiply(self, name: str, macs: int) -> None:
+        self.products[name] = self.products.get(name, 0) + macs
+
+    def counted(self) -> str | None:
+        """The module whose own functions are counted; none for layers that say what they cost."""
+        module = self.stack[-1][0] if self.stack else None
+        return None if module is None or isinstance(module, ElasticLayer) else self.names[module]
+
+    def look_up(self, dimensions: Sequence[Dimension]) -> None:
+        self.used.update(dimensions)
+        if self.stack and not self._elastic:
+            for dimension in dimensions:
+                self.looked_up.setdefault(dimension, _caller())
+
+    def trail(self, images: int) -> Trail:
+        steps = {name: frozenset(found) for name, found in self.steps.items()}
+        products = {f"{name}()": macs // images for name, macs in self.products.items()}
+        positions = {**self.positions, **products}
+        return Trail(positions, steps, self.looked_up, frozenset(self.used))
+
+
+class Watched(Observing):
+    """An architecture that tells which dimensions are looked up in it; read whole, all are."""
+
+    _tell: Callable[[Sequence[Dimension]], None]
+
+    @classmethod
+    def of(cls, arch: Architecture, tell: Callable[[Sequence[Dimension]], None]) -> Watched:
+        """``arch``, which calls ``tell`` with the dimensions at every look."""
+        watched = cls(arch.space, arch.indices)
+        object.__setattr__(watched, "_tell", tell)  # it is frozen
+        return watched
+
+    def _look_up(self, setting: Setting | None = None) -> None:
+        if setting is None:
+            self._tell(self.space.dimensions)
+            return
+        dimension = getattr(setting, "dimension", setting)
+        if isinstance(dimension, Dimension):
+            self._tell([dimension])
+
+    def __getitem__(self, dimension: Dimension) -> Value:
+        self._look_up(dimension)
+        return super().__getitem__(dimension)
+
+    def value(self, setting: Setting) -> Value:
+        """As of any architecture."""
+        self._look_up(setting)
+        return super().value(setting)
+
+    @property
+    def plain(self) -> Architecture:
+        """Itself, so that what is passed on is watched too."""
+        return self
+
+    @property
+    def values(self) -> dict[str, Value]:
+        """As of any architecture."""
+        self._look_up()
+        return super().values
+
+    def __eq__(self, other: object) -> bool:
+        self._look_up()
+        return super().__eq__(other)
+
+    def __hash__(self) -> int:
+        self._look_up()
+        return super().__hash__()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "indices" and sys._getframe(1).f_globals["__name__"] != Architecture.__module__:
+            object.__getattribute__(self, "_look_up")()
+        return object.__getattribute__(self, name)
+
+
+def follow(model: Supernet, arch: Architecture, number: int = 2) -> Trail:
+    """Run one architecture on empty images, so many of them, and tell what it did."""
+    recorder = _Recorder({m: name for name, m in model.named_modules()})
+    watched = Watched.of(arch, recorder.look_up)
+    images = next(model.parameters()).new_zeros(number, *model.input_shape)
+    with ExitStack() as stack:
+        for module in recorder.names:
+            stack.callback(module.register_forward_pre_hook(recorder.enter).remove)
+            stack.callback(module.register_forward_hook(recorder.leave).remove)
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(evaluating(model))
+        stack.enter_context(recorder)
+        stack.enter_context(Products(recorder.multiply, recorder.counted))
+        stack.enter_context(place.failing(model, watched))
+        model(images, watched)
+    return recorder.trail(number)
+
+
+def _pixels(module: nn.Module, output: object) -> int:
+    if not isinstance(output, Tensor):
+        return 1
+    last = isinstance(module, nn.Linear | Linear)
+    return (output.shape[1:-1] if last else output.shape[2:]).numel()
+
+
+def _holds_tensor(result: object) -> bool:
+    if isinstance(result, list | tuple):
+        return any(map(_holds_tensor, result))
+    return isinstance(result, Tensor)
+
+
+def _numbers(argument: object) -> Iterator[object]:
+    """Numbers and text among arguments, however nested."""
+    if isinstance(argument, Mapping):
+        argument = list(argument.items())
+    if isinstance(argument, slice):
+        argument = [argument.start, argument.stop, argument.step]
+    if isinstance(argument, list | tuple):
+        for part in argument:
+            yield from _numbers(part)
+    elif isinstance(argument, int | float | str):
+        yield argument
+
+
+def _caller() -> str:
+    """File and line of what looks an architecture up."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals["__name__"] in _OURS:
+        frame = frame.f_back
+    return f"{File(frame.f_code.co_filename).name}, line {frame.f_lineno}"
+
+
+_OURS = {__name__, Architecture.__module__}
