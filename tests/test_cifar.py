@@ -235,6 +235,13 @@ def test_a_binary_file_must_be_whole_rows(tmp_path, size):
         data.cifar10(tmp_path)
 
 
+def test_a_file_larger_than_any_of_cifar_is_refused_by_its_size(tmp_path):
+    write_files(tmp_path, published.cifar10_binary())
+    os.truncate(tmp_path / "cifar-10-batches-bin" / "data_batch_2.bin", 2**28 + 1)
+    with pytest.raises(DataError, match=r"data_batch_2.bin: .*268,435,457 .*268,435,456"):
+        data.cifar10(tmp_path)
+
+
 @pytest.mark.parametrize("names", [["a"] * 9, [1] * 10, "abc", None])
 def test_class_names_must_be_as_many_as_the_classes(tmp_path, names):
     files = published.cifar10_python()
