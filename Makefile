@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test reliability check install browser clean
+.PHONY: demo test docs reliability check install browser clean
 .DELETE_ON_ERROR:
 
 demo: install
@@ -31,6 +31,10 @@ install: .venv/installed
 # The guarantees at the size that is promised (docs/reliability.md); takes 35 minutes on two cores.
 reliability: check browser
 	$(BIN)/pytest -n 2 --dist worksteal --full
+
+# The site of the docs, in site/: pages without a server.
+docs: .venv/developed
+	$(BIN)/zensical build --clean --strict
 
 # The report is tested in a real browser.
 browser:

@@ -12,7 +12,7 @@ if is_command():
     enter()  # before what takes seconds to import
 
 # Every sub-network has shapes of its own, and oneDNN compiles a kernel per shape; by default it
-# forgets all but 1,024 of them (2.3x slower steps on small images, docs/performance.md).
+# forgets all but 1,024 of them (2.3x slower steps on small images, docs/lab-log.md).
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
 from boundnas import cost, data, elastic, models

@@ -114,7 +114,7 @@ def write_config(config: RunConfig) -> str:
 
     Reading the text gives an equal configuration, and equal configurations give equal text.
 
-    Example:
+    Examples:
         >>> cost, train = CostSettings(lower=1, upper=6), TrainSettings(steps=1000)
         >>> write_config(RunConfig(name="demo", cost=cost, train=train)).splitlines()[:3]
         ['name: demo', 'seed: 0', 'device: auto']

@@ -218,7 +218,7 @@ def random_policy(
         The paper prints ``1 - F(phi)_j``, which never draws the largest option; see
         docs/paper-notes.
 
-    Example:
+    Examples:
         >>> random_policy(torch.tensor([0.0, 0.1, 0.9]), torch.tensor([0.2, 0.8, 0.0]))
         tensor([0.0000, 0.5000, 0.5000])
     """

@@ -19,7 +19,7 @@ def stream(seed: int, name: str, step: int = 0) -> torch.Generator:
     Returns:
         A freshly seeded ``torch.Generator`` on the CPU.
 
-    Example:
+    Examples:
         >>> a = torch.rand(1, generator=stream(0, "demo", 3))
         >>> b = torch.rand(1, generator=stream(0, "demo", 3))
         >>> bool(a == b)

@@ -27,7 +27,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         ArgumentError: When the function is called with an argument of another type, with one that
             it does not have, or without one that it needs.
 
-    Example:
+    Examples:
         >>> @checked
         ... def double(number: float) -> float:
         ...     return 2 * number

@@ -60,7 +60,7 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     Returns:
         ``(images / 255 - mean) / std``, float32, contiguous in the channels-last memory format.
 
-    Example:
+    Examples:
         >>> images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
         >>> normalize(images, mean=[0.5], std=[0.25]).flatten()
         tensor([-2.,  2.])

@@ -23,7 +23,7 @@ def digits(validation_fraction: float = 0.2, seed: int = 0) -> ImageData:
     Raises:
         DataError: ``validation_fraction`` out of range.
 
-    Example:
+    Examples:
         >>> data = digits()
         >>> data.shape, len(data.train) + len(data.validation) + len(data.test)
         ((1, 8, 8), 1797)

@@ -134,7 +134,7 @@ def assemble(
     Raises:
         DataError: Images and labels that do not fit one another.
 
-    Example:
+    Examples:
         >>> from boundnas.data import InMemory
         >>> images = torch.zeros(10, 1, 8, 8, dtype=torch.uint8)
         >>> labels = torch.arange(10) % 2
@@ -191,7 +191,7 @@ def channel_statistics(source: Source) -> tuple[tuple[float, ...], tuple[float, 
     Returns:
         Two tuples of one number per channel.
 
-    Example:
+    Examples:
         >>> from boundnas.data import InMemory
         >>> images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
         >>> channel_statistics(InMemory(images, torch.zeros(2, dtype=torch.int64)))

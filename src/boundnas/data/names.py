@@ -17,7 +17,7 @@ _MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067
 def escaped(text: object) -> str:
     r"""Text for a message: what would end its line, turn it or cannot be written is spelt out.
 
-    Example:
+    Examples:
         >>> print(escaped("cat\nval_accuracy 1.0"))
         cat\nval_accuracy 1.0
     """

@@ -29,7 +29,7 @@ class TrainingOrder:
     Raises:
         DataError: ``batch_size`` below 1 or above ``length``.
 
-    Example:
+    Examples:
         >>> order = TrainingOrder(length=5, batch_size=2, seed=0)
         >>> order.steps_per_epoch
         2

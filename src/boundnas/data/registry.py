@@ -52,7 +52,7 @@ def load(
         DataError: An unknown name, an option that the data set does not take or that it needs,
             or what its loader finds wrong.
 
-    Example:
+    Examples:
         >>> load("digits").classes[:3]
         ('0', '1', '2')
         >>> load("digit")

@@ -47,7 +47,7 @@ class InMemory:
     Raises:
         DataError: Another type or shape; says what it looks like, and how to make images of it.
 
-    Example:
+    Examples:
         >>> source = InMemory(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.arange(5))
         >>> source.take(torch.tensor([3, 0]))[1]
         tensor([3, 0])
@@ -208,7 +208,7 @@ def batches(source: Source, order: Tensor, batch_size: int) -> Iterator[tuple[Te
     Raises:
         DataError: ``batch_size`` below 1.
 
-    Example:
+    Examples:
         >>> source = InMemory(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.arange(5))
         >>> [labels.tolist() for _, labels in batches(source, torch.arange(5), 2)]
         [[0, 1], [2, 3], [4]]

@@ -34,7 +34,7 @@ def stratified(
     Raises:
         DataError: ``fraction`` outside ``(0, 1)``, no images, or a class with a single one.
 
-    Example:
+    Examples:
         >>> labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
         >>> rest, taken = stratified(labels, 0.25, stream(0, "demo"))
         >>> labels[taken].tolist()

@@ -1,7 +1,7 @@
 """Depthwise convolutions: of 5x5 with a backward pass that does not dominate a training step.
 
 PyTorch's weight gradient of it runs at a twentieth of what the forward pass reaches
-(docs/performance.md). Where the small C kernel beside this file was built, it takes its place,
+(docs/lab-log.md). Where the small C kernel beside this file was built, it takes its place,
 and the gradient of the input is a forward convolution with the kernel turned around. Everything
 else goes to PyTorch.
 """

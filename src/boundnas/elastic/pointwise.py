@@ -2,7 +2,7 @@
 
 By the small C kernels beside this file, where they were built and take the tensors: slices are
 narrow and batches small, where PyTorch's libraries reach a tenth of their speed
-(docs/performance.md). Everything else goes to PyTorch.
+(docs/lab-log.md). Everything else goes to PyTorch.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ class SideChannel(TextIOBase):
     Args:
         stream: Where to write; ``None``, as Python has it for a closed one, for nowhere.
 
-    Example:
+    Examples:
         >>> with open("/dev/full", "w") as stream:
         ...     full = SideChannel(stream)
         ...     print("12 of 24 steps", file=full, flush=True)

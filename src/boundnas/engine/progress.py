@@ -42,7 +42,7 @@ class Progress:
         done: Units that an earlier process did; the time left does not build on them.
         clock: Seconds of a clock that never goes back.
 
-    Example:
+    Examples:
         >>> from contextlib import redirect_stderr
         >>> clock = iter([0, 14, 29, 110]).__next__
         >>> with redirect_stderr(sys.stdout), Progress(1200, "train", clock=clock) as progress:
@@ -147,7 +147,7 @@ def _text(shown: dict[str, float | str]) -> str:
 def _duration(seconds: float) -> str:
     """Hours, minutes and seconds.
 
-    Example:
+    Examples:
         >>> _duration(42.7), _duration(3 * 3600 + 62)
         ('0:42', '3:01:02')
     """

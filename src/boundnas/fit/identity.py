@@ -41,7 +41,7 @@ SAMPLED = 64
 def digest(*parts: Tensor | str) -> str:
     """The first 16 hexadecimal digits of SHA-256 over tensors, their types and shapes, and texts.
 
-    Example:
+    Examples:
         >>> digest(torch.arange(3), "and more")
         '5f922def34e55e0f'
     """
@@ -290,7 +290,7 @@ def difference(held: object, now: Identity) -> str | None:
     Returns:
         The first difference with both values, and how many more there are, by their names.
 
-    Example:
+    Examples:
         >>> difference({"seed": "0", "cost": "macs"}, {"seed": "1", "cost": "latency"})
         'seed = 0, this one has 1; 1 more differ: cost'
     """

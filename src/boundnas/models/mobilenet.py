@@ -98,7 +98,7 @@ def scaled(choices: Sequence[int], width: float) -> tuple[int, ...]:
     Raises:
         SpaceError: The multiplier is no finite number above zero.
 
-    Example:
+    Examples:
         >>> scaled((2, 4, 6, 8), 0.25)
         (1, 2)
     """
@@ -301,7 +301,7 @@ def paper_space(
     Raises:
         SpaceError: An unknown family.
 
-    Example:
+    Examples:
         >>> len(paper_space("width_depth", width=0.125).space.dimensions)
         35
     """

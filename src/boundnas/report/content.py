@@ -207,7 +207,7 @@ def _training(run: Run) -> dict[str, Any]:
 def moving_mean(values: Sequence[float | None], reach: int) -> list[float | None]:
     """The mean of each value and its finite neighbours up to ``reach`` away on either side.
 
-    Example:
+    Examples:
         >>> moving_mean([1.0, 2.0, None, 4.0], 1)
         [1.5, 1.5, 3.0, 4.0]
     """
@@ -227,7 +227,7 @@ def moving_mean(values: Sequence[float | None], reach: int) -> list[float | None
 def thin(length: int, limit: int) -> list[int]:
     """At most ``limit`` evenly spaced indices below ``length``, the first and the last included.
 
-    Example:
+    Examples:
         >>> thin(9, 3)
         [0, 4, 8]
     """
@@ -239,7 +239,7 @@ def thin(length: int, limit: int) -> list[int]:
 def significant(value: float | None, digits: int = 5) -> float | None:
     """``value`` to so many significant digits; ``None`` for what JSON has no number for.
 
-    Example:
+    Examples:
         >>> significant(0.123456789), significant(float("nan"))
         (0.12346, None)
     """
@@ -251,7 +251,7 @@ def significant(value: float | None, digits: int = 5) -> float | None:
 def mmacs(macs: float) -> str:
     """MACs in millions, to three significant digits or the whole number.
 
-    Example:
+    Examples:
         >>> mmacs(3_456_000), mmacs(106_700_000), mmacs(1_234_500_000)
         ('3.46', '107', '1,234')
     """

@@ -22,7 +22,7 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
     Returns:
         Its ends; none for a single value, which says nothing about its own spread.
 
-    Example:
+    Examples:
         >>> [round(end, 3) for end in t_interval([1.0, 2.0, 3.0])]
         [-0.484, 4.484]
         >>> t_interval([1.0])

@@ -14,7 +14,7 @@ _MARKS = re.compile(r"[\\`*$|~\[\]]|(?<![^\W_])_|_(?![^\W_])")
 def markdown(text: object) -> str:
     r"""Text for a line or a table's cell of Markdown.
 
-    Example:
+    Examples:
         >>> print(markdown("a|b <i> $x$ mobilenet_v2"))
         a\|b &lt;i&gt; \$x\$ mobilenet_v2
     """

@@ -78,7 +78,7 @@ def genetic_search(
     Returns:
         The evaluations that no other dominates, in ascending cost.
 
-    Example:
+    Examples:
         >>> from boundnas.space import Dimension
         >>> space = SearchSpace([Dimension("a", (1, 2, 4)), Dimension("b", (1, 2, 4))])
         >>> def evaluate(batch):

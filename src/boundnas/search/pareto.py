@@ -19,7 +19,7 @@ def non_dominated(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
         Indices of the front in ascending order of cost, and so of score. Of points equal in
         both, the first.
 
-    Example:
+    Examples:
         >>> non_dominated([30, 10, 20, 20], [0.8, 0.5, 0.4, 0.7])
         [1, 3, 0]
     """
@@ -44,7 +44,7 @@ def chosen(
         Its index: of the highest validation accuracy, of two equal ones the cheaper. None where
         no network is so cheap.
 
-    Example:
+    Examples:
         >>> chosen([1, 4, 8], [0.5, 0.9, 0.8], budget=9, lower=2)
         1
     """
@@ -76,7 +76,7 @@ def mean_over_log_cost(
         0 to 1. Where no network is so cheap accuracy counts as 0; a network that costs more than
         ``upper`` counts nowhere.
 
-    Example:
+    Examples:
         >>> round(mean_over_log_cost([1, 4, 8], [0.5, 0.9, 0.8], [0.4, 0.8, 1.0], 1, 16), 9)
         0.6
     """

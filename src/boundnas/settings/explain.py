@@ -110,7 +110,7 @@ class _Target(NamedTuple):
 def problem_list(subject: str, rows: Sequence[tuple[str, ...]]) -> str:
     """The message for a number of problems: a heading and one line each, columns aligned.
 
-    Example:
+    Examples:
         >>> print(problem_list("run.yaml", [("line 3", "tau", "low"), ("line 20", "seed", "odd")]))
         run.yaml has 2 problems
           line 3   tau   low
@@ -127,7 +127,7 @@ def problem_list(subject: str, rows: Sequence[tuple[str, ...]]) -> str:
 def dotted(location: Location) -> str:
     """How a location is written in messages.
 
-    Example:
+    Examples:
         >>> dotted(("space", "stages", 3, "output"))
         'space.stages[3].output'
     """
@@ -144,7 +144,7 @@ def dotted(location: Location) -> str:
 def quoted(text: str) -> str:
     r"""Text in double quotes on one line, with the escapes that YAML and Python share.
 
-    Example:
+    Examples:
         >>> print(quoted('two\tsmall "words"'))
         "two\tsmall \"words\""
     """

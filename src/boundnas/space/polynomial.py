@@ -60,7 +60,7 @@ def _polynomial(value: Polynomial | int) -> Polynomial:
 def amount(setting: Setting, function: Callable[[Value], int] = int) -> Polynomial:
     """``function`` of the value a setting takes, as a polynomial.
 
-    Example:
+    Examples:
         >>> width = Dimension("width", (8, 16))
         >>> (3 * amount(width) * amount(5)).terms
         ((15, (Factor(dimension=Dimension(name='width', choices=(8, 16), kind='width'), \

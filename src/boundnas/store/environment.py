@@ -70,7 +70,7 @@ def note_environment(path: Path, held: HeldFolder | None = None) -> None:
 def environment() -> dict[str, str | int]:
     """What decides the last bits of a run: versions, processor, threads, kernels, ranks.
 
-    Example:
+    Examples:
         >>> sorted(environment())
         ['boundnas', 'cpu', 'cpu_capability', 'instructions', 'kernels', 'platform', 'python', \
 'ranks', 'threads', 'torch']

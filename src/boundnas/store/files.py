@@ -155,7 +155,7 @@ def set_aside(path: Path, held: HeldFolder | None = None) -> Path:
 def canonical_json(value: object) -> str:
     """The one text for a JSON-able value: sorted keys, indented, no NaN, a final newline.
 
-    Example:
+    Examples:
         >>> print(canonical_json({"b": 1, "a": []}), end="")
         {
           "a": [],

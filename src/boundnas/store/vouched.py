@@ -18,7 +18,7 @@ def vouched(record: Mapping[str, Any], before: str = "") -> dict[str, Any]:
         before: The sum of the record that it follows, if it follows one. So rows of a journal that
             are left out, doubled, moved or of another journal are as good as edited.
 
-    Example:
+    Examples:
         >>> vouched({"accuracy": 0.5})
         {'accuracy': 0.5, 'sum': '6d40636b231a0ce3'}
     """

@@ -26,7 +26,7 @@ class Supernet(nn.Module):
     Args:
         input_shape: Channels, height and width of one image.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from boundnas import elastic
         >>> class Net(Supernet):

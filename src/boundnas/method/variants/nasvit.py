@@ -33,7 +33,7 @@ def add_projected(parameters: Sequence[nn.Parameter], held: Sequence[Tensor | No
         parameters: Weights.
         held: The max network's gradients, as `set_aside` gave them.
 
-    Example:
+    Examples:
         >>> weight = nn.Parameter(torch.zeros(2))
         >>> weight.grad = torch.tensor([-1.0, 1.0])
         >>> add_projected([weight], [torch.tensor([1.0, 0.0])])
