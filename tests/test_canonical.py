@@ -12,6 +12,7 @@ from boundnas import SearchSettings, Supernet, TrainSettings, calibrate, elastic
 from boundnas.cost import Cost, MACs, Parameters
 from boundnas.randomness import stream
 from boundnas.search import Evaluator
+from boundnas.search.bench import Bench
 from boundnas.search.canonical import Canonical
 from boundnas.search.genetic import IDLE_DRAWS, genetic_search, population
 from boundnas.search.journal import Evaluation
@@ -209,13 +210,13 @@ def test_parents_keep_the_values_that_their_network_does_not_read():
     def name(arch):
         return Architecture(space, (arch.indices[0], 0))
 
-    def evaluate(batch):
+    def measure(batch):
         for arch in batch:
             assert arch == name(arch)
             yield Evaluation(arch, {"macs": 1, "parameters": 1}, 0.5, 9)
 
     options = {"largest": space.largest, "smallest": space.smallest, "allowed": space.whole}
-    found = genetic_search(space, evaluate, seed=0, initial=3, name=name, **options)
+    found = genetic_search(Bench(measure, name=name), seed=0, initial=3, **options)
     assert len(found) == 1
     drawn = population(space, (space.largest, space.smallest), space.whole, 3, 0, name)
     assert drawn[name(space.largest)] == space.largest
@@ -229,7 +230,7 @@ def test_a_sampler_is_told_of_every_name_what_its_network_is_worth(method):
     def name(arch):
         return Architecture(space, (arch.indices[0], 0))
 
-    def evaluate(batch):
+    def measure(batch):
         batches.append(batch)
         return [
             Evaluation(a, {"macs": 1 + a.indices[0], "parameters": 1}, a.indices[0] / 10, 9)
@@ -237,8 +238,7 @@ def test_a_sampler_is_told_of_every_name_what_its_network_is_worth(method):
         ]
 
     options = {"largest": space.largest, "smallest": space.smallest, "allowed": space.whole}
-    sampled_search(
-        space, evaluate, method=method, total=64, population=8, seed=0, name=name, **options
-    )
+    bench = Bench(measure, name=name)
+    sampled_search(bench, method=method, total=64, population=8, seed=0, **options)
     asked = [a for batch in batches for a in batch]
     assert len(asked) == len(set(asked)) == 8

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.faults import Killed
 
-from boundnas.search.genetic import genetic_search, journalled, pareto_front
+from boundnas.search.bench import Bench
+from boundnas.search.genetic import genetic_search, pareto_front
 from boundnas.search.journal import Evaluation, Journal
 from boundnas.space import Architecture, Dimension, SearchSpace
 
@@ -41,7 +42,7 @@ def opened(path):
 
 
 class Recorder:
-    """An evaluator that remembers its batches and refuses to measure anything twice."""
+    """Measures, remembers its batches and refuses to measure anything twice."""
 
     def __init__(self):
         self.batches = []
@@ -57,7 +58,7 @@ class Recorder:
         return [a for batch in self.batches for a in batch]
 
 
-def search(space, evaluate, **options):
+def search(space, measure, journal=None, **options):
     defaults = {
         "largest": space.largest,
         "smallest": space.smallest,
@@ -68,14 +69,13 @@ def search(space, evaluate, **options):
         "mutations": 16,
         "seed": 0,
     }
-    return genetic_search(space, evaluate, **(defaults | options))
+    return genetic_search(Bench(measure, journal=journal), **(defaults | options))
 
 
 def test_the_papers_sizes_are_the_default():
     recorder = Recorder()
     genetic_search(
-        LARGE,
-        recorder,
+        Bench(recorder),
         largest=LARGE.largest,
         smallest=LARGE.smallest,
         allowed=LARGE.whole,
@@ -166,14 +166,14 @@ def test_extremes_outside_of_the_allowed_options_come_on_top_of_them():
 
 
 def test_a_front_of_one_is_mutated_instead_of_crossed():
-    def evaluate(batch):
+    def measure(batch):
         recorder(batch)
         return [
             Evaluation(a, {"macs": 1 + sum(a.indices)}, -float(sum(a.indices)), 100) for a in batch
         ]
 
     recorder = Recorder()
-    (only,) = search(LARGE, evaluate, initial=2, rounds=1, mutations=0, mutation_probability=0.2)
+    (only,) = search(LARGE, measure, initial=2, rounds=1, mutations=0, mutation_probability=0.2)
     assert only.architecture == LARGE.smallest
     assert len(recorder.batches[1]) == 16
 
@@ -187,16 +187,16 @@ def test_the_same_seed_gives_the_same_search_and_another_seed_another():
 
 
 def killed_once(number):
-    """An evaluator that dies once, after so many architectures; and what it measures by and by."""
+    """Measures and dies once, after so many architectures; and what it measures by and by."""
     measured, dies = [], iter([True])
 
-    def evaluate_one(architecture):
+    def measure_one(architecture):
         if len(measured) == number and next(dies, False):
             raise Killed
         measured.append(architecture)
         return evaluation(architecture)
 
-    return evaluate_one, measured
+    return measure_one, measured
 
 
 def test_a_search_killed_at_any_evaluation_finds_the_same_front_and_measures_nothing_twice(
@@ -209,14 +209,14 @@ def test_a_search_killed_at_any_evaluation_finds_the_same_front_and_measures_not
     assert total > 120
     for killed_at in range(total):
         path = tmp_path / f"{killed_at}.jsonl"
-        evaluate_one, measured = killed_once(killed_at)
-        evaluate = partial(map, evaluate_one)
+        measure_one, measured = killed_once(killed_at)
+        measure = partial(map, measure_one)
         with opened(path) as journal, pytest.raises(Killed):
-            search(LARGE, journalled(evaluate, journal), **options)
+            search(LARGE, measure, journal, **options)
         with path.open("ab") as file:
             file.write(b'{"architecture": {"d0"')
         with opened(path) as journal:
-            assert search(LARGE, journalled(evaluate, journal), **options) == expected
+            assert search(LARGE, measure, journal, **options) == expected
             assert list(journal) == recorder.measured
         assert measured == recorder.measured
     figure(f"killed at each of {total} evaluations, same front, each measured once")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from boundnas.errors import RunError
 from boundnas.randomness import stream
-from boundnas.search.genetic import journalled
+from boundnas.search.bench import Bench
 from boundnas.search.journal import Evaluation, Journal
 from boundnas.space import Architecture, Dimension, SearchSpace
 from boundnas.store.vouched import vouched
@@ -201,6 +201,35 @@ def test_a_journal_of_other_conditions_is_set_aside_by_name_and_answers_again_wh
         assert list(journal.values()) == items
 
 
+STATES = {
+    "of this search": (IDENTITY, b""),
+    "with a torn last line": (IDENTITY, b'{"architecture": {"wid'),
+    "of another search": (IDENTITY | {"seed": "1"}, b""),
+    "of another search, with a torn last line": (IDENTITY | {"seed": "1"}, b"{"),
+    "not there": (None, b""),
+}
+
+
+@pytest.mark.parametrize(("identity", "tail"), STATES.values(), ids=STATES)
+def test_whoever_only_reads_may_do_so_before_the_writer_has_opened_it_or_after(
+    identity, tail, tmp_path
+):
+    path = tmp_path / "evaluations.jsonl"
+    if identity is not None:
+        with opened(path, identity=identity) as journal:
+            for item in evaluations(3):
+                journal.append(item)
+        path.write_bytes(path.read_bytes() + tail)
+    before = path.read_bytes() if path.exists() else None
+    reads = partial(Journal, path, SPACE, IDENTITY, COSTS, writes=False)
+    found = [dict(reads())]
+    assert (path.read_bytes() if path.exists() else None) == before
+    with opened(path) as writer:
+        found += [dict(reads()), dict(writer)]
+    assert found == [found[0]] * 3
+    assert len(found[0]) == (3 if identity == IDENTITY else 0)
+
+
 def test_a_repeated_architecture_in_the_file_is_named(tmp_path):
     path = tmp_path / "evaluations.jsonl"
     write(path, evaluations(2))
@@ -252,7 +281,7 @@ def test_only_what_the_journal_lacks_is_measured_and_written_at_once(tmp_path):
     known = {item.architecture: item for item in items}
     asked = []
 
-    def evaluate_one(architecture):
+    def measure_one(architecture):
         asked.append(architecture)
         assert path.read_bytes().count(b"\n") == 2 + len(asked), "the one before is on disk"
         return known[architecture]
@@ -260,5 +289,5 @@ def test_only_what_the_journal_lacks_is_measured_and_written_at_once(tmp_path):
     with opened(path) as journal:
         journal.append(items[2])
         journal.append(items[0])
-        assert list(journalled(partial(map, evaluate_one), journal)(list(known))) == items
+        assert Bench(partial(map, measure_one), journal=journal)(list(known)) == items
     assert asked == [items[1].architecture, items[3].architecture, items[4].architecture]

@@ -1,4 +1,4 @@
-"""NSGA-II and TPE on the evaluator and the journal of the genetic search."""
+"""NSGA-II and TPE on the bench of the genetic search."""
 
 from functools import partial
 
@@ -12,14 +12,14 @@ from boundnas import search as search_run
 from boundnas.errors import ConfigError
 from boundnas.randomness import stream
 from boundnas.search import sampled
-from boundnas.search.genetic import journalled
+from boundnas.search.bench import Bench
 from boundnas.search.pareto import mean_over_log_cost
 from boundnas.search.sampled import METHODS, require, sampled_search
 
 methods = pytest.mark.parametrize("method", METHODS)
 
 
-def search(space, evaluate, method, **options):
+def search(space, measure, method, journal=None, **options):
     defaults = {
         "largest": space.largest,
         "smallest": space.smallest,
@@ -28,7 +28,7 @@ def search(space, evaluate, method, **options):
         "population": 40,
         "seed": 0,
     }
-    return sampled_search(space, evaluate, method=method, **(defaults | options))
+    return sampled_search(Bench(measure, journal=journal), method=method, **(defaults | options))
 
 
 def score(evaluations):
@@ -70,13 +70,13 @@ def test_a_search_that_is_killed_finds_the_same_front_and_measures_nothing_twice
     recorder = Recorder()
     expected = search(LARGE, recorder, method, total=90)
     for killed_at in range(0, 90, 7 if method == "nsga2" else 29):
-        evaluate_one, measured = killed_once(killed_at)
-        evaluate = partial(map, evaluate_one)
+        measure_one, measured = killed_once(killed_at)
+        measure = partial(map, measure_one)
         path = tmp_path / f"{killed_at}.jsonl"
         with opened(path) as journal, pytest.raises(Killed):
-            search(LARGE, journalled(evaluate, journal), method, total=90)
+            search(LARGE, measure, method, journal, total=90)
         with opened(path) as journal:
-            assert search(LARGE, journalled(evaluate, journal), method, total=90) == expected
+            assert search(LARGE, measure, method, journal, total=90) == expected
         assert measured == recorder.measured
 
 

@@ -104,9 +104,9 @@ def batches():
 @pytest.mark.parametrize("noise", [0.0, 0.005])
 def test_the_front_is_measured_and_dominates_every_estimate(offset, noise):
     world, known = World(offset, noise), []
-    screening = Screening(world.estimate, world.measure, pareto_front, 1000)
+    screening = Screening(world.measure, pareto_front, 1000)
     for batch in batches():
-        found = screening(batch)
+        found = screening(list(world.estimate(batch)))
         assert [e.architecture for e in found] == batch
         known += found
         assert screening.front == pareto_front(known)
@@ -118,9 +118,9 @@ def test_the_front_is_measured_and_dominates_every_estimate(offset, noise):
 
 def screened(world):
     """A screening that has seen all batches."""
-    screening = Screening(world.estimate, world.measure, pareto_front, 1000)
+    screening = Screening(world.measure, pareto_front, 1000)
     for batch in batches():
-        screening(batch)
+        screening(list(world.estimate(batch)))
     return screening
 
 
@@ -129,8 +129,9 @@ def test_pilots_are_not_measured_again_and_may_be_on_the_front(offset):
     world = World(offset, noise=0.002)
     world.pilots = {SPACE.largest, SPACE.smallest}
     world.pilots.update(a for a in batches()[0] if world.exact(a).costs["macs"] > 100)
-    screening = Screening(world.estimate, world.measure, pareto_front, 1000)
-    found = screening([*world.pilots, *(a for a in batches()[0] if a not in world.pilots)])
+    screening = Screening(world.measure, pareto_front, 1000)
+    batch = [*world.pilots, *(a for a in batches()[0] if a not in world.pilots)]
+    found = screening(list(world.estimate(batch)))
     assert world.measured
     assert not world.pilots & set(world.measured)
     assert world.pilots & {e.architecture for e in screening.front}

@@ -18,16 +18,10 @@ from boundnas.fit import identity
 from boundnas.fit.identity import Identity
 from boundnas.fit.train import Run
 from boundnas.randomness import stream
+from boundnas.search.bench import Bench, Name
 from boundnas.search.canonical import Canonical
 from boundnas.search.evaluator import Evaluator
-from boundnas.search.genetic import (
-    Evaluate,
-    Name,
-    genetic_search,
-    journalled,
-    population,
-    shared,
-)
+from boundnas.search.genetic import genetic_search, population
 from boundnas.search.journal import Evaluation, Journal
 from boundnas.search.networks import Front, FrontNetwork, lies_inside, selected
 from boundnas.search.origin import of_evaluations, of_front
@@ -68,16 +62,16 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
     settings = settings or SearchSettings()
     agree(partial(_described, run, settings), "before the search")
     evaluator = Evaluator(run.model, run.data, settings, run.sandwich.seed, run.sandwich.cost)
-    name = Canonical(run.model, _allowed(run, settings), evaluator.costs.values())
-    if settings.screen is None:
-        measurements = of_evaluations(run, settings, estimated=False)
-        with (
-            _measured(run, evaluator, evaluator, "evaluations", measurements) as measure,
-            _progress(settings) as progress,
-        ):
-            found = _found(run, settings, measure, name, progress)
-    else:
-        found = _screened(run, settings, evaluator, name)
+    with _opened(run, settings, evaluator) as bench:
+        _find(run, settings, bench)
+    front = _tested(run, evaluator, _selected(run, bench.known.values()))
+    if run.folder is not None and rank() == 0:
+        _keep(front, run.folder, of_front(run, settings))
+    return front
+
+
+def _tested(run: Run, evaluator: Evaluator, found: Sequence[Evaluation]) -> Front:
+    """The front that was selected, measured on test data."""
 
     def network(evaluation: Evaluation) -> FrontNetwork:
         arch = evaluator.calibrated(evaluation.architecture)
@@ -92,10 +86,7 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
             progress.advance(accuracy=measured.test_accuracy)
     inside = [n for n in networks if lies_inside(n.costs[cost], cost_range)]
     outside = [n for n in networks if not lies_inside(n.costs[cost], cost_range)]
-    front = Front(cost, cost_range, tuple(inside), tuple(outside))
-    if run.folder is not None and rank() == 0:
-        _keep(front, run.folder, of_front(run, settings))
-    return front
+    return Front(cost, cost_range, tuple(inside), tuple(outside))
 
 
 def _keep(front: Front, folder: RunFolder, found_with: Identity) -> None:
@@ -123,61 +114,55 @@ def _described(run: Run, settings: SearchSettings) -> identity.Identity:
 
 
 @contextmanager
-def _measured(
-    run: Run,
-    evaluator: Evaluator,
-    measure: Callable[[Architecture], Evaluation],
-    journal: str,
-    identity: Identity,
-) -> Iterator[Evaluate]:
-    """``measure`` of batches, shared by the processes; what it has measured is in the folder."""
-    evaluate = shared(partial(evaluator.each, measure))
+def _opened(run: Run, settings: SearchSettings, evaluator: Evaluator) -> Iterator[Bench]:
+    """The bench of a search, with its journals open."""
+    name = Canonical(run.model, _allowed(run, settings), evaluator.costs.values())
+    screen = None if settings.screen is None else _screen(run, settings, evaluator, name)
+    journal = partial(_journal, run, settings, evaluator)
+    exact = partial(evaluator.each, evaluator)
+    with (
+        journal("evaluations", estimated=screen is not None) as evaluations,
+        Progress(_total(settings), "search", unit="network") as progress,
+        ExitStack() as stack,
+    ):
+        measure, screening = exact, None
+        if screen is not None:
+            finalists = stack.enter_context(journal("finalists", estimated=False))
+            measured = Bench(exact, journal=finalists)
+            screening = Screening(measured, partial(_selected, run), len(run.data.validation))
+            measure = partial(evaluator.each, screen)
+        yield Bench(measure, name=name, journal=evaluations, screening=screening, progress=progress)
+
+
+@contextmanager
+def _journal(
+    run: Run, settings: SearchSettings, evaluator: Evaluator, name: str, *, estimated: bool
+) -> Iterator[Journal | None]:
+    """A journal of the run's folder, if it has one, which the first process writes."""
     if run.folder is None:
-        yield evaluate
+        yield None
         return
-    path: Path = getattr(run.folder, journal)
-    costs, held = evaluator.costs, run.folder.held
-    with run.folder.locked() if rank() == 0 else nullcontext(), ExitStack() as stack:
-        opened = partial(Journal, path, run.model.space, identity, costs, rank() == 0, held)
-        kept = stack.enter_context(opened()) if rank() == 0 else None
-        wait("before the journal is read")  # which the first may have set aside
-        kept = kept or stack.enter_context(opened())
+    path: Path = getattr(run.folder, name)
+    identity = of_evaluations(run, settings, estimated)
+    writes, held = rank() == 0, run.folder.held
+    with (
+        run.folder.locked() if writes else nullcontext(),
+        Journal(path, run.model.space, identity, evaluator.costs, writes, held) as journal,
+    ):
         wait("before the search")  # until all have read the journal
-        yield journalled(evaluate, kept)
+        yield journal
 
 
-def _screened(
+def _screen(
     run: Run, settings: SearchSettings, evaluator: Evaluator, name: Name
-) -> list[Evaluation]:
-    """The front of a search that estimates accuracies, and measures what would be on the front."""
+) -> Callable[[Architecture], Evaluation]:
+    """Estimates the accuracy of an architecture from images that the first candidates choose."""
     pilots = _pilots(run, settings, evaluator, name)
     exact = {arch: evaluator.answered(arch, correct) for arch, correct in pilots.items()}
-    images = len(run.data.validation)
-    assert settings.screen is not None
-    sample = Sample.draw(
-        torch.stack(list(pilots.values())),
-        math.ceil(settings.screen * images),
-        stream(run.sandwich.seed, "search/screening"),
-    )
-
-    def screen(arch: Architecture) -> Evaluation:
-        return exact.get(arch) or evaluator.screened(arch, sample)
-
-    estimates, measurements = (of_evaluations(run, settings, each) for each in (True, False))
-    with (
-        _measured(run, evaluator, screen, "evaluations", estimates) as estimate,
-        _measured(run, evaluator, evaluator, "finalists", measurements) as measure,
-        _progress(settings) as progress,
-    ):
-
-        def shown(batch: Sequence[Architecture]) -> Iterator[Evaluation]:
-            for evaluation in estimate(batch):
-                progress.advance(accuracy=evaluation.accuracy)
-                yield evaluation
-
-        screening = Screening(shown, measure, partial(_selected, run), images)
-        _found(run, settings, screening, name)
-    return screening.front
+    size = math.ceil(float(settings.screen or 0) * len(run.data.validation))
+    generator = stream(run.sandwich.seed, "search/screening")
+    sample = Sample.draw(torch.stack(list(pilots.values())), size, generator)
+    return lambda arch: exact.get(arch) or evaluator.screened(arch, sample)
 
 
 def _pilots(
@@ -201,58 +186,32 @@ def _allowed(run: Run, settings: SearchSettings) -> Allowed:
     return run.allowed if settings.bounds == "learned" else run.model.space.whole
 
 
-def _progress(settings: SearchSettings) -> Progress:
-    return Progress(_total(settings), "search", unit="network")
-
-
 def _total(settings: SearchSettings) -> int:
     return settings.initial + settings.rounds * (settings.crossovers + settings.mutations)
 
 
-def _found(
-    run: Run,
-    settings: SearchSettings,
-    evaluate: Evaluate,
-    name: Name,
-    progress: Progress | None = None,
-) -> list[Evaluation]:
-    """What is selected of all that a search of the run has measured."""
+def _find(run: Run, settings: SearchSettings, bench: Bench) -> None:
+    """Measure what the chosen method draws."""
     largest, smallest = _extremes(run, settings)
-    measured: list[Evaluation] = []
-
-    def noted(batch: Sequence[Architecture]) -> Iterator[Evaluation]:
-        for evaluation in evaluate(batch):
-            measured.append(evaluation)
-            yield evaluation
-
-    if settings.method == "genetic":
-        find = partial(
-            genetic_search,
-            initial=settings.initial,
-            rounds=settings.rounds,
-            crossovers=settings.crossovers,
-            mutations=settings.mutations,
-            mutation_probability=settings.mutation_probability,
-        )
-    else:
-        find = partial(
-            sampled_search,
-            method=settings.method,
-            total=_total(settings),
-            population=settings.initial,
-        )
+    find = partial(
+        genetic_search,
+        initial=settings.initial,
+        rounds=settings.rounds,
+        crossovers=settings.crossovers,
+        mutations=settings.mutations,
+        mutation_probability=settings.mutation_probability,
+    )
+    if settings.method != "genetic":
+        total, population = _total(settings), settings.initial
+        find = partial(sampled_search, method=settings.method, total=total, population=population)
     find(
-        run.model.space,
-        noted,
+        bench,
         cost=run.sandwich.cost.name,
         largest=largest,
         smallest=smallest,
         allowed=_allowed(run, settings),
         seed=run.sandwich.seed,
-        name=name,
-        progress=progress,
     )
-    return _selected(run, measured)
 
 
 def _selected(run: Run, evaluations: Iterable[Evaluation]) -> list[Evaluation]:

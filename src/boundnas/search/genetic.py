@@ -1,29 +1,19 @@
-"""The genetic search of App. A.3 over any evaluator."""
+"""The genetic search of App. A.3."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from itertools import islice
 
 import torch
 
-from boundnas.engine.progress import Progress
-from boundnas.engine.ranks import mine, size, spread
 from boundnas.randomness import stream
-from boundnas.search.journal import Evaluation, Journal
+from boundnas.search.bench import Bench, Name
+from boundnas.search.journal import Evaluation
 from boundnas.search.pareto import non_dominated
 from boundnas.space import Allowed, Architecture, SearchSpace
-
-Name = Callable[[Architecture], Architecture]
-"""The one name of the network that an architecture names, as `Canonical` gives it."""
-
-Evaluate = Callable[[Sequence[Architecture]], Iterable[Evaluation]]
-"""Measures a batch of distinct architectures, in order; yields each as soon as it is known."""
-
-PER_MESSAGE = 8
-"""Architectures that each of several processes measures before they tell one another."""
 
 REDRAWS = 20
 """How often a child that was measured before is drawn, until its place stays empty."""
@@ -33,8 +23,7 @@ IDLE_DRAWS = 100
 
 
 def genetic_search(
-    space: SearchSpace,
-    evaluate: Evaluate,
+    bench: Bench,
     *,
     largest: Architecture,
     smallest: Architecture,
@@ -46,18 +35,17 @@ def genetic_search(
     mutation_probability: float = 0.1,
     seed: int,
     cost: str = "macs",
-    name: Name = lambda architecture: architecture,
-    progress: Progress | None = None,
 ) -> list[Evaluation]:
     """The Pareto front of accuracy against a cost (App. A.3).
 
     A random population, then rounds of children of the front of all architectures measured so
     far. What is drawn depends on the seed and on what was measured, never on time: a killed
-    search that is started again with its journal (``journalled``) finds the same front.
+    search that is started again with its journal finds the same front. Parents keep the values
+    they were drawn with, also those that only their children's layers read.
 
     Args:
-        space: Where to search.
-        evaluate: Measures a batch of architectures, none of which it has been given before.
+        bench: Measures the networks of architectures. A child of a network that is known is
+            drawn again.
         largest: Always in the first population: the mode of the max policy.
         smallest: Always in the first population: the mode of the min policy.
         allowed: The options that new values are drawn from.
@@ -70,10 +58,6 @@ def genetic_search(
         mutation_probability: Chance of each dimension to change in a mutation.
         seed: The run's seed.
         cost: Name of what accuracy is traded for.
-        name: Tells which architectures are one network, which is measured once, by this name. A
-            child of a network that was measured is drawn again; parents keep the values they were
-            drawn with, also those that only their children's layers read.
-        progress: Advanced by one for each evaluation.
 
     Returns:
         The evaluations that no other dominates, in ascending cost.
@@ -81,13 +65,13 @@ def genetic_search(
     Examples:
         >>> from boundnas.space import Dimension
         >>> space = SearchSpace([Dimension("a", (1, 2, 4)), Dimension("b", (1, 2, 4))])
-        >>> def evaluate(batch):
+        >>> def measure(batch):
         ...     for arch in batch:
         ...         a, b = arch.values.values()
         ...         costs = {"macs": a * b, "parameters": a + b}
         ...         yield Evaluation(arch, costs, accuracy=(a + 2 * b) / 12, images=100)
         >>> front = genetic_search(
-        ...     space, evaluate, seed=0, initial=4,
+        ...     Bench(measure), seed=0, initial=4,
         ...     largest=space.largest, smallest=space.smallest, allowed=space.whole,
         ... )
         >>> for e in front:
@@ -98,21 +82,11 @@ def genetic_search(
         8 a=2 b=4
         16 a=4 b=4
     """
-    measured: dict[Architecture, Evaluation] = {}
-    drawn: dict[Architecture, Architecture] = {}
-
-    def measure(fresh: Mapping[Architecture, Architecture]) -> None:
-        drawn.update(fresh)
-        names = list(fresh)
-        for architecture, evaluation in zip(names, evaluate(names), strict=True):
-            assert evaluation.architecture == architecture, "evaluations are out of order"
-            measured[architecture] = evaluation
-            if progress is not None:
-                progress.advance(accuracy=evaluation.accuracy)
-
-    measure(population(space, (largest, smallest), allowed, initial, seed, name))
+    space = largest.space
+    drawn = population(space, (largest, smallest), allowed, initial, seed, bench.name)
+    bench(drawn.values())
     for number in range(1, rounds + 1):
-        front = [drawn[e.architecture] for e in pareto_front(measured.values(), cost)]
+        front = [drawn[e.architecture] for e in pareto_front(bench.known.values(), cost)]
         mutate = partial(_mutate, front, mutation_probability, allowed)
         cross = partial(_cross, front) if len(front) > 1 else mutate
         children: dict[Architecture, Architecture] = {}
@@ -120,11 +94,12 @@ def genetic_search(
             (crossovers, partial(cross, stream(seed, "search/crossover", number))),
             (mutations, partial(mutate, stream(seed, "search/mutation", number))),
         ):
-            children |= _new(count, draw, name, {*measured, *children})
+            children |= _new(count, draw, bench.name, {*drawn, *children})
         if not children:
             break
-        measure(children)
-    return pareto_front(measured.values(), cost)
+        bench(children.values())
+        drawn |= children
+    return pareto_front(bench.known.values(), cost)
 
 
 def pareto_front(evaluations: Iterable[Evaluation], cost: str = "macs") -> list[Evaluation]:
@@ -132,44 +107,6 @@ def pareto_front(evaluations: Iterable[Evaluation], cost: str = "macs") -> list[
     found = list(evaluations)
     front = non_dominated([e.costs[cost] for e in found], [e.accuracy for e in found])
     return [found[i] for i in front]
-
-
-def shared(evaluate: Evaluate) -> Evaluate:
-    """An evaluator that several processes share out among themselves.
-
-    Args:
-        evaluate: Measures a batch of architectures; gives the same in every process.
-    """
-    if size() == 1:
-        return evaluate
-    together = PER_MESSAGE * size()
-
-    def evaluate_together(batch: Sequence[Architecture]) -> Iterator[Evaluation]:
-        for start in range(0, len(batch), together):
-            part = batch[start : start + together]
-            rows = spread([e.to_json() for e in evaluate(mine(part))], "in the search")
-            for architecture, row in zip(part, rows, strict=True):
-                yield Evaluation.from_json(row, architecture.space)
-
-    return evaluate_together
-
-
-def journalled(evaluate: Evaluate, journal: Journal) -> Evaluate:
-    """An evaluator that measures what the journal lacks, and writes it there at once.
-
-    Args:
-        evaluate: Measures a batch of architectures.
-        journal: Answers for the architectures it has.
-    """
-
-    def answer(batch: Sequence[Architecture]) -> Iterator[Evaluation]:
-        found = iter(evaluate([a for a in batch if a not in journal]))
-        for architecture in batch:
-            if architecture not in journal:
-                journal.append(next(found))
-            yield journal[architecture]
-
-    return answer
 
 
 def population(

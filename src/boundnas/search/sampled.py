@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-from boundnas.engine.progress import Progress
 from boundnas.errors import ConfigError
-from boundnas.search.genetic import Evaluate, Name, pareto_front
+from boundnas.search.bench import Bench
+from boundnas.search.genetic import pareto_front
 from boundnas.search.journal import Evaluation
-from boundnas.space import Allowed, Architecture, SearchSpace
+from boundnas.space import Allowed, Architecture
+
+if TYPE_CHECKING:
+    import optuna
 
 METHODS = ("nsga2", "tpe")
 
@@ -33,8 +38,7 @@ def require(method: str) -> None:
 
 
 def sampled_search(
-    space: SearchSpace,
-    evaluate: Evaluate,
+    bench: Bench,
     *,
     method: str,
     largest: Architecture,
@@ -44,16 +48,13 @@ def sampled_search(
     population: int,
     seed: int,
     cost: str = "macs",
-    name: Name = lambda architecture: architecture,
-    progress: Progress | None = None,
 ) -> list[Evaluation]:
     """Pareto front of cost against accuracy, by a sampler that is told what it asked for.
 
     With the same arguments it asks for the same architectures, so a journal resumes it.
 
     Args:
-        space: Where to search.
-        evaluate: Measures a batch of architectures, none of which it has been given before.
+        bench: Measures the networks of architectures.
         method: ``"nsga2"`` (Deb et al. 2002) or ``"tpe"`` (multi-objective, Ozaki et al. 2022).
         largest: Measured first; the mode of the max policy.
         smallest: Likewise, of the min policy.
@@ -62,8 +63,6 @@ def sampled_search(
         population: Of a generation of NSGA-II; random architectures before the model of TPE.
         seed: The run's seed.
         cost: Name of what accuracy is traded for.
-        name: Tells which architectures are one network, which is measured once, by this name.
-        progress: Advanced by one for each evaluation.
 
     Returns:
         The evaluations that no other dominates, in ascending cost.
@@ -71,43 +70,33 @@ def sampled_search(
     import optuna  # an extra, and slow to import
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler: optuna.samplers.BaseSampler
-    if method == "nsga2":
-        sampler = optuna.samplers.NSGAIISampler(population_size=population, seed=seed % 2**32)
-    else:
-        sampler = optuna.samplers.TPESampler(n_startup_trials=population, seed=seed % 2**32)
+    sampler = _sampler(method, population, seed % 2**32)
     study = optuna.create_study(directions=["minimize", "maximize"], sampler=sampler)
+    space = largest.space
     options = {
         d.name: optuna.distributions.IntDistribution(0, len(indices) - 1)
         for d, indices in zip(space.dimensions, allowed, strict=True)
     }
-    measured: dict[Architecture, Evaluation] = {}
 
-    def measure(architectures: list[Architecture]) -> None:
-        fresh = [a for a in dict.fromkeys(map(name, architectures)) if a not in measured]
-        for evaluation in evaluate(fresh) if fresh else ():
-            measured[evaluation.architecture] = evaluation
-            if progress is not None:
-                progress.advance(accuracy=evaluation.accuracy)
+    def architecture(params: Mapping[str, int]) -> Architecture:
+        rows = zip(space.dimensions, allowed, strict=True)
+        return Architecture(space, tuple(indices[params[d.name]] for d, indices in rows))
 
-    measure([largest, smallest])
+    bench([largest, smallest])
     idle = 0
-    while len(measured) < total and idle < IDLE_BATCHES:
-        known = len(measured)
+    while len(bench.known) < total and idle < IDLE_BATCHES:
+        known = len(bench.known)
         trials = [study.ask(dict(options)) for _ in range(min(BATCH, total - known))]
-        asked = [
-            Architecture(
-                space,
-                tuple(
-                    indices[t.params[d.name]]
-                    for d, indices in zip(space.dimensions, allowed, strict=True)
-                ),
-            )
-            for t in trials
-        ]
-        measure(asked)
-        idle = idle + 1 if len(measured) == known else 0
-        for trial, architecture in zip(trials, asked, strict=True):
-            found = measured[name(architecture)]
-            study.tell(trial, [found.costs[cost], found.accuracy])
-    return pareto_front(measured.values(), cost)
+        found = bench(architecture(trial.params) for trial in trials)
+        idle = idle + 1 if len(bench.known) == known else 0
+        for trial, evaluation in zip(trials, found, strict=True):
+            study.tell(trial, [evaluation.costs[cost], evaluation.accuracy])
+    return pareto_front(bench.known.values(), cost)
+
+
+def _sampler(method: str, population: int, seed: int) -> optuna.samplers.BaseSampler:
+    from optuna import samplers
+
+    if method == "nsga2":
+        return samplers.NSGAIISampler(population_size=population, seed=seed)
+    return samplers.TPESampler(n_startup_trials=population, seed=seed)

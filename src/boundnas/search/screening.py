@@ -15,7 +15,6 @@ from statistics import mean
 import torch
 from torch import Tensor
 
-from boundnas.search.genetic import Evaluate
 from boundnas.search.journal import Evaluation
 from boundnas.space import Architecture
 
@@ -78,29 +77,27 @@ class Sample:
 
 @dataclass
 class Screening:
-    """An evaluator of batches that estimates, and measures what would be on the front.
+    """Measures of what was estimated all that would be on the front.
 
     Estimates from the same images err together, and those on the front are the lucky ones. So they
     are lowered by as much as they have been above what was then measured, on average.
 
     Args:
-        estimate: Estimates the accuracies of a batch; of some it may know the measured ones.
-        measure: Measures them on all images.
+        measure: Measures architectures on all images.
         select: What is selected of some evaluations: a front.
         images: Number of all images: what an accuracy rests on that is measured.
         front: What is selected of all that was evaluated: all of it measured.
     """
 
-    estimate: Evaluate
-    measure: Evaluate
+    measure: Callable[[Sequence[Architecture]], Iterable[Evaluation]]
     select: Callable[[Iterable[Evaluation]], list[Evaluation]]
     images: int
     front: list[Evaluation] = field(default_factory=list)
     _excess: list[float] = field(default_factory=list)
 
-    def __call__(self, batch: Sequence[Architecture]) -> list[Evaluation]:
+    def __call__(self, batch: Sequence[Evaluation]) -> list[Evaluation]:
         """Evaluations of the batch in order, some of them estimates, none of those on the front."""
-        estimates = {e.architecture: e for e in self.estimate(batch)}
+        estimates = {e.architecture: e for e in batch}
         measured = {a: e for a, e in estimates.items() if e.images == self.images}
         while True:
             excess = mean(self._excess) if self._excess else 0.0
