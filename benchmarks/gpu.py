@@ -200,7 +200,7 @@ def training(device: str, folder: Path | None, seconds: float) -> Iterator[str]:
             run = bn.fit(model, data, cost_range=reach, settings=settings)
             a_step = (time.perf_counter() - start) / steps
         tail = run.metrics[-max(1, steps // 20) :]
-        accuracy = sum(row["accuracy_max"] for row in tail) / len(tail)
+        accuracy = sum(row["score_max"] for row in tail) / len(tail)
         yield (
             f"| {data.name}, width {width:g}, batch {batch}, learn {learn} | {steps} steps, "
             f"{1e3 * a_step:.1f} ms each | accuracy of the max network in training {accuracy:.1%} |"

@@ -30,8 +30,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from boundnas import Architecture
 from boundnas.cost import MACs
-from boundnas.method.distill import kl_divergence
 from boundnas.models import MobileNet, StageTable, StemTable
+from boundnas.task import kl_divergence
 
 # Name, widths' maximum, depths, expansions, stride.
 STAGES = (

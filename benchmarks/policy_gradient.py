@@ -39,11 +39,11 @@ from boundnas.elastic import ElasticLayer, activation, convolution, linear, sque
 from boundnas.elastic.ghost import mix
 from boundnas.engine.progress import Progress
 from boundnas.fit.train import Run, fit
-from boundnas.method.distill import kl_divergence
 from boundnas.models.mobilenet import MobileNet, StageTable, StemTable
 from boundnas.policy import Policy
 from boundnas.randomness import stream
 from boundnas.space import Dimension
+from boundnas.task import kl_divergence
 
 BATCH = 256
 FOLDS = 10

@@ -61,7 +61,7 @@ def plainly() -> Iterator[None]:
 
     def validated(self: Evaluator, arch: Architecture) -> Tensor:
         order = torch.arange(len(self.data.validation))
-        return self.correct(self.calibrated(arch), self.data.validation, order)
+        return self.scores(self.calibrated(arch), self.data.validation, order)
 
     def each(self: Evaluator, measure: Callable[[W], T], work: Sequence[W]) -> Iterator[T]:
         return map(measure, work)
@@ -97,7 +97,7 @@ class Searched:
 
 def searched(run: Run, settings: SearchSettings, seed: int) -> Searched:
     run = replace(run, sandwich=replace(run.sandwich, seed=seed))
-    correct, accuracy, evaluation = Evaluator.correct, Evaluator.accuracy, Evaluator._evaluation
+    scores, tested, evaluation = Evaluator.scores, Evaluator.score, Evaluator._evaluation
     candidates: list[Architecture] = []
     images: list[int] = []
     on_test: list[float] = []
@@ -105,7 +105,7 @@ def searched(run: Run, settings: SearchSettings, seed: int) -> Searched:
     def counted(self: Evaluator, arch: Any, source: Source, order: Tensor) -> Tensor:
         if source is run.data.validation:
             images.append(len(order))
-        return correct(self, arch, source, order)
+        return scores(self, arch, source, order)
 
     def evaluated(self: Evaluator, arch: Architecture, *args: Any) -> Evaluation:
         candidates.append(arch.plain)
@@ -113,12 +113,12 @@ def searched(run: Run, settings: SearchSettings, seed: int) -> Searched:
 
     def noted(self: Evaluator, *args: Any) -> float:
         on_test.append(time.perf_counter())
-        return accuracy(self, *args)
+        return tested(self, *args)
 
     with (
-        mock.patch.object(Evaluator, "correct", counted),
+        mock.patch.object(Evaluator, "scores", counted),
         mock.patch.object(Evaluator, "_evaluation", evaluated),
-        mock.patch.object(Evaluator, "accuracy", noted),
+        mock.patch.object(Evaluator, "score", noted),
     ):
         start = time.perf_counter()
         front = search(run, settings)

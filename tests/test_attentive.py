@@ -7,11 +7,11 @@ from tests.test_sandwich import SEED, drawn, sandwich
 from torch.nn.functional import cross_entropy
 
 from boundnas.cost import MACs
-from boundnas.method.distill import kl_divergence
 from boundnas.method.variants.attentivenas import CLOSE, candidates
 from boundnas.policy import SampledArchitecture, allowed_options
 from boundnas.randomness import stream
 from boundnas.space import Dimension, SearchSpace
+from boundnas.task import kl_divergence
 
 
 def argmin(values):

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from boundnas.method import distill
-from boundnas.method.distill import adaptive_alpha_divergence, kl_divergence
+from boundnas.method.variants import alphanet
+from boundnas.method.variants.alphanet import adaptive_alpha_divergence
 from boundnas.randomness import stream
+from boundnas.task import kl_divergence
 
 SAMPLES, CLASSES = 40, 7
 
@@ -66,7 +67,7 @@ def test_value_and_gradient_are_those_of_the_paper(classes, scale, dtype, tolera
 
 @pytest.mark.parametrize("scale", [0.3, 1.0])
 def test_without_a_cut_it_is_the_larger_of_the_two_divergences(scale, monkeypatch):
-    monkeypatch.setattr(distill, "ALPHA_CLIP", math.inf)
+    monkeypatch.setattr(alphanet, "ALPHA_CLIP", math.inf)
     student, teacher = logits("student", scale).requires_grad_(), logits("teacher", scale)
     value, gradient = found(student.detach(), teacher)
     p, q = teacher.softmax(-1), student.softmax(-1)

@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from boundnas import TrainSettings, fit
 from boundnas.fit.start import start_policy
-from boundnas.method.distill import kl_divergence
 from boundnas.method.estimators import ESTIMATORS, measure_valued, score_function
 from boundnas.policy import Policy, SampledArchitecture
 from boundnas.randomness import stream
 from boundnas.space import Dimension, SearchSpace
+from boundnas.task import kl_divergence
 
 SPACE = SearchSpace(
     [Dimension("a", (1, 2, 3)), Dimension("one", (1,)), Dimension("b", (1, 2)),

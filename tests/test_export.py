@@ -59,7 +59,7 @@ def network():
     )
     measured = evaluator(arch)
     calibrated = evaluator.calibrated(arch)
-    test = evaluator.accuracy(calibrated, run.data.test)
+    test = evaluator.score(calibrated, run.data.test)
     return FrontNetwork(calibrated, measured.costs, measured.accuracy, test)
 
 

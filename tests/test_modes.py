@@ -67,7 +67,7 @@ def measured(model):
     settings = SearchSettings(calibration_images=32, batch_size=16)
     evaluator = Evaluator(model, few_digits(), settings, 0)
     list(evaluator.each(evaluator, [model.space.smallest]))
-    evaluator.correct(evaluator.calibrated(model.space.largest), few_digits().test, torch.arange(2))
+    evaluator.scores(evaluator.calibrated(model.space.largest), few_digits().test, torch.arange(2))
 
 
 def test_what_is_frozen_stays_so_in_training_and_in_the_next_training():

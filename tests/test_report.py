@@ -142,7 +142,7 @@ def metrics(step: int, steps: int, draw: random.Random) -> dict[str, Any]:
         "loss_max": loss + draw.gauss(0, 0.05),
         "loss_min": loss + 0.5 + draw.gauss(0, 0.08),
         "loss_random": loss + 0.25 + draw.gauss(0, 0.1) if step > 20 else None,
-        "accuracy_max": 0.5,
+        "score_max": 0.5,
         "cost_max": round(1.5e8 - 2e7 * draw.random()),
         "cost_min": round(3e6 + 1e7 * step / steps * draw.random()),
         "penalty_max": 0.0,

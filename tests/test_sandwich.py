@@ -13,11 +13,11 @@ from boundnas.cost import MACs
 from boundnas.data import TrainingOrder, augment, normalize
 from boundnas.errors import SpaceError
 from boundnas.fit.start import start_policy
-from boundnas.method.distill import kl_divergence
 from boundnas.method.sandwich import Sandwich
 from boundnas.method.variants.nasvit import add_projected, set_aside
 from boundnas.policy import SampledArchitecture, allowed_options, random_sample
 from boundnas.randomness import stream
+from boundnas.task import kl_divergence
 
 SEED, STEP = 3, 7
 

@@ -36,7 +36,7 @@ def test_a_sample_has_the_size_asked_for(size):
 def test_the_mean_estimate_is_the_accuracy_whatever_the_pilots_are():
     network = answers(PILOTS + 1)[-1]
     for pilots in (answers(PILOTS), torch.zeros(PILOTS, IMAGES, dtype=torch.bool)):
-        estimates = torch.tensor([s.accuracy(network[s.images]) for s in samples(pilots, 50, 2000)])
+        estimates = torch.tensor([s.score(network[s.images]) for s in samples(pilots, 50, 2000)])
         error = float(estimates.std()) / 2000**0.5
         assert abs(float(estimates.mean()) - float(network.float().mean())) < 4 * error + 1e-6
         assert error < 2e-3
@@ -45,7 +45,7 @@ def test_the_mean_estimate_is_the_accuracy_whatever_the_pilots_are():
 def test_all_images_give_the_accuracy_itself():
     network = answers(PILOTS + 1)[-1]
     (sample,) = samples(answers(PILOTS), IMAGES, 1)
-    assert sample.accuracy(network) == pytest.approx(float(network.double().mean()), abs=1e-12)
+    assert sample.score(network) == pytest.approx(float(network.double().mean()), abs=1e-12)
 
 
 def test_an_estimate_errs_less_than_that_of_a_plain_sample():
@@ -54,7 +54,7 @@ def test_an_estimate_errs_less_than_that_of_a_plain_sample():
     truth = rest.double().mean(1)
     errors, plain = [], []
     for seed, sample in enumerate(samples(pilots, 50, 300)):
-        found = torch.tensor([sample.accuracy(c[sample.images]) for c in rest])
+        found = torch.tensor([sample.score(c[sample.images]) for c in rest])
         errors.append(found - truth)
         uniform = torch.randperm(IMAGES, generator=stream(seed, "uniform"))[:50]
         plain.append(rest[:, uniform].double().mean(1) - truth)

@@ -84,7 +84,7 @@ def test_an_evaluation_is_the_accuracy_of_the_extracted_network(number, evaluato
     net = extract(model, calibrated)
     assert evaluation.architecture == arch
     assert evaluation.accuracy == accuracy_by_hand(net, data.validation, data)
-    assert evaluator.accuracy(calibrated, data.test) == accuracy_by_hand(net, data.test, data)
+    assert evaluator.score(calibrated, data.test) == accuracy_by_hand(net, data.test, data)
     assert evaluation.costs["parameters"] == sum(p.numel() for p in net.parameters())
 
 
@@ -158,7 +158,7 @@ def test_the_front_is_what_validation_selects_inside_the_range_and_outside(run, 
 def test_accuracy_on_test_data_selects_nothing(run, monkeypatch):
     exact = search(run, SETTINGS)
     values = iter(range(1000))
-    monkeypatch.setattr(Evaluator, "accuracy", lambda *_: 1 - next(values) / 1000)  # ever worse
+    monkeypatch.setattr(Evaluator, "score", lambda *_: 1 - next(values) / 1000)  # ever worse
     found = search(run, SETTINGS)
     for name in ("networks", "outside"):
         chosen = [[n.arch.plain for n in getattr(f, name)] for f in (exact, found)]
@@ -315,8 +315,8 @@ def test_a_screened_network_is_estimated_from_its_answers_to_the_sample(evaluato
         calibrated = calibrate(
             evaluator.model, arch, [normalize(i, data.mean, data.std) for i in images]
         )
-        correct = evaluator.correct(calibrated, data.validation, sample.images)
-        assert found.accuracy == sample.accuracy(correct)
+        correct = evaluator.scores(calibrated, data.validation, sample.images)
+        assert found.accuracy == sample.score(correct)
         assert found.images == len(sample.images) == 20
         assert found.costs == {name: cost(arch) for name, cost in evaluator.costs.items()}
 

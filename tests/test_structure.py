@@ -13,6 +13,7 @@ BOTTOM_TO_TOP = [
     "engine",
     "settings",
     "randomness",
+    "task",
     "space",
     "policy",
     "elastic",

@@ -207,7 +207,7 @@ def test_metrics_have_a_row_for_every_step(uninterrupted):
         assert all(math.isfinite(value) for value in row.values())
         assert smallest <= row["cost_min"] <= largest
         assert smallest <= row["cost_max"] <= largest
-        assert 0 <= row["accuracy_max"] <= 1
+        assert 0 <= row["score_max"] <= 1
 
 
 @pytest.mark.parametrize(("rows", "steps"), [(200, range(13)), (4, range(0, 13, 3)), (1, (0, 12))])
@@ -225,7 +225,7 @@ def test_boundaries_are_logged_evenly_and_at_the_end(rows, steps, monkeypatch):
 
 @pytest.mark.parametrize(("steps", "rows"), [(100, 101), (199, 200), (400, 201), (1000, 201)])
 def test_about_two_hundred_rows_of_the_boundaries_are_logged(steps, rows, monkeypatch):
-    row = {"loss_max": 0.0, "accuracy_max": 0.0}
+    row = {"loss_max": 0.0, "score_max": 0.0}
     monkeypatch.setattr(
         train._Trainer, "_step", lambda self, step, stopping: ({"step": step} | row, False)
     )
@@ -407,5 +407,5 @@ def test_the_accuracy_logged_is_the_max_networks_on_its_batch(monkeypatch):
 
     monkeypatch.setattr(train.Sandwich, "step", watched)
     rows = run(steps=6).metrics
-    assert [row["accuracy_max"] for row in rows] == seen
+    assert [row["score_max"] for row in rows] == seen
     assert len(set(seen)) > 2

@@ -31,6 +31,10 @@ class DataError(BoundNASError):
     """A data set that is missing, damaged or of the wrong shape."""
 
 
+class TaskError(BoundNASError):
+    """A task that cannot be, that cannot do what is asked of it, or whose score is no number."""
+
+
 class CalibrationError(BoundNASError):
     """BatchNorm statistics that are missing or do not belong to the architecture."""
 

@@ -38,6 +38,7 @@ from boundnas.search.sampled import require
 from boundnas.settings import SpaceSettings
 from boundnas.store.files import set_aside
 from boundnas.store.folder import RunFolder
+from boundnas.task import Classification
 
 _AGAIN = "remove it and run the search again: what the search measured is kept in its journal"
 
@@ -84,7 +85,7 @@ class Job:
             model = build(config.space, data.shape, len(data.classes))
         cost = COSTS[config.cost.metric](model)
         job = cls(config, data, model.to(_device(config.device)), cost)
-        check_match(job.model, data)
+        check_match(job.model, data, Classification())
         cost.check_range(*job.cost_range)
         for boundary in BOUNDARIES:
             preferred(model.space, boundary, config.train.prior or ())
@@ -173,7 +174,8 @@ class Job:
         """
         assert run.folder is not None
         config, path = self.config, run.folder.front
-        evaluator = Evaluator(run.model, self.data, config.search, config.seed, self.cost)
+        task = run.sandwich.task
+        evaluator = Evaluator(run.model, self.data, config.search, config.seed, self.cost, task)
         held = read_record(path, FrontRecord, run.folder.held)
         assert held is not None
 

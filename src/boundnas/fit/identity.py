@@ -31,6 +31,7 @@ from boundnas.randomness import stream
 from boundnas.space import SearchSpace
 from boundnas.store.environment import environment
 from boundnas.supernet.supernet import Supernet
+from boundnas.task import Task
 
 Identity = dict[str, str]
 
@@ -236,6 +237,12 @@ def of_cost(cost: Cost | None, cost_range: tuple[float, float], space: SearchSpa
         "costs of twelve networks": ", ".join(str(cost(arch)) for arch in some),
         "terms of the cost": digest(*map(torch.from_numpy, cost.terms)),
     }
+
+
+def of_task(task: Task) -> Identity:
+    """The task with its plain attributes, and its code where it is a user's."""
+    plain = {k: v for k, v in sorted(vars(task).items()) if _is_plain(v)}
+    return {"task": f"{type(task).__name__} {plain}", **_codes([type(task)])}
 
 
 def of_machine(device: torch.device) -> Identity:

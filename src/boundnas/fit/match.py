@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from boundnas.data import ImageData
+from boundnas.data.image_data import SPLITS
+from boundnas.data.source import labels_of
 from boundnas.errors import DataError, TrainingError
 from boundnas.supernet.calibrate import observing
 from boundnas.supernet.modes import evaluating
 from boundnas.supernet.supernet import Supernet
+from boundnas.task import Classification, Task
+
+CHECKED = 65_536
+"""So many targets are looked at together."""
 
 
 def check_model(model: Supernet) -> None:
@@ -46,15 +54,15 @@ def check_model(model: Supernet) -> None:
         )
 
 
-def check_match(model: Supernet, data: ImageData) -> None:
-    """Refuse images that are not what the model was built for.
+def check_match(model: Supernet, data: ImageData, task: Task) -> None:
+    """Refuse images that are not what the model was built for, or targets that do not fit.
 
     The shape decides the costs, the exported file's input and its card; the classes decide what
     an output means.
 
     Raises:
         DataError: Another shape than ``model.input_shape``, another number of outputs than there
-            are classes, or classes without a training image.
+            are classes, classes without a training image, or what the task's ``check`` refuses.
     """
     if tuple(model.input_shape) != tuple(data.shape):
         raise DataError(
@@ -63,12 +71,17 @@ def check_match(model: Supernet, data: ImageData) -> None:
             "files would be of another size; build the model with input_shape=data.shape, or "
             f"resize the images{_likely(model.input_shape, data.shape)}"
         )
-    classes, found = len(data.classes), _outputs(model)
-    if found != (2, classes):
+    outputs, classes = _outputs(model), len(data.classes)
+    found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    if isinstance(task, Classification) and found != (2, classes):
         raise DataError(
             f"{data.name} has {classes} classes, so that the model must give {classes} numbers an "
             f"image; for two images it gives {found}; build its last layer for {classes} classes"
         )
+    for split in SPLITS:
+        for targets in labels_of(getattr(data, split)).split(CHECKED):
+            answers = outputs[:1].expand(len(targets), *outputs.shape[1:])
+            task.check(answers, targets, f"{data.name}: {split}")
     if data.untrained:
         raise DataError(
             f"{data.name} has no training image of {len(data.untrained)} of its {classes} "
@@ -77,12 +90,11 @@ def check_match(model: Supernet, data: ImageData) -> None:
 
 
 @torch.no_grad()
-def _outputs(model: Supernet) -> object:
-    """Shape of what the largest network gives for two images, or the type of what is no tensor."""
+def _outputs(model: Supernet) -> Any:
+    """What the largest network gives for two images."""
     images = next(model.parameters()).new_zeros(2, *model.input_shape)
     with evaluating(model):
-        outputs = model(images, observing(model.space.largest))
-    return tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        return model(images, observing(model.space.largest))
 
 
 def _shape(shape: tuple[int, int, int]) -> str:

@@ -30,6 +30,7 @@ def of_training(sandwich: Sandwich, data: ImageData) -> Identity:
     return {
         **identity.of_settings(s.settings, "train", ("train.checkpoint_every",)),
         "seed": str(s.seed),
+        **identity.of_task(s.task),
         **identity.of_structure(s.model),
         **identity.of_cost(s.cost, s.cost_range, s.model.space),
         **identity.of_facts(data),

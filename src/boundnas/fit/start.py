@@ -19,6 +19,7 @@ from boundnas.space import Architecture, SearchSpace
 from boundnas.supernet.calibrate import calibrate
 from boundnas.supernet.extract import extract, random_images
 from boundnas.supernet.supernet import Supernet
+from boundnas.task import Task
 
 
 def check_start(
@@ -27,6 +28,7 @@ def check_start(
     cost: Cost,
     cost_range: tuple[float, float],
     settings: TrainSettings,
+    task: Task,
 ) -> None:
     """Refuse, before anything is trained, what could only go wrong later.
 
@@ -36,6 +38,7 @@ def check_start(
         cost: The cost that is penalized.
         cost_range: ``g_L`` and ``g_U`` of Eq. 1, in the cost's own unit.
         settings: Those of the training.
+        task: What the networks are to do.
 
     Raises:
         SpaceError: A dimension changes nothing, or is to be learned and has no exact gradient.
@@ -43,7 +46,7 @@ def check_start(
         DataError: The images are not what the model was built for.
         ExportError: A network of the space cannot be extracted.
     """
-    check_match(model, data)
+    check_match(model, data, task)
     if cost.space != model.space:
         raise CostError(
             f"the cost {cost.name} is of another model, with {cost.space}, than the one that "

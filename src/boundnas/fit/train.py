@@ -39,6 +39,7 @@ from boundnas.store.lines import JsonLines, read_jsonl
 from boundnas.store.vouched import vouched
 from boundnas.supernet import modes, weights
 from boundnas.supernet.supernet import Supernet
+from boundnas.task import Classification, Task
 from boundnas.typed import checked
 
 POLICY_PATH = 45.0
@@ -89,6 +90,7 @@ def fit(
     settings: TrainSettings | None = None,
     seed: int = 0,
     folder: RunFolder | None = None,
+    task: Task | None = None,
 ) -> Run:
     """Train a supernet and its boundaries (Algorithm 1, App. A.2).
 
@@ -101,6 +103,7 @@ def fit(
         settings: By default 30 epochs.
         seed: Fixes every random draw but the initial weights, which are the caller's.
         folder: Logs and checkpoints go there; a run that was interrupted there continues.
+        task: What the networks are to do; by default to tell the classes of the data apart.
 
     Returns:
         The trained model, boundaries and logs.
@@ -116,25 +119,26 @@ def fit(
         RunError: The folder cannot be written, or holds another run: of another model, other
             training images, cost, range, settings or seed; nothing was changed.
     """
-    settings = settings or TrainSettings(epochs=30)
+    settings, task = settings or TrainSettings(epochs=30), task or Classification()
     path = None if folder is None else folder.path
     agree(
         lambda: {
             "at work": "training",
             **identity.of_settings(settings, "train"),
             **identity.of_run(model, data, cost, cost_range, seed, path),
+            **identity.of_task(task),
         },
         "before the first step",
     )
     check_model(model)
     guard.check(model)  # before what else runs the model
     cost = cost or MACs(model)
-    check_start(model, data, cost, cost_range, settings)
+    check_start(model, data, cost, cost_range, settings, task)
     device = next(model.parameters()).device
     max_policy, min_policy = (
         start_policy(model, boundary, settings, seed).to(device) for boundary in BOUNDARIES
     )
-    sandwich = Sandwich(model, max_policy, min_policy, cost, cost_range, settings, seed)
+    sandwich = Sandwich(model, max_policy, min_policy, cost, cost_range, settings, seed, task)
     run = Run(sandwich, data, folder)
     warn_of_threads()
     trainer = _Trainer(run)
@@ -255,7 +259,7 @@ class _Trainer:
                 row, stop = self._step(step, stopping)
                 metrics.append(row)
                 step += 1
-                progress.advance(loss=row["loss_max"], accuracy=row["accuracy_max"])
+                progress.advance(loss=row["loss_max"], **self._score(row))
                 if step % save_every == 0 or step == self.steps or stop:
                     self._save(step, metrics, boundaries)
                 if stop:
@@ -282,7 +286,7 @@ class _Trainer:
         labels = labels.to(self.device)
         scalars = self.sandwich.step(images, labels, step)
         stop = torch.tensor(float(stopping()), device=self.device)
-        means = [value for name, value in scalars.items() if name.startswith(("loss", "accuracy"))]
+        means = [value for name, value in scalars.items() if name.startswith(("loss", "score"))]
         average([*self.sandwich.gradients, *means, stop], f"step {step}")
         self.sandwich.check(images, labels, step, scalars)
         if self.sandwich.settings.clip_value is not None:
@@ -298,6 +302,11 @@ class _Trainer:
         for name in ("cost_max", "cost_min"):
             row[name] = round(row[name])
         return {"step": step, **row, "learning_rate": rate}, bool(stop)
+
+    def _score(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The max network's score on its batch, as it is shown, where samples have scores."""
+        task = self.sandwich.task
+        return {task.metric: task.shown(row["score_max"])} if "score_max" in row else {}
 
     def _boundaries(self, step: int) -> dict[str, Any]:
         names = [d.name for d in self.run.model.space.dimensions]

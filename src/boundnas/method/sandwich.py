@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import NamedTuple
 
@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from boundnas.cost import Cost
 from boundnas.engine.ranks import average, rank
 from boundnas.errors import TrainingError
-from boundnas.method.distill import DISTILLATIONS
 from boundnas.method.estimators import ESTIMATORS
+from boundnas.method.variants.alphanet import DISTILLATIONS
 from boundnas.method.variants.attentivenas import CHOICES, candidates
 from boundnas.method.variants.nasvit import add_projected, set_aside
 from boundnas.policy import (
@@ -31,6 +31,7 @@ from boundnas.randomness import stream
 from boundnas.settings import TrainSettings
 from boundnas.space import Allowed, Architecture
 from boundnas.supernet.supernet import Supernet
+from boundnas.task import Classification, Task
 
 ROLES = ("max", "min", "random")
 After = Callable[[str, Tensor], None]
@@ -57,6 +58,7 @@ class Sandwich:
         cost_range: ``g_L`` and ``g_U`` of Eq. 1, in the cost's own unit.
         settings: Weights and temperatures.
         seed: The run's seed.
+        task: What the networks are to do.
     """
 
     model: Supernet
@@ -66,6 +68,7 @@ class Sandwich:
     cost_range: tuple[float, float]
     settings: TrainSettings
     seed: int
+    task: Task = field(default_factory=Classification)
 
     def step(
         self, images: Tensor, labels: Tensor, step: int, after: After | None = None
@@ -83,13 +86,14 @@ class Sandwich:
         """
         lower, upper = self.cost_range
         lower = max(lower, self.cost.reach[0])  # below it the hinge would never be met
-        distance = DISTILLATIONS[self.settings.distillation]
+        task = self.task
+        distance = DISTILLATIONS[self.settings.distillation] or task.distance
 
         def as_max(arch: SampledArchitecture) -> _Pass:
             arch = replace(arch, noise=stream(self.seed, _own("dropout"), step))
             logits, cost = self.model(images, arch), self.cost.relaxed(arch)
             penalty = F.relu(1 - cost / upper)  # Eq. 4, relative
-            return _Pass(logits, F.cross_entropy(logits, labels), cost, penalty)
+            return _Pass(logits, task.loss(logits, labels), cost, penalty)
 
         def as_min(arch: SampledArchitecture) -> _Pass:
             logits, cost = self.model(images, arch), self.cost.relaxed(arch)
@@ -128,7 +132,7 @@ class Sandwich:
         generator = stream(self.seed, "random_policy", step)
 
         def on_labels(arch: Architecture) -> Tensor:
-            return F.cross_entropy(self.model(images, arch), labels)
+            return task.loss(self.model(images, arch), labels)
 
         for _ in range(self.settings.random_networks):
             arch = self._random(generator, allowed, on_labels, step)
@@ -144,12 +148,13 @@ class Sandwich:
             "loss_max": largest.loss,
             "loss_min": smallest.loss,
             "loss_random": random_loss,
-            "accuracy_max": (largest.logits.argmax(-1) == labels).float().mean(),
             "cost_max": largest.cost,
             "cost_min": smallest.cost,
             "penalty_max": largest.penalty,
             "penalty_min": smallest.penalty,
         }
+        if task.meter() is None:
+            scalars["score_max"] = task.score(largest.logits.detach(), labels).mean()
         return {name: value.detach() for name, value in scalars.items()}
 
     def _policy(self, boundary: Boundary) -> Policy:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from boundnas.cost import Cost, with_usual
 from boundnas.data import ImageData, Source, batches, normalize
+from boundnas.errors import TaskError
 from boundnas.randomness import stream
 from boundnas.search.journal import Evaluation
 from boundnas.search.screening import Sample
@@ -20,6 +21,7 @@ from boundnas.space import Architecture
 from boundnas.supernet import modes
 from boundnas.supernet.calibrate import CalibratedArchitecture, Folding, calibrate
 from boundnas.supernet.supernet import Supernet
+from boundnas.task import Classification, Task
 
 T = TypeVar("T")
 W = TypeVar("W")
@@ -38,6 +40,12 @@ class Evaluator:
         settings: How many calibration images, and the batch size.
         seed: Draws the calibration images.
         cost: Counted beside MACs and parameters, if it is another.
+        task: What networks are measured by.
+
+    Raises:
+        TaskError: The settings screen by a sample of the images, and the task's metric is no mean
+            over samples: what it is on a sample that was drawn to tell networks apart is no
+            estimate of what it is on all.
     """
 
     def __init__(
@@ -47,7 +55,15 @@ class Evaluator:
         settings: SearchSettings,
         seed: int,
         cost: Cost | None = None,
+        task: Task | None = None,
     ) -> None:
+        self.task = task or Classification()
+        if settings.screen is not None and self.task.meter() is not None:
+            raise TaskError(
+                f"search.screen estimates a mean over samples, and {self.task.metric} is a metric "
+                f"over all; leave screen out, or give {type(self.task).__name__} a score of each "
+                "sample"
+            )
         self.model, self.data, self.batch_size = model, data, settings.batch_size
         self.costs = with_usual(model, cost)
         self.device = next(model.parameters()).device
@@ -59,17 +75,21 @@ class Evaluator:
         self._calibration = [images for images, _ in batches(data.train, order, size)]
 
     def __call__(self, arch: Architecture) -> Evaluation:
-        """Costs of ``arch`` and its accuracy on all validation images."""
-        return self.answered(arch, self.validated(arch))
+        """Costs of ``arch`` and its score on all validation images."""
+        images = self.data.validation
+        if self.task.meter() is None:
+            return self.answered(arch, self.validated(arch))
+        score = self.score(_folding(self.calibrated(arch)), images)
+        return self._evaluation(arch, score, len(images))
 
-    def answered(self, arch: Architecture, correct: Tensor) -> Evaluation:
+    def answered(self, arch: Architecture, scores: Tensor) -> Evaluation:
         """Likewise, of an architecture whose answers to all validation images are known.
 
         Args:
             arch: The architecture.
-            correct: Which images it classifies correctly: its `validated`.
+            scores: Those of its answers: its `validated`.
         """
-        return self._evaluation(arch, int(correct.sum()) / len(correct), len(correct))
+        return self._evaluation(arch, _mean(scores), len(scores))
 
     def each(self, measure: Callable[[W], T], work: Sequence[W]) -> Iterator[T]:
         """``measure`` of every piece of work, in order; on the CPU several at a time.
@@ -83,46 +103,70 @@ class Evaluator:
         return side_by_side(measure, work) if several else map(measure, work)
 
     def screened(self, arch: Architecture, sample: Sample) -> Evaluation:
-        """Costs of ``arch`` and an estimate of its accuracy from a sample of the images.
+        """Costs of ``arch`` and an estimate of its score from a sample of the images.
 
         Statistics are recalibrated on the like part of the calibration images.
         """
         part = len(sample.images) / len(self.data.validation)
         calibrated = self.calibrated(arch, part)
-        correct = self.correct(_folding(calibrated), self.data.validation, sample.images)
-        return self._evaluation(arch, sample.accuracy(correct), len(correct))
+        scores = self.scores(_folding(calibrated), self.data.validation, sample.images)
+        return self._evaluation(arch, sample.score(scores), len(scores))
 
-    def _evaluation(self, arch: Architecture, accuracy: float, images: int) -> Evaluation:
+    def _evaluation(self, arch: Architecture, score: float, images: int) -> Evaluation:
         costs = {name: cost(arch) for name, cost in self.costs.items()}
-        return Evaluation(arch.plain, costs, accuracy, images)
+        score = self.task.checked_score(score, f"{arch.plain} on validation data")
+        return Evaluation(arch.plain, costs, score, images)
 
     def validated(self, arch: Architecture) -> Tensor:
-        """Which validation images ``arch`` classifies correctly."""
+        """The scores of what ``arch`` answers to each validation image."""
         order = torch.arange(len(self.data.validation))
-        return self.correct(_folding(self.calibrated(arch)), self.data.validation, order)
+        return self.scores(_folding(self.calibrated(arch)), self.data.validation, order)
 
     def calibrated(self, arch: Architecture, part: float = 1.0) -> CalibratedArchitecture:
         """``arch`` with its BatchNorm statistics on the calibration images, or a part of them."""
         images = self._calibration[: math.ceil(part * len(self._calibration))]
         return calibrate(self.model, arch, map(self._prepared, images))
 
-    def accuracy(self, arch: CalibratedArchitecture, source: Source) -> float:
-        """Part of the images of ``source`` that ``arch`` classifies correctly, 0 to 1."""
-        return int(self.correct(arch, source, torch.arange(len(source))).sum()) / len(source)
+    def score(self, arch: CalibratedArchitecture, source: Source) -> float:
+        """The task's metric of ``arch`` over all of ``source``; higher is better.
 
-    @torch.no_grad()
-    def correct(self, arch: CalibratedArchitecture, source: Source, order: Tensor) -> Tensor:
-        """Which images of ``source`` at the positions ``order`` are classified correctly."""
-        modes.evaluate(self.model)
+        Raises:
+            TaskError: It is no finite number.
+        """
+        order, meter = torch.arange(len(source)), self.task.meter()
+        if meter is None:
+            score = _mean(self.scores(arch, source, order))
+        else:
+            for outputs, targets in self._answers(arch, source, order):
+                meter.update(outputs, targets)
+            score = float(meter.compute())
+        return self.task.checked_score(score, f"{arch.plain}")
+
+    def scores(self, arch: CalibratedArchitecture, source: Source, order: Tensor) -> Tensor:
+        """The scores of the answers to what ``source`` has at the positions ``order``."""
         return torch.cat(
             [
-                self.model(self._prepared(images), arch).argmax(-1).cpu() == labels
-                for images, labels in batches(source, order, BATCHES_AT_ONCE * self.batch_size)
+                self.task.score(outputs, targets).cpu()
+                for outputs, targets in self._answers(arch, source, order)
             ]
         )
 
+    def _answers(
+        self, arch: CalibratedArchitecture, source: Source, order: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """What ``arch`` gives for a batch, and the targets, batch by batch."""
+        modes.evaluate(self.model)
+        for images, labels in batches(source, order, BATCHES_AT_ONCE * self.batch_size):
+            with torch.no_grad():
+                outputs = self.model(self._prepared(images), arch)
+            yield outputs, labels.to(self.device)
+
     def _prepared(self, images: Tensor) -> Tensor:
         return normalize(images.to(self.device), self.data.mean, self.data.std)
+
+
+def _mean(scores: Tensor) -> float:
+    return float(scores.double().sum()) / len(scores)
 
 
 def _folding(arch: CalibratedArchitecture) -> Folding:

@@ -61,7 +61,8 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
     """
     settings = settings or SearchSettings()
     agree(partial(_described, run, settings), "before the search")
-    evaluator = Evaluator(run.model, run.data, settings, run.sandwich.seed, run.sandwich.cost)
+    s = run.sandwich
+    evaluator = Evaluator(run.model, run.data, settings, s.seed, s.cost, s.task)
     with _opened(run, settings, evaluator) as bench:
         _find(run, settings, bench)
     front = _tested(run, evaluator, _selected(run, bench.known.values()))
@@ -75,7 +76,7 @@ def _tested(run: Run, evaluator: Evaluator, found: Sequence[Evaluation]) -> Fron
 
     def network(evaluation: Evaluation) -> FrontNetwork:
         arch = evaluator.calibrated(evaluation.architecture)
-        accuracy = evaluator.accuracy(arch, run.data.test)
+        accuracy = evaluator.score(arch, run.data.test)
         return FrontNetwork(arch, evaluation.costs, evaluation.accuracy, accuracy)
 
     cost, cost_range = run.sandwich.cost.name, run.sandwich.cost_range
@@ -108,6 +109,7 @@ def _described(run: Run, settings: SearchSettings) -> identity.Identity:
     return {
         "at work": "searching",
         **identity.of_settings(settings, "search"),
+        **identity.of_task(s.task),
         **identity.of_policies(s.max_policy, s.min_policy),
         **identity.of_run(run.model, run.data, s.cost, s.cost_range, s.seed, path),
     }

@@ -35,6 +35,7 @@ def of_evaluations(run: Run, settings: SearchSettings, estimated: bool) -> Ident
         "model": structure,
         **({"policies": policies} if estimated else {}),
         "seed": str(s.seed),
+        **identity.of_task(s.task),
         **identity.of_settings(settings, "search", tuple(f"search.{name}" for name in plan)),
         **identity.of_facts(data),
         **identity.of_split(data, "train"),

@@ -1,4 +1,4 @@
-"""Accuracy from few validation images: those that tell networks apart.
+"""Scores from few validation images: those that tell networks apart.
 
 Most images are classified alike by nearly all networks of a supernet. The first few candidates, the
 pilots, are measured on all images and show which are not; those are drawn with a higher
@@ -22,7 +22,8 @@ PILOTS = 8
 """Candidates that are measured on all images to begin with, the largest and smallest of them."""
 
 DOUBT = 0.1
-"""Standard deviation that is added to every image's: where all pilots agree another may not."""
+"""Standard deviation that is added to every image's, as a part of the reach of all scores: where
+all pilots agree another network may not."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Sample:
 
     Args:
         images: Their positions, ascending.
-        weights: What each counts for in the accuracy.
+        weights: What each counts for in the score.
         constant: What all the others come to.
     """
 
@@ -44,19 +45,22 @@ class Sample:
         """Draw about ``size`` images, each with a probability in proportion to its deviation.
 
         Args:
-            pilots: Which images each of some networks classifies correctly, shape
-                ``(networks, images)``.
+            pilots: Scores of the answers of some networks, such as 1 for an image that is
+                classified correctly and 0 for another, shape ``(networks, images)``.
             size: Number of images, at least one.
             generator: Source of the draw.
 
         Returns:
-            With ``m`` the pilots' mean and ``pi`` the probability of an image, the accuracy of a
-            network that is correct where ``c = 1`` is ``mean(m) + sum_drawn((c - m) / pi) / N``:
+            With ``m`` the pilots' mean and ``pi`` the probability of an image, the score of a
+            network whose answers score ``c`` is ``mean(m) + sum_drawn((c - m) / pi) / N``:
             unbiased whatever the pilots are (Horvitz and Thompson, 1952), and of least variance
             where ``pi`` is in proportion to the deviation of ``c`` (Neyman, 1934).
         """
-        mean = pilots.double().mean(0)
-        deviation = (mean * (1 - mean) + DOUBT**2).sqrt()
+        scores = pilots.double()
+        mean, reach = scores.mean(0), float(scores.max() - scores.min()) or 1.0
+        # E[c²] - m², written so that it is m (1 - m) exactly where scores are 0 and 1.
+        variance = mean * (1 - mean) + (scores.square().mean(0) - mean)
+        deviation = (variance.clamp_min(0) + (DOUBT * reach) ** 2).sqrt()
         probability = _probabilities(deviation, size)
         # Systematic sampling: every image with its probability, and their number is fixed.
         ends = probability.cumsum(0)
@@ -66,13 +70,15 @@ class Sample:
         constant = mean.mean() - (weights * mean[images]).sum()
         return cls(images, weights, float(constant))
 
-    def accuracy(self, correct: Tensor) -> float:
-        """Estimate from the images drawn; noise may carry it beyond 0 and 1.
+    def score(self, scores: Tensor) -> float:
+        """Estimate from the images drawn; noise may carry it beyond what scores there are.
 
         Args:
-            correct: Which of ``images`` are classified correctly.
+            scores: Those of the answers to ``images``.
         """
-        return self.constant + float(self.weights[correct].sum())
+        counts = scores != 0
+        weighted = self.weights[counts] * scores[counts].double()
+        return self.constant + float(weighted.sum())
 
 
 @dataclass
