@@ -173,6 +173,12 @@ def test_the_sandwich_trains_by_the_loss_and_the_distance_of_its_task():
     assert -0.5 <= losses(Coarse())[0][2] <= 2
 
 
+def test_a_divergence_of_class_logits_is_for_classes_only():
+    settings = TrainSettings(steps=1, batch_size=16, distillation="adaptive_alpha")
+    with pytest.raises(TaskError, match=r"adaptive_alpha compares class logits, .*task is Coarse"):
+        fit(mobilenet(), few_digits(), cost_range=COST_RANGE, settings=settings, task=Coarse())
+
+
 def test_two_tasks_are_two_identities():
     tasks = [Classification(), Classification(0.1), Classification(class_weights=(1, 2))]
     found = [identity.of_task(task) for task in (*tasks, Coarse(), Coarse(3.0), Overall())]

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from boundnas.cost import Cost, with_usual
 from boundnas.data import ImageData
-from boundnas.errors import CostError, SpaceError
+from boundnas.errors import CostError, SpaceError, TaskError
 from boundnas.fit.match import check_match
 from boundnas.guard.learnable import check_learnable, check_used
 from boundnas.method.estimators import ESTIMATORS
@@ -19,7 +19,7 @@ from boundnas.space import Architecture, SearchSpace
 from boundnas.supernet.calibrate import calibrate
 from boundnas.supernet.extract import extract, random_images
 from boundnas.supernet.supernet import Supernet
-from boundnas.task import Task
+from boundnas.task import Classification, Task
 
 
 def check_start(
@@ -44,9 +44,15 @@ def check_start(
         SpaceError: A dimension changes nothing, or is to be learned and has no exact gradient.
         CostError: A cost is not known, or the cost range cannot be met.
         DataError: The images are not what the model was built for.
+        TaskError: Students are to be compared otherwise than the task allows.
         ExportError: A network of the space cannot be extracted.
     """
     check_match(model, data, task)
+    if settings.distillation != "task" and not isinstance(task, Classification):
+        raise TaskError(
+            f"train.distillation = {settings.distillation} compares class logits, and the task is "
+            f"{type(task).__name__}; leave it out, for the task's own distance"
+        )
     if cost.space != model.space:
         raise CostError(
             f"the cost {cost.name} is of another model, with {cost.space}, than the one that "

@@ -101,9 +101,10 @@ class TrainSettings(Settings):
         le=1000,
         description="networks of like cost that best_up and worst_up choose from",
     )
-    distillation: Literal["kl", "adaptive_alpha"] = Field(
-        default="kl",
-        description="distance of a student to the max network, adaptive_alpha is AlphaNet's",
+    distillation: Literal["task", "adaptive_alpha"] = Field(
+        default="task",
+        description="distance of a student to the max network: the task's own, or AlphaNet's "
+        "adaptive_alpha, which is one of class logits",
     )
     conflict: Literal["sum", "project"] = Field(
         default="sum",

@@ -39,7 +39,7 @@ def adaptive_alpha_divergence(student: Tensor, teacher: Tensor) -> Tensor:
 ALPHA_CLIP = 5.0
 
 DISTILLATIONS: dict[str, Callable[[Tensor, Tensor], Tensor] | None] = {
-    "kl": None,
+    "task": None,
     "adaptive_alpha": adaptive_alpha_divergence,
 }
 """How far a student is from its teacher where the task does not say: by a configuration's name."""
