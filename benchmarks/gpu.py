@@ -110,7 +110,7 @@ def resume(device: str) -> Iterator[str]:
                         continue
                 run = bn.fit(model, bn.data.digits(), cost_range=COST_RANGE, settings=settings,
                              folder=held)  # fmt: skip
-            digests.append(digest(run.model.cpu(), run.sandwich.max_policy.cpu()))
+            digests.append(digest(run.model.cpu(), run.boundaries.max.cpu()))
     same = digests[0] == digests[1]
     yield f"| 12 steps, stopped in the 9th | {'same bytes' if same else 'other bytes'} | |"
 

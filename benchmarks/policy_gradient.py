@@ -38,7 +38,8 @@ from boundnas.data import ImageData, load, normalize
 from boundnas.elastic import ElasticLayer, activation, convolution, linear, squeeze_excite, stage
 from boundnas.elastic.ghost import mix
 from boundnas.engine.progress import Progress
-from boundnas.fit.train import Run, fit
+from boundnas.fit.run import Run
+from boundnas.fit.train import fit
 from boundnas.models.mobilenet import MobileNet, StageTable, StemTable
 from boundnas.policy import Policy
 from boundnas.randomness import stream
@@ -147,12 +148,12 @@ def losses(run: Run, seed: int, shuffled: bool = False) -> dict[str, tuple[Polic
         shuffled: Whether each call has its images in another order. No loss depends on it, but
             the leading part of the batch is then a random one, as it is in training.
     """
-    data, model, sandwich = run.data, run.model, run.sandwich
+    data, model, boundaries = run.data, run.model, run.boundaries
     chosen = torch.randperm(len(data.train), generator=stream(seed, "benchmark_batch"))[:BATCH]
     images, labels = data.train.take(chosen)
     images = normalize(images, data.mean, data.std)
     with torch.no_grad():
-        teacher = model(images, sandwich.max_policy.mode)
+        teacher = model(images, boundaries.max.mode)
     orders = stream(seed, "benchmark_order")
 
     def order() -> Any:
@@ -166,7 +167,7 @@ def losses(run: Run, seed: int, shuffled: bool = False) -> dict[str, tuple[Polic
         at = order()
         return F.cross_entropy(model(images[at], arch), labels[at])
 
-    return {"min": (sandwich.min_policy, min_loss), "max": (sandwich.max_policy, max_loss)}
+    return {"min": (boundaries.min, min_loss), "max": (boundaries.max, max_loss)}
 
 
 # The three estimators

@@ -25,7 +25,7 @@ import torch
 from boundnas import TrainSettings, data, fit, models
 from boundnas.cost import MACs
 from boundnas.engine import ranks
-from boundnas.fit import train
+from boundnas.fit import loop
 
 WARM_UP = 2
 """Steps at the start that are not counted."""
@@ -63,7 +63,7 @@ def work(options: argparse.Namespace) -> None:
         ranks.average(tensors, when)
         reductions.append(time.perf_counter() - started)
 
-    train.average = timed  # type: ignore[assignment]
+    loop.average = timed  # type: ignore[assignment]
     cost = MACs(model)
     model.register_forward_pre_hook(note)
     settings = TrainSettings(

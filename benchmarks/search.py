@@ -41,7 +41,7 @@ from boundnas import Front, SearchSettings, search
 from boundnas.app.pipeline import Job
 from boundnas.config import read_config
 from boundnas.data import Source, Subset
-from boundnas.fit.train import Run
+from boundnas.fit.run import Run
 from boundnas.search import Evaluation, Evaluator, evaluator
 from boundnas.search.pareto import mean_over_log_cost
 from boundnas.search.sampled import METHODS
@@ -96,7 +96,7 @@ class Searched:
 
 
 def searched(run: Run, settings: SearchSettings, seed: int) -> Searched:
-    run = replace(run, sandwich=replace(run.sandwich, seed=seed))
+    run = replace(run, seed=seed)
     scores, tested, evaluation = Evaluator.scores, Evaluator.score, Evaluator._evaluation
     candidates: list[Architecture] = []
     images: list[int] = []
@@ -139,7 +139,7 @@ def score(run: Run, front: Front, accuracy: str) -> float:
         [n.macs for n in networks],
         [n.validation_accuracy for n in networks],
         [getattr(n, accuracy) for n in networks],
-        *run.sandwich.cost_range,
+        *run.cost_range,
     )
 
 

@@ -228,15 +228,15 @@ def test_a_damaged_front_says_what_to_do(whole, configured):
 
 STOPPED = """
 import os, signal
-from boundnas.fit import train
+from boundnas.fit import loop
 # A shell that starts the tests in the background has its children ignore SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-save = train.checkpoint.save
+save = loop.checkpoint.save
 def stopped(folder, step, *rest, **options):
     save(folder, step, *rest, **options)
     if step == 12:
         os.kill(os.getpid(), signal.{signal})
-train.checkpoint.save = stopped
+loop.checkpoint.save = stopped
 """
 
 

@@ -11,7 +11,7 @@ from tests.small import digest
 
 from boundnas.app import pipeline
 from boundnas.config import RunConfig
-from boundnas.fit.train import bounds_json
+from boundnas.fit.run import bounds_json
 from boundnas.store.lines import read_jsonl
 
 BASE = {

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -190,7 +189,7 @@ def changed_weights(network):
     model = copy.deepcopy(trained().model)
     with torch.no_grad():
         model.classifier.weight[0, 0] += 1
-    run = replace(trained(), sandwich=SimpleNamespace(model=model))
+    run = replace(trained(), model=model)
     return model, recalibrated(network, run)
 
 

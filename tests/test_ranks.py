@@ -60,8 +60,8 @@ def train(path):
     trained = fit(model, few_digits(), cost_range=(2e4, 6e4), settings=settings, folder=folder)
     (path.parent / f"drawn-{ranks.size()}-{ranks.rank()}.json").write_text(json.dumps(drawn))
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    for name in ("max_policy", "min_policy"):
-        state[name] = getattr(trained.sandwich, name).logits.detach().clone()
+    for name, policy in trained.boundaries.items():
+        state[name] = policy.logits.detach().clone()
     torch.save(state, path.parent / f"state-{ranks.size()}-{ranks.rank()}.pt")
 
 

@@ -281,7 +281,7 @@ def test_exactly_the_boundaries_asked_for_are_learned(learn):
     run = fit(mobilenet(), few_digits(), cost_range=COST_RANGE, settings=settings)
     space = run.model.space
     fixed = {"max": space.largest, "min": space.smallest}
-    for boundary, policy in (("max", run.sandwich.max_policy), ("min", run.sandwich.min_policy)):
+    for boundary, policy in (("max", run.boundaries.max), ("min", run.boundaries.min)):
         start = start_policy(run.model, boundary, settings, 0)
         moved = not torch.equal(policy.logits, start.logits)
         assert moved == policy.learned == (learn in ("both", boundary))

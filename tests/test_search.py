@@ -13,7 +13,7 @@ from boundnas import SearchSettings, calibrate, extract, search
 from boundnas.cost import Cost, MACs, Parameters
 from boundnas.data import batches, normalize
 from boundnas.errors import RunError
-from boundnas.policy import Policy
+from boundnas.policy import Boundaries, Policy
 from boundnas.randomness import stream
 from boundnas.report.records import Front as ReportedFront
 from boundnas.search import Evaluation, Evaluator, Front
@@ -355,8 +355,8 @@ def test_a_search_that_screens_reports_exact_accuracies_and_survives_a_kill(kill
     assert len(rows) >= 30
     data, pilots = run.data, rows[:PILOTS]
     assert [e["architecture"] for e in pilots[:2]] == [
-        run.sandwich.max_policy.mode.values,
-        run.sandwich.min_policy.mode.values,
+        run.boundaries.max.mode.values,
+        run.boundaries.min.mode.values,
     ]
     assert {row["images"] for row in pilots} == {len(data.validation)}
     assert {row["images"] for row in rows[PILOTS:]} == {math.ceil(0.25 * len(data.validation))}
@@ -398,16 +398,15 @@ def pinned(run):
         for row, d in zip(logits, space.dimensions, strict=True):
             row[d.index(PINNED[d.name]) if d.name in PINNED else range(len(d))[free]] = 1.0
         policies.append(Policy(space, logits))
-    sandwich = replace(run.sandwich, max_policy=policies[0], min_policy=policies[1])
-    return replace(run, sandwich=sandwich)
+    return replace(run, boundaries=Boundaries(*policies))
 
 
 def test_a_search_stays_within_the_learned_bounds(run, measured):
     run = pinned(run)
     search(run, SETTINGS.model_copy(update={"initial": 100}))
     assert {e.architecture for e in measured[:2]} == {
-        run.sandwich.max_policy.mode,
-        run.sandwich.min_policy.mode,
+        run.boundaries.max.mode,
+        run.boundaries.min.mode,
     }
     assert len(measured) == 2 ** (len(run.model.space) - len(PINNED))  # all there is
     for e in measured:
@@ -441,8 +440,7 @@ class Latency(Cost):
 
 def test_a_cost_of_ones_own_orders_the_front_and_limits_what_is_best(run):
     latency = Latency(run.model)
-    sandwich = replace(run.sandwich, cost=latency, cost_range=latency.reach)
-    run = replace(run, sandwich=sandwich)
+    run = replace(run, cost=latency, cost_range=latency.reach)
     for settings in (SETTINGS, SETTINGS.model_copy(update={"screen": 0.5})):
         front = search(run, settings)
         assert front.cost == "latency"
@@ -467,7 +465,7 @@ def test_a_cost_of_ones_own_orders_the_front_and_limits_what_is_best(run):
 
 def test_a_run_for_parameters_gives_a_front_of_parameters(run):
     cost = Parameters(run.model)
-    run = replace(run, sandwich=replace(run.sandwich, cost=cost, cost_range=cost.reach))
+    run = replace(run, cost=cost, cost_range=cost.reach)
     found = search(run, SETTINGS)
     assert found.cost == "parameters"
     counts = [n.parameters for n in found.networks]

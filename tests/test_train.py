@@ -16,9 +16,10 @@ from tests.small import COST_RANGE, digest, few_digits, files, mobilenet
 from boundnas import TrainSettings, data, fit
 from boundnas.cost import MACs, Parameters
 from boundnas.errors import BoundNASError, CostError, DataError, RunError, SpaceError
-from boundnas.fit import train
+from boundnas.fit import loop
+from boundnas.fit.run import bounds_json
+from boundnas.fit.schedule import learning_rate, policy_learning_rate
 from boundnas.fit.start import start_policy
-from boundnas.fit.train import bounds_json, learning_rate, policy_learning_rate
 from boundnas.settings import PriorSettings
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import JsonLines, read_jsonl
@@ -52,7 +53,7 @@ def new_folder(path):
 
 def killed_at(stop, where, folder, monkeypatch, **more):
     """Train in the folder until just before or just after the checkpoint of step ``stop``."""
-    save = train.checkpoint.save
+    save = loop.checkpoint.save
 
     def failing(path, step, *rest, **options):
         if step != stop:
@@ -62,7 +63,7 @@ def killed_at(stop, where, folder, monkeypatch, **more):
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.checkpoint, "save", failing)
+        patch.setattr(loop.checkpoint, "save", failing)
         with pytest.raises(Killed):
             run(folder, **more)
 
@@ -115,7 +116,7 @@ def test_resume_is_exact_whatever_is_learned_and_between_checkpoints(learn, tmp_
 
 def test_a_checkpoint_holds_weights_policies_and_both_optimizers(tmp_path):
     finished = run(new_folder(tmp_path))
-    saved = train.checkpoint.newest(finished.folder.checkpoints)
+    saved = loop.checkpoint.newest(finished.folder.checkpoints)
     assert saved.step == STEPS
     sections = {name.partition("/")[0] for name in saved.tensors}
     assert sections == {"model", "max_policy", "min_policy", "weights", "policies"}
@@ -127,7 +128,7 @@ def test_a_checkpoint_holds_weights_policies_and_both_optimizers(tmp_path):
 def test_a_finished_run_is_not_trained_again(uninterrupted, tmp_path, monkeypatch):
     folder = new_folder(tmp_path)
     run(folder)
-    monkeypatch.setattr(train.Sandwich, "step", None)
+    monkeypatch.setattr(loop.Sandwich, "step", None)
     again = run(folder)
     assert files(folder.path) == uninterrupted[0]
     assert digest(again.model) == uninterrupted[2]
@@ -212,14 +213,14 @@ def test_metrics_have_a_row_for_every_step(uninterrupted):
 
 @pytest.mark.parametrize(("rows", "steps"), [(200, range(13)), (4, range(0, 13, 3)), (1, (0, 12))])
 def test_boundaries_are_logged_evenly_and_at_the_end(rows, steps, monkeypatch):
-    monkeypatch.setattr(train, "BOUNDARY_ROWS", rows)
+    monkeypatch.setattr(loop, "BOUNDARY_ROWS", rows)
     finished = run()
     names = [d.name for d in finished.model.space.dimensions]
-    assert [row["step"] for row in finished.boundaries] == list(steps)
-    assert all(list(row["max"]) == list(row["min"]) == names for row in finished.boundaries)
+    assert [row["step"] for row in finished.trajectory] == list(steps)
+    assert all(list(row["max"]) == list(row["min"]) == names for row in finished.trajectory)
     for boundary in ("max", "min"):
-        policy = getattr(finished.sandwich, f"{boundary}_policy")
-        last = torch.tensor(list(finished.boundaries[-1][boundary].values()))
+        policy = getattr(finished.boundaries, boundary)
+        last = torch.tensor(list(finished.trajectory[-1][boundary].values()))
         torch.testing.assert_close(last, torch.stack(policy.moments(), 1).float())
 
 
@@ -227,9 +228,9 @@ def test_boundaries_are_logged_evenly_and_at_the_end(rows, steps, monkeypatch):
 def test_about_two_hundred_rows_of_the_boundaries_are_logged(steps, rows, monkeypatch):
     row = {"loss_max": 0.0, "score_max": 0.0}
     monkeypatch.setattr(
-        train._Trainer, "_step", lambda self, step, stopping: ({"step": step} | row, False)
+        loop.Trainer, "_step", lambda self, step, stopping: ({"step": step} | row, False)
     )
-    assert len(run(steps=steps).boundaries) == rows
+    assert len(run(steps=steps).trajectory) == rows
 
 
 def test_a_prior_is_where_the_boundaries_start():
@@ -385,7 +386,7 @@ def test_the_gradients_of_weights_and_policies_are_cut_off(tmp_path):
     limit = 1e-5
     folder = new_folder(tmp_path)
     run(folder, steps=1, clip_value=limit, momentum=0.9, weight_decay=0.0)
-    saved = train.checkpoint.newest(folder.checkpoints).tensors
+    saved = loop.checkpoint.newest(folder.checkpoints).tensors
     # After one step SGD remembers the gradient itself, and Adam a tenth of it (beta_1 = 0.9).
     remembered = {"weights": ("momentum_buffer", 1.0), "policies": ("exp_avg", 0.1)}
     for optimizer, (name, factor) in remembered.items():
@@ -395,7 +396,7 @@ def test_the_gradients_of_weights_and_policies_are_cut_off(tmp_path):
 
 def test_the_accuracy_logged_is_the_max_networks_on_its_batch(monkeypatch):
     seen = []
-    step = train.Sandwich.step
+    step = loop.Sandwich.step
 
     def watched(sandwich, images, labels, number):
         logits = []
@@ -405,7 +406,7 @@ def test_the_accuracy_logged_is_the_max_networks_on_its_batch(monkeypatch):
         seen.append(int((logits[0].argmax(1) == labels).sum()) / len(labels))
         return scalars
 
-    monkeypatch.setattr(train.Sandwich, "step", watched)
+    monkeypatch.setattr(loop.Sandwich, "step", watched)
     rows = run(steps=6).metrics
     assert [row["score_max"] for row in rows] == seen
     assert len(set(seen)) > 2

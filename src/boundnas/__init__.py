@@ -19,7 +19,8 @@ from boundnas import cost, data, elastic, models
 from boundnas.deploy.export import export
 from boundnas.engine.allocator import keep_freed_memory
 from boundnas.errors import BoundNASError
-from boundnas.fit.train import Run, fit
+from boundnas.fit.run import Run
+from boundnas.fit.train import fit
 from boundnas.search import Front, FrontNetwork, search
 from boundnas.settings import SearchSettings, TrainSettings
 from boundnas.space import Architecture, Dimension, SearchSpace

@@ -287,6 +287,32 @@ class _HardStep(torch.autograd.Function):
         return gradient * 0.5 * (x.abs() <= 1)
 
 
+@dataclass(frozen=True)
+class Boundaries:
+    """The two boundaries of a space, and which options they leave between them.
+
+    Args:
+        max: Where max networks are drawn from.
+        min: Where min networks are drawn from.
+        tau: Probability threshold of Eq. 6, in ``(0, 1)``.
+        eq6: As for `random_policy`.
+    """
+
+    max: Policy
+    min: Policy
+    tau: float = 0.5
+    eq6: Literal["closed", "printed"] = "closed"
+
+    def items(self) -> tuple[tuple[Boundary, Policy], ...]:
+        """Both, with their names."""
+        return ("max", self.max), ("min", self.min)
+
+    @property
+    def allowed(self) -> Allowed:
+        """The options random networks are drawn from; see `allowed_options`."""
+        return allowed_options(self.max, self.min, self.tau, self.eq6)
+
+
 def allowed_options(
     max_policy: Policy,
     min_policy: Policy,

@@ -302,7 +302,7 @@ def test_ranks_that_search_something_else_refuse(tmp_path):
         "search.initial": lambda run: search(run, few.model_copy(update={"initial": 4})),
         "values of head.weight": lambda run: (with_weight(run.model), search(run, few)),
         "min_policy": lambda run: (
-            run.sandwich.min_policy.logits.data.add_(1),
+            run.boundaries.min.logits.data.add_(1),
             search(run, few),
         ),
         "at work": lambda run: fit(**{**parts(tmp_path), "folder": None}),

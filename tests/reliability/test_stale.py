@@ -17,7 +17,7 @@ from boundnas.config import read_config
 from boundnas.cost import Parameters
 from boundnas.data import InMemory, digits
 from boundnas.errors import RunError
-from boundnas.fit.train import Run
+from boundnas.fit.run import Run
 from boundnas.report.records import read_run
 from boundnas.store.files import canonical_json
 from boundnas.store.folder import RunFolder

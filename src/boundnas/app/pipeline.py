@@ -24,8 +24,9 @@ from boundnas.engine.threads import use_threads
 from boundnas.errors import BoundNASError, ConfigError, RankError, RunError, SpaceError
 from boundnas.fit import identity
 from boundnas.fit.match import check_match
+from boundnas.fit.run import Run
 from boundnas.fit.start import preferred
-from boundnas.fit.train import Run, fit
+from boundnas.fit.train import fit
 from boundnas.models import MobileNet, StageTable, StemTable
 from boundnas.models.mobilenet import scaled, tables
 from boundnas.policy import BOUNDARIES
@@ -174,7 +175,7 @@ class Job:
         """
         assert run.folder is not None
         config, path = self.config, run.folder.front
-        task = run.sandwich.task
+        task = run.task
         evaluator = Evaluator(run.model, self.data, config.search, config.seed, self.cost, task)
         held = read_record(path, FrontRecord, run.folder.held)
         assert held is not None

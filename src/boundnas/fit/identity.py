@@ -26,7 +26,7 @@ from boundnas.cost import Cost
 from boundnas.data import ImageData, ImageFiles, InMemory, Source, Subset, batches
 from boundnas.data.image_data import SPLITS
 from boundnas.errors import DataError
-from boundnas.policy import Policy
+from boundnas.policy import Boundaries
 from boundnas.randomness import stream
 from boundnas.space import SearchSpace
 from boundnas.store.environment import environment
@@ -214,12 +214,9 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return dict(chain(model.named_parameters(), model.named_buffers()))
 
 
-def of_policies(max_policy: Policy, min_policy: Policy) -> Identity:
+def of_policies(boundaries: Boundaries) -> Identity:
     """The two policies."""
-    return {
-        f"{name}_policy": digest(policy.logits)
-        for name, policy in (("max", max_policy), ("min", min_policy))
-    }
+    return {f"{name}_policy": digest(policy.logits) for name, policy in boundaries.items()}
 
 
 def of_cost(cost: Cost | None, cost_range: tuple[float, float], space: SearchSpace) -> Identity:

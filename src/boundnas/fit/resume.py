@@ -8,33 +8,31 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from boundnas.data import ImageData
 from boundnas.engine.ranks import rank, spread
 from boundnas.errors import RankError, RunError
 from boundnas.fit import identity
 from boundnas.fit.identity import Identity
-from boundnas.method.sandwich import Sandwich
+from boundnas.fit.run import Run
 from boundnas.store import checkpoint
 from boundnas.store.checkpoint import Checkpoint
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import check_rows
 
 
-def of_training(sandwich: Sandwich, data: ImageData) -> Identity:
+def of_training(run: Run) -> Identity:
     """What decides a training, and so must be the same when it goes on.
 
     Not among it: the initial weights, which the checkpoint replaces; validation and test images,
     which training never sees; and the machine, of which a change is warned of.
     """
-    s = sandwich
     return {
-        **identity.of_settings(s.settings, "train", ("train.checkpoint_every",)),
-        "seed": str(s.seed),
-        **identity.of_task(s.task),
-        **identity.of_structure(s.model),
-        **identity.of_cost(s.cost, s.cost_range, s.model.space),
-        **identity.of_facts(data),
-        **identity.of_split(data, "train"),
+        **identity.of_settings(run.settings, "train", ("train.checkpoint_every",)),
+        "seed": str(run.seed),
+        **identity.of_task(run.task),
+        **identity.of_structure(run.model),
+        **identity.of_cost(run.cost, run.cost_range, run.model.space),
+        **identity.of_facts(run.data),
+        **identity.of_split(run.data, "train"),
     }
 
 

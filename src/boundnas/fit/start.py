@@ -12,7 +12,15 @@ from boundnas.errors import CostError, SpaceError, TaskError
 from boundnas.fit.match import check_match
 from boundnas.guard.learnable import check_learnable, check_used
 from boundnas.method.estimators import ESTIMATORS
-from boundnas.policy import Boundary, Policy, extreme, initial_policy, point_mass
+from boundnas.policy import (
+    BOUNDARIES,
+    Boundaries,
+    Boundary,
+    Policy,
+    extreme,
+    initial_policy,
+    point_mass,
+)
 from boundnas.randomness import stream
 from boundnas.settings import PriorSettings, TrainSettings
 from boundnas.space import Architecture, SearchSpace
@@ -80,6 +88,13 @@ def check_forward(model: Supernet) -> None:
     drawn = (space.sample(stream(0, "check_forward", i)) for i in range(2))
     for arch in (*stairs, *drawn):
         extract(model, calibrate(model, arch, [images]))
+
+
+def start_boundaries(model: Supernet, settings: TrainSettings, seed: int) -> Boundaries:
+    """Both boundaries as a training begins with them, on the model's device."""
+    device = next(model.parameters()).device
+    largest, smallest = (start_policy(model, b, settings, seed).to(device) for b in BOUNDARIES)
+    return Boundaries(largest, smallest, settings.tau, settings.eq6)
 
 
 def start_policy(model: Supernet, boundary: Boundary, settings: TrainSettings, seed: int) -> Policy:

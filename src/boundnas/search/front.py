@@ -16,7 +16,7 @@ from boundnas.engine.progress import Progress
 from boundnas.engine.ranks import agree, mine, rank, spread, wait
 from boundnas.fit import identity
 from boundnas.fit.identity import Identity
-from boundnas.fit.train import Run
+from boundnas.fit.run import Run
 from boundnas.randomness import stream
 from boundnas.search.bench import Bench, Name
 from boundnas.search.canonical import Canonical
@@ -61,8 +61,7 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
     """
     settings = settings or SearchSettings()
     agree(partial(_described, run, settings), "before the search")
-    s = run.sandwich
-    evaluator = Evaluator(run.model, run.data, settings, s.seed, s.cost, s.task)
+    evaluator = Evaluator(run.model, run.data, settings, run.seed, run.cost, run.task)
     with _opened(run, settings, evaluator) as bench:
         _find(run, settings, bench)
     front = _tested(run, evaluator, _selected(run, bench.known.values()))
@@ -79,7 +78,7 @@ def _tested(run: Run, evaluator: Evaluator, found: Sequence[Evaluation]) -> Fron
         accuracy = evaluator.score(arch, run.data.test)
         return FrontNetwork(arch, evaluation.costs, evaluation.accuracy, accuracy)
 
-    cost, cost_range = run.sandwich.cost.name, run.sandwich.cost_range
+    cost, cost_range = run.cost.name, run.cost_range
     networks = []
     with Progress(len(found), "test", unit="network") as progress:
         for measured in evaluator.each(network, found):
@@ -105,13 +104,13 @@ def _keep(front: Front, folder: RunFolder, found_with: Identity) -> None:
 
 def _described(run: Run, settings: SearchSettings) -> identity.Identity:
     """What all processes must share that search together."""
-    s, path = run.sandwich, None if run.folder is None else run.folder.path
+    path = None if run.folder is None else run.folder.path
     return {
         "at work": "searching",
         **identity.of_settings(settings, "search"),
-        **identity.of_task(s.task),
-        **identity.of_policies(s.max_policy, s.min_policy),
-        **identity.of_run(run.model, run.data, s.cost, s.cost_range, s.seed, path),
+        **identity.of_task(run.task),
+        **identity.of_policies(run.boundaries),
+        **identity.of_run(run.model, run.data, run.cost, run.cost_range, run.seed, path),
     }
 
 
@@ -162,7 +161,7 @@ def _screen(
     pilots = _pilots(run, settings, evaluator, name)
     exact = {arch: evaluator.answered(arch, correct) for arch, correct in pilots.items()}
     size = math.ceil(float(settings.screen or 0) * len(run.data.validation))
-    generator = stream(run.sandwich.seed, "search/screening")
+    generator = stream(run.seed, "search/screening")
     sample = Sample.draw(torch.stack(list(pilots.values())), size, generator)
     return lambda arch: exact.get(arch) or evaluator.screened(arch, sample)
 
@@ -172,7 +171,7 @@ def _pilots(
 ) -> dict[Architecture, Tensor]:
     """The first candidates, and which validation images each of them classifies correctly."""
     extremes, allowed = _extremes(run, settings), _allowed(run, settings)
-    first = list(population(run.model.space, extremes, allowed, PILOTS, run.sandwich.seed, name))
+    first = list(population(run.model.space, extremes, allowed, PILOTS, run.seed, name))
     validated = evaluator.each(evaluator.validated, mine(first))
     correct = spread([images.tolist() for images in validated], "in the search")
     return dict(zip(first, map(torch.tensor, correct), strict=True))
@@ -180,7 +179,7 @@ def _pilots(
 
 def _extremes(run: Run, settings: SearchSettings) -> tuple[Architecture, Architecture]:
     if settings.bounds == "learned":
-        return run.sandwich.max_policy.mode, run.sandwich.min_policy.mode
+        return run.boundaries.max.mode, run.boundaries.min.mode
     return run.model.space.largest, run.model.space.smallest
 
 
@@ -208,13 +207,13 @@ def _find(run: Run, settings: SearchSettings, bench: Bench) -> None:
         find = partial(sampled_search, method=settings.method, total=total, population=population)
     find(
         bench,
-        cost=run.sandwich.cost.name,
+        cost=run.cost.name,
         largest=largest,
         smallest=smallest,
         allowed=_allowed(run, settings),
-        seed=run.sandwich.seed,
+        seed=run.seed,
     )
 
 
 def _selected(run: Run, evaluations: Iterable[Evaluation]) -> list[Evaluation]:
-    return selected(evaluations, run.sandwich.cost.name, run.sandwich.cost_range)
+    return selected(evaluations, run.cost.name, run.cost_range)

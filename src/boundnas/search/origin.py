@@ -5,7 +5,7 @@ from __future__ import annotations
 from boundnas.cost import Cost, with_usual
 from boundnas.fit import identity
 from boundnas.fit.identity import Identity
-from boundnas.fit.train import Run
+from boundnas.fit.run import Run
 from boundnas.settings import SearchSettings
 from boundnas.supernet import weights
 
@@ -21,38 +21,37 @@ def of_evaluations(run: Run, settings: SearchSettings, estimated: bool) -> Ident
         settings: How to search.
         estimated: Whether accuracies are estimates, from images that the first candidates choose.
     """
-    s, data = run.sandwich, run.data
+    data = run.data
     plan = _PLAN if estimated else (*_PLAN, "bounds", "screen")
     structure, policies = (
         identity.digest(str(found))
         for found in (
-            identity.of_structure(s.model),
-            identity.of_policies(s.max_policy, s.min_policy) if estimated else {},
+            identity.of_structure(run.model),
+            identity.of_policies(run.boundaries) if estimated else {},
         )
     )
     return {
-        "weights": weights.digest(s.model),
+        "weights": weights.digest(run.model),
         "model": structure,
         **({"policies": policies} if estimated else {}),
-        "seed": str(s.seed),
-        **identity.of_task(s.task),
+        "seed": str(run.seed),
+        **identity.of_task(run.task),
         **identity.of_settings(settings, "search", tuple(f"search.{name}" for name in plan)),
         **identity.of_facts(data),
         **identity.of_split(data, "train"),
         **identity.of_split(data, "validation"),
-        "costs": ", ".join(with_usual(s.model, s.cost)),
-        "cost": _digest(s.cost),
+        "costs": ", ".join(with_usual(run.model, run.cost)),
+        "cost": _digest(run.cost),
     }
 
 
 def of_front(run: Run, settings: SearchSettings) -> Identity:
     """What decides the front: all of a search, the range of costs, and test data."""
-    s = run.sandwich
     return {
         **of_evaluations(run, settings, estimated=True),
         **identity.of_settings(settings, "search"),
         **identity.of_split(run.data, "test"),
-        "cost_range": str(tuple(map(float, s.cost_range))),
+        "cost_range": str(tuple(map(float, run.cost_range))),
     }
 
 

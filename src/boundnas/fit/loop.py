@@ -1,0 +1,166 @@
+"""The loop of a training: batches, optimizers, checkpoints, logs (App. A.2).
+
+Every process of several draws the same architectures, takes its part of each batch and averages
+gradients with the others once a step, after all networks of the sandwich; the first one writes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from boundnas.data import TrainingOrder, normalize
+from boundnas.engine import interruption
+from boundnas.engine.progress import Progress
+from boundnas.engine.ranks import average, rank, share, wait
+from boundnas.fit.logs import Log
+from boundnas.fit.resume import State, of_training, resume
+from boundnas.fit.run import Run, bounds_json
+from boundnas.fit.schedule import learning_rate, policy_learning_rate
+from boundnas.method.sandwich import Sandwich
+from boundnas.randomness import stream
+from boundnas.store import checkpoint
+from boundnas.store.environment import note_environment
+from boundnas.store.files import write_json
+from boundnas.store.vouched import vouched
+from boundnas.supernet import modes, weights
+
+BOUNDARY_ROWS = 200
+"""About so many rows of the boundaries' trajectories are logged in a run."""
+
+
+class Trainer:
+    """The loop of one run and its state: optimizers and step."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.folder = run, run.folder
+        self.sandwich = Sandwich(
+            run.model,
+            run.boundaries.max,
+            run.boundaries.min,
+            run.cost,
+            run.cost_range,
+            run.settings,
+            run.seed,
+            run.task,
+        )
+        self.writes = run.folder if rank() == 0 else None
+        settings, parameters = run.settings, list(run.model.parameters())
+        self.device = parameters[0].device
+        self.order = TrainingOrder(len(run.data.train), settings.batch_size, run.seed)
+        self.part = share(settings.batch_size)
+        self.steps = settings.steps or math.ceil(
+            float(settings.epochs or 0) * self.order.steps_per_epoch
+        )
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in parameters if p.dim() > 1]},
+            # Biases and the scales and shifts of norms do not decay (App. A.2).
+            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        sgd = torch.optim.SGD(
+            groups,
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            nesterov=settings.momentum > 0,
+        )
+        self.optimizers: dict[str, torch.optim.Optimizer] = {"weights": sgd}
+        learned = [p.logits for _, p in run.boundaries.items() if p.learned]
+        if learned:
+            rate = policy_learning_rate(self.steps, settings)
+            self.optimizers["policies"] = torch.optim.Adam(learned, lr=rate)
+        modules = {"model": run.model} | {
+            f"{name}_policy": policy for name, policy in run.boundaries.items()
+        }
+        self.state = State(modules, self.optimizers)
+        self.identity = {} if run.folder is None else of_training(run)
+
+    def train(self) -> None:
+        """Train from the newest checkpoint, or from the start, to the last step."""
+        modes.train(self.run.model)
+        step = resume(self.folder, self.identity, self.state)
+        if self.writes is not None:
+            held = self.writes.held
+            write_json(self.writes.space, self.run.model.space.to_json(), held)
+            note_environment(self.writes.environment, held)
+        every = max(1, self.steps // BOUNDARY_ROWS)
+        save_every = self.run.settings.checkpoint_every
+        with (
+            interruption.deferred() as stopping,
+            Log(self.run.metrics, self.writes, "metrics", step) as metrics,
+            Log(self.run.trajectory, self.writes, "boundaries", step) as boundaries,
+            Progress(self.steps, "train", done=step) as progress,
+        ):
+            while step < self.steps:
+                if step % every == 0:
+                    boundaries.append(self._boundaries(step))
+                row, stop = self._step(step, stopping)
+                metrics.append(row)
+                step += 1
+                progress.advance(loss=row["loss_max"], **self._score(row))
+                if step % save_every == 0 or step == self.steps or stop:
+                    self._save(step, metrics, boundaries)
+                if stop:
+                    wait(f"after step {step}")  # for the checkpoint
+                    interruption.stop()
+            boundaries.append(self._boundaries(step))
+            logs = {log.name: log.sync() for log in (metrics, boundaries)}
+        modes.evaluate(self.run.model)
+        if self.writes is not None:
+            came = {"weights": weights.digest(self.run.model), "logs": logs}
+            bounds = {"identity": self.identity, **bounds_json(self.run), **came}
+            write_json(self.writes.bounds, vouched(bounds), self.writes.held)
+
+    def _step(self, step: int, stopping: Callable[[], bool]) -> tuple[dict[str, Any], bool]:
+        """Train one step; gives the row for the log, and whether any process is asked to stop."""
+        data, seed = self.run.data, self.run.seed
+        images, labels = data.augmented(
+            self.order.indices(step), stream(seed, "augment", step), self.part
+        )
+        images = normalize(images.to(self.device), data.mean, data.std)
+        rate = learning_rate(step, self.steps, self.run.settings)
+        for group in self.optimizers["weights"].param_groups:
+            group["lr"] = rate
+        labels = labels.to(self.device)
+        scalars = self.sandwich.step(images, labels, step)
+        stop = torch.tensor(float(stopping()), device=self.device)
+        means = [value for name, value in scalars.items() if name.startswith(("loss", "score"))]
+        average([*self.sandwich.gradients, *means, stop], f"step {step}")
+        self.sandwich.check(images, labels, step, scalars)
+        if self.run.settings.clip_value is not None:
+            # A sub-network of one or two channels may have dead, constant ones, whose BatchNorm
+            # multiplies gradients by up to 1 / sqrt(eps) = 316 in every layer. One such step
+            # would hold a policy back for a thousand, as Adam divides by what it remembers.
+            parameters = self.sandwich.parameters.values()
+            nn.utils.clip_grad_value_(parameters, self.run.settings.clip_value)
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad()
+        row: dict[str, Any] = {name: float(value) for name, value in scalars.items()}
+        for name in ("cost_max", "cost_min"):
+            row[name] = round(row[name])
+        return {"step": step, **row, "learning_rate": rate}, bool(stop)
+
+    def _score(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The max network's score on its batch, as it is shown, where samples have scores."""
+        task = self.run.task
+        return {task.metric: task.shown(row["score_max"])} if "score_max" in row else {}
+
+    def _boundaries(self, step: int) -> dict[str, Any]:
+        names = [d.name for d in self.run.model.space.dimensions]
+        row: dict[str, Any] = {"step": step}
+        for boundary, policy in self.run.boundaries.items():
+            moments = torch.stack(policy.moments(), 1).tolist()
+            row[boundary] = dict(zip(names, moments, strict=True))
+        return row
+
+    def _save(self, step: int, *logs: Log) -> None:
+        """Write a checkpoint, which vouches for the rows that the disk has by then."""
+        if self.writes is not None:
+            values = {"identity": self.identity, "logs": {log.name: log.sync() for log in logs}}
+            folder, tensors = self.writes, self.state.tensors()
+            checkpoint.save(folder.checkpoints, step, tensors, values, held=folder.held)

@@ -1,0 +1,84 @@
+"""A run: a supernet with its learned boundaries, and all that they came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from boundnas.cost import Cost
+from boundnas.data import ImageData
+from boundnas.fit.start import start_boundaries
+from boundnas.policy import Boundaries, Policy
+from boundnas.settings import TrainSettings
+from boundnas.space import Allowed
+from boundnas.store.folder import RunFolder
+from boundnas.supernet.supernet import Supernet
+from boundnas.task import Task
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained supernet with its learned boundaries, and what it was trained on.
+
+    Args:
+        model: The supernet.
+        data: The images.
+        task: What the model is trained to do.
+        boundaries: The two policies, ``max`` and ``min``.
+        cost: The cost that is penalized.
+        cost_range: ``g_L`` and ``g_U`` of Eq. 1, in the cost's own unit.
+        settings: Those of the training.
+        seed: Fixes every random draw.
+        folder: Where the run is kept, if it is.
+        metrics: One row of numbers per step, of this process.
+        trajectory: The policies' expected values and deviations over time, of this process.
+    """
+
+    model: Supernet
+    data: ImageData
+    task: Task
+    boundaries: Boundaries
+    cost: Cost
+    cost_range: tuple[float, float]
+    settings: TrainSettings
+    seed: int
+    folder: RunFolder | None = None
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    trajectory: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def allowed(self) -> Allowed:
+        """The options between the learned boundaries, of each dimension."""
+        return self.boundaries.allowed
+
+
+def bounds_json(run: Run) -> dict[str, Any]:
+    """The learned bounds per dimension, and how peaked the policies' start was."""
+    start = start_boundaries(run.model, run.settings, run.seed)
+    rows = zip(
+        run.model.space.dimensions,
+        run.boundaries.max.probabilities.tolist(),
+        run.boundaries.min.probabilities.tolist(),
+        run.allowed,
+        strict=True,
+    )
+    return {
+        "p_largest": _peak(start.max),
+        "p_smallest": _peak(start.min),
+        "dimensions": [
+            {
+                "name": d.name,
+                "kind": d.kind,
+                "choices": list(d.choices),
+                "max": phi[: len(d)],
+                "min": theta[: len(d)],
+                "allowed": [d.choices[j] for j in options],
+            }
+            for d, phi, theta, options in rows
+        ],
+    }
+
+
+def _peak(policy: Policy) -> float:
+    """Probability of the most likely option, averaged over the dimensions."""
+    return float(policy.probabilities.amax(-1).mean())
