@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from tests.image_files import cut, everything, fill, png, same
+from tests.image_files import everything, fill, png, same
 from torch import nn
 
 from boundnas import data
 from boundnas.data import (
+    Decoding,
     ImageData,
     ImageFiles,
     InMemory,
@@ -49,8 +49,8 @@ def sources(tmp_path):
     yield memory
     yield Subset(memory, torch.tensor([8, 1, 1, 5]))
     yield Subset(Subset(memory, torch.tensor([8, 1, 1, 5])), torch.tensor([3, 0]))
-    yield ImageFiles(files, torch.arange(7), image_size=6)
-    yield ImageFiles(files, torch.arange(7), image_size=6, channels=1)
+    yield ImageFiles(files, torch.arange(7), Decoding(6))
+    yield ImageFiles(files, torch.arange(7), Decoding(6, channels=1))
 
 
 def test_every_source_takes_any_indices_in_their_order_one_by_one_or_together(tmp_path):
@@ -150,13 +150,22 @@ BAD_SOURCES = {
         "0 to 0, found -1",
     ),
     "files before the start": (
-        lambda: ImageFiles(("a.png",), [0], 8).take(torch.tensor([-1])),
+        lambda: ImageFiles(("a.png",), [0], Decoding(8)).take(torch.tensor([-1])),
         "0 to 0, found -1",
     ),
-    "one path for all": (lambda: ImageFiles("a.png", [0], 8), "list of files, found one: a.png"),
-    "size zero": (lambda: ImageFiles((), LABELS[:0], 0), r"at least 1 pixel, found 0"),
-    "size in words": (lambda: ImageFiles((), LABELS[:0], "8"), r"at least 1 pixel, found '8'"),
-    "two channels": (lambda: ImageFiles((), LABELS[:0], 8, 2), r"1 \(grey\) or 3 \(RGB\), found 2"),
+    "one path for all": (
+        lambda: ImageFiles("a.png", [0], Decoding(8)),
+        "list of files, found one: a.png",
+    ),
+    "size zero": (lambda: Decoding(0), "at least 1 pixel, found 0"),
+    "size in words": (lambda: Decoding("8"), "at least 1 pixel, found '8'"),
+    "two channels": (lambda: Decoding(8, 2), r"1 \(grey\) or 3 \(RGB\), found 2"),
+    "another fit": (lambda: Decoding(8, fit="cut"), "resize, pad or crop, found 'cut'"),
+    "another background": (
+        lambda: Decoding(8, background="red"),
+        "white, black or grey, found 'red'",
+    ),
+    "no centre": (lambda: Decoding(8, centre=0.0), "above 0 and at most 1, found 0.0"),
     "batch of none": (lambda: next(batches(in_memory(4), LABELS, 0)), r"at least 1, found 0"),
 }
 
@@ -190,7 +199,7 @@ def test_arrays_lists_and_labels_of_any_whole_type_mean_what_tensors_do(tmp_path
         assert torch.equal(part.take(torch.tensor([1]))[0], memory.images[8:])
         assert labels_of(Subset(part, [1, 0])).tolist() == [2, 2]
     path = png(tmp_path / "a.png")
-    assert len(ImageFiles([str(path)], labels[:1], 8).take(torch.tensor([0]))[0]) == 1
+    assert len(ImageFiles([str(path)], labels[:1], Decoding(8)).take(torch.tensor([0]))[0]) == 1
 
 
 # --- splits ----------------------------------------------------------------------------------
@@ -365,7 +374,9 @@ BAD_DATA = {
     "std of zero": ({"std": (0.0,)}, r"above 0; found"),
     "a mean without value": ({"mean": (math.nan,)}, r"found mean \(nan,\)"),
     "a std without value": ({"std": (math.nan,)}, r"std \(nan,\)"),
-    "negative padding": ({"padding": -1}, r"0 or more, found -1"),
+    "negative padding": ({"padding": -1}, "0 or more and below 4, the side .*, found -1"),
+    "padding out of sight": ({"padding": 4}, "0 or more and below 4, the side .*, found 4"),
+    "crops of nothing": ({"smallest_crop": 0.0}, "above 0 and at most 1, .*, found 0.0"),
 }
 
 
@@ -729,100 +740,6 @@ def test_the_real_fashion_mnist_has_its_known_statistics():
     assert fashion.std == pytest.approx((0.3530,), abs=1e-3)
     assert everything(fashion.validation)[1].bincount().tolist() == [600] * 10
     assert everything(fashion.test)[1].bincount().tolist() == [1000] * 10
-
-
-# --- image files -----------------------------------------------------------------------------
-
-
-def read(path, size=8, channels=3):
-    images, _ = ImageFiles((path,), torch.tensor([0]), size, channels).take(torch.tensor([0]))
-    assert images.shape == (1, channels, size, size)
-    return images[0]
-
-
-FORMATS = {
-    "png": ("RGB", ".png", {}),
-    "jpeg": ("RGB", ".jpg", {"quality": 95}),
-    "grey jpeg": ("L", ".jpeg", {"quality": 95}),
-    "phone jpeg": ("RGB", ".jpg", {"quality": 95, "format": "MPO"}),
-    "cmyk jpeg": ("CMYK", ".jpg", {"quality": 95}),
-    "grey png": ("L", ".png", {}),
-    "grey and alpha": ("LA", ".png", {}),
-    "rgba": ("RGBA", ".png", {}),
-    "palette": ("P", ".png", {}),
-    "palette gif": ("P", ".gif", {}),
-    "bitmap": ("RGB", ".bmp", {}),
-    "tiff": ("RGB", ".tif", {}),
-    "webp": ("RGB", ".webp", {"lossless": True}),
-}
-
-
-@pytest.mark.parametrize(("mode", "suffix", "options"), FORMATS.values(), ids=FORMATS)
-def test_every_kind_of_image_becomes_rgb_or_grey_of_the_same_colour(
-    tmp_path, mode, suffix, options
-):
-    path = png(tmp_path / f"image{suffix}", (130, 130, 130), (40, 20), mode, **options)
-    for channels in (1, 3):
-        assert (read(path, 8, channels).int() - 130).abs().max() <= 3
-
-
-@pytest.mark.parametrize(("width", "height"), [(30, 10), (10, 30), (8, 8), (4, 6), (400, 100)])
-def test_an_image_has_its_shorter_side_resized_and_is_cut_to_its_middle(tmp_path, width, height):
-    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    image = Image.fromarray(pixels)
-    image.save(tmp_path / "image.png")
-    short = min(width, height)
-    resized = image.resize((width * 8 // short, height * 8 // short), Image.Resampling.BICUBIC)
-    left, top = (resized.width - 8) // 2, (resized.height - 8) // 2
-    expected = np.asarray(resized.crop((left, top, left + 8, top + 8))).astype(int)
-    found = read(tmp_path / "image.png").permute(1, 2, 0).numpy()
-    assert np.abs(found - expected).max() <= 1
-
-
-def test_a_large_jpeg_decoded_at_a_fraction_looks_like_the_whole(tmp_path):
-    ramp = np.linspace(0, 255, 640).astype(np.uint8)
-    pixels = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], ramp[::-1, None]), 2)
-    Image.fromarray(pixels).save(tmp_path / "image.jpg", quality=95)
-    Image.fromarray(pixels).save(tmp_path / "image.png")
-    difference = read(tmp_path / "image.jpg", 32).int() - read(tmp_path / "image.png", 32).int()
-    assert difference.abs().max() <= 6
-
-
-def test_a_photo_taken_sideways_is_turned_upright(tmp_path):
-    pixels = np.zeros((16, 16, 3), np.uint8)
-    pixels[:, :8] = 255  # White on the left; turned clockwise it is on top.
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(pixels).save(tmp_path / "image.png", exif=exif)
-    image = read(tmp_path / "image.png", 16)
-    assert image[:, :8].min() == 255
-    assert image[:, 8:].max() == 0
-
-
-TRANSPARENT = {
-    "rgba": lambda path: Image.new("RGBA", (9, 9), (0, 0, 0, 0)).save(path),
-    "rgb": lambda path: Image.new("RGB", (9, 9), 0).save(path, transparency=(0, 0, 0)),
-    "grey": lambda path: Image.new("L", (9, 9), 0).save(path, transparency=0),
-    "palette": lambda path: Image.new("P", (9, 9), 0).save(path, transparency=0),
-    "palette of alphas": lambda path: Image.new("P", (9, 9), 0).save(path, transparency=b"\0\0"),
-}
-
-
-@pytest.mark.parametrize("save", TRANSPARENT.values(), ids=TRANSPARENT)
-def test_transparency_is_laid_over_white(tmp_path, save):
-    save(tmp_path / "image.png")
-    assert read(tmp_path / "image.png").min() == 255
-
-
-def test_an_image_that_breaks_off_is_named_when_it_is_taken(tmp_path):
-    cut(tmp_path / "cut.png")
-    with pytest.raises(DataError, match=r"cut\.png: cannot be read as an image: .*truncated"):
-        read(tmp_path / "cut.png")
-
-
-def test_an_image_that_is_gone_is_named_when_it_is_taken(tmp_path):
-    with pytest.raises(DataError, match=r"gone\.png: cannot be read as an image"):
-        read(tmp_path / "gone.png")
 
 
 # --- names -----------------------------------------------------------------------------------

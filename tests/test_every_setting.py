@@ -51,6 +51,8 @@ NARROW = [{"dimensions": "stage1.layer*", "largest": 5}]
 MOVED = {
     "seed": 1,
     "data.validation_fraction": 0.3,
+    "data.mirror": True,
+    "data.shift": 2,
     "space.family": ("width_only", {"space.stages": None, "space.width": 0.1}),
     "space.width": 1.5,
     "space.last_width": 9,
@@ -117,7 +119,18 @@ WITHOUT_EFFECT = {
     "threads": "decides the last bits only; tests/reliability/test_same_bytes.py",
     "data.set": "other images; tests/test_data.py",
     "data.folder": "where the files lie; tests/test_data.py",
-    "data.image_size": "of sets of files; tests/test_data.py",
+    **dict.fromkeys(
+        (
+            "data.image_size",
+            "data.channels",
+            "data.fit",
+            "data.background",
+            "data.links",
+            "data.damaged",
+            "data.smallest_crop",
+        ),
+        "of sets of files; tests/test_wild_folders.py",
+    ),
     "train.prior.dimensions": "part of train.prior; tests/test_train.py",
     "train.prior.smallest": "part of train.prior; tests/test_train.py",
     "train.prior.largest": "part of train.prior; tests/test_train.py",

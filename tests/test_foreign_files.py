@@ -15,7 +15,7 @@ from tests.reliability.tiny import text
 from boundnas.app import pipeline
 from boundnas.config import read_config
 from boundnas.data.array_zip import read_npz
-from boundnas.data.decode import fault
+from boundnas.data.decode import decoded_size
 from boundnas.data.idx import read_idx
 from boundnas.errors import BoundNASError, ConfigError, DataError, RunError
 from boundnas.report import write_report
@@ -154,9 +154,8 @@ def test_no_reader_waits_for_a_pipe_or_takes_a_device(kind, read, error, tmp_pat
 def test_an_image_that_is_no_file_is_a_fault_of_this_image(tmp_path):
     for make in KINDS.values():
         put(tmp_path / "image.png", make)
-        assert "image.png: cannot be read as an image: it is no regular" in fault(
-            tmp_path / "image.png"
-        )
+        with pytest.raises(DataError, match=r"image\.png: cannot be read .*: it is no regular"):
+            decoded_size(tmp_path / "image.png")
 
 
 def test_a_file_of_any_size_is_refused_before_it_is_read(finished, run):

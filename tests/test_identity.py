@@ -11,7 +11,7 @@ from torch import nn
 
 from boundnas import TrainSettings
 from boundnas.cost import Cost
-from boundnas.data import ImageFiles, InMemory, Subset
+from boundnas.data import Decoding, ImageFiles, InMemory, Subset
 from boundnas.data.image_data import SPLITS
 from boundnas.errors import DataError
 from boundnas.fit import identity
@@ -69,7 +69,7 @@ def files(folder, grey=70, wide=8, name="3.bmp", labels=LABELS, **more):
     paths = tuple(folder / (name if i == 3 else f"{i}.bmp") for i in range(6))
     for i, path in enumerate(paths):
         Image.new("L", (wide if i == 3 else 8, 8), grey if i == 3 else 10 * i).save(path)
-    return ImageFiles(paths, labels, 8, channels=1, **more)
+    return ImageFiles(paths, labels, Decoding(8, channels=1, **more))
 
 
 FILES = {
@@ -78,6 +78,8 @@ FILES = {
     "another name": ({"name": "x.bmp"}, {"files"}),
     "another label": ({"labels": LABELS.flip(0)}, {"labels"}),
     "another part": ({"centre": 0.5}, {"decoding"}),
+    "another fit": ({"fit": "pad"}, {"decoding"}),
+    "another background": ({"background": "black"}, {"decoding"}),
 }
 
 

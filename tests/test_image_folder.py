@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 from PIL import Image
-from tests.image_files import cut, everything, fill, paths_of, png, same, sixteen_bits
+from tests.image_files import cut, everything, fill, paths_of, png, raw_tiff, same
 
 from boundnas import data
 from boundnas.data.readable import SHOWN
@@ -82,7 +82,7 @@ def test_other_files_beside_images_are_counted(tmp_path, caplog):
     for name in ("cat/a.HEIC", "dog/b.heic", "dog/notes.txt", "dog/LICENSE"):
         (tmp_path / name).write_text("")
     data.image_folder(tmp_path, 8)
-    (line,) = caplog.messages
+    (line,) = (message for message in caplog.messages if "passed over" in message)
     assert line == (
         f"{tmp_path}: passed over 4 files in class folders without the suffix of an image "
         "(2 .heic, 1 .txt, 1 no suffix)"
@@ -100,10 +100,10 @@ UNREADABLE = {
     "empty": (".png", lambda path: path.write_bytes(b""), "is none of BMP, GIF, JPEG"),
     "text": (".jpg", lambda path: path.write_text("not an image"), "is none of BMP, GIF, JPEG"),
     "postscript": (".png", postscript, "is none of BMP, GIF, JPEG"),
-    "16 bits": (
-        ".png",
-        sixteen_bits,
-        "cannot be read as an image: it has more than 8 bits a channel .*I;16",
+    "12 bits": (
+        ".tif",
+        lambda path: raw_tiff(path, bytes(96), 8, 8, 12),
+        "cannot be read as an image: it has 12 bits a channel",
     ),
     "bomb": (
         ".png",
@@ -136,7 +136,9 @@ def test_every_unreadable_image_of_every_split_is_in_one_list(tmp_path, split):
         data.image_folder(tmp_path, 8)
     first, *lines = str(caught.value).splitlines()
     bad = len(UNREADABLE)
-    assert first == f"{bad} of {bad + 18} images cannot be used; mend or remove them:"
+    assert first == (
+        f"{bad} of {bad + 18} images cannot be used; mend or remove them, or set damaged to skip:"
+    )
     reasons = dict(line.strip().split(": ", 1) for line in lines)
     for number, (suffix, _, message) in enumerate(UNREADABLE.values()):
         path = tmp_path / split / "dog" / f"bad{number}{suffix}"

@@ -20,6 +20,7 @@ from boundnas import data
 from boundnas.app.pipeline import run
 from boundnas.config import read_config
 from boundnas.data import (
+    Decoding,
     ImageFiles,
     InMemory,
     Subset,
@@ -301,7 +302,7 @@ def draws(seed):
 
 @given(width=st.integers(1, 4000), height=st.integers(1, 4000), seed=st.integers(0, 2**31))
 def test_a_crop_lies_inside_with_area_and_aspect_in_range(width, height, seed):
-    left, top, right, bottom = crop_box(width, height, draws(seed))
+    left, top, right, bottom = crop_box(width, height, 0.08, draws(seed))
     slack = 1e-6 * max(width, height)
     assert left >= 0
     assert top >= 0
@@ -316,11 +317,13 @@ def test_a_crop_lies_inside_with_area_and_aspect_in_range(width, height, seed):
 @pytest.mark.parametrize(("area", "share"), [(0.0, 0.08), (0.5, 0.54), (0.75, 0.77)])
 def test_the_area_of_a_crop_is_uniform_from_eight_percent_to_all(area, share):
     one = torch.tensor([[area, 0.5, 0.0, 0.0]], dtype=torch.float64)  # a square, at the corner
-    assert crop_box(100, 100, one) == pytest.approx((0, 0, 100 * share**0.5, 100 * share**0.5))
+    assert crop_box(100, 100, 0.08, one) == pytest.approx(
+        (0, 0, 100 * share**0.5, 100 * share**0.5)
+    )
 
 
 def test_crops_cover_all_areas_and_places():
-    boxes = [crop_box(100, 100, draws(seed)) for seed in range(2000)]
+    boxes = [crop_box(100, 100, 0.08, draws(seed)) for seed in range(2000)]
     areas = [(right - left) * (bottom - top) / 1e4 for left, top, right, bottom in boxes]
     assert min(areas) < 0.1
     assert max(areas) > 0.9
@@ -334,7 +337,7 @@ def test_crops_cover_all_areas_and_places():
 
 
 def test_a_panorama_is_cut_to_the_square_in_its_middle():
-    assert crop_box(1000, 10, draws(0)) == (495, 0, 505, 10)
+    assert crop_box(1000, 10, 0.08, draws(0)) == (495, 0, 505, 10)
 
 
 def gradient(path, size=(400, 300), **options):
@@ -349,8 +352,8 @@ def gradient(path, size=(400, 300), **options):
 def test_a_crop_shows_the_part_of_the_image_that_its_box_names(tmp_path, suffix, size):
     path = gradient(tmp_path / f"a{suffix}", size)
     for seed in range(4):
-        left, top, right, bottom = crop_box(*size, draws(seed))
-        crop = read_crop(path, 16, 3, draws(seed)).astype(float)
+        left, top, right, bottom = crop_box(*size, 0.08, draws(seed))
+        crop = read_crop(path, Decoding(16), 0.08, draws(seed)).astype(float)
         for axis, (low, high), side in ((1, (left, right), size[0]), (0, (top, bottom), size[1])):
             centres = low + (np.arange(16) + 0.5) / 16 * (high - low) - 0.5
             found = crop[..., 1 - axis].mean(1 - axis)
@@ -364,23 +367,26 @@ def test_a_photo_taken_sideways_is_turned_before_it_is_cut(tmp_path):
     upright = Image.open(gradient(tmp_path / "upright.png"))
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
     for seed in range(4):
-        crops = [read_crop(tmp_path / n, 16, 3, draws(seed)) for n in ("upright.png", "a.png")]
+        crops = [
+            read_crop(tmp_path / n, Decoding(16), 0.08, draws(seed))
+            for n in ("upright.png", "a.png")
+        ]
         assert np.array_equal(*crops)
 
 
 def files(tmp_path, count=8):
     paths = tuple(gradient(tmp_path / f"{i}.png", (40 + i, 30)) for i in range(count))
-    return ImageFiles(paths, torch.arange(count), 12)
+    return ImageFiles(paths, torch.arange(count), Decoding(12))
 
 
 def test_random_crops_are_pure_in_the_generator_and_follow_the_indices(tmp_path):
     source = files(tmp_path)
     part = Subset(Subset(source, torch.tensor([7, 3, 5, 1])), torch.tensor([2, 0]))
-    images, labels = random_crops(part, torch.tensor([1, 0, 1]), stream(0, "augment"))
+    images, labels = random_crops(part, torch.tensor([1, 0, 1]), stream(0, "augment"), 0.08)
     assert labels.tolist() == [7, 5, 7]
     drawn = torch.rand(3, 10, 4, generator=stream(0, "augment"))
     for image, label, draw in zip(images, labels.tolist(), drawn, strict=True):
-        expected = read_crop(source.paths[label], 12, 3, draw)
+        expected = read_crop(source.paths[label], Decoding(12), 0.08, draw)
         assert np.array_equal(image.permute(1, 2, 0).numpy(), expected)
     assert not torch.equal(images[0], images[2])
 
@@ -389,14 +395,14 @@ def test_random_crops_do_not_depend_on_the_number_of_threads(tmp_path, monkeypat
     source, results = files(tmp_path), []
     for threads in (1, 4):
         monkeypatch.setattr(torch, "get_num_threads", lambda n=threads: n)
-        results.append(random_crops(source, torch.arange(8), stream(0, "augment"))[0])
+        results.append(random_crops(source, torch.arange(8), stream(0, "augment"), 0.08)[0])
     assert torch.equal(*results)
 
 
 def test_random_crops_are_taken_of_files_only():
     memory = InMemory(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.arange(4))
     with pytest.raises(DataError, match="of image files only, found InMemory"):
-        random_crops(Subset(memory, torch.arange(2)), torch.arange(2), stream(0, "augment"))
+        random_crops(Subset(memory, torch.arange(2)), torch.arange(2), stream(0, "augment"), 0.08)
 
 
 def test_training_images_are_cropped_then_mirrored_and_padded_ones_as_before(tmp_path):
@@ -404,7 +410,7 @@ def test_training_images_are_cropped_then_mirrored_and_padded_ones_as_before(tmp
     found = data.imagenet(tmp_path, 16, validation_fraction=0.3)
     order = torch.tensor([3, 0, 1])
     generator = stream(0, "augment", 7)
-    images, labels = random_crops(found.train, order, generator)
+    images, labels = random_crops(found.train, order, generator, 0.08)
     expected = augment(images, generator, 0, True)
     again = found.augmented(order, stream(0, "augment", 7))
     assert torch.equal(again[0], expected)
@@ -419,7 +425,10 @@ def test_training_images_are_cropped_then_mirrored_and_padded_ones_as_before(tmp
 
 def test_the_middle_of_an_image_shrinks_with_its_share(tmp_path):
     path = gradient(tmp_path / "a.png", (300, 300))
-    whole, half = (read_image(path, 10, 3, centre)[..., 0].mean(0) for centre in (1.0, 0.5))
+    whole, half = (
+        read_image(path, Decoding(10, fit="crop", centre=centre))[..., 0].mean(0)
+        for centre in (1.0, 0.5)
+    )
     assert math.isclose(half[-1] - half[0], (whole[-1] - whole[0]) / 2, rel_tol=0.05)
 
 

@@ -80,7 +80,7 @@ class Job:
         require(config.search.method)
         use_threads(config.threads)
         d = config.data
-        data = load(d.set, d.folder, d.image_size, d.validation_fraction, config.seed)
+        data = load(d.set, seed=config.seed, **{k: v for k, v in dict(d).items() if k != "set"})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             model = build(config.space, data.shape, len(data.classes))

@@ -2,6 +2,7 @@
 
 from boundnas.data.augment import augment, normalize
 from boundnas.data.cifar import cifar10, cifar100
+from boundnas.data.decode import Decoding
 from boundnas.data.downsampled import imagenet_d
 from boundnas.data.fashion import fashion_mnist
 from boundnas.data.folder import image_folder
@@ -15,6 +16,7 @@ from boundnas.data.split import carve
 
 __all__ = [
     "LOADERS",
+    "Decoding",
     "ImageData",
     "ImageFiles",
     "InMemory",

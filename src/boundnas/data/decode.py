@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from boundnas.data.names import escaped
@@ -20,54 +22,101 @@ SUFFIXES = frozenset(
 )
 """What the name of an image file ends in, in lower case."""
 
+Fit = Literal["resize", "pad", "crop"]
+Background = Literal["white", "black", "grey"]
+
 # Named, so that no other decoder of Pillow's is ever tried: EPS, for one, starts Ghostscript.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
-_SMALLEST_AREA = 0.08
+# Pillow's modes that become colours as they are meant; not L*a*b*, 32 bits or floats.
+_MODES = frozenset(
+    {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
+)
+_SIXTEEN_BITS = frozenset({"I;16", "I;16L", "I;16B"})
+
 _WIDEST = 4 / 3
+_FILTER = Image.Resampling.BICUBIC
 
 
-def read_image(path: Path, size: int, channels: int, centre: float = 1.0) -> NDArray[np.uint8]:
-    """The square in the middle of an image, resized.
+@dataclass(frozen=True)
+class Decoding:
+    """How an image file becomes a square of pixels.
 
-    EXIF orientation is applied, transparency is laid over white, and grey, palette and CMYK images
-    are converted. Of an animation the first frame counts.
+    Args:
+        size: Height and width of the result, in pixels.
+        channels: 3 for RGB or 1 for grey.
+        fit: What is done to an image that is no square. ``"resize"`` changes the ratio of its
+            sides, so that all of it is there; ``"pad"`` keeps the ratio and puts the background
+            at two sides; ``"crop"`` takes the square in the middle, so that two sides are lost.
+        background: What is put behind transparent parts, and at the sides by ``"pad"``.
+        centre: Side of the square that ``"crop"`` takes as a share of the image's shorter side, in
+            ``(0, 1]``.
+
+    Raises:
+        DataError: Something that cannot be.
+    """
+
+    size: int
+    channels: int = 3
+    fit: Fit = "resize"
+    background: Background = "white"
+    centre: float = 1.0
+
+    def __post_init__(self) -> None:
+        if type(self.size) is not int or self.size < 1:
+            raise DataError(f"image_size must be at least 1 pixel, found {self.size!r}")
+        if self.channels not in (1, 3):
+            raise DataError(f"channels must be 1 (grey) or 3 (RGB), found {self.channels!r}")
+        for name, allowed in (("fit", get_args(Fit)), ("background", get_args(Background))):
+            if getattr(self, name) not in allowed:
+                raise DataError(
+                    f"{name} must be {', '.join(allowed[:-1])} or {allowed[-1]}, found "
+                    f"{getattr(self, name)!r}"
+                )
+        if not 0 < self.centre <= 1:
+            raise DataError(f"centre must be above 0 and at most 1, found {self.centre!r}")
+
+    @property
+    def mode(self) -> str:
+        """Pillow's name of the colours."""
+        return "RGB" if self.channels == 3 else "L"
+
+
+def read_image(path: Path, decoding: Decoding) -> NDArray[np.uint8]:
+    """An image as a square.
+
+    EXIF orientation is applied, transparency is laid over the background, 16 bits are scaled to 8,
+    and grey, palette and CMYK images are converted. Of an animation the first frame counts.
 
     Args:
         path: The file.
-        size: Height and width of the result, in pixels.
-        channels: 3 for RGB or 1 for grey.
-        centre: Side of the square as a share of the image's shorter side, in ``(0, 1]``.
+        decoding: What is wanted.
 
     Returns:
         uint8, shape ``(size, size, channels)``.
 
     Raises:
-        DataError: The file cannot be read as an image of 8 bits a channel.
+        DataError: The file cannot be read as an image, or not for certain as what it shows.
     """
     with _opened(path) as image:
         # A JPEG can be decoded at a half, quarter or eighth of its size; twice the size we want
         # leaves the filter below enough to work on.
-        draft = math.ceil(2 * size / centre)
+        draft = math.ceil(2 * decoding.size / decoding.centre)
         image.draft(None, (draft, draft))
-        colours = _upright(image, channels)
-        square = ImageOps.fit(
-            colours, (size, size), Image.Resampling.BICUBIC, bleed=(1 - centre) / 2
-        )
-        return np.asarray(square).reshape(size, size, channels)
+        return _pixels(_square(_upright(image, decoding), decoding))
 
 
-def read_crop(path: Path, size: int, channels: int, draws: Tensor) -> NDArray[np.uint8]:
+def read_crop(path: Path, decoding: Decoding, smallest: float, draws: Tensor) -> NDArray[np.uint8]:
     """A random part of an image, resized: the augmentation of Inception and its successors.
 
-    The part has 8 to 100 % of the image's area, uniformly, and an aspect ratio from 3/4 to 4/3, its
-    logarithm uniformly; the first of ten tries that fits into the image is taken, or, where none
-    does, the largest square in the middle.
+    The part has ``smallest`` to 1 of the image's area, uniformly, and an aspect ratio from 3/4 to
+    4/3, its logarithm uniformly; the first of ten tries that fits into the image is taken, or,
+    where none does, the largest square in the middle.
 
     Args:
         path: The file.
-        size: Height and width of the result, in pixels.
-        channels: 3 for RGB or 1 for grey.
+        decoding: Size, channels and background of the result.
+        smallest: Least share of the area, in ``(0, 1]``.
         draws: Uniform numbers in ``[0, 1)``, shape ``(10, 4)``.
 
     Returns:
@@ -76,23 +125,24 @@ def read_crop(path: Path, size: int, channels: int, draws: Tensor) -> NDArray[np
     Raises:
         DataError: As `read_image`.
     """
+    size = decoding.size
     with _opened(path) as image:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        width, height = reversed(image.size) if turned else image.size
-        left, top, right, bottom = crop_box(width, height, draws)
+        width, height = _upright_size(image)
+        left, top, right, bottom = crop_box(width, height, smallest, draws)
         needed = min(1.0, 2 * size / min(right - left, bottom - top))
         image.draft(None, (math.ceil(image.width * needed), math.ceil(image.height * needed)))
-        colours = _upright(image, channels)
+        colours = _upright(image, decoding)
         x, y = colours.width / width, colours.height / height
         box = (left * x, top * y, min(right * x, colours.width), min(bottom * y, colours.height))
-        crop = colours.resize((size, size), Image.Resampling.BICUBIC, box)
-        return np.asarray(crop).reshape(size, size, channels)
+        return _pixels(colours.resize((size, size), _FILTER, box))
 
 
-def crop_box(width: int, height: int, draws: Tensor) -> tuple[float, float, float, float]:
+def crop_box(
+    width: int, height: int, smallest: float, draws: Tensor
+) -> tuple[float, float, float, float]:
     """The part of an image that `read_crop` takes: left, top, right and bottom, in pixels."""
     for area, ratio, x, y in draws.tolist():
-        pixels = (_SMALLEST_AREA + (1 - _SMALLEST_AREA) * area) * width * height
+        pixels = (smallest + (1 - smallest) * area) * width * height
         aspect = _WIDEST ** (2 * ratio - 1)
         w, h = math.sqrt(pixels * aspect), math.sqrt(pixels / aspect)
         if w <= width and h <= height:
@@ -103,19 +153,20 @@ def crop_box(width: int, height: int, draws: Tensor) -> tuple[float, float, floa
     return left, top, left + side, top + side
 
 
-def fault(path: Path) -> str | None:
-    """Why a file is no image we can read; none when it is one.
+def decoded_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image that can be read.
 
     All of it is decoded, a JPEG at the smallest scale there is: a file that is cut short has a
     whole header.
+
+    Raises:
+        DataError: As `read_image`.
     """
-    try:
-        with _opened(path) as image:
-            image.draft(None, (1, 1))
-            _upright(image, channels=3)
-            return None
-    except DataError as error:
-        return str(error)
+    with _opened(path) as image:
+        size = _upright_size(image)
+        image.draft(None, (1, 1))
+        _upright(image, Decoding(1))
+        return size
 
 
 @contextmanager
@@ -124,12 +175,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         if not path.is_file():  # a pipe would be waited for
             raise ValueError("it is no regular file" if path.exists() else "it is not there")
         with Image.open(path, formats=_FORMATS) as image:
-            # Pillow would clip these to 255, which leaves most of a 16-bit image white.
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(
-                    f"it has more than 8 bits a channel (Pillow's mode {image.mode}); "
-                    "convert it to 8 bits"
-                )
+            if (doubt := _doubt(image)) is not None:
+                raise ValueError(f"{doubt}; convert it to 8 bits a channel, grey or RGB")
             yield image
     except UnidentifiedImageError as error:
         raise DataError(f"{escaped(path)}: is none of {', '.join(_FORMATS)}") from error
@@ -139,14 +186,93 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         ) from error
 
 
-def _upright(image: Image.Image, channels: int) -> Image.Image:
+def _doubt(image: Image.Image) -> str | None:
+    """Why the pixels that Pillow gives may not be those of the image; none where they are."""
+    # The numbers of a portable map are scaled to 16 bits whatever they are.
+    if image.mode not in _MODES | _SIXTEEN_BITS and (image.mode, image.format) != ("I", "PPM"):
+        return f"its pixels are stored as Pillow's mode {image.mode}"
+    if image.format == "TIFF":
+        return _doubt_of_tiff(image)
+    if _raw_mode(image) == "RGB;16B" and "transparency" in image.info:
+        return "it has a transparent colour of 16 bits a channel"
+    return None
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How the pixels stand in the file, in Pillow's words."""
+    tiles = getattr(image, "tile", ())
+    return str(tiles[0].args) if tiles else ""
+
+
+def _doubt_of_tiff(image: Image.Image) -> str | None:
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    if set(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))) != {1}:
+        return "its numbers are signed"
+    if image.mode in _SIXTEEN_BITS:
+        # Pillow gives such numbers as they stand, neither scaled nor inverted.
+        (bits,) = tags[TiffImagePlugin.BITSPERSAMPLE]
+        if bits != 16:
+            return f"it has {bits} bits a channel"
+        if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
+            return "it is a negative of 16 bits, in which 0 is white"
+    return None
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height as the image is to be looked at, before it is decoded."""
+    # Pillow turns the size of a TIFF itself.
+    turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return (image.height, image.width) if turned else image.size
+
+
+def _upright(image: Image.Image, decoding: Decoding) -> Image.Image:
     """As it is to be looked at, in the colours wanted."""
+    _scale_transparency(image)
     ImageOps.exif_transpose(image, in_place=True)
-    return _over_white(image).convert("RGB" if channels == 3 else "L")
+    colours = _eight_bits(image)
+    if colours.has_transparency_data:
+        behind = Image.new("RGBA", colours.size, decoding.background)
+        colours = Image.alpha_composite(behind, colours.convert("RGBA"))
+    return colours.convert(decoding.mode)
 
 
-def _over_white(image: Image.Image) -> Image.Image:
-    if not image.has_transparency_data:
+def _scale_transparency(image: Image.Image) -> None:
+    """Give the transparent grey of a PNG of 2 or 4 bits as its pixels are given, in 8 bits."""
+    scale = {"L;2": 85, "L;4": 17}.get(_raw_mode(image))
+    if image.format == "PNG" and scale is not None and "transparency" in image.info:
+        image.info["transparency"] *= scale
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits as round(grey / 257), so that 65535 becomes 255; others as they are.
+
+    Pillow would clip it at 255, which leaves most of such an image white.
+    """
+    if not image.mode.startswith("I"):
         return image
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image.convert("RGBA"))
+    grey = np.asarray(image).astype(np.uint32)
+    scaled = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+    transparent = image.info.get("transparency")
+    if transparent is not None:
+        opaque = np.where(grey == transparent, 0, 255).astype(np.uint8)
+        scaled.putalpha(Image.fromarray(opaque))
+    return scaled
+
+
+def _square(colours: Image.Image, decoding: Decoding) -> Image.Image:
+    """See ``Decoding.fit``."""
+    size, square = decoding.size, (decoding.size, decoding.size)
+    if decoding.fit == "crop":
+        return ImageOps.fit(colours, square, _FILTER, bleed=(1 - decoding.centre) / 2)
+    if decoding.fit == "resize":
+        return colours.resize(square, _FILTER)
+    # At least a pixel: a line of 1,000 x 1 would vanish.
+    width, height = (max(1, round(side * size / max(colours.size))) for side in colours.size)
+    padded = Image.new(colours.mode, square, decoding.background)
+    place = ((size - width) // 2, (size - height) // 2)
+    padded.paste(colours.resize((width, height), _FILTER), place)
+    return padded
+
+
+def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+    return np.asarray(image).reshape(image.height, image.width, -1)

@@ -6,10 +6,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from boundnas.data.decode import Background, Decoding, Fit
 from boundnas.data.image_data import ImageData, assemble
-from boundnas.data.listing import Listing, folders, list_images
+from boundnas.data.listing import Links, Listing, check_ends, check_enough, folders, list_images
 from boundnas.data.names import check_name, escaped
-from boundnas.data.readable import check_readable
+from boundnas.data.readable import Damaged, check_readable, log_shapes
 from boundnas.data.source import ImageFiles, Source, Subset
 from boundnas.data.split import split_by_name
 from boundnas.errors import DataError
@@ -34,8 +35,14 @@ def image_folder(
     validation_fraction: float = 0.1,
     test_fraction: float = 0.2,
     seed: int = 0,
+    *,
+    channels: int = 3,
+    fit: Fit = "resize",
+    background: Background = "white",
+    links: Links = "refuse",
+    damaged: Damaged = "refuse",
 ) -> ImageData:
-    """Colour images in one sub-folder per class, read from disk as they are needed.
+    """Images in one sub-folder per class, read from disk as they are needed.
 
     Where the sub-folders are named as in `SPLITS`, in any case, they are the splits, and the
     class folders lie in each of them. A split that is not given is taken out of the training
@@ -45,28 +52,35 @@ def image_folder(
 
     Images lie directly in the folder of their class. Hidden files and those that systems leave
     behind (``Thumbs.db``, ``__MACOSX``) are passed over; so are files without an image's suffix, of
-    which one line tells how many. Symbolic links are refused: what they lead to can lie outside the
-    folder, or be an image of another split. Every image is decoded once to see that it can be.
+    which one line tells how many. Every image is decoded once to see that it can be.
 
     Args:
         folder: The folder.
-        image_size: Height and width of the images, in pixels; see ``ImageFiles``.
+        image_size: Height and width of the images, in pixels.
         validation_fraction: Share of the training images for validation, in ``(0, 1)``; not used
             where the split is given.
         test_fraction: Share of all images for the test, in ``(0, 1)``; likewise.
         seed: Draws the validation set and the sample for mean and standard deviation.
+        channels: 3 for RGB or 1 for grey, whatever the files are.
+        fit: How an image becomes a square; see ``Decoding``.
+        background: What is put behind transparent parts, and at the sides by ``fit="pad"``.
+        links: Symbolic links are refused, as what they lead to can lie outside the folder or be an
+            image of another split, or followed: then one line names those that lead out, and two
+            that lead to one image are refused.
+        damaged: Images that cannot be read are refused, or left out with a line that names them.
 
     Raises:
         DataError: No such folder, folders that may be splits or classes, splits with different
             classes, fewer than two classes, a class with too few images, unreadable images (all
             in one list), a symbolic link, or a number out of range.
     """
+    decoding = Decoding(image_size, channels, fit, background)
     root = _existing(folder)
     name = root.name or "images"
     check_name(name)
-    splits = _listed(root, test_fraction)
+    splits = _with_test(_usable(root, links, damaged, fit), test_fraction)
     files = {
-        role: ImageFiles(listing.paths, listing.labels, image_size)
+        role: ImageFiles(listing.paths, listing.labels, decoding)
         for role, listing in splits.items()
     }
     train: Source = files["train"]
@@ -76,7 +90,6 @@ def image_folder(
         draw = f"validation_split {seed}"
         rest, taken = split_by_name(splits["train"].names, labels, validation_fraction, draw)
         train, validation, labels = Subset(train, rest), Subset(train, taken), labels[rest]
-    check_readable([path for listing in splits.values() for path in listing.paths])
     return assemble(
         name,
         train,
@@ -91,17 +104,49 @@ def image_folder(
     )
 
 
-def list_splits(places: Mapping[str, Path], train_at_least: int) -> dict[str, Listing]:
-    """The images of the splits, which are of the same classes.
+def list_splits(
+    root: Path,
+    places: Mapping[str, Path],
+    train_at_least: int,
+    links: Links = "refuse",
+    damaged: Damaged = "refuse",
+) -> tuple[dict[str, Listing], dict[Path, tuple[int, int]]]:
+    """The images of the splits, which are of the same classes, all of them decoded once.
 
     Args:
+        root: Where links should end, itself no link.
         places: Folder of each split; ``"train"`` among them.
         train_at_least: Images that every class needs for training.
+        links: As in ``image_folder``.
+        damaged: As in ``image_folder``.
+
+    Returns:
+        The splits, and width and height of each image.
 
     Raises:
         DataError: As ``image_folder``.
     """
-    classes = {role: {path.name for path in folders(place)} for role, place in places.items()}
+    _check_classes(places, links)
+    splits = {role: list_images(place, links) for role, place in places.items()}
+
+    def check() -> None:
+        for role, listing in splits.items():
+            check_enough(places[role], listing, train_at_least if role == "train" else 1)
+
+    check()  # before anything is decoded
+    paths = [path for listing in splits.values() for path in listing.paths]
+    sizes = check_readable(paths, damaged)
+    if len(sizes) < len(paths):
+        splits = {role: listing.only(sizes) for role, listing in splits.items()}
+        check()
+    if links == "follow":
+        check_ends(root, sizes)
+    return splits, sizes
+
+
+def _check_classes(places: Mapping[str, Path], links: Links) -> None:
+    """Refuse splits of different classes."""
+    classes = {r: {path.name for path in folders(place, links)} for r, place in places.items()}
     for role, place in places.items():
         only = [
             f"only in {escaped(one.name)}/: {', '.join(map(escaped, sorted(extra)))}"
@@ -116,10 +161,6 @@ def list_splits(places: Mapping[str, Path], train_at_least: int) -> dict[str, Li
                 f"{escaped(place.parent)}: {escaped(places['train'].name)}/ and "
                 f"{escaped(place.name)}/ must hold the same classes; found {'; '.join(only)}"
             )
-    return {
-        role: list_images(place, train_at_least if role == "train" else 1)
-        for role, place in places.items()
-    }
 
 
 def _existing(folder: Path | str) -> Path:
@@ -130,21 +171,30 @@ def _existing(folder: Path | str) -> Path:
     raise DataError(f"{escaped(root)}: {found}; give a folder with a sub-folder for each class")
 
 
-def _listed(root: Path, test_fraction: float) -> dict[str, Listing]:
-    """The splits that are given, and a test set taken out of the training images where none is."""
-    places = _given_splits(root) or {"train": root}
+def _usable(root: Path, links: Links, damaged: Damaged, fit: Fit) -> dict[str, Listing]:
+    """The splits that are given, of images that can be read."""
+    places = _given_splits(root, links) or {"train": root}
     # One image for training, and one for each split that is taken out.
-    splits = list_splits(places, train_at_least=len(SPLITS) + 1 - len(places))
-    if "test" not in splits:
-        train = splits["train"]
-        rest, taken = split_by_name(train.names, train.labels, test_fraction, "test_split")
-        splits |= {"train": train.part(rest), "test": train.part(taken)}
+    enough = len(SPLITS) + 1 - len(places)
+    splits, sizes = list_splits(root, places, enough, links, damaged)
+    log_shapes(root, sizes, fit)
     return splits
 
 
-def _given_splits(root: Path) -> dict[str, Path]:
+def _with_test(splits: dict[str, Listing], fraction: float) -> dict[str, Listing]:
+    """The splits, with a test set that is taken out of the training images where none is."""
+    if "test" in splits:
+        return splits
+    train = splits["train"]
+    # Of what stays, one image of each class is for validation where that is taken out too.
+    keep = 1 if "validation" in splits else 2
+    rest, taken = split_by_name(train.names, train.labels, fraction, "test_split", keep)
+    return splits | {"train": train.part(rest), "test": train.part(taken)}
+
+
+def _given_splits(root: Path, links: Links) -> dict[str, Path]:
     """The split folders by what they hold; none where the sub-folders are classes."""
-    inside = folders(root)
+    inside = folders(root, links)
     roles = {path: _ROLES.get(path.name.strip().casefold()) for path in inside}
     splits = [path for path, role in roles.items() if role is not None]
     others = [path for path, role in roles.items() if role is None]

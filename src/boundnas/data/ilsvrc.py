@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from boundnas.data.decode import Decoding
 from boundnas.data.folder import list_splits
 from boundnas.data.image_data import ImageData, assemble
-from boundnas.data.listing import folders
-from boundnas.data.readable import check_readable
+from boundnas.data.listing import Links, folders
+from boundnas.data.readable import Damaged
 from boundnas.data.source import ImageFiles
 from boundnas.errors import DataError
 from boundnas.typed import checked
@@ -22,7 +23,13 @@ _STATISTICS_IMAGES = 2048
 
 @checked
 def imagenet(
-    folder: Path | str, image_size: int, validation_fraction: float = 0.04, seed: int = 0
+    folder: Path | str,
+    image_size: int,
+    validation_fraction: float = 0.04,
+    seed: int = 0,
+    *,
+    links: Links = "refuse",
+    damaged: Damaged = "refuse",
 ) -> ImageData:
     """1,281,167 training and 50,000 test images of a thousand classes (ILSVRC2012).
 
@@ -37,6 +44,8 @@ def imagenet(
         image_size: Height and width of the images, in pixels; 224 in the paper.
         validation_fraction: Share of the training images for validation, in ``(0, 1)``.
         seed: Draws the validation set and the sample for mean and standard deviation.
+        links: What is done about symbolic links, as in ``image_folder``.
+        damaged: What is done about images that cannot be read, likewise.
 
     Raises:
         DataError: A folder is missing, or as ``image_folder``.
@@ -50,19 +59,19 @@ def imagenet(
             "a folder of images per class: train/n01440764/*.JPEG, val/n01440764/*.JPEG."
         )
     root = root.resolve()
-    if not folders(root / "val"):
+    if not folders(root / "val", links):
         raise DataError(
             f"ImageNet: {root / 'val'} has no sub-folders; the archive of validation images is "
             "flat, so move each image into a folder named after its class, as in train/ "
             f"(the classes are in the development kit from {PAGE})"
         )
     # One image for training and one for validation.
-    listings = list_splits({"train": root / "train", "test": root / "val"}, train_at_least=2)
+    places = {"train": root / "train", "test": root / "val"}
+    listings, _ = list_splits(root, places, 2, links, damaged)
+    decoding = Decoding(image_size, fit="crop", centre=_CENTRE)
     train, test = (
-        ImageFiles(listing.paths, listing.labels, image_size, centre=_CENTRE)
-        for listing in listings.values()
+        ImageFiles(listing.paths, listing.labels, decoding) for listing in listings.values()
     )
-    check_readable([*train.paths, *test.paths])
     return assemble(
         "imagenet",
         train,

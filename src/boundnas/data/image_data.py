@@ -37,6 +37,7 @@ class ImageData:
         flip: Whether ``augment`` may mirror an image left to right.
         resized_crops: Whether a random part of each training image, resized, is trained on;
             see ``random_crops``.
+        smallest_crop: Least share of an image's area that such a part has, in ``(0, 1]``.
 
     Raises:
         DataError: An empty split, images of another shape, labels that are no positions in
@@ -55,6 +56,7 @@ class ImageData:
     padding: int
     flip: bool
     resized_crops: bool = False
+    smallest_crop: float = 0.08
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -69,8 +71,16 @@ class ImageData:
                 f"{self.name}: mean and std need {channels} numbers each, one per channel, std "
                 f"above 0; found mean {self.mean} and std {self.std}"
             )
-        if self.padding < 0:
-            raise DataError(f"{self.name}: padding must be 0 or more, found {self.padding}")
+        if not 0 <= self.padding < min(self.shape[1:]):
+            raise DataError(
+                f"{self.name}: padding must be 0 or more and below {min(self.shape[1:])}, the side "
+                f"of the images, found {self.padding}"
+            )
+        if not 0 < self.smallest_crop <= 1:
+            raise DataError(
+                f"{self.name}: smallest_crop must be above 0 and at most 1, a share of an image's "
+                f"area, found {self.smallest_crop}"
+            )
 
     @property
     def untrained(self) -> tuple[str, ...]:
@@ -92,7 +102,7 @@ class ImageData:
             Images and labels as ``Source.take`` gives them.
         """
         if self.resized_crops:
-            images, labels = random_crops(self.train, indices, generator, part)
+            images, labels = random_crops(self.train, indices, generator, self.smallest_crop, part)
         else:
             images, labels = self.train.take(indices[part])
         batch = len(indices)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,11 +18,13 @@ from boundnas.data.names import check_classes, escaped, some
 from boundnas.engine.ranks import rank
 from boundnas.errors import DataError
 
-# Beside what begins with a dot: what systems and tools leave behind.
+# Beside what begins with a dot: what systems and tools leave behind, in lower case.
 _LITTER = frozenset(
-    {"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information",
-     "lost+found", "Thumbs.db", "ehthumbs.db", "desktop.ini"}
+    {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information",
+     "lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini"}
 )  # fmt: skip
+
+Links = Literal["refuse", "follow"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,8 +47,12 @@ class Listing:
         paths = tuple(self.paths[i] for i in indices.tolist())
         return Listing(self.classes, paths, self.labels[indices])
 
+    def only(self, paths: Collection[Path]) -> Listing:
+        """Those images that are among ``paths``."""
+        return self.part(torch.tensor([i for i, p in enumerate(self.paths) if p in paths]).long())
 
-def list_images(folder: Path, at_least: int) -> Listing:
+
+def list_images(folder: Path, links: Links) -> Listing:
     """The images in the class folders of a folder.
 
     Files in a class folder that have no image's suffix are passed over, with one line that says
@@ -52,13 +60,14 @@ def list_images(folder: Path, at_least: int) -> Listing:
 
     Args:
         folder: Holds a folder of images for each class.
-        at_least: Images that every class needs.
+        links: What is done about symbolic links.
 
     Raises:
-        DataError: Fewer than two classes or too few images, an image outside a class, a folder
-            within a class, a symbolic link, or names that cannot be written.
+        DataError: Fewer than two classes, an image outside a class, a folder within a class, a
+            symbolic link that is not to be followed or leads nowhere, or names that cannot be
+            written.
     """
-    outside = [path for path in entries(folder) if path.suffix.lower() in SUFFIXES]
+    outside = [path for path in entries(folder, links) if path.suffix.lower() in SUFFIXES]
     outside = [path for path in outside if not os.path.isdir(path)]
     if outside:
         raise DataError(
@@ -67,14 +76,8 @@ def list_images(folder: Path, at_least: int) -> Listing:
             f"{escaped(folder.name)} is itself a class, put all classes into a folder train/"
         )
     others: Counter[str] = Counter()
-    by_class = {path.name: _images(path, others) for path in folders(folder)}
+    by_class = {path.name: _images(path, links, others) for path in folders(folder, links)}
     check_classes(f"{escaped(folder)}, where each sub-folder is a class", tuple(by_class))
-    few = [f"{escaped(name)} has {len(p)}" for name, p in by_class.items() if len(p) < at_least]
-    if few:
-        raise DataError(
-            f"{folder}: every class needs at least {at_least} images "
-            f"({', '.join(sorted(SUFFIXES))}); {some(few, ', ')}"
-        )
     if others and not rank():
         _log.warning("%s: passed over %s", escaped(folder), _passed_over(others))
     counts = torch.tensor([len(paths) for paths in by_class.values()])
@@ -82,35 +85,94 @@ def list_images(folder: Path, at_least: int) -> Listing:
     return Listing(tuple(by_class), paths, torch.arange(len(counts)).repeat_interleave(counts))
 
 
-def folders(folder: Path) -> list[Path]:
+def check_enough(folder: Path, listing: Listing, at_least: int) -> None:
+    """Refuse a class of too few images.
+
+    Raises:
+        DataError: Names the classes and what can be done.
+    """
+    counts = listing.labels.bincount(minlength=len(listing.classes)).tolist()
+    named = zip(listing.classes, counts, strict=True)
+    few = [f"{escaped(name)} has {count}" for name, count in named if count < at_least]
+    if few:
+        raise DataError(
+            f"{escaped(folder)}: every class needs at least {at_least} images "
+            f"({', '.join(sorted(SUFFIXES))}), so that there is one for training and one for each "
+            f"split that is taken out; {some(few, ', ')}: add images to these classes, or move "
+            "their folders elsewhere"
+        )
+
+
+def folders(folder: Path, links: Links = "refuse") -> list[Path]:
     """The folders in a folder, sorted by name, without what is hidden.
 
     Raises:
-        DataError: The folder cannot be listed, or holds a symbolic link.
+        DataError: The folder cannot be listed, or holds a symbolic link that cannot be used.
     """
-    return [path for path in entries(folder) if os.path.isdir(path)]
+    return [path for path in entries(folder, links) if os.path.isdir(path)]
 
 
-def entries(folder: Path) -> list[Path]:
+def entries(folder: Path, links: Links) -> list[Path]:
     """What is in a folder, sorted by name, without what is hidden."""
     try:
         # By name and not by path, whose order depends on the operating system.
         found = sorted(folder.iterdir(), key=lambda path: path.name)
     except OSError as error:
         raise DataError(f"{escaped(folder)}: cannot be listed ({error.strerror})") from error
-    visible = [path for path in found if path.name[0] != "." and path.name not in _LITTER]
-    for path in visible:
-        if os.path.islink(path) and (os.path.isdir(path) or path.suffix.lower() in SUFFIXES):
-            raise DataError(
-                f"{escaped(path)}: is a symbolic link, which is not followed as it may leave the "
-                "folder or repeat an image of another split; put a copy in its place"
-            )
+    visible = [path for path in found if path.name[0] != "." and path.name.lower() not in _LITTER]
+    for path in filter(os.path.islink, visible):
+        _check_link(path, links)
     return visible
 
 
-def _images(folder: Path, others: Counter[str]) -> list[Path]:
+def check_ends(root: Path, paths: Collection[Path]) -> None:
+    """Say which links lead out of a folder, and refuse two that lead to one image.
+
+    Args:
+        root: The folder, itself no link.
+        paths: Images in it, some of them behind links.
+
+    Raises:
+        DataError: Names the images that are one file: of two splits, or of two classes, it would
+            be trained on and tested with.
+    """
+    ends: dict[str, Path] = {}
+    same, away = [], []
+    for path in paths:
+        end = os.path.realpath(path)
+        if not end.startswith(f"{root}{os.sep}"):
+            away.append(f"{escaped(path)} to {escaped(end)}")
+        if (first := ends.setdefault(end, path)) is not path:
+            same.append(f"{escaped(first)} and {escaped(path)}")
+    if same:
+        raise DataError(
+            f"{escaped(root)}: {len(same)} images are there twice, by symbolic links to one file; "
+            "remove all but one of each:\n  " + some(same, "\n  ", 20)
+        )
+    if away and not rank():
+        _log.warning(
+            "%s: %s of %s images lie outside of it, by symbolic links: %s",
+            escaped(root), len(away), len(paths), some(away, ", ", 3),
+        )  # fmt: skip
+
+
+def _check_link(path: Path, links: Links) -> None:
+    end = escaped(os.path.realpath(path))
+    if not os.path.exists(path):
+        raise DataError(
+            f"{escaped(path)}: is a symbolic link to {end}, where nothing is; mend or remove it"
+        )
+    if links == "refuse" and (os.path.isdir(path) or path.suffix.lower() in SUFFIXES):
+        raise DataError(
+            f"{escaped(path)}: is a symbolic link, to {end}, which is not followed unless asked, "
+            "as it may leave the folder or repeat an image of another split; set links to follow, "
+            "or put a copy in its place"
+        )
+
+
+def _images(folder: Path, links: Links, others: Counter[str]) -> list[Path]:
     """The images of a class; counts the other files by their suffix."""
-    found = entries(folder)
+    found = entries(folder, links)
     inner = next((path for path in found if os.path.isdir(path)), None)
     if inner is not None:
         raise DataError(

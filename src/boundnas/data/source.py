@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from boundnas.data.decode import read_crop, read_image
+from boundnas.data.decode import Decoding, read_crop, read_image
 from boundnas.data.tensors import as_images, as_labels, as_positions
 from boundnas.errors import DataError
 
@@ -73,65 +73,52 @@ class InMemory:
 class ImageFiles:
     """Image files that are decoded when they are taken; no pixel is kept.
 
-    Each image is turned upright, and the square in its middle is resized to ``image_size``; see
-    ``decode.read_image``. As many threads decode as PyTorch computes on.
+    As many threads decode as PyTorch computes on.
 
     Args:
         paths: The files, as paths or text.
         labels: Class numbers, whole numbers of any type, shape ``(n,)``; kept as int64.
-        image_size: Height and width of the images, in pixels.
-        channels: 3 for RGB or 1 for grey.
-        centre: Side of the square as a share of the image's shorter side, in ``(0, 1]``.
+        decoding: What an image becomes: its size, colours, and how it is made a square.
 
     Raises:
-        DataError: Labels that do not fit the paths, or a size or channel count that cannot be;
-            from ``take``, an image that cannot be read.
+        DataError: Labels that do not fit the paths; from ``take``, an image that cannot be read.
     """
 
     paths: Sequence[Path]
     labels: Tensor
-    image_size: int
-    channels: int = 3
-    centre: float = 1.0
+    decoding: Decoding
 
     def __post_init__(self) -> None:
         if isinstance(self.paths, str | Path):
             raise DataError(f"paths must be a list of files, found one: {self.paths}")
         object.__setattr__(self, "paths", tuple(map(Path, self.paths)))
         object.__setattr__(self, "labels", as_labels(self.labels, len(self.paths)))
-        if type(self.image_size) is not int or self.image_size < 1:
-            raise DataError(f"image_size must be at least 1 pixel, found {self.image_size!r}")
-        if self.channels not in (1, 3):
-            raise DataError(f"channels must be 1 (grey) or 3 (RGB), found {self.channels}")
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """See ``Source.take``."""
-        return self._decoded(
-            indices,
-            lambda row, path: read_image(path, self.image_size, self.channels, self.centre),
-        )
+        return self._decoded(indices, lambda row, path: read_image(path, self.decoding))
 
-    def crops(self, indices: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``take``, with a random part of each image in place of its middle.
+    def crops(self, indices: Tensor, smallest: float, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``take``, with a random part of each image in place of all that it shows.
 
         Args:
             indices: As for ``take``.
+            smallest: Least share of an image's area, in ``(0, 1]``.
             draws: Uniform numbers in ``[0, 1)`` that say which part, shape ``(n, 10, 4)``; see
                 ``decode.read_crop``.
         """
         return self._decoded(
-            indices,
-            lambda row, path: read_crop(path, self.image_size, self.channels, draws[row]),
+            indices, lambda row, path: read_crop(path, self.decoding, smallest, draws[row])
         )
 
     def _decoded(
         self, indices: Tensor, read: Callable[[int, Path], NDArray[np.uint8]]
     ) -> tuple[Tensor, Tensor]:
-        size, indices = self.image_size, as_positions(indices, len(self))
-        images = torch.empty(len(indices), size, size, self.channels, dtype=torch.uint8)
+        size, indices = self.decoding.size, as_positions(indices, len(self))
+        images = torch.empty(len(indices), size, size, self.decoding.channels, dtype=torch.uint8)
         pixels, paths = images.numpy(), [self.paths[i] for i in indices.tolist()]
         # Pillow lets other threads run while it decodes and resizes.
         with ThreadPoolExecutor(torch.get_num_threads()) as threads:
@@ -168,14 +155,19 @@ class Subset:
 
 
 def random_crops(
-    source: Source, indices: Tensor, generator: torch.Generator, part: slice = slice(None)
+    source: Source,
+    indices: Tensor,
+    generator: torch.Generator,
+    smallest: float,
+    part: slice = slice(None),
 ) -> tuple[Tensor, Tensor]:
-    """A random part of each image, resized; pure in (source, indices, generator state).
+    """A random part of each image, resized; pure in its arguments and the generator's state.
 
     Args:
         source: Image files, or a part of them.
         indices: Positions in ``source``, int64, shape ``(n,)``.
         generator: A CPU generator.
+        smallest: Least share of an image's area, in ``(0, 1]``.
         part: Which of them to read. An image comes out the same whatever is read with it.
 
     Returns:
@@ -191,7 +183,7 @@ def random_crops(
             f"random parts are taken of image files only, found {type(source).__name__}"
         )
     draws = torch.rand(len(indices), 10, 4, generator=generator)
-    return source.crops(indices[part], draws[part])
+    return source.crops(indices[part], smallest, draws[part])
 
 
 def batches(source: Source, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

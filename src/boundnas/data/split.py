@@ -48,12 +48,12 @@ def stratified(
 
 
 def split_by_name(
-    names: Sequence[str], labels: Tensor, fraction: float, draw: str
+    names: Sequence[str], labels: Tensor, fraction: float, draw: str, keep: int = 1
 ) -> tuple[Tensor, Tensor]:
     """Split positions in two so that an image's side depends on its own name alone.
 
-    Each is taken with probability ``fraction``, by a hash of its name. A class of which all or
-    none would be taken keeps or gives the one that comes closest. Images that are added or
+    Each is taken with probability ``fraction``, by a hash of its name. A class of which too many or
+    none would be taken keeps or gives those that come closest. Images that are added or
     removed move no other one, up to that exception: a trained run outlives a lost test image.
 
     Args:
@@ -61,6 +61,7 @@ def split_by_name(
         labels: Class numbers, int64, shape ``(n,)``.
         fraction: Share to take, in ``(0, 1)``.
         draw: Names the draw; another one gives other sides.
+        keep: Images of each class that stay at least; one more of each is needed.
 
     Returns:
         The positions that stay and those taken, each int64 and ascending.
@@ -72,9 +73,9 @@ def split_by_name(
     numbers = torch.tensor([int.from_bytes(v) / 2**48 for v in values], dtype=torch.float64)
     taken = numbers < fraction
     for members in _classes(labels, fraction):
-        own = numbers[members]
-        taken[members[own.argmin()]] = True
-        taken[members[own.argmax()]] = False
+        ascending = members[numbers[members].argsort(stable=True)]
+        taken[ascending[0]] = True
+        taken[ascending[-keep:]] = False
     return (~taken).nonzero()[:, 0], taken.nonzero()[:, 0]
 
 

@@ -113,7 +113,9 @@ def of_data(data: ImageData) -> Identity:
 
 def of_facts(data: ImageData) -> Identity:
     """What a data set is but its name and images: classes, shape, statistics, augmentation."""
-    facts = ("classes", "shape", "mean", "std", "padding", "flip", "resized_crops")
+    facts = ["classes", "shape", "mean", "std", "padding", "flip", "resized_crops"]
+    if data.resized_crops:
+        facts.append("smallest_crop")
     return {f"data.{fact}": str(getattr(data, fact)) for fact in facts}
 
 
@@ -165,7 +167,7 @@ def of_source(source: Source) -> Identity:
         **found,
         "labels": digest(whole.labels.index_select(0, chosen)),
         "files": digest(names),
-        "decoding": f"{whole.image_size} pixels, {whole.channels} channels, {whole.centre}",
+        "decoding": str(whole.decoding),
     }
 
 

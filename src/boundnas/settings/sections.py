@@ -30,6 +30,12 @@ def _odd(size: int) -> int:
     return size
 
 
+def _grey_or_colour(channels: int) -> int:
+    if channels == 2:
+        raise own_error("images have 1 channel (grey) or 3 (colour), found 2")
+    return channels
+
+
 Choices = Annotated[Values[_T], Field(min_length=1, max_length=64), AfterValidator(_ascending)]
 """The options of one searched dimension, each once and ascending."""
 
@@ -154,27 +160,72 @@ class DataSettings(Settings):
         le=0.5,
         description="part of the training images kept apart for the search",
     )
+    channels: Annotated[int, Field(ge=1, le=3), AfterValidator(_grey_or_colour)] | None = Field(
+        default=None, description="3 reads image files in colour, 1 in grey; left out, 3"
+    )
+    fit: Literal["resize", "pad", "crop"] | None = Field(
+        default=None,
+        description="what is done to images that are no squares: their sides' ratio is changed, "
+        "borders are added, or the middle is taken; left out, resize",
+    )
+    background: Literal["white", "black", "grey"] | None = Field(
+        default=None,
+        description="what is put behind transparent parts and at the borders of fit: pad; left "
+        "out, white",
+    )
+    links: Literal["refuse", "follow"] | None = Field(
+        default=None,
+        description="what is done about symbolic links in the folder; left out, refuse",
+    )
+    damaged: Literal["refuse", "skip"] | None = Field(
+        default=None,
+        description="what is done about images that cannot be read; left out, refuse",
+    )
+    mirror: bool | None = Field(
+        default=None,
+        description="whether training images are mirrored at random, wrong for letters and signs; "
+        "left out, true for all sets but digits",
+    )
+    shift: int | None = Field(
+        default=None,
+        ge=0,
+        le=1024,
+        description="pixels that training images are shifted by at random at most; left out, an "
+        "eighth of the side, 4 for fashion_mnist, and 0 where there are crops",
+    )
+    smallest_crop: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="random parts of image files are trained on, of so much of the area at least; "
+        "left out, 0.08 for imagenet and no such crops for folder",
+    )
 
     @classmethod
     def _conflicts(cls, values: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
         if "set" not in values:
             return
         files = ("cifar10", "cifar100", "imagenet_d", "imagenet", "folder")
-        takers = {"folder": ("fashion_mnist", *files), "image_size": ("imagenet", "folder")}
-        needers = {**takers, "folder": files}
+        needers = {"folder": files, "image_size": ("imagenet", "folder")}
+        takers: dict[str, tuple[str, ...]] = {
+            "folder": ("fashion_mnist", *files),
+            "image_size": ("imagenet", "folder"),
+            **dict.fromkeys(("links", "damaged", "smallest_crop"), ("imagenet", "folder")),
+            **dict.fromkeys(("channels", "fit", "background"), ("folder",)),
+        }
         for name in takers:
             if name not in values:
                 continue
             missing = values[name] is None
-            if missing and values["set"] in needers[name]:
+            if missing and values["set"] in needers.get(name, ()):
                 about = cls.model_fields[name].description
                 yield (name,), f"required with {{here}}set: {values['set']}; give the {about}"
             if not missing and values["set"] not in takers[name]:
                 *most, last = takers[name]
                 yield (
                     (name,),
-                    f"goes with {{here}}set: {', '.join(most)} or {last} only, found "
-                    f"{{here}}set: {values['set']}; remove it or change the set",
+                    f"goes with {{here}}set: {', '.join(most)}{' or ' * bool(most)}{last} only, "
+                    f"found {{here}}set: {values['set']}; remove it or change the set",
                 )
 
 
