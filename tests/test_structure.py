@@ -14,6 +14,7 @@ BOTTOM_TO_TOP = [
     "settings",
     "randomness",
     "task",
+    "tasks",
     "space",
     "policy",
     "elastic",

@@ -15,7 +15,7 @@ if is_command():
 # forgets all but 1,024 of them (2.3x slower steps on small images, docs/lab-log.md).
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
-from boundnas import cost, data, elastic, models
+from boundnas import cost, data, elastic, models, tasks
 from boundnas.deploy.export import export
 from boundnas.engine.allocator import keep_freed_memory
 from boundnas.errors import BoundNASError
@@ -51,4 +51,5 @@ __all__ = [
     "fit",
     "models",
     "search",
+    "tasks",
 ]

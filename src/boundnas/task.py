@@ -104,6 +104,11 @@ class Task(ABC):
             f"for, and see that {type(self).__name__} gives a number for these too"
         )
 
+    @property
+    def output(self) -> str:
+        """What the outputs of an exported network mean, for its card."""
+        return f"as {type(self).__name__}.loss takes it"
+
     def shown(self, score: float) -> str:
         """A score as people read it.
 
@@ -189,6 +194,11 @@ class Classification(Task):
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """1 where the largest logit is that of the target, else 0."""
         return (outputs.argmax(-1) == targets).float()
+
+    @property
+    def output(self) -> str:
+        """What the outputs mean."""
+        return "logits; the largest one is the class"
 
     def check(self, outputs: Tensor, targets: Tensor, where: str) -> None:
         """Refuse targets that are no class numbers, or outputs that are not one logit a class."""

@@ -16,6 +16,8 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from textwrap import dedent
+from types import CodeType
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -239,9 +241,33 @@ def of_cost(cost: Cost | None, cost_range: tuple[float, float], space: SearchSpa
 
 
 def of_task(task: Task) -> Identity:
-    """The task with its plain attributes, and its code where it is a user's."""
-    plain = {k: v for k, v in sorted(vars(task).items()) if _is_plain(v)}
-    return {"task": f"{type(task).__name__} {plain}", **_codes([type(task)])}
+    """The task with its plain attributes, and the code of what in it is a user's."""
+    held = sorted(vars(task).items())
+    plain = {k: v for k, v in held if _is_plain(v)}
+    found = {"task": f"{type(task).__name__} {plain}", **_codes([type(task)])}
+    for name, part in held:
+        if callable(part) or hasattr(part, "__dict__"):
+            found[f"task.{name.strip('_')}"] = _part(part)
+            found |= _codes([type(part)])
+    return found
+
+
+def _part(part: Any) -> str:
+    """A function with its code, its defaults and what it closes over; another object by what is
+    plain in it.
+    """
+    if (code := getattr(part, "__code__", None)) is None:
+        plain = {k: v for k, v in sorted(getattr(part, "__dict__", {}).items()) if _is_plain(v)}
+        return f"{type(part).__name__} {getattr(part, '__name__', '')} {plain}"
+    cells = [cell.cell_contents for cell in part.__closure__ or ()]
+    values = [v for v in (*cells, *(part.__defaults__ or ())) if _is_plain(v)]
+    return f"{part.__name__} {digest(code.co_code.hex(), _constants(code))} {values}"
+
+
+def _constants(code: CodeType) -> str:
+    """Names and constants of compiled code, and the code within it."""
+    inner = [_constants(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    return f"{code.co_names} {inner} {code.co_code.hex()}"
 
 
 def of_machine(device: torch.device) -> Identity:

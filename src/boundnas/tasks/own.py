@@ -1,0 +1,125 @@
+"""A task of functions, and of metrics that other libraries have."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from boundnas.errors import TaskError
+from boundnas.task import Meter, Task
+
+Function = Callable[[Tensor, Tensor], Tensor]
+
+
+class Own(Task):
+    """A task of three functions; for more than that subclass `Task`.
+
+    Args:
+        loss: Of outputs and targets: a scalar, the mean over the batch.
+        distance: Of a student's outputs and its teacher's, which are detached: a scalar, zero where
+            they agree.
+        score: Of outputs and targets: how good each answer is, shape ``(N,)``.
+        metric: In place of ``score`` a metric over all samples, with ``update(outputs, targets)``
+            and ``compute()``, as those of torchmetrics. It is copied for every network.
+        name: What is reported; by default the name of ``score`` or ``metric``.
+        unit: Its unit as it is shown.
+        lower_is_better: Whether it is an error. Of a metric that says so itself, as those of
+            torchmetrics by ``higher_is_better``, it need not be given.
+
+    Raises:
+        TaskError: Both or neither of ``score`` and ``metric``, or a metric that does not say
+            whether higher is better.
+
+    Example:
+        >>> from torch.nn import functional as F
+        >>> task = Own(F.l1_loss, F.l1_loss, score=lambda o, t: (o - t).abs().mean(1),
+        ...            name="error", unit="mm", lower_is_better=True)
+        >>> task.shown(-0.25)
+        '0.25 mm'
+    """
+
+    def __init__(
+        self,
+        loss: Function,
+        distance: Function,
+        score: Function | None = None,
+        *,
+        metric: Any = None,
+        name: str | None = None,
+        unit: str = "",
+        lower_is_better: bool | None = None,
+    ) -> None:
+        if (score is None) == (metric is None):
+            raise TaskError("give score, a function of each sample, or metric, one over all")
+        measured = metric if score is None else score
+        for part in ("update", "compute") if score is None else ():
+            if not callable(getattr(metric, part, None)):
+                raise TaskError(
+                    f"metric must have update(outputs, targets) and compute(), {metric!r:.60} has "
+                    f"no {part}; give an instance, as torchmetrics.R2Score()"
+                )
+        self._lower = _is_lower(measured, lower_is_better)
+        self._loss, self._distance, self._score, self._metric = loss, distance, score, metric
+        self.metric = name or str(getattr(measured, "__name__", type(measured).__name__))
+        self.unit, self.scale = unit, -1.0 if self._lower else 1.0
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """As given."""
+        return self._loss(outputs, targets)
+
+    def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """As given."""
+        return self._distance(student, teacher.detach())
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """As given; negative where lower is better."""
+        if self._score is None:
+            return super().score(outputs, targets)
+        return self.scale * self._score(outputs, targets)
+
+    def meter(self) -> Meter | None:
+        """A copy of the metric; none where samples have scores."""
+        return None if self._metric is None else _Signed(copy.deepcopy(self._metric), self.scale)
+
+    def check(self, outputs: Tensor, targets: Tensor, where: str) -> None:
+        """Nothing is known of targets but what the functions make of them, which is tried."""
+
+
+class _Signed:
+    """A metric by which higher is better."""
+
+    def __init__(self, metric: Any, sign: float) -> None:
+        self.metric, self.sign = metric, sign
+        if callable(getattr(metric, "reset", None)):
+            metric.reset()
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Take a batch."""
+        self.metric.update(outputs, targets)
+
+    def compute(self) -> float:
+        """The metric, negative where lower is better."""
+        return self.sign * float(self.metric.compute())
+
+
+def _is_lower(measured: Any, given: bool | None) -> bool:
+    """Whether lower is better.
+
+    Raises:
+        TaskError: The metric says otherwise, or nothing is said.
+    """
+    higher = getattr(measured, "higher_is_better", None)
+    if given is None and higher is None and hasattr(measured, "update"):
+        raise TaskError(
+            f"{type(measured).__name__} does not say whether a higher value is better; give "
+            "lower_is_better=True or False"
+        )
+    if given is not None and higher is not None and given == higher:
+        raise TaskError(
+            f"{type(measured).__name__} says higher_is_better = {higher}, and lower_is_better is "
+            f"{given}; leave it out"
+        )
+    return not higher if given is None and higher is not None else bool(given)
