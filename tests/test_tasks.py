@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics
+from tests.small import few_digits, mobilenet
 from torch.nn import functional as F
 
 from boundnas import tasks
 from boundnas.errors import DataError, TaskError
 from boundnas.fit import identity
+from boundnas.fit.match import fitted
 from boundnas.randomness import stream
 
 SAMPLES = 60
@@ -396,3 +398,66 @@ def test_the_code_of_functions_tells_tasks_apart():
     found = [str(identity.of_task(task)) for task in different]
     assert len(set(found)) == len(found)
     assert identity.of_task(own(within(2))) == identity.of_task(own(within(2)))
+
+
+class Faulty(tasks.Task):
+    """Classes, with the fault that a test asks for."""
+
+    metric = "accuracy"
+
+    def __init__(self, **parts):
+        self.parts = parts
+
+    def loss(self, outputs, targets):
+        return self.parts.get("loss", F.cross_entropy)(outputs, targets)
+
+    def distance(self, student, teacher):
+        return self.parts.get("distance", lambda s, t: F.mse_loss(s, t.detach()))(student, teacher)
+
+    def score(self, outputs, targets):
+        return self.parts.get("score", lambda o, t: (o.argmax(-1) == t).float())(outputs, targets)
+
+    def meter(self):
+        return self.parts.get("meter", lambda: None)()
+
+    def check(self, outputs, targets, where):
+        pass
+
+
+def rows(outputs, targets):
+    return F.cross_entropy(outputs, targets, reduction="none")
+
+
+FAULTY = {
+    "a loss of each sample": ({"loss": rows}, r"Faulty.loss must give a scalar .* of shape \(2,\)"),
+    "a loss as a number": ({"loss": lambda o, t: 3.0}, "it gives a float"),
+    "a loss without a gradient": ({"loss": lambda o, t: rows(o, t).mean().detach()}, r"shape \(\)"),
+    "a loss that fails": (
+        {"loss": lambda o, t: F.mse_loss(o, t[:, :2])},
+        r"Faulty.loss fails on float32 of shape \(2, 10\) and int64 of shape \(2,\): IndexError",
+    ),
+    "a taught teacher": ({"distance": F.mse_loss}, r"into it; use teacher.detach\(\)"),
+    "one score": ({"score": lambda o, t: (o.argmax(-1) == t).float().mean()}, r"shape \(2,\); for"),
+    "a score that is no number": (
+        {"meter": lambda: Broken(math.nan)},
+        "of the untrained model on validation data is nan",
+    ),
+}
+
+
+class Broken:
+    def __init__(self, value):
+        self.value = value
+
+    def update(self, outputs, targets):
+        assert len(outputs) == len(targets)
+
+    def compute(self):
+        return self.value
+
+
+@pytest.mark.parametrize(("parts", "message"), FAULTY.values(), ids=FAULTY)
+def test_a_task_whose_functions_are_wrong_is_refused_before_training(parts, message):
+    with pytest.raises(TaskError, match=message):
+        fitted(Faulty(**parts), few_digits(), mobilenet())
+    assert isinstance(fitted(Faulty(), few_digits(), mobilenet()), Faulty)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -87,6 +87,10 @@ class ImageData:
         """Classes without a training image."""
         counts = labels_of(self.train).bincount(minlength=len(self.classes)).tolist()
         return tuple(name for name, n in zip(self.classes, counts, strict=True) if n == 0)
+
+    def targets(self, split: str) -> Iterator[Tensor]:
+        """The labels of a split, in order, in parts."""
+        yield from labels_of(getattr(self, split)).split(65_536)
 
     def augmented(
         self, indices: Tensor, generator: torch.Generator, part: slice = slice(None)

@@ -11,7 +11,7 @@ from boundnas.engine.ranks import agree, rank
 from boundnas.engine.threads import warn_of_threads
 from boundnas.fit import identity
 from boundnas.fit.loop import Trainer
-from boundnas.fit.match import check_model
+from boundnas.fit.match import check_model, fitted
 from boundnas.fit.run import Run
 from boundnas.fit.start import check_start, start_boundaries
 from boundnas.settings import TrainSettings
@@ -50,7 +50,9 @@ def fit(
         The trained model, boundaries and logs.
 
     Raises:
-        DataError: The images are not what the model was built for, or fewer than a batch.
+        DataError: The images are not what the model was built for, or fewer than a batch, or
+            targets do not fit model and task.
+        TaskError: A function of the task is not what it is to be.
         SpaceError: The model would train wrongly, see `boundnas.guard.check`; found before
             anything is trained.
         CostError: The cost range cannot be met; likewise.
@@ -60,21 +62,22 @@ def fit(
         RunError: The folder cannot be written, or holds another run: of another model, other
             training images, cost, range, settings or seed; nothing was changed.
     """
-    settings, task = settings or TrainSettings(epochs=30), task or Classification()
+    settings, asked = settings or TrainSettings(epochs=30), task or Classification()
     path = None if folder is None else folder.path
     agree(
         lambda: {
             "at work": "training",
             **identity.of_settings(settings, "train"),
             **identity.of_run(model, data, cost, cost_range, seed, path),
-            **identity.of_task(task),
+            **identity.of_task(asked),
         },
         "before the first step",
     )
     check_model(model)
     guard.check(model)  # before what else runs the model
     cost = cost or MACs(model)
-    check_start(model, data, cost, cost_range, settings, task)
+    check_start(model, data, cost, cost_range, settings, asked)
+    task = fitted(asked, data, model)
     boundaries = start_boundaries(model, settings, seed)
     run = Run(model, data, task, boundaries, cost, cost_range, settings, seed, folder)
     warn_of_threads()
