@@ -68,9 +68,7 @@ def outcome(data: ImageData, learn: str, steps: int, seed: int) -> Outcome:
         run, SearchSettings(initial=64, rounds=6, crossovers=16, mutations=16, bounds="whole")
     )
     networks = sorted([*front.networks, *front.outside], key=lambda n: n.macs)
-    validation, accuracies = zip(
-        *((n.validation_accuracy, n.test_accuracy) for n in networks), strict=True
-    )
+    validation, accuracies = zip(*((n.validation, n.test) for n in networks), strict=True)
     score = mean_over_log_cost([n.macs for n in networks], validation, accuracies, *COST_RANGE)
     return Outcome(score, accuracies[0], accuracies[-1])
 

@@ -127,8 +127,8 @@ def searched(run: Run, settings: SearchSettings, seed: int) -> Searched:
         seconds,
         len(set(candidates)),
         sum(images),
-        score(run, front, "validation_accuracy"),
-        score(run, front, "test_accuracy"),
+        score(run, front, "validation"),
+        score(run, front, "test"),
         len(front.networks) + len(front.outside),
     )
 
@@ -137,7 +137,7 @@ def score(run: Run, front: Front, accuracy: str) -> float:
     networks = [*front.networks, *front.outside]
     return mean_over_log_cost(
         [n.macs for n in networks],
-        [n.validation_accuracy for n in networks],
+        [n.validation for n in networks],
         [getattr(n, accuracy) for n in networks],
         *run.cost_range,
     )

@@ -10,6 +10,8 @@ import torch
 
 from boundnas import TrainSettings, data, fit
 from boundnas.models import MobileNet, StageTable, StemTable
+from boundnas.store.records import Metric
+from boundnas.task import Classification
 
 torch.set_num_threads(1)  # bits agree between equal numbers of threads only
 
@@ -21,6 +23,7 @@ STAGES = (
     StageTable((8,), (8,), stride=2),
 )
 COST_RANGE = (12e3, 40e3)
+ACCURACY = Metric.of(Classification())
 
 
 @contextmanager

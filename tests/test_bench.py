@@ -12,16 +12,6 @@ from boundnas.search.screening import Screening
 from boundnas.space import Architecture
 
 
-class Shown:
-    """A progress bar that remembers what it was told."""
-
-    def __init__(self):
-        self.accuracies = []
-
-    def advance(self, *, accuracy):
-        self.accuracies.append(accuracy)
-
-
 def architectures(*numbers):
     return [Architecture(LARGE, (number, *[0] * 9)) for number in numbers]
 
@@ -32,39 +22,39 @@ def even(arch):
 
 
 def test_evaluations_come_in_order_by_name_and_each_network_is_measured_and_shown_once():
-    recorder, shown = Recorder(), Shown()
-    bench = Bench(recorder, name=even, progress=shown)
+    recorder, shown = Recorder(), []
+    bench = Bench(recorder, name=even, show=shown.append)
     for asked in ((5, 0, 1, 4), (4, 2, 7, 2), (0, 7)):
         found = bench(architectures(*asked))
         assert [e.architecture for e in found] == architectures(*(n // 2 * 2 for n in asked))
     assert recorder.batches == [architectures(4, 0), architectures(2, 6)]
     assert list(bench.known) == recorder.measured
-    assert shown.accuracies == [evaluation(a).accuracy for a in recorder.measured]
+    assert shown == [evaluation(a).score for a in recorder.measured]
 
 
 def test_what_the_journal_knows_is_shown_but_not_measured(tmp_path):
-    shown = Shown()
+    shown = []
     with opened(tmp_path / "evaluations.jsonl") as journal:
         Bench(Recorder(), journal=journal)(architectures(1, 2))
         recorder = Recorder()
-        found = Bench(recorder, journal=journal, progress=shown)(architectures(3, 2, 4, 1))
+        found = Bench(recorder, journal=journal, show=shown.append)(architectures(3, 2, 4, 1))
         assert list(journal) == architectures(1, 2, 3, 4)
     assert found == [evaluation(a) for a in architectures(3, 2, 4, 1)]
     assert recorder.batches == [architectures(3, 4)]
-    assert shown.accuracies == [e.accuracy for e in found]
+    assert shown == [e.score for e in found]
 
 
 def test_a_screened_bench_answers_by_what_was_measured_where_that_is_on_the_front(tmp_path):
     def estimate(batch):
-        return [replace(evaluation(a), accuracy=0.5, images=10) for a in batch]
+        return [replace(evaluation(a), score=0.5, images=10) for a in batch]
 
-    exact, shown = Recorder(), Shown()
+    exact, shown = Recorder(), []
     with opened(tmp_path / "evaluations.jsonl") as journal:
         screening = Screening(Bench(exact), pareto_front, images=100)
-        bench = Bench(estimate, journal=journal, screening=screening, progress=shown)
+        bench = Bench(estimate, journal=journal, screening=screening, show=shown.append)
         found = bench(architectures(3, 0))
         assert [e.images for e in journal.values()] == [10, 10]
-    assert shown.accuracies == [0.5, 0.5]
+    assert shown == [0.5, 0.5]
     assert found == list(bench.known.values())
     assert {e.architecture for e in found if e.images == 100} == set(exact.measured)
     assert screening.front == pareto_front(found)

@@ -184,8 +184,8 @@ def outcome(config):
     ):
         run = job.train(held)
         front = job.search(run)
-        measured = [row["accuracy"] for row in read_jsonl(held.evaluations)[1:]]
-    networks = [(n.arch.values, n.validation_accuracy, n.test_accuracy) for n in front.networks]
+        measured = [row["score"] for row in read_jsonl(held.evaluations)[1:]]
+    networks = [(n.arch.values, n.validation, n.test) for n in front.networks]
     return digest(run.model), run.metrics, bounds_json(run), measured, networks
 
 

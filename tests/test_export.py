@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.small import files, trained
+from tests.small import ACCURACY, files, trained
 from torch import nn
 
 from boundnas import SearchSettings, extract
@@ -59,7 +59,7 @@ def network():
     measured = evaluator(arch)
     calibrated = evaluator.calibrated(arch)
     test = evaluator.score(calibrated, run.data.test)
-    return FrontNetwork(calibrated, measured.costs, measured.accuracy, test)
+    return FrontNetwork(calibrated, measured.costs, measured.score, test, ACCURACY)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_a_file_computes_what_the_supernet_does_without_boundnas(
     assert (found - expected).abs().max() <= TOLERANCE * expected.abs().max()
     if size == len(images):
         correct = int((found.argmax(1) == labels).sum())
-        assert correct / len(images) == network.test_accuracy
+        assert correct / len(images) == network.test
 
 
 def test_a_file_is_the_same_every_time_and_tells_nothing_of_the_machine(
@@ -132,8 +132,9 @@ def test_the_architecture_file_names_every_dimension_and_number(exported, networ
     assert len(held.pop("network")) == 64
     assert held == {
         "costs": {"macs": network.macs, "parameters": network.parameters},
-        "validation_accuracy": network.validation_accuracy,
-        "test_accuracy": network.test_accuracy,
+        "validation": network.validation,
+        "test": network.test,
+        "metric": {"name": "accuracy", "unit": "%", "scale": 100.0},
     }
 
 
@@ -143,7 +144,7 @@ def test_the_card_says_what_a_user_needs(exported, network):
         f"# Network of {network.macs / 1e6:.4g} MMACs for digits\n",
         f"| MACs of one image | {network.macs:,} |",
         f"| Parameters | {network.parameters:,} |",
-        f"| Test accuracy | {network.test_accuracy:.2%} |",
+        f"| Test accuracy | {ACCURACY.shown(network.test)} |",
         "float32, shape (N, 1, 8, 8), any N",
         f"mean {list(data.mean)} and std {list(data.std)}",
         "float32, shape (N, 10)",
@@ -203,7 +204,7 @@ OTHERS = {  # what is asked for where `network` lies: model, network and data
     "another architecture": lambda n: (trained().model, smallest(n), trained().data),
     "other weights": lambda n: (*changed_weights(n), trained().data),
     "other statistics": lambda n: (trained().model, recalibrated(n, trained()), trained().data),
-    "another accuracy": lambda n: (trained().model, replace(n, test_accuracy=0.5), trained().data),
+    "another accuracy": lambda n: (trained().model, replace(n, test=0.5), trained().data),
     "other costs": lambda n: (
         trained().model,
         replace(n, costs={**n.costs, "own": 7}),

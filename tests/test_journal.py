@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.small import ACCURACY
 
 from boundnas.errors import RunError
 from boundnas.randomness import stream
@@ -24,6 +25,7 @@ SPACE = SearchSpace(
 WHOLE = st.integers(1, 10**15)
 OTHER_SPACE = SearchSpace([Dimension("width", (8, 16, 24))])
 IDENTITY = {"weights": "those", "seed": "0"}
+METRIC = {"name": "accuracy", "unit": "%", "scale": 100.0}
 COSTS = {
     "macs": lambda arch: 100 + sum(arch.indices),
     "parameters": lambda arch: 10 + sum(arch.indices),
@@ -31,7 +33,7 @@ COSTS = {
 
 
 def opened(path, space=SPACE, identity=IDENTITY, costs=COSTS):
-    return Journal(path, space, identity, costs)
+    return Journal(path, space, identity, costs, ACCURACY)
 
 
 def evaluations(count):
@@ -54,14 +56,14 @@ def write(path, items):
 @given(
     indices=st.tuples(*(st.integers(0, len(d) - 1) for d in SPACE.dimensions)),
     costs=st.fixed_dictionaries(
-        {"macs": WHOLE, "parameters": WHOLE}, optional={"latency": WHOLE, "accuracy": WHOLE}
+        {"macs": WHOLE, "parameters": WHOLE}, optional={"latency": WHOLE, "score": WHOLE}
     ),
-    accuracy=st.floats(0, 1),
+    score=st.floats(0, 1),
     images=st.integers(1, 10**9),
 )
-def test_an_evaluation_survives_json(indices, costs, accuracy, images):
+def test_an_evaluation_survives_json(indices, costs, score, images):
     architecture = Architecture(SPACE, indices)
-    evaluation = Evaluation(architecture, costs, accuracy, images)
+    evaluation = Evaluation(architecture, costs, score, images)
     assert Evaluation.from_json(json.loads(json.dumps(evaluation.to_json())), SPACE) == evaluation
 
 
@@ -74,8 +76,8 @@ def test_a_journal_is_read_back_in_order_and_goes_on(tmp_path):
         assert list(journal.values()) == items
         assert journal[items[3].architecture] == items[3]
     head, first, *_ = map(json.loads, path.read_text().splitlines())
-    assert head == {"identity": IDENTITY, "sum": head["sum"]}
-    assert list(first) == ["architecture", "costs", "accuracy", "images", "sum"]
+    assert head == {"identity": IDENTITY, "metric": METRIC, "sum": head["sum"]}
+    assert list(first) == ["architecture", "costs", "score", "images", "sum"]
 
 
 def test_a_journal_cut_at_any_byte_keeps_every_complete_line_and_goes_on(tmp_path):
@@ -124,13 +126,13 @@ def spoil(row, **changes):
         (lambda row: spoil(row, costs=row["costs"] | {"macs": True}), "is no evaluation"),
         (lambda row: spoil(row, images=0), "is no evaluation"),
         (lambda row: spoil(row, images=True), "is no evaluation"),
-        (lambda row: spoil(row, accuracy=1), "is no evaluation"),
-        (lambda row: spoil(row, accuracy=0.99), "is not what was written there by its sum"),
-        (lambda row: spoil(row, accuracy=99.0), "is not what was written there by its sum"),
+        (lambda row: spoil(row, score=1), "is no evaluation"),
+        (lambda row: spoil(row, score=0.99), "is not what was written there by its sum"),
+        (lambda row: spoil(row, score=99.0), "is not what was written there by its sum"),
         (lambda row: spoil(row, images=49), "is not what was written there by its sum"),
         (lambda row: spoil(row, sum=None), "is not what was written there by its sum"),
-        (lambda row: spoil(row, accuracy="0.5"), "is no evaluation"),
-        (lambda row: spoil(row, accuracy=float("nan")), "is no evaluation"),
+        (lambda row: spoil(row, score="0.5"), "is no evaluation"),
+        (lambda row: spoil(row, score=float("nan")), "is no evaluation"),
         (lambda row: spoil(row, architecture=[1]), "is no evaluation"),
         (lambda row: spoil(row, extra=1), "is no evaluation"),
         (lambda row: spoil(row, architecture={"width": 8}), "is of another search space: .*ratio"),
@@ -221,7 +223,7 @@ def test_whoever_only_reads_may_do_so_before_the_writer_has_opened_it_or_after(
                 journal.append(item)
         path.write_bytes(path.read_bytes() + tail)
     before = path.read_bytes() if path.exists() else None
-    reads = partial(Journal, path, SPACE, IDENTITY, COSTS, writes=False)
+    reads = partial(Journal, path, SPACE, IDENTITY, COSTS, ACCURACY, writes=False)
     found = [dict(reads())]
     assert (path.read_bytes() if path.exists() else None) == before
     with opened(path) as writer:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from playwright.sync_api import Browser, Page, sync_playwright
+from tests.small import ACCURACY
 
 from boundnas.errors import RunError
 from boundnas.report import write_report
@@ -64,7 +65,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-ORIGIN = {"identity": {"weights": "those of the run"}}
+ORIGIN = {"identity": {"weights": "those of the run"}, "metric": ACCURACY.model_dump()}
 
 
 def write_journal(folder: Path, rows: list[dict[str, Any]]) -> None:
@@ -189,15 +190,15 @@ def evaluation(dimensions: list[dict[str, Any]], draw: random.Random) -> dict[st
         "architecture": {d["name"]: draw.choice(d["choices"]) for d in dimensions},
         "costs": {"macs": round(macs), "parameters": round(macs / 30)},
         "images": 1000,
-        "accuracy": 0.76 - 0.35 * math.exp(-macs / 2e7) - abs(draw.gauss(0, 0.03)),
+        "score": 0.76 - 0.35 * math.exp(-macs / 2e7) - abs(draw.gauss(0, 0.03)),
     }
 
 
 def network(row: dict[str, Any], i: int) -> dict[str, Any]:
     return {
         **{key: row[key] for key in ("architecture", "costs")},
-        "validation_accuracy": row["accuracy"],
-        "test_accuracy": 0.45 + 0.02 * ((7 * i) % 16),
+        "validation": row["score"],
+        "test": 0.45 + 0.02 * ((7 * i) % 16),
         "folder": f"networks/{row['costs']['macs']}",
     }
 
@@ -273,7 +274,8 @@ def test_the_summary_names_the_front_its_range_the_best_network_and_the_training
     assert f"a front of {ON_FRONT} networks inside the range asked for, from" in said
     best = max(front, key=lambda n: n[2])  # of validation, though test data says another
     assert best[4] < max(n[4] for n in front)
-    said_of_it = f"MMACs, which reaches {best[2]:.1%} there and {best[4]:.1%} on test data"
+    reached = [ACCURACY.shown(best[i]) for i in (2, 4)]
+    said_of_it = f"MMACs, which reaches {reached[0]} there and {reached[1]} on test data"
     assert f"validation data chooses that of {best[0] / 1e6:.3g} {said_of_it}" in said
     assert "trained for 301 steps, learning both boundaries of the search space" in said
     assert f"{OUTSIDE} networks outside the range are drawn hollow" in said
@@ -370,11 +372,12 @@ def test_a_run_without_a_step_is_refused(tmp_path):
 
 
 COSTS = '"costs": {"macs": 1, "parameters": 1}'
-NETWORK = f'{{"architecture": {{}}, {COSTS}, "validation_accuracy": 0, "test_accuracy": 0}}'
-IDENTITY = '"identity": {"weights": "those"}, "journal": ""'
+NETWORK = f'{{"architecture": {{}}, {COSTS}, "validation": 0, "test": 0}}'
+METRIC = '{"name": "accuracy", "unit": "%", "scale": 100}'
+IDENTITY = f'"identity": {{"weights": "those"}}, "metric": {METRIC}, "journal": ""'
 FRONT = (
-    f'{{{IDENTITY}, "cost_metric": "macs", "cost_range": [1, 2], "networks": [{NETWORK}], '
-    '"outside": []}'
+    f'{{{IDENTITY}, "cost_metric": "macs", "cost_range": [1, 2], '
+    f'"networks": [{NETWORK}], "outside": []}}'
 )
 
 
@@ -397,17 +400,17 @@ FRONT = (
         ),
         (
             "search/evaluations.jsonl",
-            f'{{"architecture": {{}}, {COSTS}, "accuracy": 0.5, "images": 9}}\n',
+            f'{{"architecture": {{}}, {COSTS}, "score": 0.5, "images": 9}}\n',
             r"line 1: identity: Field required",
         ),
         (
             "search/evaluations.jsonl",
-            f'{{{IDENTITY}}}\n{{"architecture": {{}}, {COSTS}, "accuracy": 0.5, "images": 9}}\n',
+            f'{{{IDENTITY}}}\n{{"architecture": {{}}, {COSTS}, "score": 0.5, "images": 9}}\n',
             r"line 1: is not what was written there by its sum",
         ),
         (
             "search/evaluations.jsonl",
-            f'{{{IDENTITY}}}\n{{"architecture": {{}}, {COSTS}, "accuracy": 0.5, "images": 0}}\n',
+            f'{{{IDENTITY}}}\n{{"architecture": {{}}, {COSTS}, "score": 0.5, "images": 0}}\n',
             r"line 2: images: Input should be greater than or equal to 1",
         ),
         (
@@ -417,13 +420,13 @@ FRONT = (
         ),
         (
             "search/evaluations.jsonl",
-            f'{{{IDENTITY}}}\n{{"architecture": {{}}, {COSTS}, "accuracy": NaN, "images": 9}}\n',
-            r"line 2: accuracy: Input should be a finite number",
+            f'{{{IDENTITY}}}\n{{"architecture": {{}}, {COSTS}, "score": NaN, "images": 9}}\n',
+            r"line 2: score: Input should be a finite number",
         ),
         (
             "search/evaluations.jsonl",
             f"{{{IDENTITY}}}\n"
-            '{"architecture": {}, "costs": {"macs": 1}, "accuracy": 0.5, "images": 9}\n',
+            '{"architecture": {}, "costs": {"macs": 1}, "score": 0.5, "images": 9}\n',
             r"line 2: costs: Value error, no parameters among the costs",
         ),
         (
@@ -440,9 +443,10 @@ FRONT = (
                 ('"macs": 1,', '"macs": "1",', r"networks\.0\.costs\.macs: .* valid number"),
                 ('"macs": 1,', '"macs": true,', r"networks\.0\.costs\.macs: .* valid number"),
                 ('"macs": 1,', '"macs": -1,', r"costs: Value error, macs and .* are above 0"),
-                ('racy": 0}', 'racy": "0"}', r"test_accuracy: Input should be a valid number"),
-                ('racy": 0}', 'racy": 99}', r"test_accuracy: .* less than or equal to 1"),
-                ('racy": 0}', 'racy": null}', r"test_accuracy: Input should be a valid number"),
+                ('test": 0}', 'test": "0"}', r"test: Input should be a valid number"),
+                ('test": 0}', 'test": NaN}', r"test: Input should be a finite number"),
+                ('test": 0}', 'test": null}', r"test: Input should be a valid number"),
+                (METRIC, "null", r"metric: Input should be an object"),
                 ("[1, 2]", "[2, 1]", r"cost_range: Value error, .* found 2 to 1"),
                 ("[1, 2]", '["1", 2]', r"cost_range\.0: Input should be a valid number"),
                 ("[1, 2]", "[2, 3]", r"a network of 1 macs stands among those inside 2 to 3"),
@@ -461,11 +465,19 @@ def test_a_damaged_file_is_named_with_what_is_wrong(tmp_path, name, text, messag
         write_report(folder)
 
 
+def test_scores_are_named_before_there_is_a_front_too(tmp_path):
+    folder = write_run(tmp_path / "run", steps=5, evaluations=20)
+    (folder / "front.json").unlink()
+    assert embedded(write_report(folder))["metric"] == ACCURACY.model_dump()
+    (folder / "search" / "evaluations.jsonl").unlink()
+    assert embedded(write_report(folder))["metric"] is None
+
+
 def test_evaluations_of_another_space_are_named(tmp_path):
     folder = write_run(tmp_path / "run", steps=5, evaluations=20)
     (folder / "front.json").unlink()
     costs = {"macs": 1, "parameters": 1}
-    write_journal(folder, [{"architecture": {}, "costs": costs, "accuracy": 0.5, "images": 9}])
+    write_journal(folder, [{"architecture": {}, "costs": costs, "score": 0.5, "images": 9}])
     message = r"does not fit the run's space\.json: .*missing: head\.width"
     with pytest.raises(RunError, match=message):
         write_report(folder)
@@ -663,8 +675,8 @@ def test_hovering_a_point_shows_its_numbers_and_its_architecture(page, run):
     for i in (0, ON_FRONT - 1):
         page.locator("circle.front").nth(i).hover(force=True)
         shown = page.locator(".details").inner_text()
-        assert f"{networks[i]['test_accuracy']:.2%}" in shown
-        assert f"{networks[i]['validation_accuracy']:.2%}" in shown
+        assert f"{ACCURACY.shown(networks[i]['test'])}" in shown
+        assert f"{ACCURACY.shown(networks[i]['validation'])}" in shown
         assert f"{networks[i]['costs']['parameters']:,}" in shown
         architecture = networks[i]["architecture"]
         for stage in (2, 6):
@@ -681,9 +693,9 @@ def test_the_keyboard_reaches_every_series_of_the_front(page, run):
     networks = json.loads((run / "front.json").read_text())["networks"]
     details = page.locator(".details")
     page.keyboard.press("Home")
-    assert f"{networks[0]['test_accuracy']:.2%}" in details.inner_text()
+    assert ACCURACY.shown(networks[0]["test"]) in details.inner_text()
     page.keyboard.press("ArrowRight")
-    assert f"{networks[1]['test_accuracy']:.2%}" in details.inner_text()
+    assert ACCURACY.shown(networks[1]["test"]) in details.inner_text()
     titles = set()
     for _ in range(3):
         titles.add(details.locator("h3").inner_text())

@@ -32,7 +32,7 @@ def search(space, measure, method, journal=None, **options):
 
 
 def score(evaluations):
-    costs, accuracies = zip(*((e.costs["macs"], e.accuracy) for e in evaluations), strict=True)
+    costs, accuracies = zip(*((e.costs["macs"], e.score) for e in evaluations), strict=True)
     return mean_over_log_cost(costs, accuracies, accuracies, 10, 300)
 
 

@@ -85,7 +85,7 @@ class World:
         for arch in batch:
             e = self.exact(arch)
             error = self.offset + float(self.noise[arch.indices])
-            estimate = replace(e, accuracy=e.accuracy + error, images=100)
+            estimate = replace(e, score=e.score + error, images=100)
             yield e if arch in self.pilots else estimate
 
     def measure(self, batch):

@@ -83,7 +83,7 @@ def test_an_evaluation_is_the_accuracy_of_the_extracted_network(number, evaluato
     calibrated = evaluator.calibrated(arch)
     net = extract(model, calibrated)
     assert evaluation.architecture == arch
-    assert evaluation.accuracy == accuracy_by_hand(net, data.validation, data)
+    assert evaluation.score == accuracy_by_hand(net, data.validation, data)
     assert evaluator.score(calibrated, data.test) == accuracy_by_hand(net, data.test, data)
     assert evaluation.costs["parameters"] == sum(p.numel() for p in net.parameters())
 
@@ -133,7 +133,7 @@ def test_test_images_are_read_by_the_final_front_only(run, measured, monkeypatch
 def test_the_front_is_what_validation_selects_inside_the_range_and_outside(run, measured):
     found = search(run, SETTINGS)
     assert found.cost_range == COST_RANGE
-    points = {e.architecture: (e.costs["macs"], e.accuracy) for e in measured}
+    points = {e.architecture: (e.costs["macs"], e.score) for e in measured}
 
     def undominated(among):
         return {
@@ -147,7 +147,7 @@ def test_the_front_is_what_validation_selects_inside_the_range_and_outside(run, 
     assert {n.arch.plain for n in found.networks} <= undominated(inside)
     assert {n.arch.plain for n in found.outside} <= undominated(points) - inside.keys()
     for networks, all_of in ((found.networks, inside), (found.outside, points)):
-        values = [(n.macs, n.validation_accuracy) for n in networks]
+        values = [(n.macs, n.validation) for n in networks]
         assert [v for v, _ in values] == sorted({v for v, _ in values})
         expected = {points[a] for a in undominated(all_of)}
         assert set(values) == {p for p in expected if all_of is inside or p not in inside.values()}
@@ -165,7 +165,7 @@ def test_accuracy_on_test_data_selects_nothing(run, monkeypatch):
         assert chosen[0] == chosen[1]
     best = found.best()
     assert best.arch == exact.best().arch
-    assert best.test_accuracy == min(n.test_accuracy for n in found.networks)
+    assert best.test == min(n.test for n in found.networks)
 
 
 EVALUATED = {  # MACs and validation accuracy by name
@@ -210,7 +210,7 @@ def test_a_front_with_nothing_inside_says_so_and_names_the_nearest(front):
 def test_the_best_lies_inside_the_range_even_where_one_outside_is_better(front):
     inside, outside = front.networks[:1], front.networks[1:]
     narrow = Front("macs", (1, inside[0].macs), inside, outside)
-    assert outside[-1].validation_accuracy > inside[0].validation_accuracy
+    assert outside[-1].validation > inside[0].validation
     assert narrow.best() is narrow.best(macs=1e9) is inside[0]
 
 
@@ -220,8 +220,8 @@ def test_the_front_reports_what_its_networks_measure(front, evaluator):
         net = extract(evaluator.model, n.arch)
         assert n.macs == evaluator.costs["macs"](n.arch)
         assert n.parameters == sum(p.numel() for p in net.parameters())
-        assert n.validation_accuracy == accuracy_by_hand(net, data.validation, data)
-        assert n.test_accuracy == accuracy_by_hand(net, data.test, data)
+        assert n.validation == accuracy_by_hand(net, data.validation, data)
+        assert n.test == accuracy_by_hand(net, data.test, data)
 
 
 def test_best_is_the_most_accurate_network_within_the_budget(front):
@@ -255,7 +255,7 @@ def test_the_front_as_json_names_every_network_and_its_folder(front):
     for key in ("networks", "outside"):
         for row, network in zip(held[key], getattr(front, key), strict=True):
             assert network.arch.space.architecture(row["architecture"]) == network.arch
-            assert row["test_accuracy"] == network.test_accuracy
+            assert row["test"] == network.test
 
 
 def evaluations_in(path):
@@ -316,7 +316,7 @@ def test_a_screened_network_is_estimated_from_its_answers_to_the_sample(evaluato
             evaluator.model, arch, [normalize(i, data.mean, data.std) for i in images]
         )
         correct = evaluator.scores(calibrated, data.validation, sample.images)
-        assert found.accuracy == sample.score(correct)
+        assert found.score == sample.score(correct)
         assert found.images == len(sample.images) == 20
         assert found.costs == {name: cost(arch) for name, cost in evaluator.costs.items()}
 
@@ -366,7 +366,7 @@ def test_a_search_that_screens_reports_exact_accuracies_and_survives_a_kill(kill
     assert {row["images"] for row in finalists} == {len(data.validation)}
     for n in whole.networks:
         net = extract(run.model, n.arch)
-        assert n.validation_accuracy == accuracy_by_hand(net, data.validation, data)
+        assert n.validation == accuracy_by_hand(net, data.validation, data)
 
 
 def test_a_finished_search_measures_nothing_again(run, measured):

@@ -19,9 +19,10 @@ from boundnas.errors import ConfigError, RunError
 from boundnas.report.compare import compare
 from boundnas.report.comparison import Comparison
 from boundnas.report.interval import t_interval
-from boundnas.report.tables import numbers
+from boundnas.report.tables import markdown, numbers
 from boundnas.search.pareto import chosen, mean_over_log_cost
 from boundnas.store.files import canonical_json
+from boundnas.store.vouched import vouched
 from boundnas.studies import reproduce
 from boundnas.studies.figures import FIGURES, configuration
 
@@ -75,7 +76,7 @@ def test_scores_and_budgets_are_those_of_the_fronts(runs, tmp_path):
         for seed, found in group["seeds"].items():
             networks = held(runs, f"{learn}{seed}")
             costs = [n["costs"]["macs"] for n in networks]
-            both = [[n[f"{on}_accuracy"] for n in networks] for on in ("validation", "test")]
+            both = [[n[on] for n in networks] for on in ("validation", "test")]
             score = mean_over_log_cost(costs, *both, LOWER * 1e6, UPPER * 1e6)
             assert found["score"] == score
             for budget, accuracy in zip(numbers["budgets"], found["at"], strict=True):
@@ -126,7 +127,7 @@ def test_tables_are_made_again_from_the_raw_numbers_of_a_comparison(runs, tmp_pa
     for group in held["groups"]:
         for seed in group["seeds"].values():
             seed.update(score=0.5, at=[])
-    stale.write_text(json.dumps({k: held[k] for k in ("cost_range", "groups")}))
+    stale.write_text(json.dumps({k: held[k] for k in ("metric", "cost_range", "groups")}))
     again = compare([stale], tmp_path / "again")
     for name in ("comparison.json", "fronts.svg"):
         assert (again / name).read_bytes() == (whole / name).read_bytes()
@@ -139,7 +140,9 @@ def test_a_comparison_shows_labels_as_they_are(runs, tmp_path):
     held = json.loads((whole / "comparison.json").read_text())
     label = "folder <img src=x> a|b $x$ `y`"
     held["groups"][1]["label"] = label
-    (tmp_path / "named.json").write_text(json.dumps({k: held[k] for k in ("cost_range", "groups")}))
+    (tmp_path / "named.json").write_text(
+        json.dumps({k: held[k] for k in ("metric", "cost_range", "groups")})
+    )
     tables = (compare([tmp_path / "named.json"], tmp_path / "again") / "comparison.md").read_text()
     assert tables.count(r"| folder &lt;img src=x&gt; a\|b \$x\$ \`y\` | ") == 2
     assert "<img" not in tables
@@ -160,19 +163,54 @@ def test_there_are_committed_comparisons():
     assert len(COMMITTED) == 15
 
 
+ERROR = {"name": "error", "unit": "mm", "scale": -1.0}
+
+
+def test_a_metric_of_ones_own_is_named_with_its_unit_and_the_worst_counts_where_nothing_is():
+    def group(label, *fronts):
+        return {"label": label, "seeds": {str(i): {"front": f} for i, f in enumerate(fronts)}}
+
+    rows = [(1, -4.0, -3.0), (4, -2.0, -2.5)]
+    groups = [group("one", rows, rows), group("other", rows[1:], rows[1:])]
+    held = numbers(
+        Comparison.model_validate({"metric": ERROR, "cost_range": (1.0, 16.0), "groups": groups})
+    )
+    one, other = (g["seeds"]["0"]["score"] for g in held["groups"])
+    assert one == other == pytest.approx((-3.0 - 2.5) / 2)  # the largest error stands for none
+    said = markdown(held)
+    assert "and its test error, averaged over log cost" in said
+    assert "Differences in error, mm, paired by seed" in said
+    assert "| one | 2 | 2.75 ± 0 mm | 3 ± 0 mm |" in said
+    assert "| other | 2 | 2.75 ± 0 mm | none |" in said
+
+
+def test_runs_of_different_metrics_are_not_compared(runs, tmp_path):
+    shutil.copytree(runs / "none0", tmp_path / "other")
+    path = tmp_path / "other" / "front.json"
+    held = json.loads(path.read_text())
+    del held["sum"]
+    path.write_text(json.dumps(vouched({**held, "metric": ERROR})))
+    with pytest.raises(RunError, match="these runs are scored by accuracy, % and error, mm"):
+        compare([runs / "both0", tmp_path / "other"], tmp_path / "out")
+
+
 ROW = [5000, 0.5, 0.4]
+METRIC = {"name": "accuracy", "unit": "%", "scale": 100.0}
 
 
 @pytest.mark.parametrize(
     ("held", "said"),
     [
         ([], "Input should be an object"),
-        ({"cost_range": [1, 2]}, "groups: Field required"),
-        ({"cost_range": [2, 1], "groups": [{"label": "a", "seeds": {"0": {"front": [ROW]}}}]},
+        ({"metric": METRIC, "cost_range": [1, 2]}, "groups: Field required"),
+        ({"metric": METRIC, "cost_range": [2, 1],
+          "groups": [{"label": "a", "seeds": {"0": {"front": [ROW]}}}]},
          "a cost range is 0 < lower < upper, found 2.0 to 1.0"),
-        ({"cost_range": [1, 2], "groups": [{"label": "a", "seeds": {"0": {"front": [["x"]]}}}]},
+        ({"metric": METRIC, "cost_range": [1, 2],
+          "groups": [{"label": "a", "seeds": {"0": {"front": [["x"]]}}}]},
          "groups.0.seeds.0.front.0"),
-        ({"cost_range": [1, 2], "groups": []}, "groups: List should have at least 1 item"),
+        ({"metric": METRIC, "cost_range": [1, 2], "groups": []},
+         "groups: List should have at least 1 item"),
     ],
 )  # fmt: skip
 def test_a_damaged_comparison_is_refused_by_name(held, said, tmp_path):

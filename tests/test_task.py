@@ -13,6 +13,7 @@ from boundnas.errors import DataError, TaskError
 from boundnas.fit import identity
 from boundnas.randomness import stream
 from boundnas.search import Evaluator
+from boundnas.store.records import Metric
 from boundnas.task import Classification, Task
 
 LOGITS = torch.randn(12, 4, generator=stream(0, "logits"))
@@ -142,8 +143,8 @@ def test_a_candidate_is_worth_the_mean_of_its_scores_or_the_metric_over_all():
     arch = trained().model.space.smallest
     mean = float(scores_by_hand(Coarse(), arch).mean())
     assert mean != 0
-    assert evaluator(Coarse())(arch).accuracy == pytest.approx(mean, rel=1e-9)
-    assert evaluator(Overall())(arch).accuracy == pytest.approx(mean**2, rel=1e-9)
+    assert evaluator(Coarse())(arch).score == pytest.approx(mean, rel=1e-9)
+    assert evaluator(Overall())(arch).score == pytest.approx(mean**2, rel=1e-9)
 
 
 def test_screening_by_a_sample_is_for_scores_of_samples_only():
@@ -188,5 +189,5 @@ def test_two_tasks_are_two_identities():
 
 
 def test_a_score_is_shown_with_its_unit():
-    assert Classification().shown(0.9786) == "97.86 %"
-    assert Coarse().shown(0.0123456) == "12.35"
+    assert Metric.of(Classification()).shown(0.9786) == "97.86 %"
+    assert Metric.of(Coarse()).shown(0.0123456) == "12.35"

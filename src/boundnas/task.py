@@ -116,8 +116,12 @@ class Task(ABC):
             >>> Classification().shown(0.9786)
             '97.86 %'
         """
-        number = f"{score * self.scale:.4g}"
-        return f"{number} {self.unit}".rstrip()
+        return shown(score, self.scale, self.unit)
+
+
+def shown(score: float, scale: float, unit: str) -> str:
+    """A score as people read it: times its scale, to four digits, with its unit."""
+    return f"{score * scale:.4g} {unit}".rstrip()
 
 
 def kl_divergence(student: Tensor, teacher: Tensor) -> Tensor:

@@ -182,9 +182,9 @@ def _show(front: Front) -> None:
     """Print the front as a table, in the first of several processes."""
     if rank():
         return
-    lower, upper = front.cost_range
+    (lower, upper), name = front.cost_range, front.metric.name
     table = Table(
-        "MMACs", "parameters", "validation accuracy", "test accuracy",
+        "MMACs", "parameters", f"validation {name}", f"test {name}",
         title=f"Front, {lower:,.0f} to {upper:,.0f} {front.cost}",
     )  # fmt: skip
     for column in table.columns:
@@ -193,8 +193,8 @@ def _show(front: Front) -> None:
         table.add_row(
             f"{n.macs / 1e6:.3f}",
             f"{n.parameters:,}",
-            f"{n.validation_accuracy:.2%}",
-            f"{n.test_accuracy:.2%}",
+            n.metric.shown(n.validation),
+            n.metric.shown(n.test),
             style="dim" if n in front.outside else None,
         )
     Console().print(table)

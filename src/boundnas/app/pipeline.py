@@ -185,8 +185,9 @@ class Job:
             costs = {name: cost(arch) for name, cost in evaluator.costs.items()}
             if costs != row.costs:
                 raise RunError(f"{path}: says {row.costs} of a network that has {costs}; {_AGAIN}")
-            accuracies = row.validation_accuracy, row.test_accuracy
-            return FrontNetwork(evaluator.calibrated(arch), costs, *accuracies)
+            return FrontNetwork(
+                evaluator.calibrated(arch), costs, row.validation, row.test, held.metric
+            )
 
         try:
             inside, outside = (

@@ -109,7 +109,8 @@ def export_network(
         RunError: A file cannot be written.
     """
     net = extract(model, network.arch)
-    known = {**network.to_json(), "network": _identity(net)}
+    metric = network.metric.model_dump()
+    known = {**network.to_json(), "metric": metric, "network": _identity(net)}
     files = {
         "architecture.json": (json.dumps(known, indent=2) + "\n").encode(),
         "card.md": card(network, data, formats).encode(),
@@ -224,6 +225,7 @@ def _exists(folder: Path, held: HeldFolder | None) -> bool:
 def card(network: FrontNetwork, data: ImageData, formats: Sequence[Format]) -> str:
     """What a person needs to know to use the network: numbers, input, output, how to load it."""
     channels, height, width = data.shape
+    metric, name = network.metric, markdown(network.metric.name)
     usage = {
         "onnx": (
             "```python\nimport onnxruntime\n\n"
@@ -237,26 +239,26 @@ def card(network: FrontNetwork, data: ImageData, formats: Sequence[Format]) -> s
         ),
     }
     others = "".join(
-        f"| Cost {markdown(name)} | {value:,} |\n"
-        for name, value in network.costs.items()
-        if name not in COSTS
+        f"| Cost {markdown(cost)} | {value:,} |\n"
+        for cost, value in network.costs.items()
+        if cost not in COSTS
     )
     settings = "\n".join(
-        f"| {markdown(name)} | {markdown(value)} |" for name, value in network.arch.values.items()
+        f"| {markdown(key)} | {markdown(value)} |" for key, value in network.arch.values.items()
     )
     return (
         f"# Network of {network.macs / 1e6:.4g} MMACs for {markdown(data.name)}\n\n"
         "| | |\n|---|---|\n"
         f"| MACs of one image | {network.macs:,} |\n"
         f"| Parameters | {network.parameters:,} |\n{others}"
-        f"| Validation accuracy (selected by) | {network.validation_accuracy:.2%} |\n"
-        f"| Test accuracy | {network.test_accuracy:.2%} |\n\n"
+        f"| Validation {name} (selected by) | {metric.shown(network.validation)} |\n"
+        f"| Test {name} | {metric.shown(network.test)} |\n\n"
         f"Input `images`: float32, shape (N, {channels}, {height}, {width}), any N. From pixel "
         "values 0 to 255, per channel: `(pixel / 255 - mean) / std` with "
         f"mean {list(data.mean)} and std {list(data.std)}.\n\n"
         f"Output `logits`: float32, shape (N, {len(data.classes)}); the largest one is the class, "
         f"in this order:\n\n    {json.dumps(data.classes, ensure_ascii=False)}\n\n"
-        + "".join(usage[name] + "\n" for name in formats)
+        + "".join(usage[kind] + "\n" for kind in formats)
         + f"| Dimension | Value |\n|---|---|\n{settings}\n"
     )
 

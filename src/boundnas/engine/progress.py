@@ -81,7 +81,7 @@ class Progress:
             self._due = self._start + self._pause
         return self
 
-    def advance(self, n: int = 1, **shown_values: float | str) -> None:
+    def advance(self, n: int = 1, /, **shown_values: float | str) -> None:
         """Count ``n`` more units as done.
 
         Args:

@@ -26,6 +26,7 @@ from boundnas.randomness import stream
 from boundnas.store import checkpoint
 from boundnas.store.environment import note_environment
 from boundnas.store.files import write_json
+from boundnas.store.records import Metric
 from boundnas.store.vouched import vouched
 from boundnas.supernet import modes, weights
 
@@ -147,8 +148,8 @@ class Trainer:
 
     def _score(self, row: dict[str, Any]) -> dict[str, Any]:
         """The max network's score on its batch, as it is shown, where samples have scores."""
-        task = self.run.task
-        return {task.metric: task.shown(row["score_max"])} if "score_max" in row else {}
+        metric = Metric.of(self.run.task)
+        return {metric.name: metric.shown(row["score_max"])} if "score_max" in row else {}
 
     def _boundaries(self, step: int) -> dict[str, Any]:
         names = [d.name for d in self.run.model.space.dimensions]

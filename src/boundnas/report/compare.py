@@ -7,7 +7,7 @@ from pathlib import Path
 
 from boundnas.report import draw
 from boundnas.report.comparison import Comparison, FrontRow, GroupRecord, SeedRecord
-from boundnas.report.grouping import Group, common_range, grouped
+from boundnas.report.grouping import Group, common_metric, common_range, grouped
 from boundnas.report.records import Front
 from boundnas.report.tables import markdown, numbers
 from boundnas.store.files import write_json, write_text
@@ -44,6 +44,7 @@ def compare(folders: Sequence[Path], out: Path) -> Path:
 def _raw(groups: Sequence[Group]) -> Comparison:
     """The fronts of the groups: what everything else is computed from."""
     return Comparison(
+        metric=common_metric(groups),
         cost_range=common_range(groups),
         groups=[
             GroupRecord(
@@ -56,9 +57,9 @@ def _raw(groups: Sequence[Group]) -> Comparison:
 
 
 def _rows(front: Front) -> list[FrontRow]:
-    """Cost, validation and test accuracy of every network that validation data selected."""
+    """Cost, validation and test score of every network that validation data selected."""
     return [
-        (n.costs[front.cost_metric], n.validation_accuracy, n.test_accuracy)
+        (n.costs[front.cost_metric], n.validation, n.test)
         for n in [*front.networks, *front.outside]
     ]
 
@@ -66,15 +67,16 @@ def _rows(front: Front) -> list[FrontRow]:
 def _figures(groups: Sequence[Group]) -> dict[str, str | None]:
     """What is drawn from more than the fronts."""
     lower, upper = common_range(groups)
+    points = {g.label: g.random_networks() for g in groups}
     return {
-        "sub-networks": draw.boxes({g.label: g.random_networks() for g in groups}, lower, upper),
+        "sub-networks": draw.boxes(points, lower, upper, common_metric(groups)),
         "boundaries": draw.boundaries({g.label: list(g.runs.values()) for g in groups}),
     }
 
 
 def _write(out: Path, comparison: Comparison, figures: Mapping[str, str | None]) -> None:
     fronts = {g.label: [s.front for s in g.seeds.values()] for g in comparison.groups}
-    drawn = {"fronts": draw.fronts(fronts, *comparison.cost_range), **figures}
+    drawn = {"fronts": draw.fronts(fronts, *comparison.cost_range, comparison.metric), **figures}
     shown = {name: svg for name, svg in drawn.items() if svg is not None}
     held = numbers(comparison)
     tables = markdown(held)

@@ -7,10 +7,11 @@ from pathlib import Path
 from pydantic import Field, FiniteFloat
 
 from boundnas.errors import RunError
-from boundnas.report.records import Record, read_record
+from boundnas.report.records import read_record
+from boundnas.store.records import Metric, Record
 
 FrontRow = tuple[int | FiniteFloat, FiniteFloat, FiniteFloat]
-"""Cost, validation accuracy and test accuracy of a network of a front."""
+"""Cost, validation score and test score of a network of a front."""
 
 
 class SeedRecord(Record):
@@ -29,6 +30,7 @@ class GroupRecord(Record):
 class Comparison(Record):
     """The part of ``comparison.json`` that all the rest of it is computed from."""
 
+    metric: Metric
     cost_range: tuple[FiniteFloat, FiniteFloat]
     groups: list[GroupRecord] = Field(min_length=1)
 

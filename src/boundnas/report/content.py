@@ -41,14 +41,15 @@ def summary(run: Run) -> str:
         return f"{_nothing_inside(run.front)} {training}"
     networks = run.front.networks
     costs = sorted(network.costs["macs"] for network in networks)
-    best = max(networks, key=lambda network: network.validation_accuracy)
+    best = max(networks, key=lambda network: network.validation)
     several = len(networks) > 1
+    scores = [run.front.metric.shown(score) for score in (best.validation, best.test)]
     return (
         f"The search found a front of {_count(len(networks), 'network')} inside the range asked "
         f"for, "
         f"{'from ' + mmacs(costs[0]) + ' to' if several else 'of'} {mmacs(costs[-1])} MMACs. "
         f"Of these validation data chooses that of {mmacs(best.costs['macs'])} MMACs, which "
-        f"reaches {best.validation_accuracy:.1%} there and {best.test_accuracy:.1%} on test data. "
+        f"reaches {scores[0]} there and {scores[1]} on test data. "
         f"{training}"
     )
 
@@ -120,10 +121,11 @@ def figures(run: Run) -> dict[str, Any]:
     """
     return {
         "space": run.space.to_json(),
+        "metric": None if run.metric is None else run.metric.model_dump(),
         "evaluated": None
         if run.evaluations is None
         else [
-            [*_costs(e), significant(e.accuracy), _packed(run.space, e.architecture)]
+            [*_costs(e), significant(e.score), _packed(run.space, e.architecture)]
             for e in run.evaluations
         ],
         "front": None
@@ -147,9 +149,9 @@ def _costs(measured: Evaluation | Network) -> tuple[float, float]:
 def _network(space: SearchSpace, network: Network) -> list[Any]:
     return [
         *_costs(network),
-        significant(network.validation_accuracy),
+        significant(network.validation),
         _packed(space, network.architecture),
-        significant(network.test_accuracy),
+        significant(network.test),
         network.folder,
     ]
 

@@ -17,6 +17,7 @@ from boundnas.report.comparison import FrontRow
 from boundnas.report.content import thin
 from boundnas.report.records import Run
 from boundnas.search.pareto import chosen
+from boundnas.store.records import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,32 +62,37 @@ def _drawn(draw: Callable[P, T]) -> Callable[P, T]:
 
 
 @_drawn
-def fronts(groups: Mapping[str, Sequence[Sequence[FrontRow]]], lower: float, upper: float) -> str:
-    """Test accuracy over MMACs: a staircase per seed, and the mean of a group (Figs. 3 to 5)."""
+def fronts(
+    groups: Mapping[str, Sequence[Sequence[FrontRow]]], lower: float, upper: float, metric: Metric
+) -> str:
+    """Test score over MMACs: a staircase per seed, and the mean of a group (Figs. 3 to 5)."""
     figure, ((axes,),) = _figure(1, 1, (7, 4.5))
     costs = np.geomspace(lower / 4, upper * 2, 400)
     for color, (label, members) in zip(_cycle(len(groups)), groups.items(), strict=True):
         steps = np.array([_staircase(front, costs, lower) for front in members])
         for row in steps:
-            axes.plot(costs / 1e6, 100 * row, color=color, alpha=0.25, linewidth=0.8)
+            axes.plot(costs / 1e6, metric.scale * row, color=color, alpha=0.25, linewidth=0.8)
         axes.plot(
-            costs / 1e6, 100 * steps.mean(0), color=color, linewidth=2,
+            costs / 1e6, metric.scale * steps.mean(0), color=color, linewidth=2,
             label=f"{label} ({len(members)} seeds)",
         )  # fmt: skip
     axes.axvspan(lower / 1e6, upper / 1e6, color="#1f6feb", alpha=0.06, label="cost range")
-    axes.set(xscale="log", xlabel="MMACs", ylabel="test accuracy, %")
+    axes.set(xscale="log", xlabel="MMACs", ylabel=f"test {metric.label}")
     _legend(axes)
     return _svg(figure)
 
 
 @_drawn
-def boxes(groups: Mapping[str, np.ndarray], lower: float, upper: float) -> str | None:
-    """Accuracy of random sub-networks by range of MMACs (Fig. 2).
+def boxes(
+    groups: Mapping[str, np.ndarray], lower: float, upper: float, metric: Metric
+) -> str | None:
+    """Score of random sub-networks by range of MMACs (Fig. 2).
 
     Args:
-        groups: Cost and accuracy of the networks of each group, shape ``(networks, 2)``.
+        groups: Cost and score of the networks of each group, shape ``(networks, 2)``.
         lower: Lower end of the cost range, which is cut into `BINS`.
         upper: Its upper end.
+        metric: What the scores are.
     """
     edges = np.geomspace(lower, upper, BINS + 1)
     figure, ((axes,),) = _figure(1, 1, (7, 4))
@@ -95,7 +101,7 @@ def boxes(groups: Mapping[str, np.ndarray], lower: float, upper: float) -> str |
         zip(_cycle(len(groups)), groups.items(), strict=True)
     ):
         bins = np.digitize(points[:, 0], edges) - 1
-        columns = [100 * points[bins == b, 1] for b in range(BINS)]
+        columns = [metric.scale * points[bins == b, 1] for b in range(BINS)]
         drawn |= any(map(len, columns))
         places = [b + (i - (len(groups) - 1) / 2) * width for b in range(BINS)]
         drawing = axes.boxplot(
@@ -106,7 +112,7 @@ def boxes(groups: Mapping[str, np.ndarray], lower: float, upper: float) -> str |
             box.set(facecolor=color, alpha=0.5, label=label if box is drawing["boxes"][0] else "")
     names = [f"{a / 1e6:.2g} to {b / 1e6:.2g}" for a, b in pairwise(edges)]
     axes.set_xticks(range(BINS), names)
-    axes.set(xlabel="MMACs", ylabel="validation accuracy, %")
+    axes.set(xlabel="MMACs", ylabel=f"validation {metric.label}")
     _legend(axes)
     return _svg(figure) if drawn else None
 
@@ -165,7 +171,7 @@ def page(tables: str, figures: Sequence[str]) -> str:
 
 
 def _staircase(front: Sequence[FrontRow], costs: np.ndarray, lower: float) -> np.ndarray:
-    """Test accuracy of what validation chooses at each cost; nan below the cheapest network."""
+    """Test score of what validation chooses at each cost; nan below the cheapest network."""
     of_each, validation, test = ([row[i] for row in front] for i in range(3))
     found = [chosen(of_each, validation, cost, lower) for cost in costs]
     return np.array([np.nan if i is None else test[i] for i in found])

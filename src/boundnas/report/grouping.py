@@ -15,6 +15,7 @@ from boundnas.data.names import escaped
 from boundnas.errors import ConfigError, RunError
 from boundnas.fit import identity
 from boundnas.report.records import Front, Run, read_run
+from boundnas.store.records import Metric
 
 _NOT_COMPARED = {"name", "seed", "threads", "device", "export"}
 """Parts of a configuration that runs of one group may differ in."""
@@ -43,16 +44,14 @@ class Group:
         return {seed: run.front for seed, run in self.runs.items() if run.front is not None}
 
     def random_networks(self) -> np.ndarray:
-        """Cost and validation accuracy of the first populations, shape ``(networks, 2)``.
+        """Cost and validation score of the first populations, shape ``(networks, 2)``.
 
         Without their two extremes these are uniform samples between the boundaries.
         """
         points = []
         for seed, front in self.fronts().items():
             evaluations = self.runs[seed].evaluations or []
-            points += [
-                (e.costs[front.cost_metric], e.accuracy) for e in evaluations[2 : self.initial]
-            ]
+            points += [(e.costs[front.cost_metric], e.score) for e in evaluations[2 : self.initial]]
         return np.array(points).reshape(-1, 2)
 
 
@@ -195,6 +194,19 @@ def _searched(tables: Any) -> str:
     kinds = ["depth", "kernel", "se", "activation"]
     found = [k for k in kinds if any(len(stage[k]) > 1 for stage in tables)]
     return " + ".join(["widths", *found])
+
+
+def common_metric(groups: Sequence[Group]) -> Metric:
+    """What the scores of all runs are.
+
+    Raises:
+        RunError: There are several.
+    """
+    found = {front.metric for group in groups for front in group.fronts().values()}
+    if len(found) > 1:
+        names = " and ".join(sorted(metric.label for metric in found))
+        raise RunError(f"these runs are scored by {names}; compare runs of one metric")
+    return found.pop()
 
 
 def common_range(groups: Sequence[Group]) -> tuple[float, float]:

@@ -11,7 +11,6 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
-    ConfigDict,
     Field,
     FiniteFloat,
     JsonValue,
@@ -25,6 +24,7 @@ from boundnas.space import Dimension, SearchSpace
 from boundnas.store.files import find_bytes
 from boundnas.store.held import HeldFolder
 from boundnas.store.lines import check_rows
+from boundnas.store.records import Metric, Record
 from boundnas.store.vouched import check_vouched
 
 Choice = bool | int | float | str
@@ -32,12 +32,6 @@ Choice = bool | int | float | str
 
 _END = 10**18
 """Later than any step."""
-
-
-class Record(BaseModel):
-    """One JSON object; keys that the report has no use for may stand beside those it reads."""
-
-    model_config = ConfigDict(frozen=True, strict=True)
 
 
 class DimensionRecord(Record):
@@ -111,9 +105,6 @@ Costs = Annotated[dict[str, FiniteFloat], AfterValidator(_usual)]
 """Costs of a network by name, each in its own unit; MACs and parameters are always among them."""
 
 
-Accuracy = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-
-
 def _ascending(cost_range: tuple[float, float]) -> tuple[float, float]:
     lower, upper = cost_range
     if not 0 < lower < upper:
@@ -130,14 +121,15 @@ class Evaluation(Record):
 
     architecture: dict[str, Choice]
     costs: Costs
-    accuracy: FiniteFloat
+    score: FiniteFloat
     images: Annotated[int, Field(ge=1)]
 
 
 class Origin(Record):
-    """What evaluations or a front depend on, first of all the weights."""
+    """What evaluations or a front depend on, first of all the weights, and their metric."""
 
     identity: dict[str, str]
+    metric: Metric
 
     @model_validator(mode="after")
     def _of_some_weights(self) -> Self:
@@ -151,8 +143,8 @@ class Network(Record):
 
     architecture: dict[str, Choice]
     costs: Costs
-    validation_accuracy: Accuracy
-    test_accuracy: Accuracy
+    validation: FiniteFloat
+    test: FiniteFloat
     folder: str | None = None
 
 
@@ -193,6 +185,7 @@ class Run:
     metrics: Sequence[Metrics]
     boundaries: Sequence[Boundaries] | None
     bounds: Bounds | None
+    metric: Metric | None
     evaluations: Sequence[Evaluation] | None
     front: Front | None
     config: str | None
@@ -249,6 +242,7 @@ def read_run(folder: Path) -> Run:
         metrics=metrics,
         boundaries=_rows(folder / "boundaries.jsonl", Boundaries, held),
         bounds=bounds,
+        metric=next((origin.metric for origin in (front, *origins) if origin), None),
         evaluations=evaluations,
         front=front,
         config=_text(folder / "config.yaml", held),

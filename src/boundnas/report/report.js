@@ -26,8 +26,9 @@ const millions = (v) => number(v / 1e6);
 const compact = (v) => v.toLocaleString("en", { notation: "compact", minimumSignificantDigits: 3, maximumSignificantDigits: 3 });
 // In a column, trailing zeros keep the digits comparable.
 const millionsColumn = (v) => (v < 1e8 ? (v / 1e6).toPrecision(3) : millions(v));
-const percent = (v) => `${(100 * v).toFixed(2)}%`;
-const percentTick = (v) => `${Number((100 * v).toFixed(3))}%`;
+const metric = data.metric ?? { name: "", unit: "", scale: 1 };
+const score = (v) => `${Number((metric.scale * v).toPrecision(4))} ${metric.unit}`.trimEnd();
+const titled = (words) => words.charAt(0).toUpperCase() + words.slice(1);
 const choice = (v) => (v === true ? "on" : v === false ? "off" : String(v));
 
 // ---- scales and axes ----
@@ -195,15 +196,15 @@ function drawFront(section) {
   const all = [...evaluated, ...front, ...outside];
   if (!all.length) return;
 
-  const accuracies = all.flatMap((n) => [n.validation, n.test]).filter((v) => v != null);
+  const scores = all.flatMap((n) => [n.validation, n.test]).filter((v) => v != null);
   const x = { type: "log", domain: padded([...all.map((n) => n.macs / 1e6), ...range.map((v) => v / 1e6)], "log"), label: "MMACs per inference (log scale)", format: number };
-  const y = { type: "linear", domain: padded(accuracies, "linear"), label: "Accuracy", format: percentTick };
+  const y = { type: "linear", domain: padded(scores, "linear"), label: titled(metric.name), format: score };
 
   const details = html("div", { class: "details", "aria-live": "polite" });
   const plot = html("div", { class: "plot" });
   let select = () => {};
   responsive(plot, (width) => {
-    const f = frame(width, Math.min(520, Math.max(320, width * 0.62)), x, y, "Accuracy against MACs of every evaluated network, with the front");
+    const f = frame(width, Math.min(520, Math.max(320, width * 0.62)), x, y, `${titled(metric.name)} against MACs of every evaluated network, with the front`);
     const place = (group, key, bonus) => group.map((n) => ({ ...n, x: f.x(n.macs / 1e6), y: f.y(n[key]), bonus }));
     const [dots, line, hollow] = [place(evaluated, "validation", 0), place(front, "test", 6), place(outside, "test", 6)];
     const circles = (points, kind, r) => points.map((p) => svg("circle", { cx: p.x.toFixed(1), cy: p.y.toFixed(1), r, class: kind }));
@@ -224,8 +225,8 @@ function drawFront(section) {
         facts([
           ["MMACs", millions(p.macs)],
           ["Parameters", whole(p.parameters)],
-          ["Validation accuracy", percent(p.validation)],
-          ...(p.test == null ? [] : [["Test accuracy", percent(p.test)]]),
+          [`Validation ${metric.name}`, score(p.validation)],
+          ...(p.test == null ? [] : [[`Test ${metric.name}`, score(p.test)]]),
         ]),
         architecture(p.packed),
       );
@@ -244,7 +245,7 @@ function drawFront(section) {
       const beyond = at === groups.indexOf(outside);
       const name = n.folder?.split("/").at(-1);
       const link = name ? html("a", { href: `./${n.folder.split("/").map(encodeURIComponent).join("/")}` }, name) : beyond ? "outside the range" : "–";
-      const row = html("tr", beyond ? { class: "outside" } : {}, ...[millionsColumn(n.macs), compact(n.parameters), percent(n.validation), percent(n.test), link].map((cell) => html("td", {}, cell)));
+      const row = html("tr", beyond ? { class: "outside" } : {}, ...[millionsColumn(n.macs), compact(n.parameters), score(n.validation), score(n.test), link].map((cell) => html("td", {}, cell)));
       ["pointerenter", "focusin"].forEach((kind) => row.addEventListener(kind, () => select(at, i)));
       return row;
     });
@@ -253,9 +254,9 @@ function drawFront(section) {
   };
   section.append(
     legend(
-      ...(evaluated.length ? [["evaluated", "evaluated, validation accuracy"]] : []),
-      ...(front.length ? [["front", "front, test accuracy"]] : []),
-      ...(outside.length ? [["outside", "outside the range asked for, test accuracy"]] : []),
+      ...(evaluated.length ? [["evaluated", `evaluated, validation ${metric.name}`]] : []),
+      ...(front.length ? [["front", `front, test ${metric.name}`]] : []),
+      ...(outside.length ? [["outside", `outside the range asked for, test ${metric.name}`]] : []),
       ...(range.length ? [["range", `range of interest, ${range.map(millions).join(" to ")} MMACs`]] : []),
     ),
     html("div", { class: "front-figure" }, plot, details, front.length + outside.length ? table() : ""),

@@ -13,13 +13,14 @@ from boundnas.report.comparison import Comparison, FrontRow
 from boundnas.report.interval import t_interval
 from boundnas.report.markup import markdown as shown
 from boundnas.search.pareto import chosen, mean_over_log_cost
+from boundnas.store.records import Metric
 
 BUDGETS = 5
 """Accuracy is read off at so many costs, evenly spaced on a log axis over the cost range."""
 
 SCORE = (
     "the network that validation data chooses at a cost, of those in the range (below its cheapest "
-    "one: of the cheaper ones), and its test accuracy, averaged over log cost"
+    "one: of the cheaper ones), and its test {}, averaged over log cost"
 )
 
 
@@ -30,18 +31,20 @@ def numbers(comparison: Comparison) -> dict[str, Any]:
         comparison: Cost range and fronts by group and seed.
     """
     lower, upper = comparison.cost_range
+    worst = _worst(comparison)
     budgets = [float(f"{b:.12g}") for b in np.geomspace(lower, upper, BUDGETS)]
     groups = [
         {
             "label": group.label,
             "seeds": {
-                seed: {"front": of.front, **_read_off(of.front, lower, upper, budgets)}
+                seed: {"front": of.front, **_read_off(of.front, lower, upper, budgets, worst)}
                 for seed, of in group.seeds.items()
             },
         }
         for group in comparison.groups
     ]
     return {
+        "metric": comparison.metric.model_dump(),
         "cost_range": [lower, upper],
         "budgets": budgets,
         "groups": groups,
@@ -53,14 +56,21 @@ def numbers(comparison: Comparison) -> dict[str, Any]:
     }
 
 
+def _worst(comparison: Comparison) -> float:
+    """What counts where no network is so cheap: 0, or of an error the largest that was found."""
+    if comparison.metric.scale > 0:
+        return 0.0
+    return min(row[2] for g in comparison.groups for s in g.seeds.values() for row in s.front)
+
+
 def _read_off(
-    front: Sequence[FrontRow], lower: float, upper: float, budgets: Sequence[float]
+    front: Sequence[FrontRow], lower: float, upper: float, budgets: Sequence[float], worst: float
 ) -> dict[str, Any]:
-    """Score and test accuracy at the budgets of one front."""
+    """Mean over log cost, and test score at the budgets of one front."""
     costs, validation, test = ([row[i] for row in front] for i in range(3))
     found = [chosen(costs, validation, budget, lower) for budget in budgets]
     return {
-        "score": mean_over_log_cost(costs, validation, test, lower, upper),
+        "score": mean_over_log_cost(costs, validation, test, lower, upper, worst),
         "at": [None if i is None else test[i] for i in found],
     }
 
@@ -95,10 +105,12 @@ def _difference(found: list[float]) -> dict[str, Any] | None:
 def markdown(numbers: Mapping[str, Any]) -> str:
     """The tables of a comparison."""
     lower, upper = numbers["cost_range"]
+    metric = Metric.model_validate(numbers["metric"])
+    name = shown(metric.name)
     budgets = [f"{b / 1e6:.3g}" for b in numbers["budgets"]]
     lines = [
-        f"Score, from {lower / 1e6:g} to {upper / 1e6:g} million: {SCORE}. "
-        "At a budget: test accuracy of the network that validation data chooses. "
+        f"Score, from {lower / 1e6:g} to {upper / 1e6:g} million: {SCORE.format(name)}. "
+        f"At a budget: test {name} of the network that validation data chooses. "
         "Means over seeds and their standard deviation.",
         "",
         "| | seeds | score | " + " | ".join(f"at {b} M" for b in budgets) + " |",
@@ -106,15 +118,15 @@ def markdown(numbers: Mapping[str, Any]) -> str:
     ]
     for group in numbers["groups"]:
         rows = list(group["seeds"].values())
-        at = [_spread([row["at"][i] for row in rows]) for i in range(len(budgets))]
-        score = _spread([row["score"] for row in rows])
+        at = [_spread([row["at"][i] for row in rows], metric) for i in range(len(budgets))]
+        score = _spread([row["score"] for row in rows], metric)
         lines.append(
             f"| {shown(group['label'])} | {len(rows)} | {score} | " + " | ".join(at) + " |"
         )
     if numbers["differences"]:
         lines += [
             "",
-            "Differences in percentage points, paired by seed, with Student's 95 % interval of "
+            f"Differences in {_points(metric)}, paired by seed, with Student's 95 % interval of "
             "the mean:",
             "",
             "| | from | seeds | score, by seed | score | "
@@ -123,8 +135,11 @@ def markdown(numbers: Mapping[str, Any]) -> str:
             "|---|---|---|---|---|" + "---|" * len(budgets),
         ]
     for d in numbers["differences"]:
-        by_seed = " ".join(f"{100 * x:+.2f}" for x in d["score"]["by_seed"])
-        cells = [_interval(d["score"]), *(_interval(d[f"at {i}"]) for i in range(len(budgets)))]
+        by_seed = " ".join(f"{metric.scale * x:+{_digits(metric)}}" for x in d["score"]["by_seed"])
+        cells = [
+            _interval(d[name], metric)
+            for name in ("score", *(f"at {i}" for i in range(len(budgets))))
+        ]
         lines.append(
             f"| {shown(d['of'])} | {shown(d['from'])} | {len(d['score']['by_seed'])} "
             f"| {by_seed} | " + " | ".join(cells) + " |"
@@ -132,18 +147,32 @@ def markdown(numbers: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _spread(values: Sequence[float | None]) -> str:
-    found = [100 * v for v in values if v is not None]
+def _digits(metric: Metric) -> str:
+    return ".2f" if metric.unit == "%" else ".4g"
+
+
+def _points(metric: Metric) -> str:
+    """What differences are counted in."""
+    return "percentage points" if metric.unit == "%" else shown(metric.label)
+
+
+def _spread(values: Sequence[float | None], metric: Metric) -> str:
+    found = [metric.scale * v for v in values if v is not None]
     if not found:
         return "none"
+    digits = _digits(metric)
     missing = "" if len(found) == len(values) else f" ({len(found)} of {len(values)})"
-    deviation = f" ± {stdev(found):.2f}" if len(found) > 1 else ""
-    return f"{mean(found):.2f}{deviation} %{missing}"
+    deviation = f" ± {stdev(found):{digits}}" if len(found) > 1 else ""
+    unit = f" {shown(metric.unit)}" if metric.unit else ""
+    return f"{mean(found):{digits}}{deviation}{unit}{missing}"
 
 
-def _interval(d: Mapping[str, Any] | None) -> str:
+def _interval(d: Mapping[str, Any] | None, metric: Metric) -> str:
     if d is None:
         return "none"
+    digits = f"+{_digits(metric)}"
+    middle = f"{metric.scale * d['mean']:{digits}}"
     if d["low"] is None:
-        return f"{100 * d['mean']:+.2f}"
-    return f"{100 * d['mean']:+.2f} ({100 * d['low']:+.2f} to {100 * d['high']:+.2f})"
+        return middle
+    low, high = sorted(metric.scale * d[end] for end in ("low", "high"))
+    return f"{middle} ({low:{digits}} to {high:{digits}})"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from boundnas.engine.progress import Progress
 from boundnas.engine.ranks import mine, size, spread
 from boundnas.search.journal import Evaluation, Journal
 from boundnas.search.screening import Screening
@@ -28,7 +27,7 @@ class Bench:
         name: Tells which architectures are one network, which is measured by this name.
         journal: Answers for what it has; what is measured is written there at once.
         screening: Where ``measure`` only estimates: measures what would be on the front.
-        progress: Advanced by one for each evaluation.
+        show: Told the score of each.
     """
 
     def __init__(
@@ -38,11 +37,11 @@ class Bench:
         name: Name = lambda architecture: architecture,
         journal: Journal | None = None,
         screening: Screening | None = None,
-        progress: Progress | None = None,
+        show: Callable[[float], None] | None = None,
     ) -> None:
         self.name, self.known = name, dict[Architecture, Evaluation]()
         self._measure, self._journal = measure, journal
-        self._screening, self._progress = screening, progress
+        self._screening, self._show = screening, show
 
     def __call__(self, architectures: Iterable[Architecture]) -> list[Evaluation]:
         """The evaluation of each architecture's network, in order."""
@@ -58,8 +57,8 @@ class Bench:
 
     def _shown(self, networks: Sequence[Architecture]) -> Iterator[Evaluation]:
         for evaluation in self._journalled(networks):
-            if self._progress is not None:
-                self._progress.advance(accuracy=evaluation.accuracy)
+            if self._show is not None:
+                self._show(evaluation.score)
             yield evaluation
 
     def _journalled(self, networks: Sequence[Architecture]) -> Iterator[Evaluation]:

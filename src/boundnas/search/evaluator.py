@@ -18,6 +18,7 @@ from boundnas.search.screening import Sample
 from boundnas.search.workers import side_by_side
 from boundnas.settings import SearchSettings
 from boundnas.space import Architecture
+from boundnas.store.records import Metric
 from boundnas.supernet import modes
 from boundnas.supernet.calibrate import CalibratedArchitecture, Folding, calibrate
 from boundnas.supernet.supernet import Supernet
@@ -58,6 +59,7 @@ class Evaluator:
         task: Task | None = None,
     ) -> None:
         self.task = task or Classification()
+        self.metric = Metric.of(self.task)
         if settings.screen is not None and self.task.meter() is not None:
             raise TaskError(
                 f"search.screen estimates a mean over samples, and {self.task.metric} is a metric "

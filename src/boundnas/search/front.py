@@ -32,6 +32,7 @@ from boundnas.space import Allowed, Architecture
 from boundnas.store.files import canonical_json, find_bytes, set_aside, write_text
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import read_jsonl
+from boundnas.store.records import Metric
 from boundnas.store.vouched import vouched
 from boundnas.typed import checked
 
@@ -72,18 +73,19 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
 
 def _tested(run: Run, evaluator: Evaluator, found: Sequence[Evaluation]) -> Front:
     """The front that was selected, measured on test data."""
+    metric = evaluator.metric
 
     def network(evaluation: Evaluation) -> FrontNetwork:
         arch = evaluator.calibrated(evaluation.architecture)
-        accuracy = evaluator.score(arch, run.data.test)
-        return FrontNetwork(arch, evaluation.costs, evaluation.accuracy, accuracy)
+        test = evaluator.score(arch, run.data.test)
+        return FrontNetwork(arch, evaluation.costs, evaluation.score, test, metric)
 
     cost, cost_range = run.cost.name, run.cost_range
     networks = []
     with Progress(len(found), "test", unit="network") as progress:
         for measured in evaluator.each(network, found):
             networks.append(measured)
-            progress.advance(accuracy=measured.test_accuracy)
+            _show(progress, metric, measured.test)
     inside = [n for n in networks if lies_inside(n.costs[cost], cost_range)]
     outside = [n for n in networks if not lies_inside(n.costs[cost], cost_range)]
     return Front(cost, cost_range, tuple(inside), tuple(outside))
@@ -132,7 +134,13 @@ def _opened(run: Run, settings: SearchSettings, evaluator: Evaluator) -> Iterato
             measured = Bench(exact, journal=finalists)
             screening = Screening(measured, partial(_selected, run), len(run.data.validation))
             measure = partial(evaluator.each, screen)
-        yield Bench(measure, name=name, journal=evaluations, screening=screening, progress=progress)
+        yield Bench(
+            measure,
+            name=name,
+            journal=evaluations,
+            screening=screening,
+            show=partial(_show, progress, evaluator.metric),
+        )
 
 
 @contextmanager
@@ -145,10 +153,11 @@ def _journal(
         return
     path: Path = getattr(run.folder, name)
     identity = of_evaluations(run, settings, estimated)
-    writes, held = rank() == 0, run.folder.held
+    writes, space = rank() == 0, run.model.space
+    known = evaluator.costs, evaluator.metric
     with (
         run.folder.locked() if writes else nullcontext(),
-        Journal(path, run.model.space, identity, evaluator.costs, writes, held) as journal,
+        Journal(path, space, identity, *known, writes, run.folder.held) as journal,
     ):
         wait("before the search")  # until all have read the journal
         yield journal
@@ -185,6 +194,10 @@ def _extremes(run: Run, settings: SearchSettings) -> tuple[Architecture, Archite
 
 def _allowed(run: Run, settings: SearchSettings) -> Allowed:
     return run.allowed if settings.bounds == "learned" else run.model.space.whole
+
+
+def _show(progress: Progress, metric: Metric, score: float) -> None:
+    progress.advance(**{metric.name: metric.shown(score)})
 
 
 def _total(settings: SearchSettings) -> int:

@@ -36,7 +36,7 @@ def genetic_search(
     seed: int,
     cost: str = "macs",
 ) -> list[Evaluation]:
-    """The Pareto front of accuracy against a cost (App. A.3).
+    """The Pareto front of score against a cost (App. A.3).
 
     A random population, then rounds of children of the front of all architectures measured so
     far. What is drawn depends on the seed and on what was measured, never on time: a killed
@@ -57,7 +57,7 @@ def genetic_search(
         mutations: Children of one architecture of the front, in a round.
         mutation_probability: Chance of each dimension to change in a mutation.
         seed: The run's seed.
-        cost: Name of what accuracy is traded for.
+        cost: Name of what score is traded for.
 
     Returns:
         The evaluations that no other dominates, in ascending cost.
@@ -69,7 +69,7 @@ def genetic_search(
         ...     for arch in batch:
         ...         a, b = arch.values.values()
         ...         costs = {"macs": a * b, "parameters": a + b}
-        ...         yield Evaluation(arch, costs, accuracy=(a + 2 * b) / 12, images=100)
+        ...         yield Evaluation(arch, costs, score=(a + 2 * b) / 12, images=100)
         >>> front = genetic_search(
         ...     Bench(measure), seed=0, initial=4,
         ...     largest=space.largest, smallest=space.smallest, allowed=space.whole,
@@ -103,9 +103,9 @@ def genetic_search(
 
 
 def pareto_front(evaluations: Iterable[Evaluation], cost: str = "macs") -> list[Evaluation]:
-    """The evaluations that no other dominates in the named cost and accuracy, in ascending cost."""
+    """The evaluations that no other dominates in the named cost and score, in ascending cost."""
     found = list(evaluations)
-    front = non_dominated([e.costs[cost] for e in found], [e.accuracy for e in found])
+    front = non_dominated([e.costs[cost] for e in found], [e.score for e in found])
     return [found[i] for i in front]
 
 

@@ -15,6 +15,7 @@ from boundnas.space import Architecture, SearchSpace
 from boundnas.store.files import set_aside
 from boundnas.store.held import HeldFolder
 from boundnas.store.lines import JsonLines, read_jsonl
+from boundnas.store.records import Metric
 from boundnas.store.vouched import check_vouched, vouched
 
 _log = logging.getLogger(__name__)
@@ -28,14 +29,14 @@ class Evaluation:
         architecture: The architecture.
         costs: Its costs by name, each in its own unit: ``macs`` of one image, ``parameters``, and
             that of the run, if it is another.
-        accuracy: Fraction of examples classified correctly, 0 to 1, or an estimate of it.
-        images: So many validation images the accuracy rests on: all of them, or those that
+        score: The task's metric on validation data, higher is better, or an estimate of it.
+        images: So many validation images the score rests on: all of them, or those that
             candidates are screened on.
     """
 
     architecture: Architecture
     costs: Mapping[str, int]
-    accuracy: float
+    score: float
     images: int
 
     def to_json(self) -> dict[str, Any]:
@@ -43,7 +44,7 @@ class Evaluation:
         return {
             "architecture": self.architecture.values,
             "costs": dict(self.costs),
-            "accuracy": self.accuracy,
+            "score": self.score,
             "images": self.images,
         }
 
@@ -58,21 +59,21 @@ class Evaluation:
             case {
                 "architecture": dict(values),
                 "costs": {"macs": macs, "parameters": parameters, **others} as costs,
-                "accuracy": float() as accuracy,
+                "score": float() as score,
                 "images": images,
             } if (
                 len(row) == 4
-                and math.isfinite(accuracy)
+                and math.isfinite(score)
                 and _whole(1, macs, parameters, images)
                 and _whole(0, *others.values())
             ):
                 try:
-                    return cls(space.architecture(values), costs, accuracy, images)
+                    return cls(space.architecture(values), costs, score, images)
                 except SpaceError as error:
                     raise RunError(f"is of another search space: {error}") from error
         raise RunError(
             "is no evaluation, which has an architecture, costs (macs, parameters and that of the "
-            "run), a finite accuracy and a number of images, costs and images whole numbers above "
+            "run), a finite score and a number of images, costs and images whole numbers above "
             f"0; found {dict(row)}"
         )
 
@@ -92,6 +93,7 @@ class Journal(Mapping[Architecture, Evaluation]):
         space: The search space that its architectures belong to.
         identity: What the evaluations depend on; a file that says something else is set aside.
         costs: The costs that are known of each, by name.
+        metric: What their scores are.
         writes: Whether what is appended goes to the file, and on to the disk.
         held: The held folder that it lies in, if it does.
 
@@ -106,6 +108,7 @@ class Journal(Mapping[Architecture, Evaluation]):
         space: SearchSpace,
         identity: Identity,
         costs: Mapping[str, Callable[[Architecture], int]],
+        metric: Metric,
         writes: bool = True,
         held: HeldFolder | None = None,
     ) -> None:
@@ -128,7 +131,7 @@ class Journal(Mapping[Architecture, Evaluation]):
             self._evaluations[evaluation.architecture] = evaluation
         self._lines = JsonLines(path, held) if writes else None
         if not rows:
-            self._append({"identity": identity})
+            self._append({"identity": identity, "metric": metric.model_dump()})
 
     def _is_other(
         self,

@@ -11,6 +11,7 @@ from typing import Any
 from boundnas.errors import RunError
 from boundnas.search.genetic import pareto_front
 from boundnas.search.journal import Evaluation
+from boundnas.store.records import Metric
 from boundnas.supernet.calibrate import CalibratedArchitecture
 from boundnas.typed import checked
 
@@ -26,14 +27,16 @@ class FrontNetwork:
         arch: The architecture with its BatchNorm statistics: ready to extract.
         costs: Its costs by name, each in its own unit: ``macs`` of one image, ``parameters``, and
             that of the run, if it is another.
-        validation_accuracy: What it was selected by, 0 to 1.
-        test_accuracy: Measured once, after the selection.
+        validation: The score that it was selected by; higher is better.
+        test: That on test data, measured once, after the selection.
+        metric: What both scores are.
     """
 
     arch: CalibratedArchitecture
     costs: Mapping[str, int]
-    validation_accuracy: float
-    test_accuracy: float
+    validation: float
+    test: float
+    metric: Metric
 
     @property
     def macs(self) -> int:
@@ -50,8 +53,8 @@ class FrontNetwork:
         return {
             "architecture": self.arch.values,
             "costs": dict(self.costs),
-            "validation_accuracy": self.validation_accuracy,
-            "test_accuracy": self.test_accuracy,
+            "validation": self.validation,
+            "test": self.test,
         }
 
 
@@ -60,7 +63,7 @@ class Front:
     """What validation data selects, in ascending cost; test data drops and reorders nothing.
 
     Args:
-        cost: Name of what they trade accuracy for: ``"macs"``, ``"parameters"`` or a cost of one's
+        cost: Name of what they trade the score for: ``"macs"``, ``"parameters"`` or a cost of one's
             own.
         cost_range: The range of costs that they were searched for, in the cost's own unit.
         networks: Those inside the range, which no other inside it dominates on validation data.
@@ -77,9 +80,14 @@ class Front:
         """Names of the costs that are known of every network."""
         return tuple((*self.networks, *self.outside)[0].costs)
 
+    @property
+    def metric(self) -> Metric:
+        """What the scores of all its networks are."""
+        return (*self.networks, *self.outside)[0].metric
+
     @checked
     def best(self, **limits: float) -> FrontNetwork:
-        """The network inside the range with the best validation accuracy within a budget.
+        """The network inside the range with the best validation score within a budget.
 
         Args:
             limits: Most of each cost, by its name and in its own unit: ``best(macs=5e6)``,
@@ -108,7 +116,7 @@ class Front:
                 f"no network of the front has at most {asked}; the smallest has "
                 + " and ".join(f"{least:,} {name}" for name, least in smallest.items())
             )
-        return max(within, key=attrgetter("validation_accuracy"))
+        return max(within, key=attrgetter("validation"))
 
     def nothing_inside(self) -> str:
         """What to say where no network lies inside the range, and which is the nearest."""
@@ -132,6 +140,7 @@ class Front:
     def to_json(self) -> dict[str, Any]:
         """JSON-able object for ``front.json``."""
         return {
+            "metric": self.metric.model_dump(),
             "cost_metric": self.cost,
             "cost_range": list(self.cost_range),
             "networks": [{**n.to_json(), "folder": self.folder(n)} for n in self.networks],
@@ -152,7 +161,7 @@ def selected(
 
     Args:
         evaluations: Of different architectures.
-        cost: Name of what accuracy is traded for.
+        cost: Name of what the score is traded for.
         cost_range: The range of costs asked for.
 
     Returns:

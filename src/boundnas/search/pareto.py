@@ -35,13 +35,13 @@ def chosen(
 
     Args:
         costs: One per network.
-        validation: Its validation accuracy.
+        validation: Its validation score.
         budget: The most that the network may cost.
         lower: Lower end of the range of costs that networks are wanted for. A cheaper network
             stands in only where no network inside the range meets the budget.
 
     Returns:
-        Its index: of the highest validation accuracy, of two equal ones the cheaper. None where
+        Its index: of the highest validation score, of two equal ones the cheaper. None where
         no network is so cheap.
 
     Examples:
@@ -59,6 +59,7 @@ def mean_over_log_cost(
     test: Sequence[float],
     lower: float,
     upper: float,
+    worst: float = 0.0,
 ) -> float:
     """Score of a front: what validation chooses at a cost is worth on test data, on average.
 
@@ -67,14 +68,14 @@ def mean_over_log_cost(
 
     Args:
         costs: Cost of every network, above 0.
-        validation: Its validation accuracy, which chooses.
-        test: Its test accuracy, which is only read.
+        validation: Its validation score, which chooses.
+        test: Its test score, which is only read.
         lower: Lower end of the range of costs.
         upper: Its upper end.
+        worst: What counts where no network is so cheap.
 
     Returns:
-        0 to 1. Where no network is so cheap accuracy counts as 0; a network that costs more than
-        ``upper`` counts nowhere.
+        The mean. A network that costs more than ``upper`` counts nowhere.
 
     Examples:
         >>> round(mean_over_log_cost([1, 4, 8], [0.5, 0.9, 0.8], [0.4, 0.8, 1.0], 1, 16), 9)
@@ -84,5 +85,5 @@ def mean_over_log_cost(
     total = 0.0
     for start, end in pairwise([*starts, upper]):
         i = chosen(costs, validation, start, lower)
-        total += 0.0 if i is None else test[i] * math.log(end / start)
+        total += (worst if i is None else test[i]) * math.log(end / start)
     return total / math.log(upper / lower)

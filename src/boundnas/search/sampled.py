@@ -49,7 +49,7 @@ def sampled_search(
     seed: int,
     cost: str = "macs",
 ) -> list[Evaluation]:
-    """Pareto front of cost against accuracy, by a sampler that is told what it asked for.
+    """Pareto front of cost against score, by a sampler that is told what it asked for.
 
     With the same arguments it asks for the same architectures, so a journal resumes it.
 
@@ -62,7 +62,7 @@ def sampled_search(
         total: Architectures to measure.
         population: Of a generation of NSGA-II; random architectures before the model of TPE.
         seed: The run's seed.
-        cost: Name of what accuracy is traded for.
+        cost: Name of what score is traded for.
 
     Returns:
         The evaluations that no other dominates, in ascending cost.
@@ -90,7 +90,7 @@ def sampled_search(
         found = bench(architecture(trial.params) for trial in trials)
         idle = idle + 1 if len(bench.known) == known else 0
         for trial, evaluation in zip(trials, found, strict=True):
-            study.tell(trial, [evaluation.costs[cost], evaluation.accuracy])
+            study.tell(trial, [evaluation.costs[cost], evaluation.score])
     return pareto_front(bench.known.values(), cost)
 
 

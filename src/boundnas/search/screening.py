@@ -91,7 +91,7 @@ class Screening:
     Args:
         measure: Measures architectures on all images.
         select: What is selected of some evaluations: a front.
-        images: Number of all images: what an accuracy rests on that is measured.
+        images: Number of all images: what a score rests on that is measured.
         front: What is selected of all that was evaluated: all of it measured.
     """
 
@@ -108,7 +108,7 @@ class Screening:
         while True:
             excess = mean(self._excess) if self._excess else 0.0
             found = [
-                measured.get(arch) or replace(e, accuracy=e.accuracy - excess)
+                measured.get(arch) or replace(e, score=e.score - excess)
                 for arch, e in estimates.items()
             ]
             front = self.select([*self.front, *found])
@@ -119,7 +119,7 @@ class Screening:
                 return found
             for e in self.measure(unknown):
                 measured[e.architecture] = e
-                self._excess.append(estimates[e.architecture].accuracy - e.accuracy)
+                self._excess.append(estimates[e.architecture].score - e.score)
 
 
 def _probabilities(deviation: Tensor, size: int) -> Tensor:
