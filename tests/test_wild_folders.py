@@ -10,8 +10,10 @@ from PIL import Image
 from tests.image_files import cut, everything, fill, noise, paths_of, png, same
 
 from boundnas import data
+from boundnas.app import pipeline
+from boundnas.config import read_config
 from boundnas.data import random_crops
-from boundnas.errors import DataError
+from boundnas.errors import BoundNASError, DataError
 from boundnas.randomness import stream
 
 
@@ -156,6 +158,38 @@ def test_a_damaged_image_of_a_given_split_is_left_out_of_it(tmp_path):
     found = load(tmp_path, damaged="skip")
     assert [len(s) for s in (found.train, found.validation, found.test)] == [5, 5, 5]
     assert not any(p.match("cat/000.png") for p in paths_of(found.train))
+
+
+RUN = """
+name: small
+data: {{set: folder, folder: {folder}, image_size: 16, validation_fraction: 0.3, damaged: skip}}
+space:
+  stem: {{width: [2, 4], stride: 2}}
+  stages: [{{intermediate: [4, 8], output: [4, 8], stride: 2}}]
+  last_width: 8
+cost: {{lower: 0.0001, upper: 0.1}}
+train: {{steps: 2, batch_size: 4}}
+search: {{initial: 2, rounds: 0, calibration_images: 4}}
+export: {{formats: [onnx]}}
+"""
+
+
+def test_a_run_goes_on_without_the_same_damaged_images_only(tmp_path, capsys):
+    folder = damaged(tmp_path / "pets")
+    (tmp_path / "run.yaml").write_text(RUN.format(folder=folder))
+    config = read_config(tmp_path / "run.yaml")
+    fronts = []
+    for _ in range(2):
+        held, front = pipeline.run(config, tmp_path / "runs")
+        fronts.append(front.to_json())
+        assert f"\n{load(folder, 16, damaged='skip')}\n" in f"\n{capsys.readouterr().err}"
+    assert fronts[0] == fronts[1]
+    (card,) = list(held.networks.rglob("card.md"))[:1]
+    assert "Image files are first turned as their EXIF" in card.read_text()
+    for name in ("cat/004.png", "dog/011.png"):
+        png(folder / name)  # mended
+    with pytest.raises(BoundNASError, match=r"is of a run with .*of data\.train"):
+        pipeline.run(config, tmp_path / "runs")
 
 
 def test_imagenet_takes_links_and_leaves_damaged_images_out_where_asked(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from boundnas.cost import COSTS, Cost
 from boundnas.data import ImageData, TrainingOrder, load
 from boundnas.deploy.export import export_network
 from boundnas.engine.launch import launched
+from boundnas.engine.output import SideChannel
 from boundnas.engine.progress import Progress
 from boundnas.engine.ranks import agree, connected, rank, share, wait
 from boundnas.engine.threads import use_threads
@@ -239,6 +241,8 @@ def working(
         if rank() == 0 and os.path.lexists(path):
             folder = _entered(RunFolder.open(path), config, stack)  # before any work
         job = Job.prepare(config)
+        if rank() == 0:
+            print(job.data, file=SideChannel(sys.stderr), flush=True)
         agree(job.identity, "before the run folder is made")
         if rank() == 0 and folder is None:
             # Last of all that may be refused, so that a refusal leaves nothing behind.

@@ -76,6 +76,21 @@ class Decoding:
         if not 0 < self.centre <= 1:
             raise DataError(f"centre must be above 0 and at most 1, found {self.centre!r}")
 
+    def __str__(self) -> str:
+        """What is done, in the words of a recipe."""
+        turned = (
+            f"turned as their EXIF orientation says, transparent parts laid over "
+            f"{self.background}, made {'RGB' if self.channels == 3 else 'grey'}"
+        )
+        side = f"{self.size}x{self.size} pixels"
+        share = "" if self.centre == 1 else f", {self.centre:.4g} of the shorter side wide,"
+        fitted = {
+            "resize": f"resized to {side} whatever the ratio of the sides",
+            "pad": f"resized to fit into {side}, over {self.background} in the middle",
+            "crop": f"the square in the middle{share} resized to {side}",
+        }
+        return f"{turned}, and {fitted[self.fit]} (bicubic)"
+
     @property
     def mode(self) -> str:
         """Pillow's name of the colours."""

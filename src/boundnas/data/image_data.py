@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from boundnas.data.augment import augment
+from boundnas.data.description import augmentation, preparation, sizes
 from boundnas.data.names import check_classes, check_name, escaped, some
 from boundnas.data.source import Source, Subset, batches, labels_of, random_crops
 from boundnas.data.split import carve
@@ -83,10 +84,31 @@ class ImageData:
             )
 
     @property
+    def counts(self) -> dict[str, tuple[int, ...]]:
+        """Images of each class, in the order of `classes`, by split."""
+        labels = {split: labels_of(getattr(self, split)) for split in SPLITS}
+        least = len(self.classes)
+        return {s: tuple(found.bincount(minlength=least).tolist()) for s, found in labels.items()}
+
+    @property
     def untrained(self) -> tuple[str, ...]:
         """Classes without a training image."""
-        counts = labels_of(self.train).bincount(minlength=len(self.classes)).tolist()
-        return tuple(name for name, n in zip(self.classes, counts, strict=True) if n == 0)
+        counts = zip(self.classes, self.counts["train"], strict=True)
+        return tuple(name for name, n in counts if n == 0)
+
+    def __str__(self) -> str:
+        """Sizes of the splits and their classes, and what is done to the images."""
+        train, validation, test = (len(getattr(self, split)) for split in SPLITS)
+        crops = self.smallest_crop if self.resized_crops else None
+        how = preparation(self.test)
+        lines = [
+            f"{escaped(self.name)}: {train:,} training, {validation:,} validation and {test:,} "
+            f"test images of {'x'.join(map(str, self.shape))} and {len(self.classes)} classes",
+            sizes(self.classes, self.counts),
+            f"training images are {augmentation(self.padding, self.flip, crops)}",
+            *([f"image files are {how}"] if how else []),
+        ]
+        return "\n  ".join(lines)
 
     def targets(self, split: str) -> Iterator[Tensor]:
         """The labels of a split, in order, in parts."""

@@ -176,8 +176,7 @@ def random_crops(
     Raises:
         DataError: The images are no files, or one of them cannot be read.
     """
-    while isinstance(source, Subset):
-        indices, source = source.indices.index_select(0, indices), source.source
+    indices, source = whole(source, indices)
     if not isinstance(source, ImageFiles):
         raise DataError(
             f"random parts are taken of image files only, found {type(source).__name__}"
@@ -209,6 +208,13 @@ def batches(source: Source, order: Tensor, batch_size: int) -> Iterator[tuple[Te
         raise DataError(f"batch_size must be at least 1, found {batch_size}")
     for start in range(0, len(order), batch_size):
         yield source.take(order[start : start + batch_size])
+
+
+def whole(source: Source, indices: Tensor) -> tuple[Tensor, Source]:
+    """Positions in a part of another source, as positions in that one, and that one."""
+    while isinstance(source, Subset):
+        indices, source = source.indices.index_select(0, indices), source.source
+    return indices, source
 
 
 def labels_of(source: Source) -> Tensor:

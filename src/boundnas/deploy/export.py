@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from boundnas.cost import COSTS
 from boundnas.data import ImageData
+from boundnas.data.description import preparation
 from boundnas.errors import BoundNASError, ExportError
 from boundnas.report.markup import markdown
 from boundnas.search import FrontNetwork
@@ -246,6 +247,8 @@ def card(network: FrontNetwork, data: ImageData, formats: Sequence[Format]) -> s
     settings = "\n".join(
         f"| {markdown(key)} | {markdown(value)} |" for key, value in network.arch.values.items()
     )
+    how = preparation(data.test)
+    prepared = f" Image files are first {how}." if how else ""
     return (
         f"# Network of {network.macs / 1e6:.4g} MMACs for {markdown(data.name)}\n\n"
         "| | |\n|---|---|\n"
@@ -255,7 +258,7 @@ def card(network: FrontNetwork, data: ImageData, formats: Sequence[Format]) -> s
         f"| Test {name} | {metric.shown(network.test)} |\n\n"
         f"Input `images`: float32, shape (N, {channels}, {height}, {width}), any N. From pixel "
         "values 0 to 255, per channel: `(pixel / 255 - mean) / std` with "
-        f"mean {list(data.mean)} and std {list(data.std)}.\n\n"
+        f"mean {list(data.mean)} and std {list(data.std)}.{prepared}\n\n"
         f"Output `logits`: float32, shape (N, {len(data.classes)}); the largest one is the class, "
         f"in this order:\n\n    {json.dumps(data.classes, ensure_ascii=False)}\n\n"
         + "".join(usage[kind] + "\n" for kind in formats)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from boundnas.cost import Cost
 from boundnas.data import ImageData, ImageFiles, InMemory, Source, Subset, batches
 from boundnas.data.image_data import SPLITS
+from boundnas.data.source import whole
 from boundnas.errors import DataError
 from boundnas.policy import Boundaries
 from boundnas.randomness import stream
@@ -150,26 +151,24 @@ def _written(source: Source) -> tuple[int, ...]:
 def of_source(source: Source) -> Identity:
     """Number, labels and images of a source; see `of_data`."""
     number, kind = len(source), type(source).__name__
-    whole, chosen = source, torch.arange(number)
-    while isinstance(whole, Subset):
-        chosen, whole = whole.indices.index_select(0, chosen), whole.source
-    if isinstance(whole, InMemory):
-        labels = digest(whole.labels.index_select(0, chosen))
-        pixels = digest(*(digest(images) for images, _ in batches(whole, chosen, 1024)))
+    chosen, files = whole(source, torch.arange(number))
+    if isinstance(files, InMemory):
+        labels = digest(files.labels.index_select(0, chosen))
+        pixels = digest(*(digest(images) for images, _ in batches(files, chosen, 1024)))
         return {"number": str(number), "labels": labels, "images": pixels}
     spaced = torch.linspace(0, number - 1, min(number, SAMPLED)).round().long()
     images, labels_of_some = source.take(spaced)
     found = {"number": str(number), "images": digest(images)}
-    if not isinstance(whole, ImageFiles):
+    if not isinstance(files, ImageFiles):
         return {**found, "labels": digest(labels_of_some), "kind": kind}
-    paths = [whole.paths[i] for i in chosen.tolist()]
+    paths = [files.paths[i] for i in chosen.tolist()]
     # The name of the class and of the file: where the data lie may differ from rank to rank.
     names = "\n".join(f"{'/'.join(path.parts[-2:])} {_size(path)}" for path in paths)
     return {
         **found,
-        "labels": digest(whole.labels.index_select(0, chosen)),
+        "labels": digest(files.labels.index_select(0, chosen)),
         "files": digest(names),
-        "decoding": str(whole.decoding),
+        "decoding": repr(files.decoding),
     }
 
 
