@@ -178,7 +178,7 @@ def test_one_shape_decides_costs_and_the_exported_input(tmp_path):
     arch = model.space.largest
     net = extract(model, arch)
     assert MACs(model)(arch) == 8 * 8 * 4 * 9 + 4 * 10
-    assert net.meta["input_shape"] == digits.shape
+    assert net.meta["example"].shape == digits.shape
     path = export(net, tmp_path / "net.pt2")
     images, _ = digits.test.take(torch.arange(3))
     exported = torch.export.load(path).module()

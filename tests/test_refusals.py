@@ -63,7 +63,7 @@ SIZES = {
     "image size 0": (lambda: Supernet((3, 0, 8)), r"input_shape is .* found \(3, 0, 8\)"),
     "image size 8.5": (lambda: Supernet((3, 8.5, 8)), "input_shape is"),
     "no channels": (lambda: models.mobilenet_v2(0.1, in_channels=0), "input_shape is"),
-    "no axes": (lambda: Supernet((8, 8)), "input_shape is"),
+    "no axes": (lambda: Supernet(()), r"input_shape is .* found \(\)"),
     "a space without classes": (
         lambda: models.mobilenet_v2(0.1, classes=0), "MobileNet: classes .* found 0"
     ),

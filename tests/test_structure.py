@@ -10,6 +10,7 @@ TREES = {path: ast.parse(path.read_text()) for path in sorted(SOURCE.rglob("*.py
 BOTTOM_TO_TOP = [
     "errors",
     "typed",
+    "nested",
     "engine",
     "settings",
     "randomness",

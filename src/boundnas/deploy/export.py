@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,12 +23,14 @@ from boundnas.cost import COSTS
 from boundnas.data import ImageData
 from boundnas.data.description import preparation
 from boundnas.errors import BoundNASError, ExportError
+from boundnas.nested import Inputs, leaves, mapped
 from boundnas.report.markup import markdown
 from boundnas.search import FrontNetwork
 from boundnas.store.files import cannot_write, read_bytes, write_bytes, write_new
 from boundnas.store.held import HeldFolder, folder_at
 from boundnas.store.temporary import clean, remove_at_once, temporary
 from boundnas.supernet.extract import extract
+from boundnas.supernet.inputs import as_example, noise_like
 from boundnas.supernet.modes import evaluating
 from boundnas.supernet.supernet import Supernet
 from boundnas.supernet.weights import digest
@@ -46,18 +49,18 @@ LARGEST = 1 << 32
 
 
 @checked
-def export(
-    net: nn.Module, path: Path | str, input_shape: tuple[int, int, int] | None = None
-) -> Path:
+def export(net: nn.Module, path: Path | str, input_shape: tuple[int, ...] | None = None) -> Path:
     """Write a network to a file and check the file against it.
 
     The file takes a batch of any size: ``images`` ``(N, C, H, W)``, of the network's precision,
-    to ``logits`` ``(N, classes)``. It computes what the network does in evaluation.
+    to ``logits`` ``(N, classes)``; inputs that are no images have the names of `input_names`. It
+    computes what the network does in evaluation.
 
     Args:
         net: What `boundnas.extract` returned, or any plain module; it is left as it is.
         path: Ends in ``.onnx`` or ``.pt2``; written atomically.
-        input_shape: Channels, height and width; an extracted network knows its own.
+        input_shape: Channels, height and width, or the shape of another sample of float32; an
+            extracted network knows its own inputs.
 
     Returns:
         The path.
@@ -67,18 +70,19 @@ def export(
         RunError: The file cannot be written.
     """
     path = Path(path)
-    shape = input_shape or getattr(net, "meta", {}).get("input_shape")
+    known = getattr(net, "meta", {}).get("example")
+    example = known if input_shape is None else as_example(input_shape)
     if path.suffix not in _WRITERS:
         raise ExportError(
             f"{path}: the suffix must be one of {', '.join(_WRITERS)}, found "
             f"{path.suffix or 'none'}; rename the file"
         )
-    if shape is None:
+    if example is None:
         raise ExportError(
             f"{path}: the shape of one image is not known of this {type(net).__name__}; export "
             "what extract(model, arch) gives, or pass input_shape=(channels, height, width)"
         )
-    write_bytes(path, _content(net, path, shape))
+    write_bytes(path, _content(net, path, example))
     return path
 
 
@@ -120,12 +124,13 @@ def export_network(
     if _exists(folder, held) and _holds(folder, held, files, names):
         return
 
-    def slice_of(images: Tensor) -> Tensor:
+    def slice_of(images: Inputs) -> Tensor:
+        device = next(model.parameters()).device
         with evaluating(model):
-            output: Tensor = model(images.to(next(model.parameters()).device), network.arch).cpu()
+            output: Tensor = model(mapped(lambda x: x.to(device), images), network.arch).cpu()
         return output
 
-    files |= {n: _content(net, folder / n, model.input_shape, slice_of) for n in names}
+    files |= {n: _content(net, folder / n, model.example, slice_of) for n in names}
     files[SUMS] = _sums(files).encode()
     _put(files, folder, held)
 
@@ -269,20 +274,21 @@ def card(network: FrontNetwork, data: ImageData, formats: Sequence[Format]) -> s
 def _content(
     net: nn.Module,
     path: Path,
-    shape: tuple[int, int, int],
-    reference: Callable[[Tensor], Tensor] | None = None,
+    example: Inputs,
+    reference: Callable[[Inputs], Tensor] | None = None,
 ) -> bytes:
     """The content of a model file, checked against ``reference``, by default the network."""
     write, run = _WRITERS[path.suffix]
     held = next(net.parameters(), torch.empty(0))
     if held.device.type != "cpu":
         net = copy.deepcopy(net).to("cpu")
-    images = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0)).to(held.dtype)
+    weight = torch.empty(0, dtype=held.dtype)
+    images = noise_like(example, 4, torch.Generator().manual_seed(0), weight)
     try:
         with evaluating(net), TemporaryDirectory() as place, _quiet():
             file = Path(place, f"model{path.suffix}")
-            write(_program(net, images), file)
-            for batch in (images, images[:1]):
+            write(_program(net, images), file, input_names(example))
+            for batch in (images, mapped(lambda x: x[:1], images)):
                 with torch.no_grad():
                     expected = (reference or net)(batch)
                 _check(path, expected, run(file, batch))
@@ -297,13 +303,27 @@ def _content(
         raise ExportError(f"{path}: no such file can be made of this network: {reason}") from error
 
 
-def _program(net: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
+def input_names(example: Inputs) -> list[str]:
+    """What the inputs of a file are called: ``images``, ``input``, or by their place.
+
+    Example:
+        >>> input_names({"ids": torch.zeros(3), "mask": torch.zeros(3)}), input_names((
+        ...     torch.zeros(3), torch.zeros(3)))
+        (['ids', 'mask'], ['input_0', 'input_1'])
+    """
+    if isinstance(example, Tensor):
+        return ["images" if example.dim() == 3 and example.is_floating_point() else "input"]
+    words = [re.sub(r"\W+", "_", name).strip("_") for name, _ in leaves(example)]
+    return [f"input_{word}" if word[:1].isdigit() else word for word in words]
+
+
+def _program(net: nn.Module, images: Inputs) -> torch.export.ExportedProgram:
     """The traced network, without what tells one machine, or one time, from another."""
+    batch = torch.export.Dim("batch")
+    shapes = (mapped(lambda _: {0: batch}, images),)
     try:
         with _quiet():
-            program = torch.export.export(
-                net, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},)
-            )
+            program = torch.export.export(net, (images,), dynamic_shapes=shapes)
     except Exception as error:  # torch.export has no common base of its errors
         raise ExportError(
             f"torch.export cannot follow this network: {str(error).splitlines()[0]}"
@@ -328,40 +348,45 @@ def _check(path: Path, expected: object, found: Tensor) -> None:
         )
 
 
-def _write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
+def _write_pt2(program: torch.export.ExportedProgram, path: Path, names: list[str]) -> None:
     archive = BytesIO()  # into a file, it would be named after the partial one inside
     torch.export.save(program, archive)
     path.write_bytes(archive.getvalue())
 
 
-def _run_pt2(path: Path, images: Tensor) -> Tensor:
+def _run_pt2(path: Path, images: Inputs) -> Tensor:
     with torch.no_grad():
-        return torch.export.load(path).module()(images)
+        output: Tensor = torch.export.load(path).module()(images)
+        return output
 
 
-def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
+def _write_onnx(program: torch.export.ExportedProgram, path: Path, names: list[str]) -> None:
     written = torch.onnx.export(
         program,
         (),
         dynamo=True,
         verbose=False,
-        input_names=["images"],
+        input_names=names,
         output_names=["logits"],
     )
     assert written is not None
     written.save(path)
 
 
-def _run_onnx(path: Path, images: Tensor) -> Tensor:
+def _run_onnx(path: Path, images: Inputs) -> Tensor:
     import onnxruntime  # takes long to import, and only an export needs it
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    given = zip(session.get_inputs(), leaves(images), strict=True)
+    return torch.from_numpy(session.run(None, {i.name: x.numpy() for i, (_, x) in given})[0])
 
 
 _WRITERS: dict[
     str,
-    tuple[Callable[[torch.export.ExportedProgram, Path], None], Callable[[Path, Tensor], Tensor]],
+    tuple[
+        Callable[[torch.export.ExportedProgram, Path, list[str]], None],
+        Callable[[Path, Inputs], Tensor],
+    ],
 ] = {".onnx": (_write_onnx, _run_onnx), ".pt2": (_write_pt2, _run_pt2)}
 
 

@@ -29,6 +29,7 @@ from boundnas.data import ImageData, ImageFiles, InMemory, Source, Subset, batch
 from boundnas.data.image_data import SPLITS
 from boundnas.data.source import whole
 from boundnas.errors import DataError
+from boundnas.nested import described
 from boundnas.policy import Boundaries
 from boundnas.randomness import stream
 from boundnas.space import SearchSpace
@@ -192,7 +193,7 @@ def of_model(model: Supernet) -> Identity:
 
 def of_structure(model: Supernet) -> Identity:
     """The space, the modules with their plain attributes and code, what is trained, all shapes."""
-    found = {"input shape": str(model.input_shape)}
+    found = {"input": described(model.example)}
     for d in model.space.dimensions:
         found[f"dimension {d.name}"] = f"{d.kind} {json.dumps(d.choices)}"
     for name, module in model.named_modules():

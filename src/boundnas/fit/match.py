@@ -13,6 +13,7 @@ from boundnas.data.image_data import SPLITS
 from boundnas.errors import BoundNASError, DataError, TaskError, TrainingError
 from boundnas.randomness import stream
 from boundnas.supernet.calibrate import observing
+from boundnas.supernet.inputs import zeros
 from boundnas.supernet.modes import evaluating
 from boundnas.supernet.place import first_line
 from boundnas.supernet.supernet import Supernet
@@ -173,15 +174,15 @@ def _answers(outputs: Tensor, targets: Tensor) -> Tensor:
 @torch.no_grad()
 def _outputs(model: Supernet) -> Any:
     """What the largest network gives for two images."""
-    images = next(model.parameters()).new_zeros(2, *model.input_shape)
+    images = zeros(model, 2)
     with evaluating(model):
         return model(images, observing(model.space.largest))
 
 
-def _shape(shape: tuple[int, int, int]) -> str:
+def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def _likely(model: tuple[int, int, int], data: tuple[int, int, int]) -> str:
+def _likely(model: tuple[int, ...], data: tuple[int, ...]) -> str:
     turned = sorted(model) == sorted(data)
     return " (its channels may stand last)" if turned else ""

@@ -25,7 +25,7 @@ from boundnas.randomness import stream
 from boundnas.settings import PriorSettings, TrainSettings
 from boundnas.space import Architecture, SearchSpace
 from boundnas.supernet.calibrate import calibrate
-from boundnas.supernet.extract import extract, random_images
+from boundnas.supernet.extract import extract, random_inputs
 from boundnas.supernet.supernet import Supernet
 from boundnas.task import Classification, Task
 
@@ -80,7 +80,7 @@ def check_forward(model: Supernet) -> None:
     Raises:
         ExportError: ``forward`` cannot be followed at one of them; names the line.
     """
-    space, images = model.space, random_images(model)
+    space, images = model.space, random_inputs(model)
     stairs = (
         Architecture(space, tuple(min(j, len(d) - 1) for d in space.dimensions))
         for j in range(max(map(len, space.dimensions)))

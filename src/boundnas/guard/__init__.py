@@ -30,6 +30,7 @@ from boundnas.policy import SampledArchitecture
 from boundnas.randomness import stream
 from boundnas.space import Architecture, Derived, Dimension, Setting, Value
 from boundnas.supernet import modes, place
+from boundnas.supernet.inputs import noise
 from boundnas.supernet.supernet import Supernet
 
 SAMPLES = 3
@@ -178,8 +179,7 @@ def _with(arch: Architecture, indices: dict[Dimension, int]) -> Architecture:
 def _check_pass(model: Supernet, arch: _Asked, state: State, draws: bool = False) -> None:
     """Run a network forward and back, and look at what it left behind."""
     weight = next(p for p in model.parameters() if p.is_floating_point())
-    noise = torch.randn(SAMPLES, *model.input_shape, generator=stream(0, "guard images"))
-    images = noise.to(weight)
+    images = noise(model, SAMPLES, stream(0, "guard images"))
     watch = Watch(model, arch, draws)
     python, before = python_states(), random_states(weight.device)
     try:

@@ -18,6 +18,7 @@ from boundnas.guard.state import untouched
 from boundnas.policy import SampledArchitecture
 from boundnas.randomness import stream
 from boundnas.space import Architecture, Dimension
+from boundnas.supernet.inputs import noise
 from boundnas.supernet.modes import training
 from boundnas.supernet.paths import Paths, paths
 from boundnas.supernet.supernet import Supernet
@@ -127,10 +128,10 @@ def _gradients(model: Supernet, arch: Architecture) -> list[Tensor | None]:
         torch.eye(len(d), device=weight.device)[i].requires_grad_()
         for d, i in zip(arch.space.dimensions, arch.indices, strict=True)
     )
-    noise = torch.randn(4, *model.input_shape, generator=stream(0, "check_learnable"))
+    images = noise(model, 4, stream(0, "check_learnable"))
     with untouched(model, weight.device), training(model):
         sampled = SampledArchitecture(arch.space, arch.indices, gates=gates)
-        logits = model(noise.to(weight), sampled)
+        logits = model(images, sampled)
     if not logits.requires_grad:
         return [None] * len(gates)
     return list(torch.autograd.grad(logits.sum(), gates, allow_unused=True))

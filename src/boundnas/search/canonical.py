@@ -8,6 +8,7 @@ import torch
 
 from boundnas.cost import Cost
 from boundnas.space import Allowed, Architecture, Dimension
+from boundnas.supernet.inputs import zeros
 from boundnas.supernet.modes import evaluating
 from boundnas.supernet.supernet import Supernet
 from boundnas.supernet.trail import Watched
@@ -17,7 +18,7 @@ from boundnas.supernet.trail import Watched
 def read_by(model: Supernet, arch: Architecture) -> tuple[int, ...]:
     """Positions of the dimensions that a pass of ``arch`` looks up, on two empty images."""
     read: set[Dimension] = set()
-    images = next(model.parameters()).new_zeros(2, *model.input_shape)
+    images = zeros(model, 2)
     with evaluating(model):
         model(images, Watched.of(arch, read.update))
     return tuple(sorted(map(arch.space.position, read)))

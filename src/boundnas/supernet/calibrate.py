@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from boundnas.elastic.normalization import batch_moments
 from boundnas.errors import CalibrationError
+from boundnas.nested import Inputs, count, leaves, structure
 from boundnas.space import Architecture
+from boundnas.supernet.inputs import zeros
 from boundnas.supernet.modes import evaluating
 from boundnas.supernet.supernet import Supernet
 from boundnas.supernet.weights import Weights
@@ -108,7 +110,7 @@ class Observing(Architecture):
         return moments
 
     @torch.no_grad()
-    def observe(self, model: Supernet, images: Iterable[Tensor]) -> CalibratedArchitecture:
+    def observe(self, model: Supernet, images: Iterable[Inputs]) -> CalibratedArchitecture:
         """The architecture with its statistics on all batches, each weighted by its images."""
         sizes: list[int] = []
         with evaluating(model):
@@ -142,26 +144,35 @@ def _checked(batch: object, model: Supernet, number: int) -> int:
             those of no batch: in layers of one pixel its variance is zero.
     """
     held = next(model.parameters())
-    wanted = f"(N, {', '.join(map(str, model.input_shape))}), {held.dtype}, on {held.device}"
-    if not isinstance(batch, Tensor):
-        found, fits = f"a {type(batch).__name__}", False
-    else:
-        found = f"{tuple(batch.shape)}, {batch.dtype}, on {batch.device}"
-        form = (tuple(batch.shape[1:]), batch.dtype, batch.device)
-        fits = form == (tuple(model.input_shape), held.dtype, held.device)
+    forms = list(leaves(zeros(model, 1)))
+    fits = structure(batch) == structure(model.example) and all(
+        (part.shape[1:], part.dtype, part.device) == (like.shape[1:], like.dtype, like.device)
+        for (_, part), (_, like) in zip(leaves(batch), forms, strict=True)
+    )
     if not fits:
-        raise CalibrationError(
-            f"calibration batch {number}: a batch is a tensor of normalized images {wanted}; "
-            f"found {found}; bn.data.normalize(images, mean, std) makes pixels such, and a single "
-            "batch is given in a list"
+        wanted = ", ".join(
+            f"(N, {', '.join(map(str, x.shape[1:]))}), {x.dtype}{f' at {name}' if name else ''}"
+            for name, x in forms
         )
-    assert isinstance(batch, Tensor)
-    if len(batch) < 2:
         raise CalibrationError(
-            f"calibration batch {number}: {len(batch)} image has no statistics of a batch; leave "
+            f"calibration batch {number}: a batch is a tensor of normalized images {wanted}, on "
+            f"{held.device}; found {_found(batch)}; bn.data.normalize(images, mean, std) makes "
+            "pixels such, and a single batch is given in a list"
+        )
+    size = count(batch)
+    if size < 2:
+        raise CalibrationError(
+            f"calibration batch {number}: {size} image has no statistics of a batch; leave "
             "it out, or join it to another batch"
         )
-    return len(batch)
+    return size
+
+
+def _found(batch: Inputs) -> str:
+    if not isinstance(batch, Tensor):
+        held = ", ".join(f"{tuple(getattr(x, 'shape', ()))}" for _, x in leaves(batch))
+        return f"a {type(batch).__name__} of {held or 'nothing'}"
+    return f"{tuple(batch.shape)}, {batch.dtype}, on {batch.device}"
 
 
 def observing(arch: Architecture) -> Observing:
@@ -171,17 +182,17 @@ def observing(arch: Architecture) -> Observing:
 
 @checked
 def calibrate(
-    model: Supernet, arch: Architecture, images: Iterable[Tensor]
+    model: Supernet, arch: Architecture, images: Iterable[Inputs]
 ) -> CalibratedArchitecture:
     """Compute the BatchNorm statistics of ``arch`` on the given images.
 
     Args:
         model: The supernet.
         arch: The sub-network.
-        images: Batches of normalized training images without augmentation, shape ``(N, C, H, W)``,
-            of two images or more. Mean and variance are averaged over the batches, weighted by
-            their images: ``var = sum_b n_b var_b / sum_b n_b``, the variance within a batch that
-            training normalizes by, not that of the whole.
+        images: Batches of training inputs without augmentation, such as normalized images of shape
+            ``(N, C, H, W)``, of two or more. Mean and variance are averaged over the batches,
+            weighted by their images: ``var = sum_b n_b var_b / sum_b n_b``, the variance within a
+            batch that training normalizes by, not that of the whole.
 
     Returns:
         The architecture with its statistics: ``model(x, calibrated)`` evaluates it. They belong to

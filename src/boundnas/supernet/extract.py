@@ -13,8 +13,10 @@ from torch import Tensor, fx, nn
 
 from boundnas.elastic import ElasticLayer
 from boundnas.errors import BoundNASError, ExportError
+from boundnas.nested import Inputs, mapped
 from boundnas.randomness import stream
 from boundnas.space import Architecture
+from boundnas.supernet.inputs import noise
 from boundnas.supernet.modes import evaluating
 from boundnas.supernet.supernet import Supernet
 from boundnas.supernet.tracing import free, trace
@@ -53,10 +55,9 @@ def extract(model: Supernet, arch: Architecture) -> nn.Module:
     return net
 
 
-def random_images(model: Supernet, number: int = 2) -> Tensor:
-    """Normal noise that the model takes, of its precision and on its device, always the same."""
-    noise = torch.randn(number, *model.input_shape, generator=stream(0, "extract"))
-    return noise.to(next(model.parameters()))
+def random_inputs(model: Supernet, number: int = 2) -> Inputs:
+    """Noise that the model takes, of its precision and on its device, always the same."""
+    return noise(model, number, stream(0, "extract"))
 
 
 def _assembled(
@@ -69,7 +70,7 @@ def _assembled(
     graph.output(graph.graph_copy(traced, {}))
     parts = _plain_parts(model, arch, graph, tensors)
     net = fx.GraphModule(parts, graph, class_name=type(model).__name__).eval()
-    net.meta["input_shape"] = model.input_shape
+    net.meta["example"] = model.example
     return net
 
 
@@ -144,17 +145,17 @@ def _check(model: Supernet, arch: Architecture, net: nn.Module) -> None:
     Raises:
         ExportError: They differ, or ``forward`` changes its images; names the largest difference.
     """
-    images = random_images(model)
-    given = images.clone()
+    images = random_inputs(model)
+    given = mapped(Tensor.clone, images)
     with evaluating(model):
         expected = _leaves(model(given, arch))
-        if not _equal(given, images):
+        if not _same(_leaves(given), _leaves(images)):
             raise ExportError(
                 f"{type(model).__name__}.forward changes its images in place, which all networks "
                 "of a step share; compute a new tensor from them"
             )
         try:
-            found = _leaves(net(images.clone()))
+            found = _leaves(net(mapped(Tensor.clone, images)))
         except Exception as error:
             raise ExportError(
                 f"{type(model).__name__}: the extracted network fails where model(x, arch) does "

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import operator
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from boundnas.elastic import ElasticModule
 from boundnas.errors import ArgumentError, SpaceError
+from boundnas.nested import Inputs, leaves
 from boundnas.space import Architecture, Dimension, SearchSpace, Value
+from boundnas.supernet import inputs
 
 
 class Supernet(nn.Module):
@@ -24,7 +24,9 @@ class Supernet(nn.Module):
     Between elastic layers any function may stand that treats channels alike and separately.
 
     Args:
-        input_shape: Channels, height and width of one image.
+        input_shape: Channels, height and width of one image, or the shape of another sample of
+            float32; or one sample without the batch axis, such as ``data.example``: a tensor, of
+            float32 or whole numbers, or a tuple or dict of tensors.
 
     Examples:
         >>> import torch
@@ -46,12 +48,17 @@ class Supernet(nn.Module):
     frozen: frozenset[str] = frozenset()
     """Names of the modules that were in evaluation mode by themselves when it last trained."""
 
-    def __init__(self, input_shape: tuple[int, int, int]) -> None:
+    def __init__(self, input_shape: Sequence[int] | Inputs) -> None:
         super().__init__()
-        self.input_shape = _checked_shape(input_shape)
+        self.example = inputs.as_example(input_shape)
         self._named: list[tuple[Any, dict[str, nn.Module | None], str | None]] | None = None
         self._dimensions: list[Dimension] = []
         self._space: SearchSpace | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample; of one that has several tensors, that of the first."""
+        return tuple(next(leaves(self.example))[1].shape)
 
     def dimension(self, name: str, choices: Sequence[Value], kind: str = "width") -> Dimension:
         """Add a searched dimension to the space; see `boundnas.space.Dimension`.
@@ -94,18 +101,19 @@ class Supernet(nn.Module):
         """Without what is found again at the next call: for copies and pickles."""
         return {**self.__dict__, "_named": None}
 
-    def __call__(self, x: Tensor, arch: Architecture | None = None) -> Any:
+    def __call__(self, x: Inputs, arch: Architecture | None = None) -> Any:
         """Logits of the sub-network ``arch``.
 
         Args:
-            x: Images, shape ``(N, C, H, W)``, of the weights' type; ``C`` is ``input_shape``'s.
-                Its height and width are those of training, costs and extraction; other sizes may
-                be tried where the layers allow it.
+            x: Inputs like ``example``, with the batch axis first: images of shape ``(N, C, H, W)``,
+                of the weights' type, where ``C`` is ``input_shape``'s. Its height and width are
+                those of training, costs and extraction; other sizes may be tried where the layers
+                allow it.
             arch: An architecture of this model's space, plain or with what travels with it.
 
         Raises:
             ArgumentError: ``arch`` is missing, or no architecture.
-            SpaceError: ``arch`` is of another space, or ``x`` is no batch of images for this model.
+            SpaceError: ``arch`` is of another space, or ``x`` is no batch of inputs for this model.
             CalibrationError: It carries statistics of another model or of other weights.
         """
         if not isinstance(arch, Architecture):
@@ -119,30 +127,9 @@ class Supernet(nn.Module):
                 f"({self.space}): {_difference(arch.space, self.space)}; take it from model.space"
             )
         self._name_modules()
-        self._check_images(x)
+        inputs.check(self, self.example, x)
         arch.check(self)
         return super().__call__(x, arch)
-
-    def _check_images(self, x: object) -> None:
-        if not isinstance(x, Tensor):  # what traces forward is none
-            return
-        channels, height, width = self.input_shape
-        if x.dim() != 4 or x.shape[1] != channels:
-            likely = ""
-            if tuple(x.shape) == self.input_shape:
-                likely = "; add the batch axis: x[None]"
-            elif x.dim() == 4 and x.shape[3] == channels:
-                likely = "; channels come first: x.permute(0, 3, 1, 2)"
-            raise SpaceError(
-                f"images of this model have the shape (N, {channels}, {height}, {width}), found "
-                f"{tuple(x.shape)}{likely}"
-            )
-        weight = next(self.parameters(), x)
-        if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
-            raise SpaceError(
-                f"images are {x.dtype} and the model's weights {weight.dtype}; convert the images "
-                f"by x.to({weight.dtype}), from pixels with boundnas.data.normalize"
-            )
 
 
 def _difference(one: SearchSpace, other: SearchSpace) -> str:
@@ -158,16 +145,3 @@ def _shown(dimension: Dimension | None) -> str:
         return "no further dimension"
     choices = ", ".join(map(str, dimension.choices))
     return f"{dimension.name} ({dimension.kind}) of {choices}"
-
-
-def _checked_shape(shape: Sequence[int]) -> tuple[int, int, int]:
-    try:
-        whole = tuple(map(operator.index, shape))
-    except TypeError:
-        whole = ()
-    if len(whole) != 3 or min(whole) < 1:
-        raise SpaceError(
-            "input_shape is (channels, height, width) of an image, whole numbers of at least 1, "
-            f"found {shape}"
-        )
-    return whole[0], whole[1], whole[2]

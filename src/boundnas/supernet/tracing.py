@@ -8,8 +8,10 @@ reads in ``model(x, arch)``, and what it makes by itself is a constant of the gr
 from __future__ import annotations
 
 import linecache
+import operator
 import sys
 import traceback
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -19,6 +21,7 @@ from torch import Tensor, fx, nn
 
 from boundnas.elastic import ElasticLayer, ElasticModule
 from boundnas.errors import BoundNASError, ExportError
+from boundnas.nested import Inputs
 from boundnas.space import Architecture
 from boundnas.supernet.modes import evaluating
 from boundnas.supernet.supernet import Supernet
@@ -31,7 +34,7 @@ class _Bound(nn.Module):
         super().__init__()
         self.model, self.arch = model, arch
 
-    def forward(self, x: Tensor) -> Any:
+    def forward(self, x: Inputs) -> Any:
         return self.model(x, self.arch)
 
 
@@ -51,7 +54,7 @@ class _Tracer(fx.Tracer):
         self.stopped: traceback.StackSummary | None = None
         self._device = next(model.parameters()).device
         self._names = _names_of_tensors(model)
-        self._held = set(model.modules())
+        self._held, self._example = set(model.modules()), model.example
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, ElasticLayer) or super().is_leaf_module(m, module_qualified_name)
@@ -73,9 +76,17 @@ class _Tracer(fx.Tracer):
             return self.create_node("get_attr", name, (), {})
         if isinstance(a, torch.device) and a == self._device:
             # The network may be moved, and computes where its images are.
-            images = next(iter(self.graph.nodes))
-            return self.create_node("call_function", getattr, (images, "device"), {})
+            return self.create_node("call_function", getattr, (self._a_tensor(), "device"), {})
         return super().create_arg(a.item() if isinstance(a, np.generic) else a)
+
+    def _a_tensor(self) -> fx.Node:
+        """The first tensor of the inputs."""
+        node, inputs = next(iter(self.graph.nodes)), self._example
+        while not isinstance(inputs, Tensor):
+            key = next(iter(inputs)) if isinstance(inputs, Mapping) else 0
+            node = self.create_node("call_function", operator.getitem, (node, key), {})
+            inputs = inputs[key]
+        return node
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         if _asserts():  # which held when real tensors passed

@@ -17,6 +17,7 @@ from boundnas.elastic import ElasticLayer, ElasticModule, Linear
 from boundnas.space import Architecture, Dimension, Setting, Value
 from boundnas.supernet import place
 from boundnas.supernet.calibrate import Observing
+from boundnas.supernet.inputs import zeros
 from boundnas.supernet.modes import evaluating
 from boundnas.supernet.products import Products
 from boundnas.supernet.supernet import Supernet
@@ -162,7 +163,7 @@ def follow(model: Supernet, arch: Architecture, number: int = 2) -> Trail:
     """Run one architecture on empty images, so many of them, and tell what it did."""
     recorder = _Recorder({m: name for name, m in model.named_modules()})
     watched = Watched.of(arch, recorder.look_up)
-    images = next(model.parameters()).new_zeros(number, *model.input_shape)
+    images = zeros(model, number)
     with ExitStack() as stack:
         for module in recorder.names:
             stack.callback(module.register_forward_pre_hook(recorder.enter).remove)
