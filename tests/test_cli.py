@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import boundnas.data.fashion
 from boundnas.app.cli import app
+from boundnas.deploy import networks
 from boundnas.method.sandwich import Sandwich
 from boundnas.search import Evaluator
 
@@ -100,7 +101,7 @@ def test_a_second_call_does_nothing_twice(whole, configured, monkeypatch):
         (folder / name).write_bytes(content)
     monkeypatch.setattr(Sandwich, "step", None)
     monkeypatch.setattr(Evaluator, "__call__", None)
-    monkeypatch.setattr(sys.modules["boundnas.deploy.export"], "export", None)
+    monkeypatch.setattr(networks, "file_of", None)
     result = call("run", "run.yaml")
     assert result.exit_code == 0
     assert "Front" in result.stdout

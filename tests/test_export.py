@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import importlib
 import json
 import os
 import subprocess
@@ -17,13 +16,12 @@ from torch import nn
 
 from boundnas import SearchSettings, extract
 from boundnas.data import normalize
-from boundnas.deploy.export import SUMS, TOLERANCE, export, export_network
+from boundnas.deploy import formats, networks
+from boundnas.deploy.card import card
+from boundnas.deploy.export import TOLERANCE, export
+from boundnas.deploy.networks import SUMS, export_network, verify
 from boundnas.errors import CalibrationError, ExportError, RunError
 from boundnas.search import Evaluator, FrontNetwork
-
-module = importlib.import_module(
-    "boundnas.deploy.export"
-)  # the name in the package is the function
 
 ALONE = """
 import sys
@@ -139,7 +137,7 @@ def test_the_architecture_file_names_every_dimension_and_number(exported, networ
 
 
 def test_the_card_says_what_a_user_needs(exported, network):
-    card, data = (exported / "card.md").read_text(), trained().data
+    text_of, data = (exported / "card.md").read_text(), trained().data
     for text in (
         f"# Network of {network.macs / 1e6:.4g} MMACs for digits\n",
         f"| MACs of one image | {network.macs:,} |",
@@ -153,7 +151,7 @@ def test_the_card_says_what_a_user_needs(exported, network):
         'torch.export.load("model.pt2")',
         *(f"| {name} | {value} |\n" for name, value in network.arch.values.items()),
     ):
-        assert text in card
+        assert text in text_of
 
 
 def test_the_code_on_the_card_runs(exported, images_and_labels, monkeypatch):
@@ -167,15 +165,15 @@ def test_the_code_on_the_card_runs(exported, images_and_labels, monkeypatch):
 
 
 def test_a_card_describes_only_the_formats_there_are(network):
-    card = module.card(network, trained().data, ["pt2"])
-    assert "model.pt2" in card
-    assert "onnx" not in card
+    text = card(network, trained().data, ["pt2"])
+    assert "model.pt2" in text
+    assert "onnx" not in text
 
 
 def test_a_folder_that_is_there_is_left_as_it_is(exported, network, monkeypatch):
     before = files(exported)
-    monkeypatch.setattr(module, "_program", None)
-    monkeypatch.setattr(module, "_put", None)
+    monkeypatch.setattr(networks, "file_of", None)
+    monkeypatch.setattr(networks, "_put", None)
     export_network(trained().model, network, trained().data, exported, ("onnx", "pt2"))
     assert files(exported) == before
 
@@ -292,21 +290,21 @@ def test_a_replacement_that_is_stopped_leaves_a_whole_folder_or_none(
     moment, network, held_by, tmp_path, monkeypatch
 ):
     folder, other = put(held_by, tmp_path / "1"), smallest(network)
-    remove = module.remove_at_once
+    remove = networks.remove_at_once
 
     def stopped(*arguments):
         if moment != "before":
             remove(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "remove_at_once", stopped)
+    monkeypatch.setattr(networks, "remove_at_once", stopped)
     with pytest.raises(KeyboardInterrupt):
         export_network(trained().model, other, trained().data, folder, ())
     monkeypatch.undo()
     left = files(tmp_path)
     assert left in ({}, {f"1/{name}": content for name, content in held_by.items()})
     export_network(trained().model, other, trained().data, folder, ())
-    assert module.verify(folder).keys() == {"SHA256SUMS", "architecture.json", "card.md"}
+    assert verify(folder).keys() == {"SHA256SUMS", "architecture.json", "card.md"}
 
 
 def test_files_are_checked_against_the_supernet_itself(network, tmp_path, monkeypatch):
@@ -315,7 +313,7 @@ def test_files_are_checked_against_the_supernet_itself(network, tmp_path, monkey
         net.classifier.bias.data += 1
         return net
 
-    monkeypatch.setattr(module, "extract", another)
+    monkeypatch.setattr(networks, "extract", another)
     with pytest.raises(ExportError, match=r"model\.pt2: the written file differs"):
         export_network(trained().model, network, trained().data, tmp_path / "1", ("pt2",))
     assert not list(tmp_path.iterdir())
@@ -331,7 +329,7 @@ def test_a_file_is_of_evaluation_and_the_network_is_left_as_it_is(tmp_path):
     assert [m.training for m in net] == [True, False, True, True]
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     images = torch.ones(5, 3, 4, 4, dtype=torch.float64)
-    torch.testing.assert_close(module._run_pt2(path, images), net.eval()(images))
+    torch.testing.assert_close(formats._run_pt2(path, images), net.eval()(images))
 
 
 class _Fixed(nn.Module):
@@ -401,9 +399,9 @@ def test_a_module_that_branches_on_values_is_refused(tmp_path):
 def test_a_file_that_computes_something_else_is_not_kept(
     net, network, found, tmp_path, monkeypatch
 ):
-    write, run = module._WRITERS[".pt2"]
+    write, run = formats.WRITERS[".pt2"]
     monkeypatch.setitem(
-        module._WRITERS, ".pt2", (write, lambda path, images: run(path, images) * (1 + found))
+        formats.WRITERS, ".pt2", (write, lambda path, images: run(path, images) * (1 + found))
     )
     with pytest.raises(ExportError, match=r"net\.pt2: .* differs .* not kept"):
         export(net, tmp_path / "net.pt2")
@@ -419,7 +417,7 @@ def test_an_export_that_is_stopped_leaves_no_half_folder(error, network, tmp_pat
     def stopped(*_):
         raise error
 
-    monkeypatch.setattr(module, "write_new", stopped)
+    monkeypatch.setattr(networks, "write_new", stopped)
     with pytest.raises(error):
         export_network(trained().model, network, trained().data, tmp_path / "networks" / "1", ())
     assert not list((tmp_path / "networks").iterdir())

@@ -9,7 +9,7 @@ from torch import nn
 
 from boundnas import Supernet, calibrate, elastic, export, extract, guard
 from boundnas.cost import MACs, Parameters
-from boundnas.deploy.export import input_names
+from boundnas.deploy.formats import input_names
 from boundnas.errors import CalibrationError, SpaceError
 from boundnas.fit.start import check_forward
 from boundnas.guard.learnable import check_learnable, check_used

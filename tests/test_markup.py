@@ -9,7 +9,7 @@ import pytest
 from tests.small import few_digits, trained
 
 from boundnas import SearchSettings, search
-from boundnas.deploy.export import card
+from boundnas.deploy.card import card
 from boundnas.report import draw
 from boundnas.report.markup import markdown
 

@@ -11,7 +11,7 @@ from tests.small import files
 from boundnas.errors import ExportError, RunError
 from boundnas.store import checkpoint
 
-export = import_module("boundnas.deploy.export")
+export = import_module("boundnas.deploy.networks")
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ def test_an_old_run_has_a_report(old):
 
 def test_an_old_export_is_whole_and_runs(old):
     (folder,) = old.networks.iterdir()
-    import_module("boundnas.deploy.export").verify(folder)
+    import_module("boundnas.deploy.networks").verify(folder)
     digits = data.digits()
     images, labels = digits.test.take(torch.arange(len(digits.test)))
     session = onnxruntime.InferenceSession(folder / "model.onnx")

@@ -17,7 +17,7 @@ import torch
 from boundnas.config import RunConfig, read_config, write_config
 from boundnas.cost import COSTS, Cost
 from boundnas.data import ImageData, TrainingOrder, load
-from boundnas.deploy.export import export_network
+from boundnas.deploy.networks import export_network
 from boundnas.engine.launch import launched
 from boundnas.engine.output import SideChannel
 from boundnas.engine.progress import Progress
