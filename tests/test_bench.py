@@ -76,7 +76,7 @@ def test_several_processes_measure_their_part_of_as_many_as_they_tell_at_once(
     def spread(rows, when):
         told.append(len(rows))
         part = batch[together * (len(told) - 1) :][:together]
-        return [evaluation(a).to_json() for a in part]
+        return [evaluation(a).record() for a in part]
 
     monkeypatch.setattr(module, "size", lambda: size)
     monkeypatch.setattr(module, "mine", lambda work: work[1::size])

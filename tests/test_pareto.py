@@ -5,17 +5,20 @@ from hypothesis import strategies as st
 
 from boundnas.search.pareto import chosen, mean_over_log_cost, non_dominated
 
-COARSE = st.tuples(st.integers(1, 6), st.integers(0, 5))  # full of ties
-FINE = st.tuples(st.floats(1, 1e9), st.floats(-1, 1))
-POINTS = st.lists(COARSE, max_size=40) | st.lists(FINE, max_size=40)
+COARSE, FINE = st.integers(1, 6), st.floats(1, 1e9)  # full of ties, and without
+POINTS = st.one_of(  # with one, two or three costs, the score last
+    st.lists(st.tuples(*[cost] * costs, score), max_size=40)
+    for cost, score in ((COARSE, st.integers(0, 5)), (FINE, st.floats(-1, 1)))
+    for costs in (1, 2, 3)
+)
 
 
 def dominates(a, b):
-    return a[0] <= b[0] and a[1] >= b[1] and a != b
+    return all(x <= y for x, y in zip(a[:-1], b[:-1], strict=True)) and a[-1] >= b[-1] and a != b
 
 
 def columns(points):
-    return [c for c, _ in points], [s for _, s in points]
+    return [point[:-1] for point in points], [point[-1] for point in points]
 
 
 @given(POINTS)
@@ -27,7 +30,7 @@ def test_the_front_is_what_a_quadratic_search_finds(points):
     ]
     front = non_dominated(*columns(points))
     assert sorted(front) == expected
-    assert [points[i] for i in front] == sorted(points[i] for i in front)
+    assert [points[i][:-1] for i in front] == sorted(points[i][:-1] for i in front)
 
 
 @given(POINTS)

@@ -131,7 +131,7 @@ def write_run(
     chosen = [network(searched[i * (evaluations - 1) // 15], i) for i in range(16)]
     inside = [n for n in chosen if RANGE[0] <= n["costs"]["macs"] <= RANGE[1]]
     outside = [{**n, "folder": None} for n in chosen if n not in inside]
-    front = {"cost_metric": "macs", "cost_range": RANGE, "networks": inside, "outside": outside}
+    front = {"ranges": {"macs": RANGE}, "networks": inside, "outside": outside}
     write_front(folder, front)
     return folder
 
@@ -375,10 +375,8 @@ COSTS = '"costs": {"macs": 1, "parameters": 1}'
 NETWORK = f'{{"architecture": {{}}, {COSTS}, "validation": 0, "test": 0}}'
 METRIC = '{"name": "accuracy", "unit": "%", "scale": 100}'
 IDENTITY = f'"identity": {{"weights": "those"}}, "metric": {METRIC}, "journal": ""'
-FRONT = (
-    f'{{{IDENTITY}, "cost_metric": "macs", "cost_range": [1, 2], '
-    f'"networks": [{NETWORK}], "outside": []}}'
-)
+HEAD = json.dumps(vouched({"identity": {"weights": "those"}, "metric": json.loads(METRIC)}))
+FRONT = f'{{{IDENTITY}, "ranges": {{"macs": [1, 2]}}, "networks": [{NETWORK}], "outside": []}}'
 
 
 @pytest.mark.parametrize(
@@ -387,7 +385,7 @@ FRONT = (
         ("metrics.jsonl", '{"step": 1}\n', r"metrics\.jsonl line 1: loss_max: Field required"),
         ("space.json", "[", r"space\.json: Invalid JSON"),
         ("space.json", "[]", r"space\.json: a search space needs at least one dimension"),
-        ("front.json", '{"cost_metric": "macs"}', r"front\.json: identity: Field required"),
+        ("front.json", '{"ranges": {"macs": [1, 2]}}', r"front\.json: identity: Field required"),
         (
             "bounds.json",
             '{"p_largest": 1, "p_smallest": 1, "dimensions": []}',
@@ -405,12 +403,12 @@ FRONT = (
         ),
         (
             "search/evaluations.jsonl",
-            f'{{{IDENTITY}}}\n{{"architecture": {{}}, {COSTS}, "score": 0.5, "images": 9}}\n',
+            f"{HEAD.replace('those', 'others')}\n",
             r"line 1: is not what was written there by its sum",
         ),
         (
             "search/evaluations.jsonl",
-            f'{{{IDENTITY}}}\n{{"architecture": {{}}, {COSTS}, "score": 0.5, "images": 0}}\n',
+            f'{HEAD}\n{{"architecture": {{}}, {COSTS}, "score": 0.5, "images": 0}}\n',
             r"line 2: images: Input should be greater than or equal to 1",
         ),
         (
@@ -420,19 +418,19 @@ FRONT = (
         ),
         (
             "search/evaluations.jsonl",
-            f'{{{IDENTITY}}}\n{{"architecture": {{}}, {COSTS}, "score": NaN, "images": 9}}\n',
+            f'{HEAD}\n{{"architecture": {{}}, {COSTS}, "score": NaN, "images": 9}}\n',
             r"line 2: score: Input should be a finite number",
         ),
         (
             "search/evaluations.jsonl",
-            f"{{{IDENTITY}}}\n"
+            f"{HEAD}\n"
             '{"architecture": {}, "costs": {"macs": 1}, "score": 0.5, "images": 9}\n',
             r"line 2: costs: Value error, no parameters among the costs",
         ),
         (
             "front.json",
-            FRONT.replace('"macs", ', '"latency", '),
-            r"front\.json: Value error, a network has no latency, the cost of this front",
+            FRONT.replace('{"macs": [', '{"latency": ['),
+            r"front\.json: Value error, a network has no latency, a cost of this front",
         ),
         *(
             ("front.json", FRONT.replace(old, new), message)
@@ -440,15 +438,15 @@ FRONT = (
                 (FRONT, "null", r"front\.json: Input should be an object"),
                 (FRONT, "[]", r"front\.json: Input should be an object"),
                 (f"[{NETWORK}]", "null", r"networks: Input should be a valid (list|array)"),
-                ('"macs": 1,', '"macs": "1",', r"networks\.0\.costs\.macs: .* valid number"),
-                ('"macs": 1,', '"macs": true,', r"networks\.0\.costs\.macs: .* valid number"),
+                ('"macs": 1,', '"macs": "1",', r"networks\.0\.costs\.macs: .* valid integer"),
+                ('"macs": 1,', '"macs": true,', r"networks\.0\.costs\.macs: .* valid integer"),
                 ('"macs": 1,', '"macs": -1,', r"costs: Value error, macs and .* are above 0"),
                 ('test": 0}', 'test": "0"}', r"test: Input should be a valid number"),
                 ('test": 0}', 'test": NaN}', r"test: Input should be a finite number"),
                 ('test": 0}', 'test": null}', r"test: Input should be a valid number"),
                 (METRIC, "null", r"metric: Input should be an object"),
-                ("[1, 2]", "[2, 1]", r"cost_range: Value error, .* found 2 to 1"),
-                ("[1, 2]", '["1", 2]', r"cost_range\.0: Input should be a valid number"),
+                ("[1, 2]", "[2, 1]", r"ranges\.macs: Value error, .* found 2 to 1"),
+                ("[1, 2]", '["1", 2]', r"ranges\.macs\.0: Input should be a valid number"),
                 ("[1, 2]", "[2, 3]", r"a network of 1 macs stands among those inside 2 to 3"),
                 ('"outside": []', f'"outside": [{NETWORK}]', r"among those outside 1 to 2"),
                 (f"[{NETWORK}]", "[]", r"Value error, there is no network"),
@@ -490,7 +488,8 @@ def test_what_was_measured_of_other_weights_is_not_shown(tmp_path, name, found):
     folder = write_run(tmp_path / "run", steps=5, evaluations=20)
     held = json.loads((folder / name).read_text())
     del held["sum"]
-    changed = {"weights": "others", "identity": {"weights": "others"}}
+    changed = {"identity": {"weights": "others"}}
+    changed |= {"weights": "others"} if name == "bounds.json" else {}
     (folder / name).write_text(json.dumps(vouched(held | changed)))
     with pytest.raises(RunError, match=f"{found} is of other weights than the training ended"):
         write_report(folder)
@@ -527,11 +526,11 @@ def test_a_front_with_nothing_inside_the_range_says_so_and_names_the_nearest(tmp
     held = json.loads((folder / "front.json").read_text())
     networks = sorted(held["networks"] + held["outside"], key=lambda n: n["costs"]["macs"])
     cheapest = networks[0]["costs"]["macs"]
-    held |= {"networks": [], "outside": networks, "cost_range": [1000, 2000]}
+    held |= {"networks": [], "outside": networks, "ranges": {"macs": [1000, 2000]}}
     write_front(folder, held)
     said = words(write_report(folder))
     assert "lies inside the range asked for, 1,000 to 2,000 macs" in said
-    assert f"the nearest of its front has {cheapest:,}." in said
+    assert f"the nearest of its front has {cheapest:,} macs." in said
 
 
 def test_a_journal_cut_at_any_byte_is_never_fatal(tmp_path):
@@ -591,8 +590,7 @@ def hostile_run(folder: Path) -> Path:
     (folder / "environment.json").write_text(json.dumps({HOSTILE: [HOSTILE]}))
     front = json.loads((folder / "front.json").read_text())
     front["networks"][0]["folder"] = f"javascript:alert(1)//{HOSTILE}"
-    front["cost_metric"] = HOSTILE
-    front["cost_range"] = [1, 2]
+    front["ranges"] = {HOSTILE: [1, 2]}
     for cost, key in ((1, "networks"), (3, "outside")):
         for held in front[key]:
             held["costs"][HOSTILE] = cost
@@ -792,8 +790,7 @@ def test_a_front_of_one_network_opens(page, tmp_path):
     front |= {
         "networks": front["networks"][:1],
         "outside": [],
-        "cost_range": [1, 10],
-        "cost_metric": "latency_ms",
+        "ranges": {"latency_ms": [1, 10]},
     }
     front["networks"][0]["costs"]["latency_ms"] = 8
     write_front(folder, front)

@@ -15,15 +15,15 @@ from boundnas.data import batches, normalize
 from boundnas.errors import RunError
 from boundnas.policy import Boundaries, Policy
 from boundnas.randomness import stream
-from boundnas.report.records import Front as ReportedFront
 from boundnas.search import Evaluation, Evaluator, Front
-from boundnas.search.networks import lies_inside, selected
+from boundnas.search.networks import selected
 from boundnas.search.screening import PILOTS, Sample
 from boundnas.space import Architecture, Dimension, SearchSpace
 from boundnas.space.polynomial import amount
 from boundnas.store.files import write_json
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import read_jsonl
+from boundnas.store.records import FrontRecord, lies_inside
 
 SETTINGS = SearchSettings(
     initial=10, rounds=3, crossovers=4, mutations=4, calibration_images=200, batch_size=64
@@ -132,7 +132,7 @@ def test_test_images_are_read_by_the_final_front_only(run, measured, monkeypatch
 
 def test_the_front_is_what_validation_selects_inside_the_range_and_outside(run, measured):
     found = search(run, SETTINGS)
-    assert found.cost_range == COST_RANGE
+    assert found.ranges == {"macs": COST_RANGE}
     points = {e.architecture: (e.costs["macs"], e.score) for e in measured}
 
     def undominated(among):
@@ -188,15 +188,15 @@ def test_a_cheaper_network_outside_the_range_hides_none_inside(cost_range, insid
         Evaluation(named[name], {"macs": macs, "parameters": 1}, accuracy, 9)
         for name, (macs, accuracy) in EVALUATED.items()
     ]
-    found = selected(evaluations, "macs", cost_range)
+    found = selected(evaluations, {"macs": cost_range})
     wanted = sorted([*inside, *outside], key=lambda name: EVALUATED[name][0])
     assert [e.architecture for e in found] == [named[name] for name in wanted]
-    kept = [lies_inside(e.costs["macs"], cost_range) for e in found]
+    kept = [lies_inside(e.costs, {"macs": cost_range}) for e in found]
     assert sum(kept) == len(inside)
 
 
 def test_a_front_with_nothing_inside_says_so_and_names_the_nearest(front):
-    nothing = Front("macs", (1000, 5000), (), (*front.networks, *front.outside))
+    nothing = Front({"macs": (1000, 5000)}, (), (*front.networks, *front.outside))
     cheapest = min(n.macs for n in nothing.outside)
     said = (
         rf"lies inside the range asked for, 1,000 to 5,000 macs; the nearest .* {cheapest:,} macs"
@@ -209,7 +209,7 @@ def test_a_front_with_nothing_inside_says_so_and_names_the_nearest(front):
 
 def test_the_best_lies_inside_the_range_even_where_one_outside_is_better(front):
     inside, outside = front.networks[:1], front.networks[1:]
-    narrow = Front("macs", (1, inside[0].macs), inside, outside)
+    narrow = Front({"macs": (1, inside[0].macs)}, inside, outside)
     assert outside[-1].validation > inside[0].validation
     assert narrow.best() is narrow.best(macs=1e9) is inside[0]
 
@@ -249,8 +249,7 @@ def test_a_budget_below_the_front_names_its_smallest_network(front, budget, aske
 
 def test_the_front_as_json_names_every_network_and_its_folder(front):
     held = json.loads(json.dumps(front.to_json()))
-    assert held["cost_metric"] == "macs"
-    assert held["cost_range"] == list(COST_RANGE)
+    assert held["ranges"] == {"macs": list(COST_RANGE)}
     assert [n["folder"] for n in held["networks"]] == [f"networks/{n.macs}" for n in front.networks]
     for key in ("networks", "outside"):
         for row, network in zip(held[key], getattr(front, key), strict=True):
@@ -266,7 +265,7 @@ def evaluations_in(path):
 def test_the_report_reads_every_front(front):
     # Networks outside the range have no folder; the report once refused such.
     origin = {"identity": {"weights": "of the run"}, "journal": "its last"}
-    read = ReportedFront.model_validate_json(json.dumps(origin | front.to_json()))
+    read = FrontRecord.model_validate_json(json.dumps(origin | front.to_json()))
     assert [n.folder for n in read.networks] == [front.folder(n) for n in front.networks]
     assert [n.folder for n in read.outside] == [None] * len(front.outside)
 
@@ -294,7 +293,7 @@ def test_a_search_killed_at_any_evaluation_finds_the_same_front(
         assert len(evaluations_in(run.folder.evaluations)) == kill
     found = search(run, SETTINGS)
     rows = evaluations_in(run.folder.evaluations)
-    assert rows == [e.to_json() for e in measured]
+    assert rows == [e.record().model_dump() for e in measured]
     assert len({e.architecture for e in measured}) == len(measured)
     paths = [tmp_path / name for name in ("whole.json", "resumed.json")]
     for path, each in zip(paths, (front, found), strict=True):
@@ -443,7 +442,7 @@ def test_a_cost_of_ones_own_orders_the_front_and_limits_what_is_best(run):
     run = replace(run, cost=latency, cost_range=latency.reach)
     for settings in (SETTINGS, SETTINGS.model_copy(update={"screen": 0.5})):
         front = search(run, settings)
-        assert front.cost == "latency"
+        assert front.ranges == {"latency": latency.reach}
         for n in [*front.networks, *front.outside]:
             assert n.costs == {
                 "macs": MACs(run.model)(n.arch),
@@ -455,7 +454,6 @@ def test_a_cost_of_ones_own_orders_the_front_and_limits_what_is_best(run):
         assert [front.folder(n) for n in front.networks] == [f"networks/{c}" for c in counts]
         assert front.best(latency=counts[0]) is front.networks[0]
         held = front.to_json()
-        assert held["cost_metric"] == "latency"
         assert held["networks"][0]["costs"]["latency"] == counts[0]
         with pytest.raises(RunError, match=r"at most 2 latency; .* and \d latency"):
             front.best(latency=2)
@@ -467,9 +465,8 @@ def test_a_run_for_parameters_gives_a_front_of_parameters(run):
     cost = Parameters(run.model)
     run = replace(run, cost=cost, cost_range=cost.reach)
     found = search(run, SETTINGS)
-    assert found.cost == "parameters"
+    assert found.ranges == {"parameters": cost.reach}
     counts = [n.parameters for n in found.networks]
     assert counts == sorted(set(counts))
     assert [found.folder(n) for n in found.networks] == [f"networks/{c}" for c in counts]
     assert found.best(parameters=counts[0]) is found.networks[0]
-    assert found.to_json()["cost_metric"] == "parameters"

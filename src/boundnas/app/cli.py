@@ -27,6 +27,7 @@ from boundnas.report import write_report
 from boundnas.report.compare import compare as compare_runs
 from boundnas.search import Front
 from boundnas.store.folder import RunFolder
+from boundnas.store.records import said_ranges
 
 
 class _Group(TyperGroup):
@@ -182,10 +183,10 @@ def _show(front: Front) -> None:
     """Print the front as a table, in the first of several processes."""
     if rank():
         return
-    (lower, upper), name = front.cost_range, front.metric.name
+    name = front.metric.name
     table = Table(
         "MMACs", "parameters", f"validation {name}", f"test {name}",
-        title=f"Front, {lower:,.0f} to {upper:,.0f} {front.cost}",
+        title=f"Front, {said_ranges(front.ranges)}",
     )  # fmt: skip
     for column in table.columns:
         column.justify = "right"

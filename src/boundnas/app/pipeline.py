@@ -33,14 +33,13 @@ from boundnas.models import MobileNet, StageTable, StemTable
 from boundnas.models.mobilenet import scaled, tables
 from boundnas.policy import BOUNDARIES
 from boundnas.report import write_report
-from boundnas.report.records import Front as FrontRecord
-from boundnas.report.records import Network, read_record
 from boundnas.search import Evaluator, Front, FrontNetwork, search
 from boundnas.search.origin import of_front
 from boundnas.search.sampled import require
 from boundnas.settings import SpaceSettings
 from boundnas.store.files import set_aside
 from boundnas.store.folder import RunFolder
+from boundnas.store.records import FrontRecord, NetworkRecord, read_record
 from boundnas.task import Classification
 
 _AGAIN = "remove it and run the search again: what the search measured is kept in its journal"
@@ -182,7 +181,7 @@ class Job:
         held = read_record(path, FrontRecord, run.folder.held)
         assert held is not None
 
-        def network(row: Network) -> FrontNetwork:
+        def network(row: NetworkRecord) -> FrontNetwork:
             arch = run.model.space.architecture(row.architecture)
             costs = {name: cost(arch) for name, cost in evaluator.costs.items()}
             if costs != row.costs:
@@ -197,7 +196,7 @@ class Job:
             )
         except SpaceError as error:
             raise RunError(f"{path}: is of another search space ({error}); {_AGAIN}") from error
-        return Front(self.cost.name, self.cost_range, inside, outside)
+        return Front({self.cost.name: self.cost_range}, inside, outside)
 
 
 def run(config: RunConfig, runs: Path, timeout: float = TIMEOUT) -> tuple[RunFolder, Front]:

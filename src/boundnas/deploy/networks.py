@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from boundnas.nested import Inputs, mapped
 from boundnas.search import FrontNetwork
 from boundnas.store.files import cannot_write, read_bytes, write_new
 from boundnas.store.held import HeldFolder, folder_at
+from boundnas.store.records import ExportRecord
 from boundnas.store.temporary import clean, remove_at_once, temporary
 from boundnas.supernet.extract import extract
 from boundnas.supernet.modes import evaluating
@@ -61,10 +61,10 @@ def export_network(
         RunError: A file cannot be written.
     """
     net = extract(model, network.arch)
-    metric = network.metric.model_dump()
-    known = {**network.to_json(), "metric": metric, "network": _identity(net)}
+    said = network.to_json()
+    record = ExportRecord(**said, metric=network.metric, network=_identity(net))
     files = {
-        "architecture.json": (json.dumps(known, indent=2) + "\n").encode(),
+        "architecture.json": (record.model_dump_json(indent=2) + "\n").encode(),
         "card.md": card(network, data, formats).encode(),
     }
     names = [f"model.{name}" for name in formats]

@@ -6,15 +6,21 @@ from typing import Any
 
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import JsonLines, read_jsonl
+from boundnas.store.records import Record
 
 
 class Log:
     """Rows in memory, and in a file if there is one; a resumed run drops later rows first."""
 
     def __init__(
-        self, rows: list[dict[str, Any]], folder: RunFolder | None, name: str, start: int
+        self,
+        rows: list[dict[str, Any]],
+        folder: RunFolder | None,
+        name: str,
+        kind: type[Record],
+        start: int,
     ) -> None:
-        self.rows, self.name, self.file = rows, name, None
+        self.rows, self.name, self.kind, self.file = rows, name, kind, None
         if folder is not None:
             self.file = JsonLines(getattr(folder, name), folder.held)
             self.file.truncate_after(start - 1)
@@ -22,6 +28,7 @@ class Log:
 
     def append(self, row: dict[str, Any]) -> None:
         """Add a row."""
+        row = self.kind(**row).model_dump(mode="json", exclude_unset=True)
         self.rows.append(row)
         if self.file is not None:
             self.file.append(row)

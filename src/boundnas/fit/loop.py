@@ -19,15 +19,14 @@ from boundnas.engine.progress import Progress
 from boundnas.engine.ranks import average, rank, share, wait
 from boundnas.fit.logs import Log
 from boundnas.fit.resume import State, of_training, resume
-from boundnas.fit.run import Run, bounds_json
+from boundnas.fit.run import Run, bounds_record
 from boundnas.fit.schedule import learning_rate, policy_learning_rate
 from boundnas.method.sandwich import Sandwich
 from boundnas.randomness import stream
 from boundnas.store import checkpoint
 from boundnas.store.environment import note_environment
 from boundnas.store.files import write_json
-from boundnas.store.records import Metric
-from boundnas.store.vouched import vouched
+from boundnas.store.records import BoundariesRow, Metric, MetricsRow
 from boundnas.supernet import modes, weights
 
 BOUNDARY_ROWS = 200
@@ -92,8 +91,8 @@ class Trainer:
         save_every = self.run.settings.checkpoint_every
         with (
             interruption.deferred() as stopping,
-            Log(self.run.metrics, self.writes, "metrics", step) as metrics,
-            Log(self.run.trajectory, self.writes, "boundaries", step) as boundaries,
+            Log(self.run.metrics, self.writes, "metrics", MetricsRow, step) as metrics,
+            Log(self.run.trajectory, self.writes, "boundaries", BoundariesRow, step) as boundaries,
             Progress(self.steps, "train", done=step) as progress,
         ):
             while step < self.steps:
@@ -112,9 +111,8 @@ class Trainer:
             logs = {log.name: log.sync() for log in (metrics, boundaries)}
         modes.evaluate(self.run.model)
         if self.writes is not None:
-            came = {"weights": weights.digest(self.run.model), "logs": logs}
-            bounds = {"identity": self.identity, **bounds_json(self.run), **came}
-            write_json(self.writes.bounds, vouched(bounds), self.writes.held)
+            bounds = bounds_record(self.run, self.identity, weights.digest(self.run.model), logs)
+            write_json(self.writes.bounds, bounds.written(), self.writes.held)
 
     def _step(self, step: int, stopping: Callable[[], bool]) -> tuple[dict[str, Any], bool]:
         """Train one step; gives the row for the log, and whether any process is asked to stop."""
@@ -155,7 +153,7 @@ class Trainer:
         names = [d.name for d in self.run.model.space.dimensions]
         row: dict[str, Any] = {"step": step}
         for boundary, policy in self.run.boundaries.items():
-            moments = torch.stack(policy.moments(), 1).tolist()
+            moments = map(tuple, torch.stack(policy.moments(), 1).tolist())
             row[boundary] = dict(zip(names, moments, strict=True))
         return row
 

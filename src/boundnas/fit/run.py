@@ -12,6 +12,7 @@ from boundnas.policy import Boundaries, Policy
 from boundnas.settings import TrainSettings
 from boundnas.space import Allowed
 from boundnas.store.folder import RunFolder
+from boundnas.store.records import BoundsOfDimension, BoundsRecord
 from boundnas.supernet.supernet import Supernet
 from boundnas.task import Task
 
@@ -52,8 +53,17 @@ class Run:
         return self.boundaries.allowed
 
 
-def bounds_json(run: Run) -> dict[str, Any]:
-    """The learned bounds per dimension, and how peaked the policies' start was."""
+def bounds_record(
+    run: Run, identity: dict[str, str], weights: str, logs: dict[str, dict[str, Any]]
+) -> BoundsRecord:
+    """The learned bounds per dimension, how peaked the policies' start was, and what came of it.
+
+    Args:
+        run: The run, at its end.
+        identity: What decided it.
+        weights: Digest of the weights.
+        logs: What the logs hold, by name.
+    """
     start = start_boundaries(run.model, run.settings, run.seed)
     rows = zip(
         run.model.space.dimensions,
@@ -62,21 +72,24 @@ def bounds_json(run: Run) -> dict[str, Any]:
         run.allowed,
         strict=True,
     )
-    return {
-        "p_largest": _peak(start.max),
-        "p_smallest": _peak(start.min),
-        "dimensions": [
-            {
-                "name": d.name,
-                "kind": d.kind,
-                "choices": list(d.choices),
-                "max": phi[: len(d)],
-                "min": theta[: len(d)],
-                "allowed": [d.choices[j] for j in options],
-            }
+    return BoundsRecord(
+        identity=identity,
+        weights=weights,
+        logs=logs,
+        p_largest=_peak(start.max),
+        p_smallest=_peak(start.min),
+        dimensions=[
+            BoundsOfDimension(
+                name=d.name,
+                kind=d.kind,
+                choices=list(d.choices),
+                max=phi[: len(d)],
+                min=theta[: len(d)],
+                allowed=[d.choices[j] for j in options],
+            )
             for d, phi, theta, options in rows
         ],
-    }
+    )
 
 
 def _peak(policy: Policy) -> float:

@@ -8,9 +8,9 @@ from pathlib import Path
 from boundnas.report import draw
 from boundnas.report.comparison import Comparison, FrontRow, GroupRecord, SeedRecord
 from boundnas.report.grouping import Group, common_metric, common_range, grouped
-from boundnas.report.records import Front
 from boundnas.report.tables import markdown, numbers
 from boundnas.store.files import write_json, write_text
+from boundnas.store.records import FrontRecord
 
 
 def compare(folders: Sequence[Path], out: Path) -> Path:
@@ -20,7 +20,7 @@ def compare(folders: Sequence[Path], out: Path) -> Path:
     that the others are compared with, paired by seed.
 
     Args:
-        folders: Run folders with a finished search, in any number of groups; or the one
+        folders: RunRecords folders with a finished search, in any number of groups; or the one
             ``comparison.json`` of an earlier comparison, whose fronts are its raw numbers: its
             tables and its figure of the fronts are made again from them.
         out: Folder for ``comparison.md``, ``comparison.json``, ``comparison.html`` and figures.
@@ -56,12 +56,9 @@ def _raw(groups: Sequence[Group]) -> Comparison:
     )
 
 
-def _rows(front: Front) -> list[FrontRow]:
+def _rows(front: FrontRecord) -> list[FrontRow]:
     """Cost, validation and test score of every network that validation data selected."""
-    return [
-        (n.costs[front.cost_metric], n.validation, n.test)
-        for n in [*front.networks, *front.outside]
-    ]
+    return [(n.costs[front.cost], n.validation, n.test) for n in [*front.networks, *front.outside]]
 
 
 def _figures(groups: Sequence[Group]) -> dict[str, str | None]:

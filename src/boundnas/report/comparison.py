@@ -7,8 +7,7 @@ from pathlib import Path
 from pydantic import Field, FiniteFloat
 
 from boundnas.errors import RunError
-from boundnas.report.records import read_record
-from boundnas.store.records import Metric, Record
+from boundnas.store.records import CostRange, Metric, Record, read_record
 
 FrontRow = tuple[int | FiniteFloat, FiniteFloat, FiniteFloat]
 """Cost, validation score and test score of a network of a front."""
@@ -31,7 +30,7 @@ class Comparison(Record):
     """The part of ``comparison.json`` that all the rest of it is computed from."""
 
     metric: Metric
-    cost_range: tuple[FiniteFloat, FiniteFloat]
+    cost_range: CostRange
     groups: list[GroupRecord] = Field(min_length=1)
 
     @classmethod
@@ -44,7 +43,4 @@ class Comparison(Record):
         found = read_record(path, cls)
         if found is None:
             raise RunError(f"{path}: is missing; give the comparison.json of a comparison")
-        lower, upper = found.cost_range
-        if not 0 < lower < upper:
-            raise RunError(f"{path}: a cost range is 0 < lower < upper, found {lower} to {upper}")
         return found

@@ -9,8 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from boundnas.errors import RunError, SpaceError
-from boundnas.report.records import Evaluation, Front, Network, Run
+from boundnas.report.records import RunRecords
 from boundnas.space import Dimension, SearchSpace, Value
+from boundnas.store.records import (
+    EvaluationRecord,
+    FrontRecord,
+    NetworkRecord,
+    nearest,
+    said_ranges,
+)
 
 CURVE_POINTS = 500
 """Points drawn per training curve: more than the pixels a reader can tell apart."""
@@ -28,7 +35,7 @@ LEARNED = {
 CURVES = ("loss_max", "loss_min", "loss_random", "cost_max", "cost_min", "learning_rate")
 
 
-def summary(run: Run) -> str:
+def summary(run: RunRecords) -> str:
     """The run in one paragraph: the front, its best network, and how it was trained."""
     learn = re.search(r"^\s*learn:\s*['\"]?(both|min|max|none)\b", run.config or "", re.MULTILINE)
     noted = {} if run.bounds is None else run.bounds.identity  # of a run made from Python
@@ -54,17 +61,16 @@ def summary(run: Run) -> str:
     )
 
 
-def _nothing_inside(front: Front) -> str:
-    lower, upper = front.cost_range
-    costs = [n.costs[front.cost_metric] for n in front.outside]
-    nearest = min(costs, key=lambda cost: max(math.log(lower / cost), math.log(cost / upper)))
+def _nothing_inside(front: FrontRecord) -> str:
+    near = nearest(front.outside, front.ranges)
+    costs = " and ".join(f"{near.costs[name]:,} {name}" for name in front.ranges)
     return (
-        f"No network that the search measured lies inside the range asked for, {lower:,.0f} to "
-        f"{upper:,.0f} {front.cost_metric}; the nearest of its front has {nearest:,.0f}."
+        "No network that the search measured lies inside the range asked for, "
+        f"{said_ranges(front.ranges)}; the nearest of its front has {costs}."
     )
 
 
-def notes(run: Run) -> dict[str, str]:
+def notes(run: RunRecords) -> dict[str, str]:
     """Per section of the page, the sentence over its figure, or what is not there yet."""
     return {
         "front": _front_note(run),
@@ -77,7 +83,7 @@ def notes(run: Run) -> dict[str, str]:
     }
 
 
-def _front_note(run: Run) -> str:
+def _front_note(run: RunRecords) -> str:
     if run.evaluations is None and run.front is None:
         return (
             "Not there yet: search/evaluations.jsonl and front.json. "
@@ -99,7 +105,7 @@ def _front_note(run: Run) -> str:
     )
 
 
-def _bounds_note(run: Run) -> str:
+def _bounds_note(run: RunRecords) -> str:
     if run.bounds is None:
         return "Not there yet: bounds.json, which comes at the end of training."
     return (
@@ -111,7 +117,7 @@ def _bounds_note(run: Run) -> str:
     )
 
 
-def figures(run: Run) -> dict[str, Any]:
+def figures(run: RunRecords) -> dict[str, Any]:
     """The numbers behind the figures, thinned and rounded, ready for JSON.
 
     Architectures are strings with a character per dimension: ``chr(48 + index)``.
@@ -131,8 +137,7 @@ def figures(run: Run) -> dict[str, Any]:
         "front": None
         if run.front is None
         else {
-            "metric": run.front.cost_metric,
-            "range": run.front.cost_range,
+            "ranges": run.front.ranges,
             "networks": [_network(run.space, n) for n in run.front.networks],
             "outside": [_network(run.space, n) for n in run.front.outside],
         },
@@ -142,11 +147,11 @@ def figures(run: Run) -> dict[str, Any]:
     }
 
 
-def _costs(measured: Evaluation | Network) -> tuple[float, float]:
+def _costs(measured: EvaluationRecord | NetworkRecord) -> tuple[float, float]:
     return measured.costs["macs"], measured.costs["parameters"]
 
 
-def _network(space: SearchSpace, network: Network) -> list[Any]:
+def _network(space: SearchSpace, network: NetworkRecord) -> list[Any]:
     return [
         *_costs(network),
         significant(network.validation),
@@ -163,7 +168,7 @@ def _packed(space: SearchSpace, values: Mapping[str, Value]) -> str:
         raise RunError(f"an architecture does not fit the run's space.json: {error}") from error
 
 
-def _boundaries(run: Run) -> dict[str, Any] | None:
+def _boundaries(run: RunRecords) -> dict[str, Any] | None:
     if not run.boundaries:
         return None
     rows = [run.boundaries[i] for i in thin(len(run.boundaries), BOUNDARY_POINTS)]
@@ -182,7 +187,7 @@ def _boundaries(run: Run) -> dict[str, Any] | None:
     }
 
 
-def _bounds(run: Run) -> list[dict[str, Any]] | None:
+def _bounds(run: RunRecords) -> list[dict[str, Any]] | None:
     if run.bounds is None:
         return None
     return [
@@ -195,7 +200,7 @@ def _bounds(run: Run) -> list[dict[str, Any]] | None:
     ]
 
 
-def _training(run: Run) -> dict[str, Any]:
+def _training(run: RunRecords) -> dict[str, Any]:
     reach = max(1, len(run.metrics) // 50)
     shown = thin(len(run.metrics), CURVE_POINTS)
     curves = {}

@@ -15,7 +15,7 @@ import numpy as np
 
 from boundnas.report.comparison import FrontRow
 from boundnas.report.content import thin
-from boundnas.report.records import Run
+from boundnas.report.records import RunRecords
 from boundnas.search.pareto import chosen
 from boundnas.store.records import Metric
 
@@ -118,7 +118,7 @@ def boxes(
 
 
 @_drawn
-def boundaries(groups: Mapping[str, Sequence[Run]]) -> str | None:
+def boundaries(groups: Mapping[str, Sequence[RunRecords]]) -> str | None:
     """Mean and deviation of both boundaries over training, darker with depth (Figs. 6 to 11).
 
     Means over seeds, as a fraction of the largest option; only groups whose boundaries move.
@@ -138,7 +138,7 @@ def boundaries(groups: Mapping[str, Sequence[Run]]) -> str | None:
     return _svg(figure)
 
 
-def _trajectories(axes: Axes, runs: Sequence[Run], kind: str) -> None:
+def _trajectories(axes: Axes, runs: Sequence[RunRecords], kind: str) -> None:
     dimensions = [d for d in runs[0].space.dimensions if d.kind == kind]
     for side, color_map in (("max", "Reds"), ("min", "Blues")):
         for i, dimension in enumerate(dimensions):
@@ -177,7 +177,7 @@ def _staircase(front: Sequence[FrontRow], costs: np.ndarray, lower: float) -> np
     return np.array([np.nan if i is None else test[i] for i in found])
 
 
-def _moves(run: Run) -> bool:
+def _moves(run: RunRecords) -> bool:
     if not run.boundaries:
         return False
     first, last = run.boundaries[0], run.boundaries[-1]

@@ -14,8 +14,8 @@ from boundnas.config import RunConfig, read_config
 from boundnas.data.names import escaped
 from boundnas.errors import ConfigError, RunError
 from boundnas.fit import identity
-from boundnas.report.records import Front, Run, read_run
-from boundnas.store.records import Metric
+from boundnas.report.records import RunRecords, read_run
+from boundnas.store.records import FrontRecord, Metric, said_ranges
 
 _NOT_COMPARED = {"name", "seed", "threads", "device", "export"}
 """Parts of a configuration that runs of one group may differ in."""
@@ -36,10 +36,10 @@ class Group:
     """
 
     label: str
-    runs: Mapping[int, Run]
+    runs: Mapping[int, RunRecords]
     initial: int
 
-    def fronts(self) -> dict[int, Front]:
+    def fronts(self) -> dict[int, FrontRecord]:
         """Fronts by seed."""
         return {seed: run.front for seed, run in self.runs.items() if run.front is not None}
 
@@ -51,7 +51,7 @@ class Group:
         points = []
         for seed, front in self.fronts().items():
             evaluations = self.runs[seed].evaluations or []
-            points += [(e.costs[front.cost_metric], e.score) for e in evaluations[2 : self.initial]]
+            points += [(e.costs[front.cost], e.score) for e in evaluations[2 : self.initial]]
         return np.array(points).reshape(-1, 2)
 
 
@@ -61,7 +61,7 @@ def grouped(folders: Sequence[Path]) -> list[Group]:
     Raises:
         RunError: A folder is no run with a front, or two are of one configuration and seed.
     """
-    found: dict[str, dict[int, Run]] = {}
+    found: dict[str, dict[int, RunRecords]] = {}
     settings: dict[str, dict[str, Any]] = {}
     for folder in folders:
         run = read_run(folder)
@@ -89,7 +89,7 @@ def grouped(folders: Sequence[Path]) -> list[Group]:
     ]
 
 
-def _asked(folder: Path, run: Run, front: Front) -> tuple[int, dict[str, Any]]:
+def _asked(folder: Path, run: RunRecords, front: FrontRecord) -> tuple[int, dict[str, Any]]:
     """Seed and settings of a run: its configuration's, or its records' where Python made it.
 
     Raises:
@@ -103,19 +103,19 @@ def _asked(folder: Path, run: Run, front: Front) -> tuple[int, dict[str, Any]]:
         if "seed" not in held:
             raise
         return int(held["seed"]), _of_records(held, front)
-    asked = (config.cost.lower * 1e6, config.cost.upper * 1e6)
-    if front.cost_range != asked or front.cost_metric != config.cost.metric:
+    asked: dict[str, tuple[float, float]] = {
+        config.cost.metric: (config.cost.lower * 1e6, config.cost.upper * 1e6)
+    }
+    if front.ranges != asked:
         raise RunError(
-            f"{folder}: config.yaml asks for {asked[0]:,.0f} to {asked[1]:,.0f} "
-            f"{config.cost.metric}, but the run was searched for "
-            f"{front.cost_range[0]:,.0f} to {front.cost_range[1]:,.0f} "
-            f"{front.cost_metric}; put back the configuration that it was made with"
+            f"{folder}: config.yaml asks for {said_ranges(asked)}, but the run was searched for "
+            f"{said_ranges(front.ranges)}; put back the configuration that it was made with"
         )
     _check_config(folder, run, config)
     return config.seed, _flat(config)
 
 
-def _of_records(training: Mapping[str, str], front: Front) -> dict[str, Any]:
+def _of_records(training: Mapping[str, str], front: FrontRecord) -> dict[str, Any]:
     """Settings by name, and one digest of the model and its cost.
 
     The images are told apart by their classes and shape: which of them are trained on follows
@@ -129,7 +129,7 @@ def _of_records(training: Mapping[str, str], front: Front) -> dict[str, Any]:
     return {**settings, **data, "model": identity.digest(json.dumps(model, sort_keys=True))}
 
 
-def _check_config(folder: Path, run: Run, config: RunConfig) -> None:
+def _check_config(folder: Path, run: RunRecords, config: RunConfig) -> None:
     """Refuse a configuration that was edited after the run, whose settings tell groups apart.
 
     Raises:
@@ -150,7 +150,7 @@ def _check_config(folder: Path, run: Run, config: RunConfig) -> None:
         )
 
 
-def _made_with(run: Run) -> dict[str, Any]:
+def _made_with(run: RunRecords) -> dict[str, Any]:
     """What decides a run's numbers beside its configuration: versions and kind of processor."""
     held = run.environment or {}
     return {f"machine.{name}": value for name, value in held.items() if name not in _NOT_DECIDING}
@@ -215,13 +215,11 @@ def common_range(groups: Sequence[Group]) -> tuple[float, float]:
     Raises:
         RunError: There are several.
     """
-    ranges = {
-        (front.cost_metric, *front.cost_range)
-        for group in groups
-        for front in group.fronts().values()
-    }
+    ranges = {said_ranges(front.ranges) for group in groups for front in group.fronts().values()}
     if len(ranges) > 1:
-        said = "; ".join(f"{metric} {a / 1e6:g} to {b / 1e6:g} million" for metric, a, b in ranges)
-        raise RunError(f"these runs have different cost ranges: {said}; compare runs of one range")
-    ((_, lower, upper),) = ranges
-    return lower, upper
+        raise RunError(
+            f"these runs have different cost ranges: {'; '.join(sorted(ranges))}; compare runs of "
+            "one range"
+        )
+    front = next(front for group in groups for front in group.fronts().values())
+    return front.ranges[front.cost]

@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 
 from boundnas.report.content import figures, notes, summary
-from boundnas.report.records import Run, read_run
+from boundnas.report.records import RunRecords, read_run
 from boundnas.store.files import write_text
 from boundnas.store.held import HeldFolder
 
@@ -36,7 +36,7 @@ def write_report(folder: Path) -> Path:
     return path
 
 
-def render(run: Run) -> str:
+def render(run: RunRecords) -> str:
     """The report of ``run`` as HTML. All that comes from the run's files is inert text in it."""
     script = _part("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

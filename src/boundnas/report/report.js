@@ -153,7 +153,7 @@ function explore(root, series, show, start = [0, 0]) {
 }
 
 // The cost range of interest, where it is one of MACs.
-const range = data.front?.metric === "macs" ? data.front.range : [];
+const range = data.front?.ranges.macs ?? [];
 const limit = (x1, y1, x2, y2) => svg("line", { x1, y1, x2, y2, class: "limit" });
 
 function marker() {

@@ -80,6 +80,6 @@ class Bench:
         together = PER_MESSAGE * size()
         for start in range(0, len(networks), together):
             part = networks[start : start + together]
-            rows = spread([e.to_json() for e in self._measure(mine(part))], "in the search")
-            for network, row in zip(part, rows, strict=True):
-                yield Evaluation.from_json(row, network.space)
+            found = [e.record() for e in self._measure(mine(part))]
+            for network, row in zip(part, spread(found, "in the search"), strict=True):
+                yield Evaluation.of(row, network.space)

@@ -23,7 +23,7 @@ from boundnas.search.canonical import Canonical
 from boundnas.search.evaluator import Evaluator
 from boundnas.search.genetic import genetic_search, population
 from boundnas.search.journal import Evaluation, Journal
-from boundnas.search.networks import Front, FrontNetwork, lies_inside, selected
+from boundnas.search.networks import Front, FrontNetwork, selected
 from boundnas.search.origin import of_evaluations, of_front
 from boundnas.search.sampled import sampled_search
 from boundnas.search.screening import PILOTS, Sample, Screening
@@ -32,8 +32,7 @@ from boundnas.space import Allowed, Architecture
 from boundnas.store.files import canonical_json, find_bytes, set_aside, write_text
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import read_jsonl
-from boundnas.store.records import Metric
-from boundnas.store.vouched import vouched
+from boundnas.store.records import FrontRecord, Metric, lies_inside
 from boundnas.typed import checked
 
 _log = logging.getLogger(__name__)
@@ -80,22 +79,22 @@ def _tested(run: Run, evaluator: Evaluator, found: Sequence[Evaluation]) -> Fron
         test = evaluator.score(arch, run.data.test)
         return FrontNetwork(arch, evaluation.costs, evaluation.score, test, metric)
 
-    cost, cost_range = run.cost.name, run.cost_range
+    ranges = {run.cost.name: run.cost_range}
     networks = []
     with Progress(len(found), "test", unit="network") as progress:
         for measured in evaluator.each(network, found):
             networks.append(measured)
             _show(progress, metric, measured.test)
-    inside = [n for n in networks if lies_inside(n.costs[cost], cost_range)]
-    outside = [n for n in networks if not lies_inside(n.costs[cost], cost_range)]
-    return Front(cost, cost_range, tuple(inside), tuple(outside))
+    inside = [n for n in networks if lies_inside(n.costs, ranges)]
+    outside = [n for n in networks if not lies_inside(n.costs, ranges)]
+    return Front(ranges, tuple(inside), tuple(outside))
 
 
 def _keep(front: Front, folder: RunFolder, found_with: Identity) -> None:
     """Write a front with what it was found with; another one that is there is set aside."""
-    rows = read_jsonl(folder.evaluations, folder.held)
-    origin = {"identity": found_with, "journal": rows[-1]["sum"]}
-    text = canonical_json(vouched({**origin, **front.to_json()}))
+    journal = read_jsonl(folder.evaluations, folder.held)[-1]["sum"]
+    record = FrontRecord(identity=found_with, journal=journal, **front.to_json())
+    text = canonical_json(record.written())
     with folder.locked():
         there = find_bytes(folder.front, held=folder.held)
         if there is not None and there != text.encode():
@@ -220,7 +219,7 @@ def _find(run: Run, settings: SearchSettings, bench: Bench) -> None:
         find = partial(sampled_search, method=settings.method, total=total, population=population)
     find(
         bench,
-        cost=run.cost.name,
+        costs=[run.cost.name],
         largest=largest,
         smallest=smallest,
         allowed=_allowed(run, settings),
@@ -229,4 +228,4 @@ def _find(run: Run, settings: SearchSettings, bench: Bench) -> None:
 
 
 def _selected(run: Run, evaluations: Iterable[Evaluation]) -> list[Evaluation]:
-    return selected(evaluations, run.cost.name, run.cost_range)
+    return selected(evaluations, {run.cost.name: run.cost_range})

@@ -34,9 +34,9 @@ def genetic_search(
     mutations: int = 128,
     mutation_probability: float = 0.1,
     seed: int,
-    cost: str = "macs",
+    costs: Sequence[str] = ("macs",),
 ) -> list[Evaluation]:
-    """The Pareto front of score against a cost (App. A.3).
+    """The Pareto front of score against costs (App. A.3).
 
     A random population, then rounds of children of the front of all architectures measured so
     far. What is drawn depends on the seed and on what was measured, never on time: a killed
@@ -57,7 +57,7 @@ def genetic_search(
         mutations: Children of one architecture of the front, in a round.
         mutation_probability: Chance of each dimension to change in a mutation.
         seed: The run's seed.
-        cost: Name of what score is traded for.
+        costs: Names of what score is traded for.
 
     Returns:
         The evaluations that no other dominates, in ascending cost.
@@ -86,7 +86,7 @@ def genetic_search(
     drawn = population(space, (largest, smallest), allowed, initial, seed, bench.name)
     bench(drawn.values())
     for number in range(1, rounds + 1):
-        front = [drawn[e.architecture] for e in pareto_front(bench.known.values(), cost)]
+        front = [drawn[e.architecture] for e in pareto_front(bench.known.values(), costs)]
         mutate = partial(_mutate, front, mutation_probability, allowed)
         cross = partial(_cross, front) if len(front) > 1 else mutate
         children: dict[Architecture, Architecture] = {}
@@ -99,14 +99,16 @@ def genetic_search(
             break
         bench(children.values())
         drawn |= children
-    return pareto_front(bench.known.values(), cost)
+    return pareto_front(bench.known.values(), costs)
 
 
-def pareto_front(evaluations: Iterable[Evaluation], cost: str = "macs") -> list[Evaluation]:
-    """The evaluations that no other dominates in the named cost and score, in ascending cost."""
+def pareto_front(
+    evaluations: Iterable[Evaluation], costs: Sequence[str] = ("macs",)
+) -> list[Evaluation]:
+    """The evaluations that no other dominates in the named costs and score, in ascending cost."""
     found = list(evaluations)
-    front = non_dominated([e.costs[cost] for e in found], [e.score for e in found])
-    return [found[i] for i in front]
+    rows = [[e.costs[name] for name in costs] for e in found]
+    return [found[i] for i in non_dominated(rows, [e.score for e in found])]
 
 
 def population(

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from boundnas.errors import RunError, SpaceError
 from boundnas.fit.identity import Identity, difference
 from boundnas.space import Architecture, SearchSpace
 from boundnas.store.files import set_aside
 from boundnas.store.held import HeldFolder
-from boundnas.store.lines import JsonLines, read_jsonl
-from boundnas.store.records import Metric
-from boundnas.store.vouched import check_vouched, vouched
+from boundnas.store.lines import JsonLines
+from boundnas.store.records import EvaluationRecord, Metric, Origin, Vouched, read_journal
 
 _log = logging.getLogger(__name__)
 
@@ -39,47 +36,27 @@ class Evaluation:
     score: float
     images: int
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON-able object with the architecture's values by name."""
-        return {
-            "architecture": self.architecture.values,
-            "costs": dict(self.costs),
-            "score": self.score,
-            "images": self.images,
-        }
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any], space: SearchSpace) -> Evaluation:
-        """The evaluation that ``to_json`` described.
-
-        Raises:
-            RunError: ``row`` is no evaluation of an architecture of ``space``.
-        """
-        match row:
-            case {
-                "architecture": dict(values),
-                "costs": {"macs": macs, "parameters": parameters, **others} as costs,
-                "score": float() as score,
-                "images": images,
-            } if (
-                len(row) == 4
-                and math.isfinite(score)
-                and _whole(1, macs, parameters, images)
-                and _whole(0, *others.values())
-            ):
-                try:
-                    return cls(space.architecture(values), costs, score, images)
-                except SpaceError as error:
-                    raise RunError(f"is of another search space: {error}") from error
-        raise RunError(
-            "is no evaluation, which has an architecture, costs (macs, parameters and that of the "
-            "run), a finite score and a number of images, costs and images whole numbers above "
-            f"0; found {dict(row)}"
+    def record(self) -> EvaluationRecord:
+        """What is written of it."""
+        return EvaluationRecord(
+            architecture=self.architecture.values,
+            costs=dict(self.costs),
+            score=self.score,
+            images=self.images,
         )
 
+    @classmethod
+    def of(cls, record: EvaluationRecord, space: SearchSpace) -> Evaluation:
+        """The evaluation of a record.
 
-def _whole(least: int, *numbers: object) -> bool:
-    return all(type(number) is int and number >= least for number in numbers)
+        Raises:
+            RunError: It is of another space.
+        """
+        try:
+            arch = space.architecture(record.architecture)
+        except SpaceError as error:
+            raise RunError(f"is of another search space: {error}") from error
+        return cls(arch, record.costs, record.score, record.images)
 
 
 class Journal(Mapping[Architecture, Evaluation]):
@@ -114,53 +91,45 @@ class Journal(Mapping[Architecture, Evaluation]):
     ) -> None:
         self._evaluations: dict[Architecture, Evaluation] = {}
         self._sum = ""
-        rows = read_jsonl(path, held)
-        if rows and self._is_other(path, rows[0], identity, writes, held):
-            rows = []
-        for number, row in enumerate(rows[1:], 2):
+        for row in self._rows(path, identity, writes, held):
             try:
-                evaluation = _read(row, space, costs)
-                self._sum = check_vouched(row, self._sum)
+                evaluation = _checked(row, space, costs)
                 if evaluation.architecture in self._evaluations:
                     raise RunError("repeats an architecture of an earlier line")
             except RunError as error:
-                raise RunError(
-                    f"{path}, line {number}: {error}; remove this line and all after it to "
-                    "measure them again, or the file to start the search over"
-                ) from error
+                number = len(self._evaluations) + 2
+                raise RunError(f"{path}, line {number}: {error}; {_AGAIN}") from error
             self._evaluations[evaluation.architecture] = evaluation
+            self._sum = row.sum
         self._lines = JsonLines(path, held) if writes else None
-        if not rows:
-            self._append({"identity": identity, "metric": metric.model_dump()})
+        if not self._sum:
+            self._append(Origin(identity=identity, metric=metric))
 
-    def _is_other(
-        self,
-        path: Path,
-        first: Mapping[str, Any],
-        identity: Identity,
-        writes: bool,
-        held: HeldFolder | None,
-    ) -> bool:
-        """Whether the first line says that the file is of another search; then it is set aside."""
+    def _rows(
+        self, path: Path, identity: Identity, writes: bool, held: HeldFolder | None
+    ) -> Iterator[EvaluationRecord]:
+        """The evaluations of the file; none of a file of another search, which is set aside."""
+        rows = read_journal(path, Origin, EvaluationRecord, held)
         try:
-            self._sum = check_vouched(first)
+            first = next(rows, None)
         except RunError as error:
             raise RunError(
-                f"{path}, line 1: does not say what was measured ({error}); remove the file to "
-                "start the search over"
+                f"{error}; this line does not say what was measured: remove the file to start the "
+                "search over"
             ) from error
-        different = difference(first.get("identity"), identity)
+        if not isinstance(first, Origin):
+            return
+        different = difference(first.identity, identity)
         if different is None:
-            return False
-        self._sum = ""
-        if writes:
+            self._sum = first.sum
+            yield from _evaluations(rows)
+        elif writes:
             _log.warning(
                 "%s: was measured with %s; it is kept as %s and the search measures anew",
                 path,
                 different,
                 set_aside(path, held).name,
             )
-        return True
 
     def append(self, evaluation: Evaluation) -> None:
         """Keep an evaluation of an architecture that has none yet.
@@ -169,12 +138,12 @@ class Journal(Mapping[Architecture, Evaluation]):
             RunError: It cannot be written.
         """
         assert evaluation.architecture not in self, f"evaluated twice: {evaluation.architecture}"
-        self._append(evaluation.to_json())
+        self._append(evaluation.record())
         self._evaluations[evaluation.architecture] = evaluation
 
-    def _append(self, row: Mapping[str, Any]) -> None:
+    def _append(self, record: Vouched) -> None:
         if self._lines is not None:
-            written = vouched(row, self._sum)
+            written = record.written(self._sum)
             self._lines.append(written)
             self._lines.sync()
             self._sum = written["sum"]
@@ -200,18 +169,29 @@ class Journal(Mapping[Architecture, Evaluation]):
         return len(self._evaluations)
 
 
-def _read(
-    row: Mapping[str, Any],
+_AGAIN = (
+    "remove this line and all after it to measure them again, or the file to start the search over"
+)
+
+
+def _evaluations(rows: Iterator[Origin | EvaluationRecord]) -> Iterator[EvaluationRecord]:
+    try:
+        yield from (row for row in rows if isinstance(row, EvaluationRecord))
+    except RunError as error:
+        raise RunError(f"{error}; {_AGAIN}") from error
+
+
+def _checked(
+    record: EvaluationRecord,
     space: SearchSpace,
     costs: Mapping[str, Callable[[Architecture], int]],
 ) -> Evaluation:
-    """The evaluation of a row, with the costs that its architecture has.
+    """The evaluation of a record, with the costs that its architecture has.
 
     Raises:
-        RunError: It is none, or has others.
+        RunError: It has others.
     """
-    said = {name: value for name, value in row.items() if name != "sum"}
-    evaluation = Evaluation.from_json(said, space)
+    evaluation = Evaluation.of(record, space)
     if evaluation.costs.keys() != costs.keys():
         raise RunError(
             f"has the costs {', '.join(evaluation.costs)}, while this search needs "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
@@ -11,12 +10,9 @@ from typing import Any
 from boundnas.errors import RunError
 from boundnas.search.genetic import pareto_front
 from boundnas.search.journal import Evaluation
-from boundnas.store.records import Metric
+from boundnas.store.records import Metric, Ranges, lies_inside, nearest, said_ranges
 from boundnas.supernet.calibrate import CalibratedArchitecture
 from boundnas.typed import checked
-
-CostRange = tuple[float, float]
-"""Lowest and highest cost that networks are wanted for, in the cost's own unit."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class FrontNetwork:
         return self.costs["parameters"]
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able object with the architecture's values by name."""
+        """What is written of it, the architecture's values by name."""
         return {
             "architecture": self.arch.values,
             "costs": dict(self.costs),
@@ -63,15 +59,13 @@ class Front:
     """What validation data selects, in ascending cost; test data drops and reorders nothing.
 
     Args:
-        cost: Name of what they trade the score for: ``"macs"``, ``"parameters"`` or a cost of one's
-            own.
-        cost_range: The range of costs that they were searched for, in the cost's own unit.
-        networks: Those inside the range, which no other inside it dominates on validation data.
-        outside: Those outside the range that no other at all dominates.
+        ranges: What they trade the score for: costs by name, each with the range that was searched
+            for in its own unit.
+        networks: Those inside all ranges, which no other inside dominates on validation data.
+        outside: Those outside one of them that no other at all dominates.
     """
 
-    cost: str
-    cost_range: CostRange
+    ranges: Ranges
     networks: tuple[FrontNetwork, ...]
     outside: tuple[FrontNetwork, ...]
 
@@ -120,55 +114,40 @@ class Front:
 
     def nothing_inside(self) -> str:
         """What to say where no network lies inside the range, and which is the nearest."""
-        lower, upper = self.cost_range
-
-        def distance(network: FrontNetwork) -> float:
-            cost = network.costs[self.cost]
-            return max(math.log(lower / cost), math.log(cost / upper))
-
-        nearest = min(self.outside, key=distance)
+        near = nearest(self.outside, self.ranges).costs
         return (
-            f"no network that was measured lies inside the range asked for, {lower:,.0f} to "
-            f"{upper:,.0f} {self.cost}; the nearest of the front, outside it, has "
-            f"{nearest.costs[self.cost]:,} {self.cost}; search longer, or train for another range"
+            f"no network that was measured lies inside the range asked for, "
+            f"{said_ranges(self.ranges)}; the nearest of the front, outside it, has "
+            + " and ".join(f"{near[name]:,} {name}" for name in self.ranges)
+            + "; search longer, or train for another range"
         )
 
     def folder(self, network: FrontNetwork) -> str:
         """Where a network of the front is exported to, within the run folder."""
-        return f"networks/{network.costs[self.cost]}"
+        return "networks/" + "-".join(str(network.costs[name]) for name in self.ranges)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able object for ``front.json``."""
         return {
             "metric": self.metric.model_dump(),
-            "cost_metric": self.cost,
-            "cost_range": list(self.cost_range),
+            "ranges": dict(self.ranges),
             "networks": [{**n.to_json(), "folder": self.folder(n)} for n in self.networks],
             "outside": [n.to_json() for n in self.outside],
         }
 
 
-def lies_inside(cost: float, cost_range: CostRange) -> bool:
-    """Whether a cost lies inside a range, its ends included."""
-    lower, upper = cost_range
-    return lower <= cost <= upper
-
-
-def selected(
-    evaluations: Iterable[Evaluation], cost: str, cost_range: CostRange
-) -> list[Evaluation]:
+def selected(evaluations: Iterable[Evaluation], ranges: Ranges) -> list[Evaluation]:
     """What validation data selects, in ascending cost.
 
     Args:
         evaluations: Of different architectures.
-        cost: Name of what the score is traded for.
-        cost_range: The range of costs asked for.
+        ranges: What the score is traded for, each cost with the range asked for.
 
     Returns:
-        Of those inside the range what no other inside it dominates, as a cheaper network outside
+        Of those inside the ranges what no other inside dominates, as a cheaper network outside
         must not hide one that was asked for; of those outside what no other at all dominates.
     """
-    found = list(evaluations)
-    inside = pareto_front([e for e in found if lies_inside(e.costs[cost], cost_range)], cost)
-    outside = [e for e in pareto_front(found, cost) if not lies_inside(e.costs[cost], cost_range)]
-    return sorted([*inside, *outside], key=lambda e: e.costs[cost])
+    found, costs = list(evaluations), tuple(ranges)
+    inside = pareto_front([e for e in found if lies_inside(e.costs, ranges)], costs)
+    outside = [e for e in pareto_front(found, costs) if not lies_inside(e.costs, ranges)]
+    return sorted([*inside, *outside], key=lambda e: [e.costs[name] for name in costs])

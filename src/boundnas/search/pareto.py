@@ -8,24 +8,29 @@ import moocore
 import numpy as np
 
 
-def non_dominated(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
-    """The points that no other point beats in one quantity without losing in the other.
+def non_dominated(costs: Sequence[Sequence[float]], scores: Sequence[float]) -> list[int]:
+    """The points that no other point beats in one quantity without losing in another.
 
     Args:
-        costs: One per point, such as MACs; lower is better.
+        costs: One row per point, such as MACs and parameters; lower is better.
         scores: One per point, such as accuracy; higher is better.
 
     Returns:
-        Indices of the front in ascending order of cost, and so of score. Of points equal in
-        both, the first.
+        Indices of the front in ascending order of the costs: of one cost also of score. Of points
+        equal in all, the first.
 
-    Examples:
-        >>> non_dominated([30, 10, 20, 20], [0.8, 0.5, 0.4, 0.7])
+    Example:
+        >>> non_dominated([[30], [10], [20], [20]], [0.8, 0.5, 0.4, 0.7])
         [1, 3, 0]
+        >>> non_dominated([[30, 1], [10, 9], [20, 9]], [0.8, 0.8, 0.8])
+        [1, 0]
     """
-    points = np.array([costs, scores], dtype=np.float64).T
-    kept = moocore.is_nondominated(points, maximise=[False, True]).nonzero()[0].tolist()
-    return sorted(kept, key=lambda i: costs[i])
+    if not scores:
+        return []
+    points = np.array([[*row, score] for row, score in zip(costs, scores, strict=True)], np.float64)
+    maximise = [False] * (points.shape[1] - 1) + [True]
+    kept = moocore.is_nondominated(points, maximise=maximise).nonzero()[0].tolist()
+    return sorted(kept, key=lambda i: list(costs[i]))
 
 
 def chosen(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -47,9 +47,9 @@ def sampled_search(
     total: int,
     population: int,
     seed: int,
-    cost: str = "macs",
+    costs: Sequence[str] = ("macs",),
 ) -> list[Evaluation]:
-    """Pareto front of cost against score, by a sampler that is told what it asked for.
+    """Pareto front of costs against score, by a sampler that is told what it asked for.
 
     With the same arguments it asks for the same architectures, so a journal resumes it.
 
@@ -62,16 +62,18 @@ def sampled_search(
         total: Architectures to measure.
         population: Of a generation of NSGA-II; random architectures before the model of TPE.
         seed: The run's seed.
-        cost: Name of what score is traded for.
+        costs: Names of what score is traded for.
 
     Returns:
         The evaluations that no other dominates, in ascending cost.
     """
     import optuna  # an extra, and slow to import
+    from optuna.study import StudyDirection
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = _sampler(method, population, seed % 2**32)
-    study = optuna.create_study(directions=["minimize", "maximize"], sampler=sampler)
+    directions = [StudyDirection.MINIMIZE] * len(costs) + [StudyDirection.MAXIMIZE]
+    study = optuna.create_study(directions=directions, sampler=sampler)
     space = largest.space
     options = {
         d.name: optuna.distributions.IntDistribution(0, len(indices) - 1)
@@ -90,8 +92,8 @@ def sampled_search(
         found = bench(architecture(trial.params) for trial in trials)
         idle = idle + 1 if len(bench.known) == known else 0
         for trial, evaluation in zip(trials, found, strict=True):
-            study.tell(trial, [evaluation.costs[cost], evaluation.score])
-    return pareto_front(bench.known.values(), cost)
+            study.tell(trial, [*(evaluation.costs[name] for name in costs), evaluation.score])
+    return pareto_front(bench.known.values(), costs)
 
 
 def _sampler(method: str, population: int, seed: int) -> optuna.samplers.BaseSampler:
