@@ -36,13 +36,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from boundnas import TrainSettings, calibrate, elastic, extract, models
+from boundnas import Architecture, TrainSettings, calibrate, elastic, extract, models
 from boundnas.cost import MACs
 from boundnas.fit.start import start_policy
 from boundnas.method.estimators import ESTIMATORS
 from boundnas.method.sandwich import Sandwich
 from boundnas.models import MobileNet
-from boundnas.policy import BOUNDARIES, Policy, SampledArchitecture
+from boundnas.policy import BOUNDARIES, Policy
 from boundnas.randomness import stream
 
 RANDOM_NETWORKS = 5
@@ -55,7 +55,7 @@ class Ungated:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
-    def sample(self, *args: Any, **options: Any) -> SampledArchitecture:
+    def sample(self, *args: Any, **options: Any) -> Architecture:
         return self.policy.sample(*args, **{**options, "learns": False})
 
     def __getattr__(self, name: str) -> Any:

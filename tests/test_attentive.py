@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from boundnas.cost import MACs
 from boundnas.method.variants.attentivenas import CLOSE, candidates
-from boundnas.policy import SampledArchitecture, allowed_options
+from boundnas.policy import allowed_options
 from boundnas.randomness import stream
 from boundnas.space import Dimension, SearchSpace
 from boundnas.task import kl_divergence
@@ -59,7 +59,7 @@ def test_the_candidate_of_least_or_most_loss_on_the_labels_is_trained(choice, of
         arch = drawn(s, "max", step)
         with torch.no_grad():
             noise = stream(SEED, "dropout", step)
-            teacher = s.model(images, SampledArchitecture(arch.space, arch.indices, noise=noise))
+            teacher = s.model(images, arch.plain.carrying(noise=noise))
             found = candidates(
                 5,
                 s.model.space,

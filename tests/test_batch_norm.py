@@ -8,7 +8,6 @@ from torch.nn import functional as F
 from boundnas import elastic
 from boundnas.elastic import native
 from boundnas.elastic.normalization import activation_products, batch_moments
-from boundnas.policy import SampledArchitecture
 from boundnas.randomness import stream
 from boundnas.space import Architecture, Dimension, SearchSpace
 
@@ -105,7 +104,7 @@ def test_a_searched_activation_sees_the_gradient_of_every_option(chosen, fractio
     for precision in (torch.float32, torch.float64):
         gate = torch.eye(2, dtype=precision)[chosen].requires_grad_()
         space = SearchSpace([function])
-        arch = SampledArchitecture(space, (chosen,), gates=(gate,), ghost_fraction=fraction)
+        arch = Architecture(space, (chosen,)).carrying(gates=(gate,), ghost_fraction=fraction)
         y = layer.to(precision)(x.to(precision), arch)
         found.append((y, *torch.autograd.grad(y, (gate, *layer.parameters()), gradient.to(y))))
     assert "_BatchNorm" in type(found[0][0].grad_fn).__name__

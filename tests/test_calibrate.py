@@ -8,11 +8,10 @@ from tests.small import trained
 from tests.spaces import SPACES, images, seeded, supernet
 from torch import nn
 
-from boundnas import SearchSettings, Supernet, calibrate, elastic, extract
+from boundnas import Architecture, SearchSettings, Supernet, calibrate, elastic, extract
 from boundnas.errors import CalibrationError, SpaceError
 from boundnas.randomness import stream
 from boundnas.search import Evaluator
-from boundnas.supernet.calibrate import Folding
 
 NORMALIZED = [name for name in SPACES if name != "sample_wise"]
 
@@ -47,7 +46,7 @@ def test_statistics_are_those_batch_normalization_gathers_itself(name):
     arch = calibrate(model, model.space.sample(stream(0, "architecture")), batches)
     net = extract(model, arch)
     numbers = values_per_channel(net, batches[0])
-    assert set(numbers) == set(arch.moments)
+    assert set(numbers) == set(arch.carried.statistics.moments)
     layers = norms_of(net)
     for layer in layers.values():
         layer.reset_running_stats()
@@ -56,7 +55,7 @@ def test_statistics_are_those_batch_normalization_gathers_itself(name):
     for batch in batches:
         net(batch)
     for name, layer in layers.items():
-        n, (mean, var) = numbers[name], arch.moments[name]
+        n, (mean, var) = numbers[name], arch.carried.statistics.moments[name]
         torch.testing.assert_close(mean, layer.running_mean, rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(var, layer.running_var * (n - 1) / n, rtol=1e-9, atol=1e-12)
 
@@ -87,7 +86,7 @@ def test_the_mode_and_the_weights_of_the_model_are_left_as_they_were(training):
     assert calibrated == arch
     assert all(m.training is training for m in model.modules())
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    assert not any(mean.requires_grad for mean, _ in calibrated.moments.values())
+    assert not any(mean.requires_grad for mean, _ in calibrated.carried.statistics.moments.values())
 
 
 def torn_batches(model):
@@ -124,8 +123,8 @@ SPLITS = {  # of twelve images
 def test_batches_count_by_their_images(name, split):
     model = (seeded(TwoCalls) if name == "two calls" else supernet(name)).double()
     arch, batches = model.space.largest, images(model, 12).split(split)
-    found = calibrate(model, arch, batches).moments
-    each = [calibrate(model, arch, [batch]).moments for batch in batches]
+    found = calibrate(model, arch, batches).carried.statistics.moments
+    each = [calibrate(model, arch, [batch]).carried.statistics.moments for batch in batches]
     for layer, moments in found.items():
         for moment, value in enumerate(moments):
             expected = sum(n * m[layer][moment] for n, m in zip(split, each, strict=True)) / 12
@@ -151,9 +150,9 @@ class TwoCalls(Supernet):
 def test_the_mean_does_not_depend_on_how_the_images_are_split():
     model = supernet("own_network").double()
     x, arch = images(model, 12), model.space.largest
-    whole = calibrate(model, arch, [x]).moments["norm"][0]
+    whole = calibrate(model, arch, [x]).carried.statistics.moments["norm"][0]
     for split in SPLITS.values():
-        found = calibrate(model, arch, x.split(split)).moments["norm"][0]
+        found = calibrate(model, arch, x.split(split)).carried.statistics.moments["norm"][0]
         torch.testing.assert_close(found, whole, rtol=1e-12, atol=1e-15)
 
 
@@ -189,7 +188,10 @@ def test_a_remainder_of_one_image_is_no_batch_of_the_search():
         for n in (17, 16)
     )
     arch = run.model.space.largest
-    found, expected = whole.calibrated(arch).moments, without.calibrated(arch).moments
+    found, expected = (
+        whole.calibrated(arch).carried.statistics.moments,
+        without.calibrated(arch).carried.statistics.moments,
+    )
     assert all(torch.equal(found[k][j], expected[k][j]) for k in expected for j in (0, 1))
 
 
@@ -236,9 +238,7 @@ def supernet_of(seed, name):
 USES = {
     "a pass": lambda model, arch: model.eval()(images(model, 2), arch),
     "extraction": extract,
-    "a folded pass": lambda model, arch: model.eval()(
-        images(model, 2), Folding(arch.space, arch.indices, arch.moments)
-    ),
+    "a folded pass": lambda model, arch: model.eval()(images(model, 2), arch.carrying(folds=True)),
 }
 
 
@@ -312,7 +312,7 @@ def test_statistics_of_another_architecture_are_refused(kind, use):
     arch = calibrate(model, model.space.smallest, [images(model, 4)])
     indices = (0, 1, *arch.indices[2:])  # another kernel, so that every width is the same
     if kind == "made":
-        other = type(arch)(arch.space, indices, arch.moments)
+        other = Architecture(arch.space, indices, arch.carried)
     else:
         other = replace(arch, indices=indices)
     with pytest.raises(CalibrationError, match=r"for another architecture \(.*kernel=1.*kernel=3"):
@@ -331,14 +331,14 @@ def test_calibrated_architectures_of_one_network_are_one_key():
     arch = model.space.smallest
     first, second = (calibrate(model, arch, [images(model, 4, seed)]) for seed in (0, 1))
     assert {first: 1} == {second: 1} == {arch: 1}
-    assert type(first.plain) is type(arch)
+    assert first.plain.statistics("norm", images(model, 4)) is None
 
 
 def test_a_model_without_batch_normalization_has_no_statistics():
     model = supernet("sample_wise").eval()
     arch, x = model.space.largest, images(model, 2)
     calibrated = calibrate(model, arch, [x])
-    assert calibrated.moments == {}
+    assert calibrated.carried.statistics.moments == {}
     assert torch.equal(model(x, calibrated), model(x, arch))
 
 
@@ -350,7 +350,7 @@ def test_folding_normalizations_into_convolutions_changes_nothing_but_rounding(n
         arch = calibrate(model, model.space.sample(stream(0, "architecture", number)), [x])
         with torch.no_grad():
             expected = model.eval()(x, arch)
-            found = model(x, Folding(arch.space, arch.indices, arch.moments))
+            found = model(x, arch.carrying(folds=True))
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
@@ -378,6 +378,6 @@ def test_a_convolution_with_a_bias_is_folded_too(layer):
         arch = calibrate(model, arch, [x])
         with torch.no_grad():
             expected = model.eval()(x, arch)
-            found = model(x, Folding(arch.space, arch.indices, arch.moments))
+            found = model(x, arch.carrying(folds=True))
         assert expected.any()
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)

@@ -7,7 +7,6 @@ from torch.nn import functional as F
 from boundnas import Architecture, Dimension, SearchSpace, Supernet, elastic
 from boundnas.elastic.ghost import Ghosted, join, split
 from boundnas.errors import SpaceError
-from boundnas.policy import SampledArchitecture
 from boundnas.randomness import stream
 
 WIDTH = Dimension("width", (2, 4, 6))
@@ -49,9 +48,7 @@ def relaxed(arch, fraction=1.0, noise=None):
         F.one_hot(torch.tensor(i), len(d)).float().requires_grad_()
         for d, i in zip(arch.space.dimensions, arch.indices, strict=True)
     )
-    return SampledArchitecture(
-        arch.space, arch.indices, gates=gates, ghost_fraction=fraction, noise=noise
-    )
+    return arch.plain.carrying(gates=gates, ghost_fraction=fraction, noise=noise)
 
 
 def by_hand(layer, x, arch):
@@ -221,11 +218,7 @@ def test_a_stage_runs_its_first_layers(depth):
 
 def noisy(arch, seed=0, relax=False):
     noise = stream(seed, "noise")
-    return (
-        relaxed(arch, noise=noise)
-        if relax
-        else SampledArchitecture(arch.space, arch.indices, noise=noise)
-    )
+    return relaxed(arch, noise=noise) if relax else arch.plain.carrying(noise=noise)
 
 
 DROPS = [elastic.Dropout, elastic.DropConnect]

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from boundnas import TrainSettings, fit
 from boundnas.fit.start import start_policy
 from boundnas.method.estimators import ESTIMATORS, measure_valued, score_function
-from boundnas.policy import Policy, SampledArchitecture
+from boundnas.policy import Policy
 from boundnas.randomness import stream
-from boundnas.space import Dimension, SearchSpace
+from boundnas.space import Architecture, Dimension, SearchSpace
 from boundnas.task import kl_divergence
 
 SPACE = SearchSpace(
@@ -38,7 +38,7 @@ def objective(arch):
 def enumerated(of):
     """Every architecture of the space with its probability."""
     for indices in itertools.product(*(range(len(d)) for d in SPACE.dimensions)):
-        arch = SampledArchitecture(SPACE, indices)
+        arch = Architecture(SPACE, indices)
         yield arch, of.log_probability(arch).exp()
 
 
@@ -102,15 +102,13 @@ def test_a_step_hands_the_policies_the_comparison_on_its_own_batch(name):
 
     @torch.no_grad()
     def max_objective(arch):
-        arch = SampledArchitecture(arch.space, arch.indices, noise=stream(SEED, "dropout", STEP))
+        arch = arch.plain.carrying(noise=stream(SEED, "dropout", STEP))
         loss = F.cross_entropy(s.model(images, arch), labels)
         return loss + 5 * max(0, 1 - s.cost(arch) / upper)
 
     @torch.no_grad()
     def min_objective(arch):
-        teacher = SampledArchitecture(
-            arch.space, drawn(s, "max").indices, noise=stream(SEED, "dropout", STEP)
-        )
+        teacher = drawn(s, "max").plain.carrying(noise=stream(SEED, "dropout", STEP))
         loss = kl_divergence(s.model(images, arch), s.model(images, teacher))
         return loss + 5 * max(0, s.cost(arch) / lower - 1)
 

@@ -1,5 +1,6 @@
 import copy
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -105,12 +106,13 @@ def test_a_network_without_its_statistics_is_not_extracted():
         extract(model, model.space.smallest)
 
 
-def test_statistics_of_another_model_are_not_taken():
-    model, other = supernet("own_network"), seeded(lambda: Renamed())
+def test_a_layer_that_was_not_calibrated_is_named():
+    model = seeded(lambda: Renamed())
     arch = calibrate(model, model.space.smallest, [images(model, 4)])
-    foreign = type(arch)(other.space, (0,), dict(arch.moments))
-    with pytest.raises(CalibrationError, match=r"bn: no statistics under this name; .* norm, "):
-        extract(other, foreign)
+    named = {"norm": arch.carried.statistics.moments["bn"]}
+    foreign = arch.carrying(statistics=replace(arch.carried.statistics, moments=named))
+    with pytest.raises(CalibrationError, match=r"bn: no statistics under this name; .* norm"):
+        extract(model, foreign)
 
 
 def test_an_architecture_of_another_space_is_not_extracted():

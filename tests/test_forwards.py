@@ -11,7 +11,6 @@ from boundnas import calibrate, extract, guard
 from boundnas.cost import MACs
 from boundnas.errors import BoundNASError
 from boundnas.fit.start import check_forward
-from boundnas.policy import SampledArchitecture
 from boundnas.randomness import stream
 
 
@@ -21,7 +20,7 @@ def gradients(model, arch):
         F.one_hot(torch.tensor(i), len(d)).double().requires_grad_()
         for d, i in zip(arch.space.dimensions, arch.indices, strict=True)
     )
-    arch = SampledArchitecture(arch.space, arch.indices, gates=gates)
+    arch = arch.plain.carrying(gates=gates)
     loss = model(images(model, 4), arch).square().sum()
     inputs = [*gates, *model.parameters()]
     return torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 import torch
 from tests.oracle import masked
@@ -7,7 +5,7 @@ from tests.spaces import SPACES, images, supernet
 from torch.nn import functional as F
 
 from boundnas.cost import COSTS, MACs
-from boundnas.policy import BOUNDARIES, Policy, SampledArchitecture, initial_policy, point_mass
+from boundnas.policy import BOUNDARIES, Policy, initial_policy, point_mass
 from boundnas.randomness import stream
 
 
@@ -85,7 +83,7 @@ def relaxed(arch, fraction=1.0):
         F.one_hot(torch.tensor(i), len(d)).double().requires_grad_()
         for d, i in zip(arch.space.dimensions, arch.indices, strict=True)
     )
-    return SampledArchitecture(arch.space, arch.indices, gates=gates, ghost_fraction=fraction)
+    return arch.plain.carrying(gates=gates, ghost_fraction=fraction)
 
 
 def is_in_use(dimension, arch):
@@ -226,7 +224,7 @@ def test_a_pass_asks_the_device_for_no_value(name, boundary):
     sample = policy.sample(stream(0, "gumbel"), ghost_fraction=0.3)
     # On the device "meta" nothing has a value, and asking for one is an error.
     gates = tuple(gate.detach().to("meta").requires_grad_() for gate in sample.gates)
-    arch = replace(sample, gates=gates, noise=stream(0, "noise"))
+    arch = sample.carrying(gates=gates, noise=stream(0, "noise"))
     _, loss = loss_of(model.to("meta"), x, arch)
     (loss + cost.relaxed(arch)).backward()
     assert all(gate.grad is not None for gate in gates)

@@ -14,10 +14,9 @@ from tests.spaces import seeded
 from torch import nn
 from torch.nn import functional as F
 
-from boundnas import Supernet, TrainSettings, elastic, fit, guard
+from boundnas import Architecture, Supernet, TrainSettings, elastic, fit, guard
 from boundnas.elastic.ghost import join, split
 from boundnas.errors import SpaceError
-from boundnas.policy import SampledArchitecture
 from boundnas.space.polynomial import amount
 
 
@@ -151,7 +150,7 @@ def gradient(model, option, fraction=1.0):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 1, 8, 8, generator=generator, dtype=torch.double).repeat(2, 1, 1, 1)
     gate = torch.eye(4, dtype=torch.double)[option].requires_grad_()
-    arch = SampledArchitecture(model.space, (option,), gates=(gate,), ghost_fraction=fraction)
+    arch = Architecture(model.space, (option,)).carrying(gates=(gate,), ghost_fraction=fraction)
     model(x, arch).square().sum().backward()
     return gate.grad
 

@@ -6,7 +6,6 @@ from tests.spaces import SPACES, images, supernet
 from torch.nn import functional as F
 
 from boundnas.elastic import native
-from boundnas.policy import SampledArchitecture
 from boundnas.randomness import stream
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="installed without a C compiler")
@@ -133,7 +132,7 @@ def gradients(model, x, seed):
         F.one_hot(torch.tensor(i), len(d)).to(x).requires_grad_()
         for d, i in zip(arch.space.dimensions, arch.indices, strict=True)
     )
-    arch = SampledArchitecture(arch.space, arch.indices, gates=gates, ghost_fraction=0.5)
+    arch = arch.plain.carrying(gates=gates, ghost_fraction=0.5)
     loss = model(x, arch).square().sum()
     inputs = [*gates, *model.parameters()]
     return torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)

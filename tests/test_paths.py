@@ -14,7 +14,6 @@ from boundnas import Architecture, Supernet, TrainSettings, calibrate, elastic, 
 from boundnas.cost import MACs, Parameters
 from boundnas.errors import SpaceError
 from boundnas.guard.learnable import check_learnable, check_used
-from boundnas.policy import SampledArchitecture
 from boundnas.randomness import stream
 from boundnas.supernet.paths import paths
 
@@ -128,7 +127,7 @@ def test_the_relaxed_cost_sees_what_each_option_of_a_branch_costs(construct):
     for arch in architectures(space):
         gates = [torch.eye(len(d))[i] for d, i in zip(space.dimensions, arch.indices, strict=True)]
         gates[0].requires_grad_()
-        relaxed = macs.relaxed(SampledArchitecture(space, arch.indices, gates=tuple(gates)))
+        relaxed = macs.relaxed(arch.plain.carrying(gates=tuple(gates)))
         assert relaxed.item() == macs(arch)
         (found,) = torch.autograd.grad(relaxed, gates[0], allow_unused=True)
         off, on = (macs(Architecture(space, (op, *arch.indices[1:]))) for op in (0, 1))

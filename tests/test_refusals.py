@@ -183,7 +183,9 @@ class Late(Supernet):
 
 def names(model):
     """What the normalizations of a pass call themselves."""
-    return list(calibrate(model, model.space.largest, [images(model, 4)]).moments)
+    return list(
+        calibrate(model, model.space.largest, [images(model, 4)]).carried.statistics.moments
+    )
 
 
 def test_names_are_right_at_every_call():

@@ -15,7 +15,7 @@ from boundnas.errors import SpaceError
 from boundnas.fit.start import start_policy
 from boundnas.method.sandwich import Sandwich
 from boundnas.method.variants.nasvit import add_projected, set_aside
-from boundnas.policy import SampledArchitecture, allowed_options, random_sample
+from boundnas.policy import allowed_options, random_sample
 from boundnas.randomness import stream
 from boundnas.task import kl_divergence
 
@@ -54,7 +54,7 @@ def four_losses(s, images, labels):
     def largest():
         arch = drawn(s, "max")
         noise = stream(SEED, "dropout", STEP)
-        arch = SampledArchitecture(arch.space, arch.indices, gates=arch.gates, noise=noise)
+        arch = arch.plain.carrying(gates=arch.gates, noise=noise)
         return arch, s.model(images, arch)
 
     arch, logits = largest()
@@ -91,7 +91,7 @@ def test_random_networks_teach_the_policies_when_they_are_asked_to():
     assert s.step(images, labels, STEP) == plain, "no value changes"
     arch = drawn(s, "max")
     noise = stream(SEED, "dropout", STEP)
-    logits = s.model(images, SampledArchitecture(arch.space, arch.indices, noise=noise))
+    logits = s.model(images, arch.plain.carrying(noise=noise))
     expected = [quiet.max_policy.logits.grad, quiet.min_policy.logits.grad]
     policies = [s.max_policy.logits, s.min_policy.logits]
     generator = stream(SEED, "random_policy", STEP)
@@ -248,7 +248,7 @@ def plain_sandwich(model, images_of, seed, settings):
         images = normalize(images, images_of.mean, images_of.std)
 
         noise = stream(seed, "dropout", step)
-        teacher = model(images, SampledArchitecture(space, space.largest.indices, noise=noise))
+        teacher = model(images, space.largest.carrying(noise=noise))
         F.cross_entropy(teacher, labels).backward()
         generator = stream(seed, "random_policy", step)
         for arch in (space.smallest, space.sample(generator), space.sample(generator)):

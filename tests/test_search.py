@@ -97,7 +97,7 @@ def test_statistics_are_means_over_equal_batches_of_training_images(evaluator):
         with torch.no_grad():
             y = model.stem.conv(normalize(images, data.mean, data.std), model.space.largest)
         means.append((y.mean((0, 2, 3)), y.var((0, 2, 3), correction=0)))
-    mean, var = evaluator.calibrated(model.space.largest).moments["stem.norm"]
+    mean, var = evaluator.calibrated(model.space.largest).carried.statistics.moments["stem.norm"]
     torch.testing.assert_close(mean, torch.stack([m for m, _ in means]).mean(0))
     torch.testing.assert_close(var, torch.stack([v for _, v in means]).mean(0))
 

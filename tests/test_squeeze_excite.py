@@ -8,7 +8,6 @@ from tests.spaces import seeded
 from boundnas import Architecture, Dimension, SearchSpace, elastic
 from boundnas.elastic import native
 from boundnas.elastic.squeeze_excite import scale_gradients
-from boundnas.policy import SampledArchitecture
 from boundnas.randomness import stream
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="installed without a C compiler")
@@ -63,7 +62,7 @@ def test_a_searched_switch_sees_the_gradient_of_both_options(chosen, fraction):
     for precision in (torch.float32, torch.float64):
         gate = torch.eye(2, dtype=precision)[chosen].requires_grad_()
         space = SearchSpace([enabled])
-        arch = SampledArchitecture(space, (chosen,), gates=(gate,), ghost_fraction=fraction)
+        arch = Architecture(space, (chosen,)).carrying(gates=(gate,), ghost_fraction=fraction)
         y = layer.to(precision)(x.to(precision), arch)
         found.append((y, *torch.autograd.grad(y, gate, gradient.to(y))))
     for ours, expected in zip(*found, strict=True):

@@ -14,7 +14,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from boundnas import Supernet, elastic
 from boundnas.elastic.strided import strided
-from boundnas.policy import SampledArchitecture
 from boundnas.randomness import stream
 
 
@@ -58,7 +57,7 @@ def relaxed(model, arch, fraction=1.0):
         F.one_hot(torch.tensor(i), len(d)).to(weight).requires_grad_()
         for d, i in zip(arch.space.dimensions, arch.indices, strict=True)
     )
-    return SampledArchitecture(arch.space, arch.indices, gates=gates, ghost_fraction=fraction)
+    return arch.plain.carrying(gates=gates, ghost_fraction=fraction)
 
 
 @pytest.mark.parametrize("training", [True, False])

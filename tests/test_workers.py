@@ -69,6 +69,6 @@ def test_a_search_of_two_workers_finds_the_front_of_one(screen):
         together = search(trained(), settings)
     assert together.to_json() == alone.to_json()
     for one, other in zip(alone.networks, together.networks, strict=True):
-        for layer, (mean, var) in one.arch.moments.items():
-            assert torch.equal(mean, other.arch.moments[layer][0])
-            assert torch.equal(var, other.arch.moments[layer][1])
+        for layer, (mean, var) in one.arch.carried.statistics.moments.items():
+            assert torch.equal(mean, other.arch.carried.statistics.moments[layer][0])
+            assert torch.equal(var, other.arch.carried.statistics.moments[layer][1])

@@ -24,7 +24,7 @@ from boundnas.fit.train import fit
 from boundnas.search import Front, FrontNetwork, search
 from boundnas.settings import SearchSettings, TrainSettings
 from boundnas.space import Architecture, Dimension, SearchSpace
-from boundnas.supernet.calibrate import CalibratedArchitecture, calibrate
+from boundnas.supernet.calibrate import calibrate
 from boundnas.supernet.extract import extract
 from boundnas.supernet.supernet import Supernet
 
@@ -33,7 +33,6 @@ keep_freed_memory()
 __all__ = [
     "Architecture",
     "BoundNASError",
-    "CalibratedArchitecture",
     "Dimension",
     "Front",
     "FrontNetwork",

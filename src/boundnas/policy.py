@@ -10,38 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from boundnas.errors import SpaceError
-from boundnas.space import Allowed, Architecture, Derived, Dimension, SearchSpace, Setting
+from boundnas.space import Allowed, Architecture, Pass, SearchSpace
 
 Boundary = Literal["max", "min"]
 BOUNDARIES: tuple[Boundary, Boundary] = ("max", "min")
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class SampledArchitecture(Architecture):
-    """An architecture drawn from a boundary policy, with what the training pass needs of it.
-
-    It is the hard architecture in all its values. ``gates`` adds, per dimension, the one-hot
-    sample whose gradient flows straight through to the policy.
-
-    Args:
-        gates: One-hot samples, shape ``(d_i,)`` per dimension; none when nothing is learned.
-        noise: Source of dropout's and drop-connect's randomness; none switches them off.
-        ghost_fraction: Part of the batch that serves the gradient of options not chosen.
-    """
-
-    gates: tuple[Tensor, ...] | None = None
-    noise: torch.Generator | None = None  # type: ignore[misc]
-    ghost_fraction: float = 1.0  # type: ignore[misc]
-
-    def gate(self, setting: Setting) -> Tensor | None:
-        """Straight-through sample of the setting's dimension, shape ``(d,)``."""
-        if self.gates is None:
-            return None
-        if isinstance(setting, Derived):
-            setting = setting.dimension
-        if isinstance(setting, Dimension) and len(setting.choices) > 1:
-            return self.gates[self.space.position(setting)]
-        return None
 
 
 class Policy(nn.Module):
@@ -108,7 +80,7 @@ class Policy(nn.Module):
         gumbel_temperature: float = 0.5,
         ghost_fraction: float = 1.0,
         learns: bool = True,
-    ) -> SampledArchitecture:
+    ) -> Architecture:
         """Draw an architecture by straight-through Gumbel-softmax.
 
         The values are an exact sample of Eq. 3; the gradient is that of the Gumbel-softmax sample.
@@ -127,12 +99,8 @@ class Policy(nn.Module):
         if self.learned and learns:
             hard = _StraightThrough.apply((scores / gumbel_temperature).softmax(-1), indices)
             gates = hard[self._exists].split([len(d) for d in self.space.dimensions])
-        return SampledArchitecture(
-            self.space,
-            tuple(indices.tolist()),
-            gates=gates,
-            ghost_fraction=ghost_fraction,
-        )
+        carried = Pass(gates=gates, ghost_fraction=ghost_fraction)
+        return Architecture(self.space, tuple(indices.tolist()), carried)
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -248,7 +216,7 @@ def random_sample(
     tau: float = 0.5,
     eq6: Literal["closed", "printed"] = "closed",
     ghost_fraction: float = 1.0,
-) -> SampledArchitecture:
+) -> Architecture:
     """A random architecture with gates whose gradient reaches both policies (App. C, Fig. 13).
 
     The gates are an exact one-hot of ``arch``. Their gradient goes straight through to the
@@ -270,7 +238,7 @@ def random_sample(
     indices = torch.tensor(arch.indices, device=phi.device)
     hard = _StraightThrough.apply(probabilities, indices)
     gates = hard[max_policy._exists].split([len(d) for d in arch.space.dimensions])
-    return SampledArchitecture(arch.space, arch.indices, gates=gates, ghost_fraction=ghost_fraction)
+    return arch.carrying(gates=gates, ghost_fraction=ghost_fraction)
 
 
 class _HardStep(torch.autograd.Function):

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from boundnas.cost.terms import Amounts, Terms
 from boundnas.errors import CostError
-from boundnas.policy import SampledArchitecture
 from boundnas.space import Architecture
 from boundnas.space.polynomial import Polynomial
 from boundnas.supernet.supernet import Supernet
@@ -64,7 +63,7 @@ class Cost:
             raise CostError(f"{self.name}: a cost is zero or more, found {found} for {arch}")
         return found
 
-    def relaxed(self, arch: SampledArchitecture) -> Tensor:
+    def relaxed(self, arch: Architecture) -> Tensor:
         """The cost of ``arch`` as a scalar tensor, differentiable in its gates if it has any."""
         if arch.gates is None:
             return torch.tensor(float(self(arch)), dtype=torch.float64)

@@ -12,7 +12,7 @@ from boundnas.data import ImageData
 from boundnas.data.image_data import SPLITS
 from boundnas.errors import BoundNASError, DataError, TaskError, TrainingError
 from boundnas.randomness import stream
-from boundnas.supernet.calibrate import observing
+from boundnas.supernet.calibrate import Seen
 from boundnas.supernet.inputs import zeros
 from boundnas.supernet.modes import evaluating
 from boundnas.supernet.place import first_line
@@ -176,7 +176,7 @@ def _outputs(model: Supernet) -> Any:
     """What the largest network gives for two images."""
     images = zeros(model, 2)
     with evaluating(model):
-        return model(images, observing(model.space.largest))
+        return model(images, model.space.largest.carrying(statistics=Seen()))
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -26,9 +26,8 @@ from boundnas.guard.call import trace_of
 from boundnas.guard.counts import Choice, counted
 from boundnas.guard.functions import Watch
 from boundnas.guard.state import State, marks, python_states, random_states, untouched
-from boundnas.policy import SampledArchitecture
 from boundnas.randomness import stream
-from boundnas.space import Architecture, Derived, Dimension, Setting, Value
+from boundnas.space import Architecture, Derived, Dimension, Pass, Setting, Value
 from boundnas.supernet import modes, place
 from boundnas.supernet.inputs import noise
 from boundnas.supernet.supernet import Supernet
@@ -65,7 +64,7 @@ def check(model: Supernet) -> None:
                 done.add(arch)
                 _check_pass(model, _gated(model, arch, reads), state)
         _check_pass(
-            model, replace(_gated(model, _deep(model, 0), reads), ghost_fraction=0.5), state
+            model, _gated(model, _deep(model, 0), reads).carrying(ghost_fraction=0.5), state
         )
 
 
@@ -84,8 +83,8 @@ def _check_layers(model: Supernet) -> None:
             )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Asked(SampledArchitecture):
+@dataclass(frozen=True, eq=False)
+class _Asked(Architecture):
     """An architecture that notes which dimensions `forward` itself asks it for."""
 
     reads: set[Dimension] = field(default_factory=set)
@@ -131,7 +130,7 @@ def _gated(model: Supernet, arch: Architecture, reads: set[Dimension]) -> _Asked
         torch.eye(len(d), dtype=weight.dtype, device=weight.device)[i].requires_grad_()
         for d, i in zip(arch.space.dimensions, arch.indices, strict=True)
     )
-    return _Asked(arch.space, arch.indices, gates=gates, reads=reads)
+    return _Asked(arch.space, arch.indices, Pass(gates=gates), reads)
 
 
 def _deep(model: Supernet, width: int) -> Architecture:

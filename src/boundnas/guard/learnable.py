@@ -15,7 +15,6 @@ from torch import Tensor
 
 from boundnas.errors import SpaceError
 from boundnas.guard.state import untouched
-from boundnas.policy import SampledArchitecture
 from boundnas.randomness import stream
 from boundnas.space import Architecture, Dimension
 from boundnas.supernet.inputs import noise
@@ -130,8 +129,7 @@ def _gradients(model: Supernet, arch: Architecture) -> list[Tensor | None]:
     )
     images = noise(model, 4, stream(0, "check_learnable"))
     with untouched(model, weight.device), training(model):
-        sampled = SampledArchitecture(arch.space, arch.indices, gates=gates)
-        logits = model(images, sampled)
+        logits = model(images, arch.carrying(gates=gates))
     if not logits.requires_grad:
         return [None] * len(gates)
     return list(torch.autograd.grad(logits.sum(), gates, allow_unused=True))

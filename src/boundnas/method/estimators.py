@@ -14,12 +14,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from boundnas.policy import Policy, SampledArchitecture
+from boundnas.policy import Policy
+from boundnas.space import Architecture
 
-Objective = Callable[[SampledArchitecture], Tensor]
+Objective = Callable[[Architecture], Tensor]
 """What a policy minimizes, at one architecture and the batch of the step: a scalar, no graph."""
 
-Surrogate = Callable[[Policy, SampledArchitecture, Tensor, Objective, torch.Generator], Tensor]
+Surrogate = Callable[[Policy, Architecture, Tensor, Objective, torch.Generator], Tensor]
 """``(policy, arch, value, objective, generator)`` to a scalar whose gradient is the estimate.
 
 ``arch`` was drawn from ``policy`` and ``value`` is its objective."""
@@ -27,7 +28,7 @@ Surrogate = Callable[[Policy, SampledArchitecture, Tensor, Objective, torch.Gene
 
 def score_function(
     policy: Policy,
-    arch: SampledArchitecture,
+    arch: Architecture,
     value: Tensor,
     objective: Objective,
     generator: torch.Generator,
@@ -52,7 +53,7 @@ def score_function(
 
 def measure_valued(
     policy: Policy,
-    arch: SampledArchitecture,
+    arch: Architecture,
     value: Tensor,
     objective: Objective,
     generator: torch.Generator,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import NamedTuple
 
@@ -23,7 +23,6 @@ from boundnas.policy import (
     BOUNDARIES,
     Boundary,
     Policy,
-    SampledArchitecture,
     allowed_options,
     random_sample,
 )
@@ -89,13 +88,13 @@ class Sandwich:
         task = self.task
         distance = DISTILLATIONS[self.settings.distillation] or task.distance
 
-        def as_max(arch: SampledArchitecture) -> _Pass:
-            arch = replace(arch, noise=stream(self.seed, _own("dropout"), step))
+        def as_max(arch: Architecture) -> _Pass:
+            arch = arch.carrying(noise=stream(self.seed, _own("dropout"), step))
             logits, cost = self.model(images, arch), self.cost.relaxed(arch)
             penalty = F.relu(1 - cost / upper)  # Eq. 4, relative
             return _Pass(logits, task.loss(logits, labels), cost, penalty)
 
-        def as_min(arch: SampledArchitecture) -> _Pass:
+        def as_min(arch: Architecture) -> _Pass:
             logits, cost = self.model(images, arch), self.cost.relaxed(arch)
             penalty = F.relu(cost / lower - 1)  # Eq. 4, relative
             return _Pass(logits, distance(logits, largest.logits), cost, penalty)
@@ -164,7 +163,7 @@ class Sandwich:
         """Whether the policies get a gradient in this step."""
         return step % self.settings.policy_every == 0
 
-    def _draw(self, boundary: Boundary, step: int) -> SampledArchitecture:
+    def _draw(self, boundary: Boundary, step: int) -> Architecture:
         settings = self.settings
         return self._policy(boundary).sample(
             stream(self.seed, f"{boundary}_policy", step),
@@ -176,9 +175,9 @@ class Sandwich:
     def _compare(
         self,
         boundary: Boundary,
-        arch: SampledArchitecture,
+        arch: Architecture,
         found: _Pass,
-        measure: Callable[[SampledArchitecture], _Pass],
+        measure: Callable[[Architecture], _Pass],
         step: int,
     ) -> None:
         """Add the policy's gradient, where it is estimated from the losses of two networks."""
@@ -190,7 +189,7 @@ class Sandwich:
             return of.loss.detach() + self.settings.penalty_weight * of.penalty.detach()
 
         @torch.no_grad()
-        def of_another(other: SampledArchitecture) -> Tensor:
+        def of_another(other: Architecture) -> Tensor:
             return objective(measure(other))
 
         generator = stream(self.seed, f"{boundary}_policy_comparison", step)

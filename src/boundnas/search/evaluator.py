@@ -20,7 +20,7 @@ from boundnas.settings import SearchSettings
 from boundnas.space import Architecture
 from boundnas.store.records import Metric
 from boundnas.supernet import modes
-from boundnas.supernet.calibrate import CalibratedArchitecture, Folding, calibrate
+from boundnas.supernet.calibrate import calibrate
 from boundnas.supernet.supernet import Supernet
 from boundnas.task import Classification, Task
 
@@ -81,7 +81,7 @@ class Evaluator:
         images = self.data.validation
         if self.task.meter() is None:
             return self.answered(arch, self.validated(arch))
-        score = self.score(_folding(self.calibrated(arch)), images)
+        score = self.score(self.calibrated(arch).carrying(folds=True), images)
         return self._evaluation(arch, score, len(images))
 
     def answered(self, arch: Architecture, scores: Tensor) -> Evaluation:
@@ -111,7 +111,7 @@ class Evaluator:
         """
         part = len(sample.images) / len(self.data.validation)
         calibrated = self.calibrated(arch, part)
-        scores = self.scores(_folding(calibrated), self.data.validation, sample.images)
+        scores = self.scores(calibrated.carrying(folds=True), self.data.validation, sample.images)
         return self._evaluation(arch, sample.score(scores), len(scores))
 
     def _evaluation(self, arch: Architecture, score: float, images: int) -> Evaluation:
@@ -122,14 +122,14 @@ class Evaluator:
     def validated(self, arch: Architecture) -> Tensor:
         """The scores of what ``arch`` answers to each validation image."""
         order = torch.arange(len(self.data.validation))
-        return self.scores(_folding(self.calibrated(arch)), self.data.validation, order)
+        return self.scores(self.calibrated(arch).carrying(folds=True), self.data.validation, order)
 
-    def calibrated(self, arch: Architecture, part: float = 1.0) -> CalibratedArchitecture:
+    def calibrated(self, arch: Architecture, part: float = 1.0) -> Architecture:
         """``arch`` with its BatchNorm statistics on the calibration images, or a part of them."""
         images = self._calibration[: math.ceil(part * len(self._calibration))]
         return calibrate(self.model, arch, map(self._prepared, images))
 
-    def score(self, arch: CalibratedArchitecture, source: Source) -> float:
+    def score(self, arch: Architecture, source: Source) -> float:
         """The task's metric of ``arch`` over all of ``source``; higher is better.
 
         Raises:
@@ -144,7 +144,7 @@ class Evaluator:
             score = float(meter.compute())
         return self.task.checked_score(score, f"{arch.plain}")
 
-    def scores(self, arch: CalibratedArchitecture, source: Source, order: Tensor) -> Tensor:
+    def scores(self, arch: Architecture, source: Source, order: Tensor) -> Tensor:
         """The scores of the answers to what ``source`` has at the positions ``order``."""
         return torch.cat(
             [
@@ -154,7 +154,7 @@ class Evaluator:
         )
 
     def _answers(
-        self, arch: CalibratedArchitecture, source: Source, order: Tensor
+        self, arch: Architecture, source: Source, order: Tensor
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """What ``arch`` gives for a batch, and the targets, batch by batch."""
         modes.evaluate(self.model)
@@ -169,7 +169,3 @@ class Evaluator:
 
 def _mean(scores: Tensor) -> float:
     return float(scores.double().sum()) / len(scores)
-
-
-def _folding(arch: CalibratedArchitecture) -> Folding:
-    return Folding(arch.space, arch.indices, arch.moments)

@@ -10,8 +10,8 @@ from typing import Any
 from boundnas.errors import RunError
 from boundnas.search.genetic import pareto_front
 from boundnas.search.journal import Evaluation
+from boundnas.space import Architecture
 from boundnas.store.records import Metric, Ranges, lies_inside, nearest, said_ranges
-from boundnas.supernet.calibrate import CalibratedArchitecture
 from boundnas.typed import checked
 
 
@@ -28,7 +28,7 @@ class FrontNetwork:
         metric: What both scores are.
     """
 
-    arch: CalibratedArchitecture
+    arch: Architecture
     costs: Mapping[str, int]
     validation: float
     test: float

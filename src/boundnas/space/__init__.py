@@ -10,14 +10,17 @@ from boundnas.space.dimensions import (
     choices,
     largest,
 )
+from boundnas.space.passes import Pass, Statistics
 
 __all__ = [
     "Allowed",
     "Architecture",
     "Derived",
     "Dimension",
+    "Pass",
     "SearchSpace",
     "Setting",
+    "Statistics",
     "Value",
     "check_sizes",
     "choices",

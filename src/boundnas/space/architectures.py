@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from boundnas.errors import SpaceError
 from boundnas.space.dimensions import Derived, Dimension, Setting, Value
+from boundnas.space.passes import NOTHING, Pass
 
 
 class SearchSpace:
@@ -147,8 +148,13 @@ class Architecture:
     """One point of a space: an index per dimension. Frozen, hashable, a dict key.
 
     Layers look their settings up in it: ``arch[dimension]`` is the chosen value. What travels with
-    an architecture through a model (gates, BatchNorm statistics) travels in a subclass; all
-    compare equal when space and indices agree.
+    it through a model, as gates and BatchNorm statistics, is no part of what it is: architectures
+    are equal when space and indices agree.
+
+    Args:
+        space: The search space.
+        indices: Of each dimension the option chosen, from 0.
+        carried: What travels with it.
 
     Raises:
         SpaceError: An index out of range, or not one index per dimension.
@@ -157,14 +163,7 @@ class Architecture:
     space: SearchSpace
     indices: tuple[int, ...]
 
-    noise: ClassVar[torch.Generator | None] = None
-    """Source of dropout's and drop-connect's randomness; they act only where it is given."""
-
-    ghost_fraction: ClassVar[float] = 1.0
-    """Part of the batch on which the gradient of options that were not chosen is computed."""
-
-    folds: ClassVar[bool] = False
-    """Whether normalizations that follow a convolution may be folded into it, for evaluation."""
+    carried: Pass = NOTHING
 
     def __post_init__(self) -> None:
         if len(self.indices) != len(self.space):
@@ -201,8 +200,53 @@ class Architecture:
         """``value`` of a setting that counts something: channels, features, layers, pixels."""
         return int(self.value(setting))
 
+    def carrying(self, **parts: Any) -> Self:
+        """The same architecture with these parts of a `Pass`, beside those that it carries.
+
+        Example:
+            >>> space = SearchSpace([Dimension("width", (4, 8))])
+            >>> noise = torch.Generator()
+            >>> arch = space.largest.carrying(noise=noise).carrying(ghost_fraction=0.5)
+            >>> arch.noise is noise, arch.ghost_fraction, arch == space.largest
+            (True, 0.5, True)
+        """
+        return replace(self, carried=replace(self.carried, **parts))
+
+    @property
+    def plain(self) -> Architecture:
+        """The architecture alone, without what travels with it."""
+        alone = type(self) is Architecture and self.carried is NOTHING
+        return self if alone else Architecture(self.space, self.indices)
+
+    @property
+    def gates(self) -> tuple[Tensor, ...] | None:
+        """See `Pass`."""
+        return self.carried.gates
+
+    @property
+    def noise(self) -> torch.Generator | None:
+        """Source of dropout's and drop-connect's randomness; they act only where it is given."""
+        return self.carried.noise
+
+    @property
+    def ghost_fraction(self) -> float:
+        """Part of the batch on which the gradient of options not chosen is computed."""
+        return self.carried.ghost_fraction
+
+    @property
+    def folds(self) -> bool:
+        """Whether normalizations that follow a convolution may be folded into it."""
+        return self.carried.folds
+
     def gate(self, setting: Setting) -> Tensor | None:
         """Straight-through sample of the setting's dimension, shape ``(d,)``; none when fixed."""
+        gates = self.carried.gates
+        if gates is None:
+            return None
+        if isinstance(setting, Derived):
+            setting = setting.dimension
+        if isinstance(setting, Dimension) and len(setting.choices) > 1:
+            return gates[self.space.position(setting)]
         return None
 
     def statistics(self, layer: str, x: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -215,16 +259,14 @@ class Architecture:
         Returns:
             Mean and biased variance, shape ``(c,)`` each, or none.
         """
-        return None
+        held = self.carried.statistics
+        return None if held is None else held.of(layer, x)
 
     def check(self, model: torch.nn.Module) -> None:
         """Refuse a model that what travels with the architecture was not made for."""
-        return
-
-    @property
-    def plain(self) -> Architecture:
-        """The architecture alone, without what travels with it."""
-        return self if type(self) is Architecture else Architecture(self.space, self.indices)
+        held = self.carried.statistics
+        if held is not None:
+            held.check(self, model, surely=not self.folds)
 
     @property
     def values(self) -> dict[str, Value]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from boundnas.elastic.normalization import batch_moments
 from boundnas.errors import CalibrationError
 from boundnas.nested import Inputs, count, leaves, structure
-from boundnas.space import Architecture
+from boundnas.space import Architecture, Statistics
 from boundnas.supernet.inputs import zeros
 from boundnas.supernet.modes import evaluating
 from boundnas.supernet.supernet import Supernet
@@ -20,38 +19,25 @@ from boundnas.supernet.weights import Weights
 from boundnas.typed import checked
 
 
-class Statistics(dict[str, tuple[Tensor, Tensor]]):
-    """Mean and variance by layer name, shape ``(c,)`` each, and what they belong to.
+@dataclass(frozen=True)
+class Calibrated(Statistics):
+    """The statistics of one architecture, as `calibrate` computes them, and what they belong to.
 
     Args:
-        moments: The means and variances.
-        arch: The architecture that they were computed for.
+        moments: Mean and biased variance by layer name, shape ``(c,)`` each.
+        indices: Those of the architecture that they were computed for.
         weights: The weights that they were computed with.
     """
 
-    def __init__(
-        self, moments: Mapping[str, tuple[Tensor, Tensor]], arch: Architecture, weights: Weights
-    ) -> None:
-        super().__init__(moments)
-        self.arch, self.weights = arch.plain, weights
+    moments: Mapping[str, tuple[Tensor, Tensor]]
+    indices: tuple[int, ...]
+    weights: Weights
 
-
-@dataclass(frozen=True, eq=False)
-class CalibratedArchitecture(Architecture):
-    """An architecture with its own BatchNorm statistics: ready to evaluate, extract and export.
-
-    Args:
-        moments: Mean and variance by layer name, shape ``(c,)`` each, as `calibrate` gives them;
-            of a plain mapping nobody knows what it belongs to.
-    """
-
-    moments: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-
-    def statistics(self, layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
+    def of(self, layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
         """The statistics ``layer`` was calibrated to.
 
         Raises:
-            CalibrationError: They were computed for another model.
+            CalibrationError: There are none of it.
         """
         if layer not in self.moments:
             raise CalibrationError(
@@ -60,25 +46,26 @@ class CalibratedArchitecture(Architecture):
             )
         return self.moments[layer]
 
-    def check(self, model: nn.Module, surely: bool = True) -> None:
+    def check(self, arch: Architecture, model: nn.Module, surely: bool) -> None:
         """Refuse a model, or weights of it, that the statistics were not computed with.
 
         Args:
+            arch: The architecture that carries them.
             model: The supernet that is about to compute with them.
             surely: Compare the weights' values, not only whether they were written since.
 
         Raises:
             CalibrationError: Names what differs.
         """
-        held = self.moments
-        if not held or not isinstance(held, Statistics):
+        if not self.moments:
             return
-        if held.arch.indices != self.indices:
+        if self.indices != arch.indices:
+            held = Architecture(arch.space, self.indices)
             raise CalibrationError(
-                f"these statistics were calibrated for another architecture ({held.arch}) than "
-                f"this one ({self}); use what calibrate(model, arch, images) returns for it"
+                f"these statistics were calibrated for another architecture ({held}) than "
+                f"this one ({arch}); use what calibrate(model, arch, images) returns for it"
             )
-        if not (held.weights.are_surely_of if surely else held.weights.are_of)(model):
+        if not (self.weights.are_surely_of if surely else self.weights.are_of)(model):
             raise CalibrationError(
                 f"these statistics were calibrated with other weights than {type(model).__name__} "
                 "has now: it was trained on, changed, or is another model; call "
@@ -86,47 +73,26 @@ class CalibratedArchitecture(Architecture):
             )
 
 
-@dataclass(frozen=True, eq=False)
-class Folding(CalibratedArchitecture):
-    """A calibrated architecture whose normalizations may be folded into convolutions."""
+@dataclass(frozen=True)
+class Seen(Statistics):
+    """Has every layer normalize by its batch, training or not, and keeps what it saw."""
 
-    folds: ClassVar[bool] = True
+    moments: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
 
-    def check(self, model: nn.Module, surely: bool = False) -> None:
-        """Likewise, without comparing values: the search asks at every batch."""
-        super().check(model, surely)
-
-
-@dataclass(frozen=True, eq=False)
-class Observing(Architecture):
-    """Normalizes every layer by its batch and keeps what it saw, batch by batch."""
-
-    seen: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
-
-    def statistics(self, layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
+    def of(self, layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
         """The batch's own mean and variance, which are kept."""
-        moments = batch_moments(x)
-        self.seen.setdefault(layer, []).append(moments)
-        return moments
+        found = batch_moments(x)
+        self.moments.setdefault(layer, []).append(found)
+        return found
 
-    @torch.no_grad()
-    def observe(self, model: Supernet, images: Iterable[Inputs]) -> CalibratedArchitecture:
-        """The architecture with its statistics on all batches, each weighted by its images."""
-        sizes: list[int] = []
-        with evaluating(model):
-            for batch in images:
-                sizes.append(_checked(batch, model, len(sizes)))
-                model(batch, self)
-        if not sizes:
-            raise CalibrationError("calibration needs at least one batch of images, found none")
+    def averaged(self, sizes: Sequence[int]) -> dict[str, tuple[Tensor, Tensor]]:
+        """The mean over all batches, each weighted by its number of images."""
         # Exactly 1 for equal batches.
         shares = torch.tensor(sizes, dtype=torch.float64) * len(sizes) / sum(sizes)
-        moments = {
+        return {
             layer: (_mean([m for m, _ in seen], shares), _mean([v for _, v in seen], shares))
-            for layer, seen in self.seen.items()
+            for layer, seen in self.moments.items()
         }
-        statistics = Statistics(moments, self, Weights(model))
-        return CalibratedArchitecture(self.space, self.indices, statistics)
 
 
 def _mean(values: Sequence[Tensor], shares: Tensor) -> Tensor:
@@ -175,15 +141,9 @@ def _found(batch: Inputs) -> str:
     return f"{tuple(batch.shape)}, {batch.dtype}, on {batch.device}"
 
 
-def observing(arch: Architecture) -> Observing:
-    """``arch`` with every BatchNorm normalizing by its batch, whether training or not."""
-    return Observing(arch.space, arch.indices)
-
-
 @checked
-def calibrate(
-    model: Supernet, arch: Architecture, images: Iterable[Inputs]
-) -> CalibratedArchitecture:
+@torch.no_grad()
+def calibrate(model: Supernet, arch: Architecture, images: Iterable[Inputs]) -> Architecture:
     """Compute the BatchNorm statistics of ``arch`` on the given images.
 
     Args:
@@ -195,11 +155,21 @@ def calibrate(
             batch that training normalizes by, not that of the whole.
 
     Returns:
-        The architecture with its statistics: ``model(x, calibrated)`` evaluates it. They belong to
+        The architecture, alone with its statistics: ``model(x, calibrated)`` evaluates it, and it
+        is ready to extract and export. They belong to
         these weights: once they change, or with another model, it is refused. A copy of the
         model, or equal weights that were loaded, are the same weights.
 
     Raises:
         CalibrationError: There are no images, or a batch does not fit the model or has only one.
     """
-    return observing(arch).observe(model, images)
+    seen, sizes = Seen(), list[int]()
+    observed = arch.plain.carrying(statistics=seen)
+    with evaluating(model):
+        for batch in images:
+            sizes.append(_checked(batch, model, len(sizes)))
+            model(batch, observed)
+    if not sizes:
+        raise CalibrationError("calibration needs at least one batch of images, found none")
+    statistics = Calibrated(seen.averaged(sizes), arch.indices, Weights(model))
+    return arch.plain.carrying(statistics=statistics)

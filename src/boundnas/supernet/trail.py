@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from boundnas.elastic import ElasticLayer, ElasticModule, Linear
-from boundnas.space import Architecture, Dimension, Setting, Value
+from boundnas.space import Architecture, Dimension, Pass, Setting, Value
 from boundnas.supernet import place
-from boundnas.supernet.calibrate import Observing
+from boundnas.supernet.calibrate import Seen
 from boundnas.supernet.inputs import zeros
 from boundnas.supernet.modes import evaluating
 from boundnas.supernet.products import Products
@@ -105,25 +105,25 @@ class _Recorder(TorchFunctionMode):
         return Trail(positions, steps, self.looked_up, frozenset(self.used))
 
 
-class Watched(Observing):
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Watched(Architecture):
     """An architecture that tells which dimensions are looked up in it; read whole, all are."""
 
-    _tell: Callable[[Sequence[Dimension]], None]
+    tell: Callable[[Sequence[Dimension]], None]
+    """Called with the dimensions at every look."""
 
     @classmethod
     def of(cls, arch: Architecture, tell: Callable[[Sequence[Dimension]], None]) -> Watched:
-        """``arch``, which calls ``tell`` with the dimensions at every look."""
-        watched = cls(arch.space, arch.indices)
-        object.__setattr__(watched, "_tell", tell)  # it is frozen
-        return watched
+        """``arch``, which normalizes by its batch and tells of every look."""
+        return cls(arch.space, arch.indices, Pass(statistics=Seen()), tell=tell)
 
     def _look_up(self, setting: Setting | None = None) -> None:
         if setting is None:
-            self._tell(self.space.dimensions)
+            self.tell(self.space.dimensions)
             return
         dimension = getattr(setting, "dimension", setting)
         if isinstance(dimension, Dimension):
-            self._tell([dimension])
+            self.tell([dimension])
 
     def __getitem__(self, dimension: Dimension) -> Value:
         self._look_up(dimension)
@@ -154,7 +154,7 @@ class Watched(Observing):
         return super().__hash__()
 
     def __getattribute__(self, name: str) -> Any:
-        if name == "indices" and sys._getframe(1).f_globals["__name__"] != Architecture.__module__:
+        if name == "indices" and sys._getframe(1).f_globals["__name__"] not in _MAKERS:
             object.__getattribute__(self, "_look_up")()
         return object.__getattribute__(self, name)
 
@@ -213,3 +213,4 @@ def _caller() -> str:
 
 
 _OURS = {__name__, Architecture.__module__}
+_MAKERS = {Architecture.__module__, "dataclasses"}
