@@ -94,8 +94,9 @@ def _check_leaf(name: str, wanted: Tensor, x: Tensor, weights: torch.dtype | Non
             f"{tuple(x.shape)}{_likely(wanted, x)}"
         )
     kind = weights if wanted.is_floating_point() and weights is not None else wanted.dtype
-    autocast = wanted.is_floating_point() and torch.is_autocast_enabled(x.device.type)
-    if x.dtype != kind and not autocast:
+    if x.dtype != kind:
+        if wanted.is_floating_point() and torch.is_autocast_enabled(x.device.type):
+            return
         pixels = ", from pixels with boundnas.data.normalize" if what == "images" else ""
         held = f"and the model's weights {kind}" if wanted.is_floating_point() else f"not {kind}"
         raise SpaceError(f"{what} are {x.dtype} {held}; convert the {what} by x.to({kind}){pixels}")
