@@ -165,7 +165,7 @@ def test_the_code_on_the_card_runs(exported, images_and_labels, monkeypatch):
 
 
 def test_a_card_describes_only_the_formats_there_are(network):
-    text = card(network, trained().data, ["pt2"])
+    text = card(network, trained().data, {"pt2": 1})
     assert "model.pt2" in text
     assert "onnx" not in text
 

@@ -165,7 +165,16 @@ class Job:
         with Progress(len(front.networks), "export", unit="network") as progress:
             for network in front.networks:
                 folder = run.folder.path / front.folder(network)
-                export_network(run.model, network, self.data, folder, formats, run.folder.held)
+                export_network(
+                    run.model,
+                    network,
+                    self.data,
+                    folder,
+                    formats,
+                    run.folder.held,
+                    self.config.seed,
+                    run.task,
+                )
                 progress.advance()
 
     def _front(self, run: Run) -> Front:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import TemporaryDirectory
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from boundnas.deploy.formats import WRITERS, input_names, quiet, traced
-from boundnas.errors import BoundNASError, ExportError
-from boundnas.nested import Inputs, mapped
-from boundnas.store.files import cannot_write, write_bytes
+from boundnas.deploy.formats import WRITERS, input_names, refusing, traced
+from boundnas.deploy.quantize import check_images, int8, warn_of
+from boundnas.errors import ExportError
+from boundnas.nested import Inputs, count, mapped
+from boundnas.store.files import write_bytes
 from boundnas.supernet.inputs import as_example, noise_like
 from boundnas.supernet.modes import evaluating
 from boundnas.typed import checked
@@ -23,7 +25,13 @@ TOLERANCE = 1e-3
 
 
 @checked
-def export(net: nn.Module, path: Path | str, input_shape: tuple[int, ...] | None = None) -> Path:
+def export(
+    net: nn.Module,
+    path: Path | str,
+    input_shape: tuple[int, ...] | None = None,
+    quantize: Literal["int8"] | None = None,
+    images: Inputs = None,
+) -> Path:
     """Write a network to a file and check the file against it.
 
     The file takes a batch of any size: ``images`` ``(N, C, H, W)``, of the network's precision,
@@ -35,12 +43,17 @@ def export(net: nn.Module, path: Path | str, input_shape: tuple[int, ...] | None
         path: Ends in ``.onnx`` or ``.pt2``; written atomically.
         input_shape: Channels, height and width, or the shape of another sample of float32; an
             extracted network knows its own inputs.
+        quantize: ``"int8"`` for an ONNX file with weights and values in 8 bits. It computes nearly
+            what the network does; a warning in the log says how nearly.
+        images: Some hundred training images as the network takes them, ``(n, C, H, W)``; the
+            ranges of the values inside are measured on them. With ``quantize``.
 
     Returns:
         The path.
 
     Raises:
-        ExportError: Another suffix, or the file does not compute what the network computes.
+        ExportError: Another suffix, the file does not compute what the network computes, or images
+            that do not fit the network or what is asked for.
         RunError: The file cannot be written.
     """
     path = Path(path)
@@ -56,7 +69,18 @@ def export(net: nn.Module, path: Path | str, input_shape: tuple[int, ...] | None
             f"{path}: the shape of one image is not known of this {type(net).__name__}; export "
             "what extract(model, arch) gives, or pass input_shape=(channels, height, width)"
         )
-    write_bytes(path, file_of(net, path, example))
+    if quantize is None and images is None:
+        write_bytes(path, file_of(net, path, example))
+        return path
+    if quantize is None or images is None or path.suffix != ".onnx":
+        raise ExportError(
+            f"{path}: 8 bits need all of a file .onnx, quantize='int8' and images=, some hundred "
+            "training images as the network takes them; give them all, or neither of the last two"
+        )
+    check_images(path, net, images, example)
+    content, loss = int8(path, file_of(net, path, example), images)
+    write_bytes(path, content)
+    warn_of(path, loss, count(images))
     return path
 
 
@@ -73,23 +97,15 @@ def file_of(
         net = copy.deepcopy(net).to("cpu")
     weight = torch.empty(0, dtype=held.dtype)
     images = noise_like(example, 4, torch.Generator().manual_seed(0), weight)
-    try:
-        with evaluating(net), TemporaryDirectory() as place, quiet():
-            file = Path(place, f"model{path.suffix}")
-            write(traced(net, images), file, input_names(example))
-            for batch in (images, mapped(lambda x: x[:1], images)):
-                with torch.no_grad():
-                    expected = (reference or net)(batch)
-                _check(path, expected, run(file, batch))
-            return file.read_bytes()
-    except (BoundNASError, MemoryError):
-        raise
-    except OSError as error:
-        size = sum(4 * p.numel() for p in net.parameters())
-        raise cannot_write(Path(gettempdir(), path.name), size, error) from error
-    except Exception as error:  # of the writers and the runtimes, which have no common base
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"{path}: no such file can be made of this network: {reason}") from error
+    size = sum(4 * p.numel() for p in net.parameters())
+    with evaluating(net), refusing(path, size), TemporaryDirectory() as place:
+        file = Path(place, f"model{path.suffix}")
+        write(traced(net, images), file, input_names(example))
+        for batch in (images, mapped(lambda x: x[:1], images)):
+            with torch.no_grad():
+                expected = (reference or net)(batch)
+            _check(path, expected, run(file, batch))
+        return file.read_bytes()
 
 
 def _check(path: Path, expected: object, found: Tensor) -> None:

@@ -9,15 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from boundnas.errors import ExportError
+from boundnas.errors import BoundNASError, ExportError
 from boundnas.nested import Inputs, leaves, mapped
+from boundnas.store.files import cannot_write
 
-Format = Literal["onnx", "pt2"]
+Format = Literal["onnx", "pt2", "int8"]
+
+FILES: dict[Format, str] = {"onnx": "model.onnx", "pt2": "model.pt2", "int8": "model.int8.onnx"}
+"""The name of the file of each format in the folder of a network."""
 
 
 def input_names(example: Inputs) -> list[str]:
@@ -77,11 +82,22 @@ def _write_onnx(program: torch.export.ExportedProgram, path: Path, names: list[s
 
 
 def _run_onnx(path: Path, images: Inputs) -> Tensor:
+    return opened(path.read_bytes())(images)
+
+
+def opened(onnx: bytes) -> Callable[[Inputs], Tensor]:
+    """What the content of an ONNX file computes, on as many threads as PyTorch uses."""
     import onnxruntime  # takes long to import, and only an export needs it
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    given = zip(session.get_inputs(), leaves(images), strict=True)
-    return torch.from_numpy(session.run(None, {i.name: x.numpy() for i, (_, x) in given})[0])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+
+    def run(images: Inputs) -> Tensor:
+        given = zip(session.get_inputs(), leaves(images), strict=True)
+        return torch.from_numpy(session.run(None, {i.name: x.numpy() for i, (_, x) in given})[0])
+
+    return run
 
 
 WRITERS: dict[
@@ -106,3 +122,27 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+@contextmanager
+def refusing(path: Path, size: int) -> Iterator[None]:
+    """Within it exporters and runtimes are quiet, and their failures are ours.
+
+    Args:
+        path: The file that is made, for messages.
+        size: About how many bytes it needs.
+
+    Raises:
+        ExportError: No such file can be made of the network.
+        RunError: The disk refuses what is written on the way.
+    """
+    try:
+        with quiet():
+            yield
+    except (BoundNASError, MemoryError):
+        raise
+    except OSError as error:
+        raise cannot_write(Path(gettempdir(), path.name), size, error) from error
+    except Exception as error:  # of the writers and the runtimes, which have no common base
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ExportError(f"{path}: no such file can be made of this network: {reason}") from error

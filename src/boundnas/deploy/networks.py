@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from boundnas.data import ImageData
 from boundnas.deploy.card import card
 from boundnas.deploy.export import file_of
-from boundnas.deploy.formats import WRITERS, Format
+from boundnas.deploy.formats import FILES, Format
+from boundnas.deploy.quantize import calibration_images, images_of, int8, measure
 from boundnas.errors import BoundNASError, ExportError
 from boundnas.nested import Inputs, mapped
 from boundnas.search import FrontNetwork
 from boundnas.store.files import cannot_write, read_bytes, write_new
 from boundnas.store.held import HeldFolder, folder_at
-from boundnas.store.records import ExportRecord
+from boundnas.store.records import ExportRecord, Int8Record
 from boundnas.store.temporary import clean, remove_at_once, temporary
 from boundnas.supernet.extract import extract
 from boundnas.supernet.modes import evaluating
 from boundnas.supernet.supernet import Supernet
 from boundnas.supernet.weights import digest
+from boundnas.task import Classification, Task
 
 SUMS = "SHA256SUMS"
 """File of hashes in the folder of an exported network."""
@@ -40,19 +44,24 @@ def export_network(
     folder: Path,
     formats: Sequence[Format],
     held: HeldFolder | None = None,
+    seed: int = 0,
+    task: Task | None = None,
 ) -> None:
     """Write one network of a front into a folder of its own: complete, or not there at all.
 
     Args:
         model: The supernet.
         network: The network.
-        data: What it was trained on; its card names the normalization and the classes.
-        folder: Will hold ``model.onnx``, ``model.pt2``, ``architecture.json``, ``card.md`` and
+        data: What it was trained on; its card names the normalization and the classes, and an INT8
+            file is made and measured with its images.
+        folder: Will hold the file of each format, ``architecture.json``, ``card.md`` and
             ``SHA256SUMS`` of them. One that is there already and whole is left as it is if it
             holds this very network, by its weights and statistics, architecture, numbers, classes,
             normalization and formats; another network's is replaced.
         formats: Which model files to write.
         held: The run folder that it lies in, if it does.
+        seed: The run's; it draws the images that an INT8 file's ranges are measured on.
+        task: What an INT8 file is measured by.
 
     Raises:
         CalibrationError: The model's weights are not those that the network was calibrated with.
@@ -61,14 +70,10 @@ def export_network(
         RunError: A file cannot be written.
     """
     net = extract(model, network.arch)
-    said = network.to_json()
-    record = ExportRecord(**said, metric=network.metric, network=_identity(net))
-    files = {
-        "architecture.json": (record.model_dump_json(indent=2) + "\n").encode(),
-        "card.md": card(network, data, formats).encode(),
-    }
-    names = [f"model.{name}" for name in formats]
-    if _exists(folder, held) and _holds(folder, held, files, names):
+    describe = partial(_described, network, _identity(net), data)
+    task = task or Classification()
+    on = images_of(data, seed, task) if "int8" in formats else ""
+    if _exists(folder, held) and _holds(folder, held, describe, formats, on):
         return
 
     def slice_of(images: Inputs) -> Tensor:
@@ -77,9 +82,35 @@ def export_network(
             output: Tensor = model(mapped(lambda x: x.to(device), images), network.arch).cpu()
         return output
 
-    files |= {n: file_of(net, folder / n, model.example, slice_of) for n in names}
+    def made(name: str) -> bytes:
+        return file_of(net, folder / name, model.example, slice_of)
+
+    files = {FILES[f]: made(FILES[f]) for f in formats if f != "int8"}
+    measured = None
+    if "int8" in formats:
+        onnx, path = FILES["onnx"], folder / FILES["int8"]
+        images = calibration_images(data, seed)
+        files[path.name], _ = int8(path, files.get(onnx) or made(onnx), images)
+        measured = measure(files[path.name], data, on, task)
+    files |= describe({f: len(files[FILES[f]]) for f in formats}, measured)
     files[SUMS] = _sums(files).encode()
     _put(files, folder, held)
+
+
+def _described(
+    network: FrontNetwork,
+    identity: str,
+    data: ImageData,
+    sizes: Mapping[Format, int],
+    measured: Int8Record | None,
+) -> dict[str, bytes]:
+    """The files that say what a network is, by name."""
+    said = network.to_json()
+    record = ExportRecord(**said, metric=network.metric, network=identity, int8=measured)
+    return {
+        "architecture.json": (record.model_dump_json(indent=2, exclude_none=True) + "\n").encode(),
+        "card.md": card(network, data, sizes, measured).encode(),
+    }
 
 
 def _put(files: Mapping[str, bytes], folder: Path, held: HeldFolder | None) -> None:
@@ -109,21 +140,39 @@ def _identity(net: nn.Module) -> str:
 
 
 def _holds(
-    folder: Path, held: HeldFolder | None, known: Mapping[str, bytes], names: Sequence[str]
+    folder: Path,
+    held: HeldFolder | None,
+    describe: Callable[[Mapping[Format, int], Int8Record | None], dict[str, bytes]],
+    formats: Sequence[Format],
+    on: str,
 ) -> bool:
-    """Whether a folder is that of the network whose known files, and names of others, these are.
+    """Whether a folder is that of the network which ``describe`` describes, in these formats.
 
     Raises:
         ExportError: It is not what was written, or no export wrote it.
     """
     files = verify(folder, held)
-    foreign = sorted(files.keys() - {*known, SUMS, *(f"model{suffix}" for suffix in WRITERS)})
+    foreign = sorted(files.keys() - {"architecture.json", "card.md", SUMS, *FILES.values()})
     if foreign:
         raise ExportError(
             f"{folder / foreign[0]}: is no file of an exported network, and is in the way of one; "
             "move it out of this folder"
         )
-    return files.keys() == {*known, *names, SUMS} and known.items() <= files.items()
+    if not {FILES[f] for f in formats} <= files.keys():
+        return False
+    measured = _measured(files, on) if "int8" in formats else None
+    known = describe({f: len(files[FILES[f]]) for f in formats}, measured)
+    names = {*known, SUMS, *(FILES[f] for f in formats)}
+    return files.keys() == names and known.items() <= files.items()
+
+
+def _measured(files: Mapping[str, bytes], on: str) -> Int8Record | None:
+    """What the INT8 file of a folder was measured to be, if that was on these images."""
+    try:
+        found = ExportRecord.model_validate_json(files.get("architecture.json", b"")).int8
+    except ValidationError:
+        return None
+    return found if found is not None and found.images == on else None
 
 
 def verify(folder: Path, held: HeldFolder | None = None) -> dict[str, bytes]:

@@ -238,6 +238,7 @@ def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:
 class ExportSettings(Settings):
     """What the networks of the front are written as."""
 
-    formats: Annotated[Values[Literal["onnx", "pt2"]], AfterValidator(_once)] = Field(
-        default=("onnx", "pt2"), description="file formats; an empty list exports nothing"
+    formats: Annotated[Values[Literal["onnx", "pt2", "int8"]], AfterValidator(_once)] = Field(
+        default=("onnx", "pt2"),
+        description="file formats, int8 is ONNX in 8 bits; an empty list exports nothing",
     )

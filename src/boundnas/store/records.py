@@ -194,11 +194,26 @@ class NetworkRecord(Scored):
     folder: str | None = None
 
 
+class Int8Record(Record):
+    """What an INT8 file is worth, measured with the file itself.
+
+    Args:
+        images: Digest of all images that it was made and measured with, and of the task.
+        validation: Its score on validation images; higher is better.
+        test: Likewise on test images.
+    """
+
+    images: str
+    validation: FiniteFloat
+    test: FiniteFloat
+
+
 class ExportRecord(Scored):
     """``architecture.json`` beside an exported network, which ``network`` is the SHA-256 of."""
 
     metric: Metric
     network: str
+    int8: Int8Record | None = None
 
 
 def _ascending(cost_range: tuple[float, float]) -> tuple[float, float]:
