@@ -1,14 +1,16 @@
 """The command line: the whole job, step by step, again, refused, interrupted."""
 
+import importlib.metadata
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
 from tests.reliability.tiny import text
-from tests.small import files
+from tests.small import ACCURACY, files
 from typer.testing import CliRunner
 
 import boundnas.data.fashion
@@ -225,6 +227,95 @@ def test_a_damaged_front_says_what_to_do(whole, configured):
     (folder / "front.json").unlink()
     assert call("search", folder).exit_code == 0
     assert files(folder) == files(whole[0])
+
+
+def test_the_version_is_printed():
+    assert call("--version").stdout == f"boundnas {importlib.metadata.version('boundnas')}\n"
+
+
+def held(folder):
+    """The networks of the front in a run folder."""
+    return json.loads((folder / "front.json").read_text())["networks"]
+
+
+def rows(text):
+    """What ``boundnas best`` printed, as pairs."""
+    return [tuple(re.split("  +", line, maxsplit=1)) for line in text.splitlines()]
+
+
+def test_the_best_network_for_a_budget_is_printed_with_its_files(whole):
+    folder = whole[0]
+    networks = held(folder)
+    for network in networks:
+        costs, place = network["costs"], folder / network["folder"]
+        for budget in ([f"--macs={costs['macs']}"], ["--macs", f"{costs['macs'] / 1e3}k"]):
+            assert rows(call("best", *budget, folder).stdout) == [
+                ("macs", f"{costs['macs']:,}"),
+                ("parameters", f"{costs['parameters']:,}"),
+                ("validation accuracy", ACCURACY.shown(network["validation"])),
+                ("test accuracy", ACCURACY.shown(network["test"])),
+                ("folder", str(place.resolve())),
+                *(
+                    ("file", f"{name}, {(place / name).stat().st_size:,} bytes")
+                    for name in ("architecture.json", "card.md", "model.onnx")
+                ),
+            ]
+    assert call("best", folder).stdout == call("best", folder, "--macs=1G").stdout
+    assert ("macs", f"{networks[-1]['costs']['macs']:,}") in rows(call("best", folder).stdout)
+    few = min(network["costs"]["parameters"] for network in networks)
+    found = rows(call("best", folder, "--parameters", few).stdout)
+    assert ("parameters", f"{few:,}") in found
+
+
+BUDGETS = {
+    "too small": (["--macs", "1"], 1, r"no network of the front has at most 1 macs; the smallest"),
+    "an unknown cost": (["--energy=1"], 1, r"no cost energy; it has macs, parameters"),
+    "a word": (["--macs", "little"], 2, r"--macs: must be a number above 0.*found little"),
+    "a negative number": (["--macs", "-5M"], 2, r"--macs: must be a number above 0.*found -5M"),
+    "zero": (["--macs", "0k"], 2, r"found 0k"),
+    "too large": (["--macs", "1e308G"], 2, r"found 1e308G"),
+    "another unit": (["--macs", "5T"], 2, r"found 5T"),
+    "no number": (["--energy"], 2, r"--energy: must be a number above 0.*found nothing"),
+    "twice": (["--macs=1", "--macs=2"], 2, r"--macs: is given twice"),
+    "no name": (["5M"], 2, r"5M: is no limit; write the name of a cost"),
+}
+
+
+@pytest.mark.parametrize(("words", "code", "message"), BUDGETS.values(), ids=BUDGETS)
+def test_a_budget_that_cannot_be_met_or_read_is_refused(words, code, message, whole):
+    refused = call("best", whole[0], *words)
+    assert (refused.exit_code, refused.stdout) == (code, "")
+    assert re.search(message, refused.stderr), refused.stderr
+
+
+def copied(whole, folder):
+    """A run folder like that of ``boundnas run``."""
+    for name, content in files(whole[0]).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder, folder / held(folder)[-1]["folder"]
+
+
+def test_files_that_are_not_there_or_not_of_the_network_are_not_shown(whole, tmp_path):
+    folder, place = copied(whole, tmp_path / "run")
+    (place / "model.onnx").write_bytes(b"half")
+    damaged = call("best", folder)
+    assert damaged.exit_code == 1
+    assert "model.onnx: is not what was written, by SHA256SUMS" in damaged.stderr
+    shutil.rmtree(place)
+    expected = ("files", f"none yet; boundnas export {folder} writes them")
+    assert rows(call("best", folder).stdout)[-1] == expected
+    shutil.copytree(whole[0] / held(folder)[-1]["folder"], place)
+    known = json.loads((place / "architecture.json").read_text())
+    (place / "architecture.json").write_text(json.dumps({**known, "test": 1.0}))
+    content = {path.name: path.read_bytes() for path in place.iterdir()}
+    (place / "SHA256SUMS").write_text(networks._sums(content))
+    expected = ("files", f"of another network; boundnas export {folder} writes them anew")
+    assert rows(call("best", folder).stdout)[-1] == expected
+    (folder / "front.json").unlink()
+    searched = call("best", folder)
+    assert searched.exit_code == 1
+    assert f"has no front yet; boundnas search {folder} finds it" in searched.stderr
 
 
 STOPPED = """

@@ -351,7 +351,7 @@ STREAMS = {
     }.items()
 }  # fmt: skip
 
-STARTING, FINISHED = ("run", "train"), ("search", "export", "report", "compare")
+STARTING, FINISHED = ("run", "train"), ("search", "export", "best", "report", "compare")
 TOGETHER = (*STARTING, "search", "export")
 PATHS = (*STARTING, *FINISHED)
 ALL = (*PATHS, "reproduce", "help")

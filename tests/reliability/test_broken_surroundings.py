@@ -29,6 +29,7 @@ ARGUMENTS = {
     "train": ["train", "run.yaml"],
     "search": ["search", str(RUN)],
     "export": ["export", str(RUN)],
+    "best": ["best", str(RUN), "--macs", "1G"],
     "report": ["report", str(RUN)],
     "compare": ["compare", str(RUN), "runs/other", "--out", "comparison"],
     "reproduce": ["reproduce", "fig3", "--seeds", "2", "--out", "studies"],

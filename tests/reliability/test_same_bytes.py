@@ -29,6 +29,7 @@ COMMANDS = [
     ("train", "run.yaml"),
     ("search", "runs/tiny"),
     ("export", "runs/tiny"),
+    ("best", "runs/tiny", "--macs", "1G"),
     ("report", "runs/tiny"),
     ("run", "other.yaml"),
     ("compare", "runs/tiny", "runs/other"),

@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from functools import wraps
+from functools import partial, wraps
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from boundnas import studies
-from boundnas.app import pipeline
+from boundnas.app import budget, pipeline
 from boundnas.config import RunConfig, read_config
 from boundnas.engine.entry import STOPPED
 from boundnas.engine.foreign import answer
@@ -85,9 +86,12 @@ Wait = Annotated[float, typer.Option(min=1, help="Seconds that processes wait fo
 Runs = Annotated[
     Path, typer.Option(callback=_expanded, help="Folder that the run's own folder is made in.")
 ]
+Limit = Annotated[
+    list[str] | None, typer.Option(metavar="NUMBER", help="At most so many, as in 5M or 20k.")
+]
 
 
-def _command(function: Callable[..., None]) -> Callable[..., None]:
+def _command(function: Callable[..., None], **options: Any) -> Callable[..., None]:
     """Register a command, which a signal stops in order."""
 
     @wraps(function)
@@ -95,7 +99,23 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
         with _answered(), interruptible():
             function(*args, **kwargs)
 
-    return app.command()(guarded)
+    return app.command(**options)(guarded)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"boundnas {version('boundnas')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
 
 
 @_command
@@ -130,6 +150,20 @@ def export(run: RunPath, timeout: Wait = pipeline.TIMEOUT) -> None:
         trained = job.train(folder)
         job.export(trained, job.search(trained))
     _print(f"Networks: {folder.networks.resolve()}")
+
+
+@partial(_command, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def best(
+    context: typer.Context, run: RunPath, macs: Limit = None, parameters: Limit = None
+) -> None:
+    """Print the most accurate network within a budget, and where its files are.
+
+    Any cost of the run is a limit by its name, with k, M or G for thousands, millions or billions:
+    --macs 5M --parameters 20k
+    """
+    named = {"macs": macs or [], "parameters": parameters or []}
+    given = [f"--{name}={number}" for name, numbers in named.items() for number in numbers]
+    print(budget.best(run, budget.budget([*given, *context.args])))
 
 
 @_command
