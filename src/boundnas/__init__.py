@@ -16,6 +16,7 @@ if is_command():
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
 from boundnas import cost, data, elastic, models, tasks
+from boundnas.data import Data
 from boundnas.deploy.export import export
 from boundnas.engine.allocator import keep_freed_memory
 from boundnas.errors import BoundNASError
@@ -33,6 +34,7 @@ keep_freed_memory()
 __all__ = [
     "Architecture",
     "BoundNASError",
+    "Data",
     "Dimension",
     "Front",
     "FrontNetwork",

@@ -2,6 +2,7 @@
 
 from boundnas.data.augment import augment, normalize
 from boundnas.data.cifar import cifar10, cifar100
+from boundnas.data.data import Data
 from boundnas.data.decode import Decoding
 from boundnas.data.downsampled import imagenet_d
 from boundnas.data.fashion import fashion_mnist
@@ -14,12 +15,17 @@ from boundnas.data.registry import LOADERS, load
 from boundnas.data.source import ImageFiles, InMemory, Source, Subset, batches, random_crops
 from boundnas.data.split import carve
 
+Samples = ImageData | Data
+"""What `fit` and `search` take."""
+
 __all__ = [
     "LOADERS",
+    "Data",
     "Decoding",
     "ImageData",
     "ImageFiles",
     "InMemory",
+    "Samples",
     "Source",
     "Subset",
     "TrainingOrder",

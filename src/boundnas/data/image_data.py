@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from boundnas.data.augment import augment
+from boundnas.data.augment import augment, normalize
 from boundnas.data.description import augmentation, preparation, sizes
 from boundnas.data.names import check_classes, check_name, escaped, some
+from boundnas.data.order import TrainingOrder
 from boundnas.data.source import Source, Subset, batches, labels_of, random_crops
 from boundnas.data.split import carve
 from boundnas.data.tensors import as_labels, describe
@@ -90,12 +91,6 @@ class ImageData:
         least = len(self.classes)
         return {s: tuple(found.bincount(minlength=least).tolist()) for s, found in labels.items()}
 
-    @property
-    def untrained(self) -> tuple[str, ...]:
-        """Classes without a training image."""
-        counts = zip(self.classes, self.counts["train"], strict=True)
-        return tuple(name for name, n in counts if n == 0)
-
     def __str__(self) -> str:
         """Sizes of the splits and their classes, and what is done to the images."""
         train, validation, test = (len(getattr(self, split)) for split in SPLITS)
@@ -109,6 +104,30 @@ class ImageData:
             *([f"image files are {how}"] if how else []),
         ]
         return "\n  ".join(lines)
+
+    @property
+    def example(self) -> Tensor:
+        """One image without the batch axis, such as a `Supernet` is built with."""
+        return torch.zeros(self.shape)
+
+    def training(
+        self, order: TrainingOrder, first: int, last: int, part: slice
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """The batches of some training steps.
+
+        Args:
+            order: Which images each step sees; its seed draws what is done to them.
+            first: The first step.
+            last: The step after the last one.
+            part: Which part of each batch is read.
+        """
+        for step in range(first, last):
+            generator = stream(order.seed, "augment", step)
+            yield self.augmented(order.indices(step), generator, part)
+
+    def ready(self, images: Tensor, device: torch.device) -> Tensor:
+        """A batch as the model takes it: normalized."""
+        return normalize(images.to(device), self.mean, self.std)
 
     def targets(self, split: str) -> Iterator[Tensor]:
         """The labels of a split, in order, in parts."""

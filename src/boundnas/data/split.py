@@ -100,6 +100,29 @@ def carve(train: Source, labels: Tensor, fraction: float, seed: int) -> tuple[Su
     return Subset(train, rest), Subset(train, taken)
 
 
+def carve_any(
+    number: int, targets: Tensor | None, fraction: float, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Positions that stay for training, and a validation set: stratified where targets are classes.
+
+    Args:
+        number: Of samples.
+        targets: Theirs, where they are known; classes are int64 of shape ``(number,)``.
+        fraction: Share for validation, in ``(0, 1)``.
+        seed: The draw is its stream ``"validation_split"``.
+
+    Returns:
+        The positions that stay and those taken, each int64 and ascending.
+
+    Raises:
+        DataError: As ``stratified``, or fewer than two samples.
+    """
+    generator = stream(seed, "validation_split")
+    if targets is not None and targets.dtype == torch.int64 and targets.dim() == 1:
+        return stratified(targets, fraction, generator)
+    return stratified(torch.zeros(number, dtype=torch.int64), fraction, generator)
+
+
 def fixed_test_split(labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
     """The split for data that come without a test set: the same for every seed.
 

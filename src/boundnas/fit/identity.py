@@ -25,7 +25,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from boundnas.cost import Cost
-from boundnas.data import ImageData, ImageFiles, InMemory, Source, Subset, batches
+from boundnas.data import Data, ImageData, ImageFiles, InMemory, Samples, Source, Subset, batches
 from boundnas.data.image_data import SPLITS
 from boundnas.data.source import whole
 from boundnas.errors import DataError
@@ -83,7 +83,7 @@ def of_settings(settings: BaseModel, prefix: str, without: tuple[str, ...] = ())
 
 def of_run(
     model: Supernet,
-    data: ImageData,
+    data: Samples,
     cost: Cost | None,
     cost_range: tuple[float, float],
     seed: int,
@@ -109,27 +109,31 @@ def of_run(
     }
 
 
-def of_data(data: ImageData) -> Identity:
+def of_data(data: Samples) -> Identity:
     """Facts of a data set, and digests of the labels and images of its three splits."""
     splits = (of_split(data, split) for split in SPLITS)
     return {"data.name": data.name, **of_facts(data), **dict(chain(*map(dict.items, splits)))}
 
 
-def of_facts(data: ImageData) -> Identity:
+def of_facts(data: Samples) -> Identity:
     """What a data set is but its name and images: classes, shape, statistics, augmentation."""
+    if isinstance(data, Data):
+        return data.facts()
     facts = ["classes", "shape", "mean", "std", "padding", "flip", "resized_crops"]
     if data.resized_crops:
         facts.append("smallest_crop")
     return {f"data.{fact}": str(getattr(data, fact)) for fact in facts}
 
 
-def of_split(data: ImageData, split: str) -> Identity:
+def of_split(data: Samples, split: str) -> Identity:
     """Digests of the labels and images of one split.
 
     Images in memory are read whole; of image files, names and sizes of all are taken and the
     pixels of 64 of each split; of other sources the same number of images. Read once, and again
     when tensors in memory were written since.
     """
+    if isinstance(data, Data):
+        return data.identity(split)
     source: Source = getattr(data, split)
     known = _of_splits.setdefault(data, {})
     written = _written(source)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import torch
 from torch import nn
 
-from boundnas.data import TrainingOrder, normalize
+from boundnas.data import TrainingOrder
 from boundnas.engine import interruption
 from boundnas.engine.progress import Progress
 from boundnas.engine.ranks import average, rank, share, wait
@@ -22,7 +23,6 @@ from boundnas.fit.resume import State, of_training, resume
 from boundnas.fit.run import Run, bounds_record
 from boundnas.fit.schedule import learning_rate, policy_learning_rate
 from boundnas.method.sandwich import Sandwich
-from boundnas.randomness import stream
 from boundnas.store import checkpoint
 from boundnas.store.environment import note_environment
 from boundnas.store.files import write_json
@@ -89,8 +89,10 @@ class Trainer:
             note_environment(self.writes.environment, held)
         every = max(1, self.steps // BOUNDARY_ROWS)
         save_every = self.run.settings.checkpoint_every
+        self.batches = self.run.data.training(self.order, step, self.steps, self.part)
         with (
             interruption.deferred() as stopping,
+            closing(self.batches),
             Log(self.run.metrics, self.writes, "metrics", MetricsRow, step) as metrics,
             Log(self.run.trajectory, self.writes, "boundaries", BoundariesRow, step) as boundaries,
             Progress(self.steps, "train", done=step) as progress,
@@ -116,11 +118,8 @@ class Trainer:
 
     def _step(self, step: int, stopping: Callable[[], bool]) -> tuple[dict[str, Any], bool]:
         """Train one step; gives the row for the log, and whether any process is asked to stop."""
-        data, seed = self.run.data, self.run.seed
-        images, labels = data.augmented(
-            self.order.indices(step), stream(seed, "augment", step), self.part
-        )
-        images = normalize(images.to(self.device), data.mean, data.std)
+        images, labels = next(self.batches)
+        images = self.run.data.ready(images, self.device)
         rate = learning_rate(step, self.steps, self.run.settings)
         for group in self.optimizers["weights"].param_groups:
             group["lr"] = rate

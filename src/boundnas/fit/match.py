@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boundnas.data import ImageData
+from boundnas.data import ImageData, Samples
 from boundnas.data.image_data import SPLITS
 from boundnas.errors import BoundNASError, DataError, TaskError, TrainingError
+from boundnas.nested import described
 from boundnas.randomness import stream
 from boundnas.supernet.calibrate import Seen
 from boundnas.supernet.inputs import zeros
@@ -54,7 +55,7 @@ def check_model(model: Supernet) -> None:
         )
 
 
-def check_match(model: Supernet, data: ImageData, task: Task) -> None:
+def check_match(model: Supernet, data: Samples, task: Task) -> None:
     """Refuse images that are not what the model was built for, or targets that do not fit.
 
     The shape decides the costs, the exported file's input and its card; the classes decide what
@@ -64,31 +65,60 @@ def check_match(model: Supernet, data: ImageData, task: Task) -> None:
         DataError: Another shape than ``model.input_shape``, another number of outputs than there
             are classes, classes without a training image, or what the task's ``check`` refuses.
     """
-    if tuple(model.input_shape) != tuple(data.shape):
+    _check_inputs(model, data)
+    outputs = _outputs(model)
+    if isinstance(task, Classification):
+        _check_classes(data, outputs)
+    for split in SPLITS:
+        for targets in data.targets(split):
+            task.check(_answers(outputs, targets), targets, f"{data.name}: {split}")
+    if isinstance(task, Classification):
+        _check_trained(data, outputs.shape[1])
+
+
+def _check_inputs(model: Supernet, data: Samples) -> None:
+    built, found = (described(given.example) for given in (model, data))
+    if built == found:
+        return
+    if isinstance(data, ImageData):
         raise DataError(
             f"the model was built for images of shape {_shape(model.input_shape)} (channels, "
             f"height, width), those of {data.name} have {_shape(data.shape)}: costs and exported "
             "files would be of another size; build the model with input_shape=data.shape, or "
             f"resize the images{_likely(model.input_shape, data.shape)}"
         )
-    outputs, classes = _outputs(model), len(data.classes)
+    raise DataError(
+        f"the model was built for inputs of {built}, those of {data.name} are {found}; build it "
+        "with data.example, or let a transform bring the inputs to this form"
+    )
+
+
+def _check_classes(data: Samples, outputs: Any) -> None:
+    """Refuse outputs that are not one number for each class that has a name."""
     found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-    if isinstance(task, Classification) and found != (2, classes):
+    classes = None if data.classes is None else len(data.classes)
+    if classes is not None and found != (2, classes):
         raise DataError(
             f"{data.name} has {classes} classes, so that the model must give {classes} numbers an "
             f"image; for two images it gives {found}; build its last layer for {classes} classes"
         )
-    for split in SPLITS:
-        for targets in data.targets(split):
-            task.check(_answers(outputs, targets), targets, f"{data.name}: {split}")
-    if data.untrained:
+
+
+def _check_trained(data: Samples, classes: int) -> None:
+    """Refuse classes that nothing is trained on."""
+    counts = torch.zeros(classes, dtype=torch.int64)
+    for targets in data.targets("train"):
+        counts += targets.bincount(minlength=classes)
+    names = data.classes or tuple(map(str, range(classes)))
+    untrained = [name for name, n in zip(names, counts.tolist(), strict=True) if not n]
+    if untrained:
         raise DataError(
-            f"{data.name} has no training image of {len(data.untrained)} of its {classes} "
-            f"classes: {', '.join(data.untrained[:20])}; add images, or leave these classes out"
+            f"{data.name} has no training image of {len(untrained)} of its {classes} "
+            f"classes: {', '.join(untrained[:20])}; add images, or leave these classes out"
         )
 
 
-def fitted(task: Task, data: ImageData, model: Supernet) -> Task:
+def fitted(task: Task, data: Samples, model: Supernet) -> Task:
     """A task with what it takes from training targets, once it was seen to work on all targets.
 
     Args:

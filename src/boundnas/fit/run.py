@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from boundnas.cost import Cost
-from boundnas.data import ImageData
+from boundnas.data import Samples
 from boundnas.fit.start import start_boundaries
 from boundnas.policy import Boundaries, Policy
 from boundnas.settings import TrainSettings
@@ -36,7 +36,7 @@ class Run:
     """
 
     model: Supernet
-    data: ImageData
+    data: Samples
     task: Task
     boundaries: Boundaries
     cost: Cost

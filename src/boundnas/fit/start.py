@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from boundnas.cost import Cost, with_usual
-from boundnas.data import ImageData
+from boundnas.data import Samples
 from boundnas.errors import CostError, SpaceError, TaskError
 from boundnas.fit.match import check_match
 from boundnas.guard.learnable import check_learnable, check_used
@@ -32,7 +32,7 @@ from boundnas.task import Classification, Task
 
 def check_start(
     model: Supernet,
-    data: ImageData,
+    data: Samples,
     cost: Cost,
     cost_range: tuple[float, float],
     settings: TrainSettings,

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 
 from boundnas import guard
 from boundnas.cost import Cost, MACs
-from boundnas.data import ImageData
+from boundnas.data import Samples
 from boundnas.engine.ranks import agree, rank
 from boundnas.engine.threads import warn_of_threads
 from boundnas.fit import identity
@@ -24,7 +24,7 @@ from boundnas.typed import checked
 @checked
 def fit(
     model: Supernet,
-    data: ImageData,
+    data: Samples,
     *,
     cost_range: tuple[float, float],
     cost: Cost | None = None,

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from boundnas.cost import Cost, with_usual
-from boundnas.data import ImageData, Source, batches, normalize
+from boundnas.data import Samples, Source, batches
 from boundnas.errors import TaskError
+from boundnas.nested import Inputs
 from boundnas.randomness import stream
 from boundnas.search.journal import Evaluation
 from boundnas.search.screening import Sample
@@ -52,7 +53,7 @@ class Evaluator:
     def __init__(
         self,
         model: Supernet,
-        data: ImageData,
+        data: Samples,
         settings: SearchSettings,
         seed: int,
         cost: Cost | None = None,
@@ -163,8 +164,8 @@ class Evaluator:
                 outputs = self.model(self._prepared(images), arch)
             yield outputs, labels.to(self.device)
 
-    def _prepared(self, images: Tensor) -> Tensor:
-        return normalize(images.to(self.device), self.data.mean, self.data.std)
+    def _prepared(self, images: Inputs) -> Inputs:
+        return self.data.ready(images, self.device)
 
 
 def _mean(scores: Tensor) -> float:

@@ -1,0 +1,299 @@
+"""Data of any Dataset: what a sample is depends on seed, epoch and index, and on nothing else."""
+
+import random
+from threading import Thread
+
+import numpy as np
+import pytest
+import torch
+from tests.small import digest
+from torch.utils.data import Dataset, TensorDataset
+
+from boundnas import Data, Supernet, TrainSettings, elastic, fit
+from boundnas.data import TrainingOrder, batches, data, survey
+from boundnas.engine.interruption import Interrupted
+from boundnas.errors import DataError
+from boundnas.fit.loop import Trainer
+from boundnas.store.folder import RunFolder
+
+NUMBER = 40
+
+
+class Rows(Dataset):
+    """Five numbers and a class, after what a test does to them."""
+
+    def __init__(self, change=lambda x, y, i: (x, y), number=NUMBER):
+        self.change, self.number = change, number
+
+    def __len__(self):
+        return self.number
+
+    def __getitem__(self, i):
+        return self.change(np.arange(5.0) + i, i % 4, i)
+
+
+def noisy(draw):
+    return Rows(lambda x, y, i: (x + draw(), y))
+
+
+GENERATORS = {
+    "random": random.random,
+    "numpy": lambda: np.random.randn(5),
+    "torch": lambda: torch.rand(5).numpy(),
+    "all": lambda: random.random() + np.random.rand(5) + torch.rand(()).item(),
+}
+
+
+def made(train, seed=0, **options):
+    options = {"plain": Rows(), "test": Rows(number=12)} | options
+    if "validation" not in options:
+        options["validation_fraction"] = 0.25
+    return Data(train, seed=seed, **options)
+
+
+def stream(found, first=0, last=8, part=slice(None), seed=0):
+    """Bytes of the batches of some steps."""
+    order = TrainingOrder(len(found.train), 8, seed)
+    drawn = found.training(order, first, last, part)
+    return [(x.numpy().tobytes(), y.numpy().tobytes()) for x, y in drawn]
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_workers_resumed_runs_and_ranks_see_the_same_samples(name):
+    train = noisy(GENERATORS[name])
+    found = made(train)
+    steps = stream(found)
+    assert len(set(steps)) == 8
+    assert stream(made(train, workers=2)) == steps
+    assert stream(found, first=5) == steps[5:]
+    assert stream(made(train, workers=1), first=5) == steps[5:]
+    halves = [stream(found, part=slice(4 * r, 4 * r + 4)) for r in range(2)]
+    assert [(a[0] + b[0], a[1] + b[1]) for a, b in zip(*halves, strict=True)] == steps
+    assert stream(found, seed=1) != steps
+
+
+def test_a_sample_is_drawn_anew_in_every_epoch_and_apart_from_others():
+    found = made(noisy(GENERATORS["all"]), validation=Rows(number=8))
+    order = TrainingOrder(NUMBER, NUMBER, 0)
+    seen = []
+    for step, (x, _) in enumerate(found.training(order, 0, 3, slice(None))):
+        place = order.indices(step)
+        noise = torch.empty(NUMBER, 5)
+        noise[place] = x - (torch.arange(5.0) + place[:, None])
+        seen.append(noise)
+    values = torch.stack(seen)[:, :, 0].flatten().tolist()
+    assert len({round(v, 4) for v in values}) > 100  # of 120 draws
+
+
+def test_reading_leaves_global_generators_as_they_were():
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    found = made(noisy(GENERATORS["all"]))
+    stream(found)
+    found.test.take(torch.arange(3))
+    assert random.getstate() == before[0]
+    assert np.random.get_state()[1].tolist() == before[1]
+    assert torch.equal(torch.get_rng_state(), before[2])
+
+
+@pytest.mark.parametrize("kept", [0, 1 << 30])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_splits_are_read_without_random_transforms(kept, workers, monkeypatch):
+    monkeypatch.setattr(data, "KEPT", kept)
+    monkeypatch.setattr(data, "CHUNK", 3)
+    found = made(noisy(GENERATORS["torch"]), workers=workers)
+    for split in (found.train, found.validation, found.test):
+        for x, y in batches(split, torch.arange(len(split)).flip(0), 4):
+            assert torch.equal(x[:, 0].long() % 4, y)
+            assert torch.equal(x, torch.arange(5.0) + x[:, :1])
+    together = torch.cat([found.train.indices, found.validation.indices]).sort().values
+    assert together.tolist() == list(range(NUMBER))
+    assert [t.tolist() for t in found.targets("test")] == [[i % 4 for i in range(12)]]
+
+
+def test_a_validation_split_has_the_same_share_of_each_class_or_is_drawn():
+    found = made(Rows(), plain=None)
+    counts = torch.cat(list(found.targets("validation"))).bincount()
+    assert counts.tolist() == [2, 2, 2, 2]  # a quarter of ten, to even
+    assert not torch.equal(made(Rows(), seed=1).validation.indices, found.validation.indices)
+    numbers = Rows(lambda x, y, i: (x, float(y)))
+    assert len(made(numbers, plain=None, test=numbers).validation) == 10
+    given = made(Rows(), plain=None, validation=Rows(number=9))
+    assert (len(given.train), len(given.validation)) == (NUMBER, 9)
+
+
+def test_large_targets_are_read_again(monkeypatch):
+    kept = made(Rows(), plain=None)
+    expected = [torch.cat(list(kept.targets(s))) for s in ("train", "validation", "test")]
+    monkeypatch.setattr(survey, "HELD", 0)
+    found = made(Rows(), plain=None, validation=kept_validation(kept))
+    assert found.test.found.kept is None
+    assert torch.equal(torch.cat(list(found.targets("test"))), expected[2])
+    assert torch.equal(torch.cat(list(found.targets("validation"))), expected[1])
+
+
+def kept_validation(found):
+    return TensorDataset(*found.validation.take(torch.arange(len(found.validation))))
+
+
+def test_a_split_is_read_once_by_several_threads():
+    reads = []
+    rows = Rows(lambda x, y, i: (reads.append(i), (x, y))[1], number=12)
+    found = made(Rows(), test=rows)
+    reads.clear()
+    threads = [Thread(target=found.test.take, args=(torch.arange(12),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(reads) == list(range(12))
+
+
+def drawing_for_itself():
+    generator = np.random.default_rng(0)
+    return noisy(lambda: generator.random(5))
+
+
+def failing(x, y, i):
+    raise OSError("the disk is gone")
+
+
+def at(place, value):
+    return lambda x, y, i: value(x, y) if i == place else (x, y)
+
+
+BAD = {
+    "no Dataset": ({"train": 3}, "data: train: a map-style Dataset is needed.*found int"),
+    "an iterable": ({"train": iter([])}, "found list_iterator"),
+    "nothing": ({"train": []}, "data: train has no samples"),
+    "no test samples": ({"test": []}, "data: test has no samples"),
+    "no pairs": ({"train": Rows(lambda x, y, i: x)}, "sample 0: a sample is a pair .* a ndarray"),
+    "three": ({"train": Rows(lambda x, y, i: (x, y, i))}, "found a tuple of 3"),
+    "a failure": (
+        {"train": Rows(failing)},
+        "sample 0: reading it fails, OSError: the d",
+    ),
+    "pixels": (
+        {"train": Rows(lambda x, y, i: (np.zeros((3, 4, 4), np.uint8), y))},
+        "input is uint8, as pixels are; scale it",
+    ),
+    "a text": (
+        {"train": Rows(lambda x, y, i: ("cat", y))},
+        "made of tensors .* found a str",
+    ),
+    "a name": (
+        {"train": Rows(lambda x, y, i: (x, "cat"))},
+        "target is a number.*found a str",
+    ),
+    "an odd shape": (
+        {"train": Rows(at(7, lambda x, y: (x[:3], y)))},
+        r"data: train: sample 7: samples of one batch.*\(5,\).* and float32 of shape \(3,\)",
+    ),
+    "an odd target": ({"train": Rows(at(9, lambda x, y: (x, 0.5)))}, "found .*int64.*float32"),
+    "no number": (
+        {"train": Rows(at(11, lambda x, y: (x * np.nan, y)))},
+        "data: train: sample 11: its input has 5 numbers that are not finite",
+    ),
+    "no target": ({"test": Rows(at(3, lambda x, y: (x, np.nan)))}, "found .*int64.* and .*float32"),
+    "a missing target": (
+        {"train": Rows(lambda x, y, i: (x, np.nan if i == 5 else 0.5))},
+        "sample 5: its target has 1 numbers that are not finite",
+    ),
+    "a generator of its own": (
+        {"train": drawing_for_itself()},
+        "train: sample 0 is another one when it is read again: .* generator of its own",
+    ),
+    "random validation": (
+        {"train": noisy(random.random), "plain": None},
+        "train is random, and the validation split would be carved from it; give plain=",
+    ),
+    "a random test": ({"test": noisy(random.random)}, "test is random: every network would"),
+    "a random plain": ({"plain": noisy(random.random)}, "plain is random"),
+    "a shorter plain": ({"plain": Rows(number=39)}, "plain has 39 samples and train 40"),
+    "another plain": (
+        {"plain": Rows(lambda x, y, i: (x, (i + 1) % 4))},
+        "plain has another target than train at sample 0",
+    ),
+    "another test": (
+        {"test": Rows(lambda x, y, i: (x[:4], y))},
+        r"test gives inputs of float32 of shape \(4,\), train of float32 of shape \(5,\)",
+    ),
+    "two validations": (
+        {"validation": Rows(), "validation_fraction": 0.1},
+        "give validation or validation_fraction, not both",
+    ),
+    "workers": ({"workers": -1}, "workers must lie in 0 to 256, found -1"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD)
+def test_what_cannot_be_trained_on_is_refused_by_name(change, message):
+    with pytest.raises(DataError, match=message):
+        made(**{"train": Rows(), **change})
+
+
+def test_what_a_worker_finds_is_told_as_if_it_were_found_here():
+    with pytest.raises(DataError, match=r"^data: train: sample 11: its input has 5 numbers"):
+        made(Rows(at(11, lambda x, y: (x * np.nan, y))), workers=2)
+
+
+CHANGES = {
+    "an input": at(3, lambda x, y: (x + 1, y)),
+    "a target": at(3, lambda x, y: (x, 0)),
+    "a transform": lambda x, y, i: (x + random.random(), y),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_one_sample_tells_data_apart(name):
+    before, after = (
+        made(Rows()),
+        made(Rows(CHANGES[name]), plain=Rows(CHANGES[name]) if name == "a target" else Rows()),
+    )
+    assert before.identity("train") == made(Rows()).identity("train")
+    assert before.identity("train") != after.identity("train")
+    assert before.identity("test") == after.identity("test")
+    assert made(Rows(), workers=2).identity("validation") == before.identity("validation")
+
+
+class Net(Supernet):
+    def __init__(self, example, outputs=4):
+        super().__init__(example)
+        width = self.dimension("width", [4, 8])
+        self.hidden, self.head = elastic.Linear(5, width), elastic.Linear(width, outputs)
+
+    def forward(self, x, arch):
+        return self.head(self.hidden(x, arch).relu(), arch)
+
+
+def net(found, kind=Net, **options):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return kind(found.example, **options)
+
+
+def trained(found, folder=None, steps=9, **options):
+    settings = TrainSettings(steps=steps, batch_size=8, checkpoint_every=2, learning_rate=0.01)
+    model = net(found)
+    return fit(model, found, cost_range=(40, 80), settings=settings, folder=folder, **options)
+
+
+def test_stopped_anywhere_and_read_by_any_number_of_workers_a_run_ends_in_the_same_bytes(
+    tmp_path, monkeypatch
+):
+    train = noisy(GENERATORS["all"])
+    expected = digest(trained(made(train)).model)
+    assert digest(trained(made(train, workers=2)).model) == expected
+    folder = RunFolder.create(tmp_path / "run", "")
+    step = Trainer._step
+
+    def stopping(trainer, number, asked):
+        row, _ = step(trainer, number, asked)
+        return row, number == 4
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", stopping)
+        with pytest.raises(Interrupted):
+            trained(made(train, workers=2), folder)
+    run = trained(made(train), folder)
+    assert [row["step"] for row in run.metrics] == list(range(9))
+    assert digest(run.model) == expected
