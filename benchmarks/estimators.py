@@ -23,7 +23,7 @@ from boundnas import Supernet, TrainSettings
 from boundnas.data import load
 from boundnas.engine.progress import Progress
 from boundnas.method.estimators import ESTIMATORS
-from boundnas.policy import Policy
+from boundnas.method.policy import Policy
 from boundnas.randomness import stream
 from policy_gradient import (
     BATCH,

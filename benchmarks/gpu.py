@@ -35,7 +35,7 @@ from tests.spaces import SPACES, images, supernet
 from torch.nn import functional as F
 
 import boundnas as bn
-from boundnas.policy import BOUNDARIES, initial_policy
+from boundnas.method.policy import BOUNDARIES, initial_policy
 from boundnas.randomness import stream
 from boundnas.search import Evaluator
 from boundnas.store.folder import RunFolder

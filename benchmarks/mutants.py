@@ -30,7 +30,7 @@ TIMEOUT = 900.0
 
 AREAS = {
     "method": (
-        ["policy.py", "method/**/*.py", "fit/start.py", "fit/loop.py", "fit/schedule.py",
+        ["method/**/*.py", "fit/start.py", "fit/loop.py", "fit/schedule.py",
          "elastic/ghost.py"],
         ["test_policy.py", "test_sandwich.py", "test_estimators.py", "test_distill.py",
          "test_attentive.py", "test_train.py", "test_gradient.py", "test_every_setting.py",

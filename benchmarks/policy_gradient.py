@@ -40,8 +40,8 @@ from boundnas.elastic.ghost import mix
 from boundnas.engine.progress import Progress
 from boundnas.fit.run import Run
 from boundnas.fit.train import fit
+from boundnas.method.policy import Policy
 from boundnas.models.mobilenet import MobileNet, StageTable, StemTable
-from boundnas.policy import Policy
 from boundnas.randomness import stream
 from boundnas.space import Dimension
 from boundnas.task import kl_divergence

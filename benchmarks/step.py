@@ -40,9 +40,9 @@ from boundnas import Architecture, TrainSettings, calibrate, elastic, extract, m
 from boundnas.cost import MACs
 from boundnas.fit.start import start_policy
 from boundnas.method.estimators import ESTIMATORS
+from boundnas.method.policy import BOUNDARIES, Policy
 from boundnas.method.sandwich import Sandwich
 from boundnas.models import MobileNet
-from boundnas.policy import BOUNDARIES, Policy
 from boundnas.randomness import stream
 
 RANDOM_NETWORKS = 5

@@ -7,8 +7,8 @@ from tests.test_sandwich import SEED, drawn, sandwich
 from torch.nn.functional import cross_entropy
 
 from boundnas.cost import MACs
+from boundnas.method.policy import Boundaries
 from boundnas.method.variants.attentivenas import CLOSE, candidates
-from boundnas.policy import allowed_options
 from boundnas.randomness import stream
 from boundnas.space import Dimension, SearchSpace
 from boundnas.task import kl_divergence
@@ -64,7 +64,7 @@ def test_the_candidate_of_least_or_most_loss_on_the_labels_is_trained(choice, of
                 5,
                 s.model.space,
                 stream(SEED, "random_policy", step),
-                allowed_options(s.max_policy, s.min_policy),
+                Boundaries(s.max_policy, s.min_policy).allowed,
                 s.cost,
             )
             outputs = [s.model(images, a) for a in found]

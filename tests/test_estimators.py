@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from boundnas import TrainSettings, fit
 from boundnas.fit.start import start_policy
 from boundnas.method.estimators import ESTIMATORS, measure_valued, score_function
-from boundnas.policy import Policy
+from boundnas.method.policy import Policy
 from boundnas.randomness import stream
 from boundnas.space import Architecture, Dimension, SearchSpace
 from boundnas.task import kl_divergence

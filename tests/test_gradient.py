@@ -5,7 +5,7 @@ from tests.spaces import SPACES, images, supernet
 from torch.nn import functional as F
 
 from boundnas.cost import COSTS, MACs
-from boundnas.policy import BOUNDARIES, Policy, initial_policy, point_mass
+from boundnas.method.policy import BOUNDARIES, Policy, initial_policy, point_mass
 from boundnas.randomness import stream
 
 

@@ -13,7 +13,7 @@ from boundnas.elastic.pointwise import (
     pointwise,
     weight_products,
 )
-from boundnas.policy import BOUNDARIES, initial_policy
+from boundnas.method.policy import BOUNDARIES, initial_policy
 from boundnas.randomness import stream
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="installed without a C compiler")

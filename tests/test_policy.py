@@ -7,14 +7,13 @@ from hypothesis import strategies as st
 from tests.spaces import SPACES, supernet
 
 from boundnas.errors import SpaceError
-from boundnas.policy import (
+from boundnas.method.policy import (
     BOUNDARIES,
+    Boundaries,
     Policy,
-    allowed_options,
     initial_policy,
     point_mass,
     random_policy,
-    random_sample,
 )
 from boundnas.randomness import stream
 from boundnas.space import Dimension, SearchSpace
@@ -159,7 +158,7 @@ def test_a_point_mass_is_its_boundary_and_trains_nothing(boundary):
 @pytest.mark.parametrize("name", SPACES)
 def test_between_fixed_boundaries_everything_is_allowed(name):
     space = supernet(name).space
-    assert allowed_options(point_mass(space, "max"), point_mass(space, "min")) == space.whole
+    assert Boundaries(point_mass(space, "max"), point_mass(space, "min")).allowed == space.whole
 
 
 @pytest.mark.parametrize(
@@ -235,9 +234,9 @@ def test_a_random_network_hands_its_gradient_to_both_policies_through_eq_6(seed,
     max_policy, min_policy = (
         initial_policy(space, boundary, generator, std=0.02).double() for boundary in BOUNDARIES
     )
-    arch = space.sample(generator, allowed_options(max_policy, min_policy, tau, eq6))
+    arch = space.sample(generator, Boundaries(max_policy, min_policy, tau, eq6).allowed)
     coefficients = torch.randn(sum(sizes), generator=generator, dtype=torch.float64)
-    sample = random_sample(arch, max_policy, min_policy, tau, eq6)
+    sample = Boundaries(max_policy, min_policy, tau, eq6).gated(arch)
     assert sample == arch
     for size, index, gate in zip(sizes, arch.indices, sample.gates, strict=True):
         assert gate.tolist() == [float(i == index) for i in range(size)]
@@ -262,7 +261,7 @@ def test_a_random_network_hands_its_gradient_to_both_policies_through_eq_6(seed,
 def test_learned_boundaries_narrow_each_dimension_by_itself():
     high = policy_of((0.1, 0.1, 0.7, 0.1), (1.0,), (0.9, 0.1), (0.1, 0.1, 0.8))
     low = policy_of((0.1, 0.8, 0.05, 0.05), (1.0,), (0.9, 0.1), (0.8, 0.1, 0.1))
-    assert allowed_options(high, low) == ((1, 2), (0,), (0,), (0, 1, 2))
+    assert Boundaries(high, low).allowed == ((1, 2), (0,), (0,), (0, 1, 2))
 
 
 def test_an_empty_support_names_the_dimension_and_the_remedy():
@@ -270,7 +269,7 @@ def test_an_empty_support_names_the_dimension_and_the_remedy():
     low = policy_of((0.1, 0.8, 0.05, 0.05), (1.0,), (0.9, 0.1), (0.8, 0.1, 0.1))
     message = r"only: no option lies between .* \(tau = 0\.5\); use eq6: closed, or a smaller tau"
     with pytest.raises(SpaceError, match=message):
-        allowed_options(high, low, eq6="printed")
+        _ = Boundaries(high, low, eq6="printed").allowed
 
 
 def test_equal_streams_draw_equal_networks():

@@ -13,9 +13,9 @@ from boundnas.cost import MACs
 from boundnas.data import TrainingOrder, augment, normalize
 from boundnas.errors import SpaceError
 from boundnas.fit.start import start_policy
+from boundnas.method.policy import Boundaries
 from boundnas.method.sandwich import Sandwich
 from boundnas.method.variants.nasvit import add_projected, set_aside
-from boundnas.policy import allowed_options, random_sample
 from boundnas.randomness import stream
 from boundnas.task import kl_divergence
 
@@ -65,7 +65,7 @@ def four_losses(s, images, labels):
     yield divergence(s.model(images, arch), teacher) + 5 * penalty
     generator = stream(SEED, "random_policy", STEP)
     for _ in range(2):
-        arch = s.model.space.sample(generator, allowed_options(s.max_policy, s.min_policy))
+        arch = s.model.space.sample(generator, Boundaries(s.max_policy, s.min_policy).allowed)
         yield divergence(s.model(images, arch), teacher)
 
 
@@ -96,8 +96,8 @@ def test_random_networks_teach_the_policies_when_they_are_asked_to():
     policies = [s.max_policy.logits, s.min_policy.logits]
     generator = stream(SEED, "random_policy", STEP)
     for _ in range(2):
-        arch = s.model.space.sample(generator, allowed_options(s.max_policy, s.min_policy))
-        arch = random_sample(arch, s.max_policy, s.min_policy)
+        arch = s.model.space.sample(generator, Boundaries(s.max_policy, s.min_policy).allowed)
+        arch = Boundaries(s.max_policy, s.min_policy).gated(arch)
         with masked(s.model):
             loss = divergence(s.model(images, arch), logits)
         for total, gradient in zip(expected, torch.autograd.grad(loss, policies), strict=True):
@@ -307,7 +307,7 @@ def test_a_step_in_bfloat16_comes_to_about_the_same():
 def test_without_random_networks_eq_6_may_allow_nothing():
     s, (images, labels) = sandwich(random_networks=0, eq6="printed", tau=0.99), batch()
     with pytest.raises(SpaceError):
-        allowed_options(s.max_policy, s.min_policy, 0.99, "printed")
+        _ = Boundaries(s.max_policy, s.min_policy, 0.99, "printed").allowed
     assert s.step(images, labels, STEP)["loss_random"] == 0
 
 

@@ -13,7 +13,7 @@ from boundnas import SearchSettings, calibrate, extract, search
 from boundnas.cost import Cost, MACs, Parameters
 from boundnas.data import batches, normalize
 from boundnas.errors import RunError
-from boundnas.policy import Boundaries, Policy
+from boundnas.method.policy import Boundaries, Policy
 from boundnas.randomness import stream
 from boundnas.search import Evaluation, Evaluator, Front
 from boundnas.search.networks import selected

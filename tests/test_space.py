@@ -9,7 +9,7 @@ from tests.spaces import SPACES, images, supernet
 
 from boundnas import Supernet, calibrate
 from boundnas.errors import SpaceError
-from boundnas.policy import initial_policy
+from boundnas.method.policy import initial_policy
 from boundnas.randomness import stream
 from boundnas.space import Architecture, Dimension, SearchSpace, choices, largest
 

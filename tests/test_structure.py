@@ -17,7 +17,6 @@ BOTTOM_TO_TOP = [
     "task",
     "tasks",
     "space",
-    "policy",
     "elastic",
     "supernet",
     "guard",

@@ -29,9 +29,9 @@ from boundnas.fit.match import check_match
 from boundnas.fit.run import Run
 from boundnas.fit.start import preferred
 from boundnas.fit.train import fit
+from boundnas.method.policy import BOUNDARIES
 from boundnas.models import MobileNet, StageTable, StemTable
 from boundnas.models.mobilenet import scaled, tables
-from boundnas.policy import BOUNDARIES
 from boundnas.report import write_report
 from boundnas.search import Evaluator, Front, FrontNetwork, search
 from boundnas.search.origin import of_front

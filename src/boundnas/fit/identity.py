@@ -29,8 +29,8 @@ from boundnas.data import Data, ImageData, ImageFiles, InMemory, Samples, Source
 from boundnas.data.image_data import SPLITS
 from boundnas.data.source import whole
 from boundnas.errors import DataError
+from boundnas.method.policy import Boundaries
 from boundnas.nested import described
-from boundnas.policy import Boundaries
 from boundnas.randomness import stream
 from boundnas.space import SearchSpace
 from boundnas.store.environment import environment
@@ -224,7 +224,7 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def of_policies(boundaries: Boundaries) -> Identity:
     """The two policies."""
-    return {f"{name}_policy": digest(policy.logits) for name, policy in boundaries.items()}
+    return {f"{name}_policy": digest(*policy.parameters()) for name, policy in boundaries.items()}
 
 
 def of_cost(cost: Cost | None, cost_range: tuple[float, float], space: SearchSpace) -> Identity:

@@ -69,7 +69,7 @@ class Trainer:
             nesterov=settings.momentum > 0,
         )
         self.optimizers: dict[str, torch.optim.Optimizer] = {"weights": sgd}
-        learned = [p.logits for _, p in run.boundaries.items() if p.learned]
+        learned = [p for _, b in run.boundaries.items() for p in b.parameters() if p.requires_grad]
         if learned:
             rate = policy_learning_rate(self.steps, settings)
             self.optimizers["policies"] = torch.optim.Adam(learned, lr=rate)

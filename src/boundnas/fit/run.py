@@ -8,7 +8,7 @@ from typing import Any
 from boundnas.cost import Cost
 from boundnas.data import Samples
 from boundnas.fit.start import start_boundaries
-from boundnas.policy import Boundaries, Policy
+from boundnas.method.policy import Boundaries, Policy
 from boundnas.settings import TrainSettings
 from boundnas.space import Allowed
 from boundnas.store.folder import RunFolder

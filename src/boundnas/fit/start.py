@@ -12,7 +12,7 @@ from boundnas.errors import CostError, SpaceError, TaskError
 from boundnas.fit.match import check_match
 from boundnas.guard.learnable import check_learnable, check_used
 from boundnas.method.estimators import ESTIMATORS
-from boundnas.policy import (
+from boundnas.method.policy import (
     BOUNDARIES,
     Boundaries,
     Boundary,

@@ -1,8 +1,8 @@
 """Gradients of a policy that do not flow through a network: values of the loss are compared.
 
 The straight-through gradient comes with the backward pass of the network that was drawn (see
-`boundnas.policy`). The estimators here need no gates: they compare that network's loss with that of
-one more network, on the same batch and without a graph, and hand the difference to the logits.
+`boundnas.method.policy`). The estimators here need no gates: they compare that network's loss with
+that of one more network, on the same batch and without a graph, and hand the difference on.
 Both are unbiased, and both cost one forward pass for each policy.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from boundnas.policy import Policy
+from boundnas.method.policy import Policy
 from boundnas.space import Architecture
 
 Objective = Callable[[Architecture], Tensor]

@@ -16,16 +16,15 @@ from boundnas.cost import Cost
 from boundnas.engine.ranks import average, rank
 from boundnas.errors import TrainingError
 from boundnas.method.estimators import ESTIMATORS
+from boundnas.method.policy import (
+    BOUNDARIES,
+    Boundaries,
+    Boundary,
+    Policy,
+)
 from boundnas.method.variants.alphanet import DISTILLATIONS
 from boundnas.method.variants.attentivenas import CHOICES, candidates
 from boundnas.method.variants.nasvit import add_projected, set_aside
-from boundnas.policy import (
-    BOUNDARIES,
-    Boundary,
-    Policy,
-    allowed_options,
-    random_sample,
-)
 from boundnas.randomness import stream
 from boundnas.settings import TrainSettings
 from boundnas.space import Allowed, Architecture
@@ -110,9 +109,10 @@ class Sandwich:
         # All that the policies decide is read off at once: a device waits for the host here only.
         max_arch, min_arch = (self._draw(boundary, step) for boundary in BOUNDARIES)
         tau, eq6 = self.settings.tau, self.settings.eq6
+        boundaries = Boundaries(self.max_policy, self.min_policy, tau, eq6)
         allowed: Allowed = ()
         if self.settings.random_networks:
-            allowed = allowed_options(self.max_policy, self.min_policy, tau, eq6)
+            allowed = boundaries.allowed
 
         # Train the max network with the true labels.
         largest = as_max(max_arch)
@@ -137,7 +137,7 @@ class Sandwich:
             arch = self._random(generator, allowed, on_labels, step)
             if self.settings.grad_from_random and self._learns(step):
                 fraction = self.settings.ghost_fraction
-                arch = random_sample(arch, self.max_policy, self.min_policy, tau, eq6, fraction)
+                arch = boundaries.gated(arch, fraction)
             loss = distance(self.model(images, arch), largest.logits)
             backward("random", loss)
             random_loss += loss.detach() / self.settings.random_networks

@@ -48,9 +48,14 @@ class Policy(nn.Module):
         return (self.logits / self.temperature).masked_fill(~self._exists, -math.inf)
 
     @property
-    def probabilities(self) -> Tensor:
+    def marginals(self) -> Tensor:
         """Option probabilities, shape ``(D, d_max)``, zero beyond a dimension's options."""
-        return self.scores.softmax(-1).detach()
+        return self.scores.softmax(-1)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """`marginals` without a gradient."""
+        return self.marginals.detach()
 
     @property
     def mode(self) -> Architecture:
@@ -98,9 +103,13 @@ class Policy(nn.Module):
         gates = None
         if self.learned and learns:
             hard = _StraightThrough.apply((scores / gumbel_temperature).softmax(-1), indices)
-            gates = hard[self._exists].split([len(d) for d in self.space.dimensions])
+            gates = self.split(hard)
         carried = Pass(gates=gates, ghost_fraction=ghost_fraction)
         return Architecture(self.space, tuple(indices.tolist()), carried)
+
+    def split(self, table: Tensor) -> tuple[Tensor, ...]:
+        """The rows of a table of shape ``(D, d_max)``, each without what no option stands at."""
+        return table[self._exists].split([len(d) for d in self.space.dimensions])
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -209,38 +218,6 @@ def _tails(phi: Tensor, theta: Tensor, eq6: Literal["closed", "printed"]) -> tup
     return 1 - phi.cumsum(-1) + (phi if eq6 == "closed" else 0), theta.cumsum(-1)  # Eq. 5
 
 
-def random_sample(
-    arch: Architecture,
-    max_policy: Policy,
-    min_policy: Policy,
-    tau: float = 0.5,
-    eq6: Literal["closed", "printed"] = "closed",
-    ghost_fraction: float = 1.0,
-) -> Architecture:
-    """A random architecture with gates whose gradient reaches both policies (App. C, Fig. 13).
-
-    The gates are an exact one-hot of ``arch``. Their gradient goes straight through to the
-    probabilities of Eq. 6, and there through both steps ``1(. - tau)`` as if each were the hard
-    sigmoid ``clamp((x + 1) / 2, 0, 1)``, and through the normalization. The paper says no more
-    than "a hard sigmoid"; this is the customary one beside a hard step.
-
-    Args:
-        arch: Drawn uniformly from `allowed_options`.
-        max_policy: Policy of the max networks.
-        min_policy: Policy of the min networks.
-        tau: Probability threshold in ``(0, 1)``.
-        eq6: As for `random_policy`.
-        ghost_fraction: Passed on to the architecture.
-    """
-    phi, theta = (policy.scores.softmax(-1) for policy in (max_policy, min_policy))
-    weights = math.prod(_HardStep.apply(tail - tau) for tail in _tails(phi, theta, eq6))
-    probabilities = weights / weights.sum(-1, keepdim=True).clamp_min(1)
-    indices = torch.tensor(arch.indices, device=phi.device)
-    hard = _StraightThrough.apply(probabilities, indices)
-    gates = hard[max_policy._exists].split([len(d) for d in arch.space.dimensions])
-    return arch.carrying(gates=gates, ghost_fraction=ghost_fraction)
-
-
 class _HardStep(torch.autograd.Function):
     """Heaviside step forward, hard sigmoid backward."""
 
@@ -257,7 +234,7 @@ class _HardStep(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Boundaries:
-    """The two boundaries of a space, and which options they leave between them.
+    """The two boundaries of a space, and what they leave between them.
 
     Args:
         max: Where max networks are drawn from.
@@ -277,28 +254,37 @@ class Boundaries:
 
     @property
     def allowed(self) -> Allowed:
-        """The options random networks are drawn from; see `allowed_options`."""
-        return allowed_options(self.max, self.min, self.tau, self.eq6)
+        """The options random networks are drawn from: the support of Eq. 6, per dimension.
 
+        Raises:
+            SpaceError: ``eq6="printed"`` leaves a dimension without any option.
+        """
+        probabilities = self.max.probabilities, self.min.probabilities
+        weights = random_policy(*probabilities, self.tau, self.eq6)
+        allowed = tuple(tuple(j for j, w in enumerate(row) if w > 0) for row in weights.tolist())
+        for dimension, options in zip(self.max.space.dimensions, allowed, strict=True):
+            if not options:
+                raise SpaceError(
+                    f"{dimension.name}: no option lies between the learned boundaries as Eq. 6 is "
+                    f"printed (tau = {self.tau}); use eq6: closed, or a smaller tau"
+                )
+        return allowed
 
-def allowed_options(
-    max_policy: Policy,
-    min_policy: Policy,
-    tau: float = 0.5,
-    eq6: Literal["closed", "printed"] = "closed",
-) -> Allowed:
-    """The options random networks are drawn from: the support of Eq. 6, per dimension.
+    def gated(self, arch: Architecture, ghost_fraction: float = 1.0) -> Architecture:
+        """A random architecture with gates whose gradient reaches both policies (App. C, Fig. 13).
 
-    Raises:
-        SpaceError: ``eq6="printed"`` leaves a dimension without any option.
-    """
-    space = max_policy.space
-    weights = random_policy(max_policy.probabilities, min_policy.probabilities, tau, eq6)
-    allowed = tuple(tuple(j for j, w in enumerate(row) if w > 0) for row in weights.tolist())
-    for dimension, options in zip(space.dimensions, allowed, strict=True):
-        if not options:
-            raise SpaceError(
-                f"{dimension.name}: no option lies between the learned boundaries as Eq. 6 is "
-                f"printed (tau = {tau}); use eq6: closed, or a smaller tau"
-            )
-    return allowed
+        The gates are an exact one-hot of ``arch``. Their gradient goes straight through to the
+        probabilities of Eq. 6, and there through both steps ``1(. - tau)`` as if each were the hard
+        sigmoid ``clamp((x + 1) / 2, 0, 1)``, and through the normalization. The paper says no more
+        than "a hard sigmoid"; this is the customary one beside a hard step.
+
+        Args:
+            arch: Drawn uniformly from `allowed`.
+            ghost_fraction: Passed on to the architecture.
+        """
+        tails = _tails(self.max.marginals, self.min.marginals, self.eq6)
+        weights = math.prod(_HardStep.apply(tail - self.tau) for tail in tails)
+        probabilities = weights / weights.sum(-1, keepdim=True).clamp_min(1)
+        indices = torch.tensor(arch.indices, device=probabilities.device)
+        gates = self.max.split(_StraightThrough.apply(probabilities, indices))
+        return arch.carrying(gates=gates, ghost_fraction=ghost_fraction)
