@@ -374,12 +374,13 @@ def _written(settings: BaseModel) -> Iterator[str]:
                 yield f"  - {first}"
                 yield from (f"    {line}" for line in rest)
         else:
-            yield f"{key}: {_flow(value)}"
+            yield f"{key}: {flow(value)}"
 
 
-def _flow(value: object) -> str:
+def flow(value: object) -> str:
+    """A value as YAML text in one line."""
     if isinstance(value, tuple):
-        return f"[{', '.join(map(_flow, value))}]"
+        return f"[{', '.join(map(flow, value))}]"
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -18,15 +18,18 @@ from typer.core import TyperGroup
 
 from boundnas import studies
 from boundnas.app import budget, pipeline
+from boundnas.app.proposal import about, propose
 from boundnas.config import RunConfig, read_config
 from boundnas.engine.entry import STOPPED
 from boundnas.engine.foreign import answer
 from boundnas.engine.interruption import Interrupted, interruptible
 from boundnas.engine.output import SideChannel
 from boundnas.engine.ranks import rank
+from boundnas.errors import ConfigError
 from boundnas.report import write_report
 from boundnas.report.compare import compare as compare_runs
 from boundnas.search import Front
+from boundnas.store.files import write_text
 from boundnas.store.folder import RunFolder
 from boundnas.store.records import said_ranges
 
@@ -73,9 +76,9 @@ app = typer.Typer(
 )
 
 
-def _expanded(path: Path) -> Path:
+def _expanded(path: Path | None) -> Path | None:
     """Refuse a home that the shell left for us to find: it would become a folder named ~."""
-    if (home := os.path.expanduser(path)) != str(path):
+    if path is not None and (home := os.path.expanduser(path)) != str(path):
         raise typer.BadParameter(f"the shell did not expand {path.parts[0]}; give {home}")
     return path
 
@@ -116,6 +119,26 @@ def _main(
     ] = False,
 ) -> None:
     pass
+
+
+@_command
+def init(
+    data: Annotated[
+        Path | None,
+        typer.Option(callback=_expanded, help="Folder with a folder of images for each class."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(callback=_expanded, help="File to write; never one that is there.")
+    ] = Path("run.yaml"),
+) -> None:
+    """Write a commented configuration that fits a folder of images."""
+    if os.path.lexists(out):
+        raise ConfigError(f"{out}: is there already; name another file by --out, or move this away")
+    proposal = propose(data)
+    write_text(out, proposal.text)
+    print(f"Wrote {out}. Next: boundnas run {out}", flush=True)
+    print("A few steps of it will tell how long that takes here.", file=sys.stderr)
+    print(f"On this machine it takes about {about(proposal.seconds())}.")
 
 
 @_command
