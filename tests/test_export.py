@@ -22,6 +22,7 @@ from boundnas.deploy.export import TOLERANCE, export
 from boundnas.deploy.networks import SUMS, export_network, verify
 from boundnas.errors import CalibrationError, ExportError, RunError
 from boundnas.search import Evaluator, FrontNetwork
+from boundnas.task import Classification
 
 ALONE = """
 import sys
@@ -165,7 +166,7 @@ def test_the_code_on_the_card_runs(exported, images_and_labels, monkeypatch):
 
 
 def test_a_card_describes_only_the_formats_there_are(network):
-    text = card(network, trained().data, {"pt2": 1})
+    text = card(network, trained().data, Classification(), {"pt2": 1})
     assert "model.pt2" in text
     assert "onnx" not in text
 

@@ -12,6 +12,7 @@ from boundnas import SearchSettings, search
 from boundnas.deploy.card import card
 from boundnas.report import draw
 from boundnas.report.markup import markdown
+from boundnas.task import Classification
 
 NASTY = [
     "a, b", "<b>bold</b>", "<script>alert(1)</script>", "a|b", "`code`", "```", "$x^2$", "$", "_a_",
@@ -46,7 +47,7 @@ def network():
 def test_a_card_gives_classes_as_json_and_names_as_text(network):
     classes = tuple([*NASTY, *map(str, range(10))][:10])
     for name, names in (("<i>|$x$", classes), ("digits", tuple(NASTY[10:20]))):
-        text = card(network, replace(few_digits(), name=name, classes=names), [])
+        text = card(network, replace(few_digits(), name=name, classes=names), Classification(), {})
         (held,) = re.findall(r"\n\n    (.*)\n\n", text)  # indented, so shown as it is
         assert json.loads(held) == list(names)
         assert text.splitlines()[0].endswith(f" for {markdown(name)}")

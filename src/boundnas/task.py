@@ -202,7 +202,7 @@ class Classification(Task):
     @property
     def output(self) -> str:
         """What the outputs mean."""
-        return "logits; the largest one is the class"
+        return "the largest one is the class"
 
     def check(self, outputs: Tensor, targets: Tensor, where: str) -> None:
         """Refuse targets that are no class numbers, or outputs that are not one logit a class."""

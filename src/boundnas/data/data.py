@@ -160,6 +160,12 @@ class Data:
 
         return read(self.train.found.samples, map(keys, range(first, last)), self.workers)
 
+    @property
+    def origin(self) -> str:
+        """How inputs come to be, for the card of a network."""
+        kind = type(self.train.plain.samples.dataset).__name__
+        return f"As the Dataset gives them that the network was trained with ({kind})."
+
     def targets(self, split: str) -> Iterator[Tensor]:
         """The targets of a split, in order, in parts."""
         whole: Split = getattr(self, split)

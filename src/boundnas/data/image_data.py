@@ -129,6 +129,16 @@ class ImageData:
         """A batch as the model takes it: normalized."""
         return normalize(images.to(device), self.mean, self.std)
 
+    @property
+    def origin(self) -> str:
+        """How inputs come to be, for the card of a network."""
+        how = preparation(self.test)
+        prepared = f" Image files are first {how}." if how else ""
+        return (
+            "From pixel values 0 to 255, per channel: `(pixel / 255 - mean) / std` with "
+            f"mean {list(self.mean)} and std {list(self.std)}.{prepared}"
+        )
+
     def targets(self, split: str) -> Iterator[Tensor]:
         """The labels of a split, in order, in parts."""
         yield from labels_of(getattr(self, split)).split(65_536)

@@ -5,31 +5,35 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from torch import Tensor
+
 from boundnas.cost import COSTS
-from boundnas.data import ImageData
-from boundnas.data.description import preparation
-from boundnas.deploy.formats import FILES, Format
+from boundnas.data import ImageData, Samples
+from boundnas.deploy.formats import FILES, Format, input_names
 from boundnas.deploy.quantize import CALIBRATION_IMAGES
+from boundnas.nested import leaves
 from boundnas.report.markup import markdown
 from boundnas.search import FrontNetwork
 from boundnas.store.records import Int8Record
+from boundnas.task import Classification, Task
 
 _ONNX = (
     "```python\nimport onnxruntime\n\n"
-    'session = onnxruntime.InferenceSession("{}")\n'
-    'logits = session.run(None, {{"images": images}})[0]  # float32 numpy array\n```\n'
+    'session = onnxruntime.InferenceSession("{file}")\n'
+    "logits = session.run(None, {{{feed}}})[0]  # numpy arrays\n```\n"
 )
 _PT2 = (
     "```python\nimport torch\n\n"
-    'net = torch.export.load("{}").module()\n'
-    "logits = net(images)  # float32 tensor\n```\n"
+    'net = torch.export.load("{file}").module()\n'
+    "logits = net({given})  # tensors\n```\n"
 )
 _USAGE: dict[Format, str] = {"onnx": _ONNX, "pt2": _PT2, "int8": _ONNX}
 
 
 def card(
     network: FrontNetwork,
-    data: ImageData,
+    data: Samples,
+    task: Task,
     sizes: Mapping[Format, int],
     measured: Int8Record | None = None,
 ) -> str:
@@ -38,10 +42,11 @@ def card(
     Args:
         network: The network.
         data: What it was trained on.
+        task: What it was trained to do.
         sizes: Bytes of the file of each format that there is.
         measured: What the INT8 file is worth, if there is one.
     """
-    channels, height, width = data.shape
+    noun = "image" if isinstance(data, ImageData) else "sample"
     metric, name = network.metric, markdown(network.metric.name)
     others = "".join(
         f"| Cost {markdown(cost)} | {value:,} |\n"
@@ -51,24 +56,47 @@ def card(
     settings = "\n".join(
         f"| {markdown(key)} | {markdown(value)} |" for key, value in network.arch.values.items()
     )
-    how = preparation(data.test)
-    prepared = f" Image files are first {how}." if how else ""
     return (
         f"# Network of {network.macs / 1e6:.4g} MMACs for {markdown(data.name)}\n\n"
         "| | |\n|---|---|\n"
-        f"| MACs of one image | {network.macs:,} |\n"
+        f"| MACs of one {noun} | {network.macs:,} |\n"
         f"| Parameters | {network.parameters:,} |\n{others}"
         f"| Validation {name} (selected by) | {metric.shown(network.validation)} |\n"
         f"| Test {name} | {metric.shown(network.test)} |\n\n"
-        f"Input `images`: float32, shape (N, {channels}, {height}, {width}), any N. From pixel "
-        "values 0 to 255, per channel: `(pixel / 255 - mean) / std` with "
-        f"mean {list(data.mean)} and std {list(data.std)}.{prepared}\n\n"
-        f"Output `logits`: float32, shape (N, {len(data.classes)}); the largest one is the class, "
-        f"in this order:\n\n    {json.dumps(data.classes, ensure_ascii=False)}\n\n"
-        + "".join(_USAGE[kind].format(FILES[kind]) + "\n" for kind in sizes)
+        f"{_input(data)}\n\n{_output(data, task)}\n\n"
+        + "".join(_usage(kind, data) + "\n" for kind in sizes)
         + _files(network, sizes, measured)
         + f"| Dimension | Value |\n|---|---|\n{settings}\n"
     )
+
+
+def _input(data: Samples) -> str:
+    """Names, types and shapes of the inputs, and how they come to be."""
+    each = []
+    for name, (_, x) in zip(input_names(data.example), leaves(data.example), strict=True):
+        kind, shape = str(x.dtype).removeprefix("torch."), ", ".join(map(str, x.shape))
+        each.append(f"`{name}`: {kind}, shape (N, {shape})" if shape else f"`{name}`: {kind}, (N,)")
+    return f"Input {', '.join(each)}, any N. {data.origin}"
+
+
+def _output(data: Samples, task: Task) -> str:
+    """What the outputs mean."""
+    said = markdown(task.output)
+    if data.classes is None:
+        return f"Output `logits`: float32; {said}."
+    shape = f", shape (N, {len(data.classes)})" if isinstance(task, Classification) else ""
+    return (
+        f"Output `logits`: float32{shape}; {said}, in this order:\n\n"
+        f"    {json.dumps(data.classes, ensure_ascii=False)}"
+    )
+
+
+def _usage(kind: Format, data: Samples) -> str:
+    """Code that runs a file."""
+    names = input_names(data.example)
+    feed = ", ".join(f'"{name}": {name}' for name in names)
+    given = names[0] if isinstance(data.example, Tensor) else "inputs"
+    return _USAGE[kind].format(file=FILES[kind], feed=feed, given=given)
 
 
 def _files(network: FrontNetwork, sizes: Mapping[Format, int], measured: Int8Record | None) -> str:

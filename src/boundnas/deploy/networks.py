@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from boundnas.data import ImageData
+from boundnas.data import Samples
 from boundnas.deploy.card import card
 from boundnas.deploy.export import file_of
 from boundnas.deploy.formats import FILES, Format
@@ -40,7 +40,7 @@ LARGEST = 1 << 32
 def export_network(
     model: Supernet,
     network: FrontNetwork,
-    data: ImageData,
+    data: Samples,
     folder: Path,
     formats: Sequence[Format],
     held: HeldFolder | None = None,
@@ -52,8 +52,8 @@ def export_network(
     Args:
         model: The supernet.
         network: The network.
-        data: What it was trained on; its card names the normalization and the classes, and an INT8
-            file is made and measured with its images.
+        data: What it was trained on; its card says how inputs come to be and names the classes, and
+            an INT8 file is made and measured with its samples.
         folder: Will hold the file of each format, ``architecture.json``, ``card.md`` and
             ``SHA256SUMS`` of them. One that is there already and whole is left as it is if it
             holds this very network, by its weights and statistics, architecture, numbers, classes,
@@ -61,7 +61,7 @@ def export_network(
         formats: Which model files to write.
         held: The run folder that it lies in, if it does.
         seed: The run's; it draws the images that an INT8 file's ranges are measured on.
-        task: What an INT8 file is measured by.
+        task: What it was trained to do, and an INT8 file is measured by.
 
     Raises:
         CalibrationError: The model's weights are not those that the network was calibrated with.
@@ -70,8 +70,8 @@ def export_network(
         RunError: A file cannot be written.
     """
     net = extract(model, network.arch)
-    describe = partial(_described, network, _identity(net), data)
     task = task or Classification()
+    describe = partial(_described, network, _identity(net), data, task)
     on = images_of(data, seed, task) if "int8" in formats else ""
     if _exists(folder, held) and _holds(folder, held, describe, formats, on):
         return
@@ -100,7 +100,8 @@ def export_network(
 def _described(
     network: FrontNetwork,
     identity: str,
-    data: ImageData,
+    data: Samples,
+    task: Task,
     sizes: Mapping[Format, int],
     measured: Int8Record | None,
 ) -> dict[str, bytes]:
@@ -109,7 +110,7 @@ def _described(
     record = ExportRecord(**said, metric=network.metric, network=identity, int8=measured)
     return {
         "architecture.json": (record.model_dump_json(indent=2, exclude_none=True) + "\n").encode(),
-        "card.md": card(network, data, sizes, measured).encode(),
+        "card.md": card(network, data, task, sizes, measured).encode(),
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from boundnas.data import ImageData, Source, batches, normalize
+from boundnas.data import Samples, Source, batches
 from boundnas.data.image_data import SPLITS
 from boundnas.deploy.formats import input_names, opened, refusing
 from boundnas.errors import ExportError
@@ -32,15 +32,15 @@ Run = Callable[[Inputs], Tensor]
 _log = logging.getLogger(__name__)
 
 
-def calibration_images(data: ImageData, seed: int) -> Tensor:
-    """Training images as the network takes them, at most `CALIBRATION_IMAGES`, drawn by the seed.
-
-    Returns:
-        float32, shape ``(n, C, H, W)``.
-    """
+def calibration_images(data: Samples, seed: int) -> Inputs:
+    """At most `CALIBRATION_IMAGES` training inputs as the network takes them, drawn by the seed."""
     order = torch.randperm(len(data.train), generator=stream(seed, "int8"))
     images, _ = data.train.take(order[:CALIBRATION_IMAGES])
-    return normalize(images, data.mean, data.std).contiguous()
+    return _ready(data, images)
+
+
+def _ready(data: Samples, images: Inputs) -> Inputs:
+    return mapped(Tensor.contiguous, data.ready(images, torch.device("cpu")))
 
 
 def int8(path: Path, onnx: bytes, images: Inputs) -> tuple[bytes, float]:
@@ -102,13 +102,13 @@ def int8(path: Path, onnx: bytes, images: Inputs) -> tuple[bytes, float]:
     return content, loss
 
 
-def images_of(data: ImageData, seed: int, task: Task) -> str:
+def images_of(data: Samples, seed: int, task: Task) -> str:
     """Digest of the images that INT8 files are made and measured with, and of the task."""
     splits = [identity.of_split(data, split) for split in SPLITS]
     return identity.digest(json.dumps([*splits, identity.of_task(task), seed]))
 
 
-def measure(content: bytes, data: ImageData, images: str, task: Task) -> Int8Record:
+def measure(content: bytes, data: Samples, images: str, task: Task) -> Int8Record:
     """What a model file is worth on validation and test images.
 
     Args:
@@ -122,7 +122,7 @@ def measure(content: bytes, data: ImageData, images: str, task: Task) -> Int8Rec
     def score(source: Source) -> float:
         meter, scores = task.meter(), []
         for batch, targets in batches(source, torch.arange(len(source)), _AT_ONCE):
-            outputs = run(normalize(batch, data.mean, data.std).contiguous())
+            outputs = run(_ready(data, batch))
             if meter is None:
                 scores.append(task.score(outputs, targets).double())
             else:
