@@ -205,7 +205,8 @@ class Job:
             )
         except SpaceError as error:
             raise RunError(f"{path}: is of another search space ({error}); {_AGAIN}") from error
-        return Front({self.cost.name: self.cost_range}, inside, outside)
+        ranges = {self.cost.name: self.cost_range}
+        return Front(ranges, inside, outside, tuple(held.classes))
 
 
 def run(config: RunConfig, runs: Path, timeout: float = TIMEOUT) -> tuple[RunFolder, Front]:

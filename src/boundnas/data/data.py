@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from boundnas.data.drawn import Batch, Drawn, read
+from boundnas.data.image_data import SPLITS
 from boundnas.data.names import check_classes, check_name, escaped
 from boundnas.data.order import TrainingOrder
 from boundnas.data.split import carve_any
 from boundnas.data.survey import DRAW, Survey, survey, targets_of
+from boundnas.data.tensors import are_classes
 from boundnas.errors import DataError
 from boundnas.nested import Inputs, described, leaves, mapped
 from boundnas.typed import checked
@@ -187,6 +189,15 @@ class Data:
         if whole.plain is not whole.found:
             found["plain inputs"] = whole.plain.digest(whole.indices)[0]
         return {f"{name} of data.{split}": value for name, value in found.items()}
+
+    @property
+    def counts(self) -> dict[str, tuple[int, ...]] | None:
+        """Samples of each class, by split; none where targets are no positions in ``classes``."""
+        number = len(self.classes or ())
+        targets = {split: torch.cat([*self.targets(split)]) for split in SPLITS}
+        if not all(are_classes(found, number) for found in targets.values()):
+            return None
+        return {s: tuple(t.bincount(minlength=number).tolist()) for s, t in targets.items()}
 
     def __str__(self) -> str:
         """Sizes of the splits, and what a sample is."""

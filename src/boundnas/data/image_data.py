@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -41,6 +41,9 @@ class ImageData:
             see ``random_crops``.
         smallest_crop: Least share of an image's area that such a part has, in ``(0, 1]``.
 
+    Attributes:
+        counts: Images of each class, in the order of ``classes``, by split.
+
     Raises:
         DataError: An empty split, images of another shape, labels that are no positions in
             ``classes``, classes of another split that no training image is of, names that no
@@ -59,13 +62,17 @@ class ImageData:
     flip: bool
     resized_crops: bool = False
     smallest_crop: float = 0.08
+    counts: dict[str, tuple[int, ...]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_name(self.name)
         check_classes(self.name, self.classes)
         for split in SPLITS:
             _check_split(f"{self.name}: {split}", getattr(self, split), self.shape)
-        _check_labels(self.name, self.classes, {s: labels_of(getattr(self, s)) for s in SPLITS})
+        labels = {split: labels_of(getattr(self, split)) for split in SPLITS}
+        _check_labels(self.name, self.classes, labels)
+        counts = {s: found.bincount(minlength=len(self.classes)) for s, found in labels.items()}
+        object.__setattr__(self, "counts", {s: tuple(c.tolist()) for s, c in counts.items()})
         channels, numbers = self.shape[0], (*self.mean, *self.std)
         fits = len(self.mean) == channels == len(self.std) and all(map(math.isfinite, numbers))
         if not fits or min(self.std) <= 0:
@@ -83,13 +90,6 @@ class ImageData:
                 f"{self.name}: smallest_crop must be above 0 and at most 1, a share of an image's "
                 f"area, found {self.smallest_crop}"
             )
-
-    @property
-    def counts(self) -> dict[str, tuple[int, ...]]:
-        """Images of each class, in the order of `classes`, by split."""
-        labels = {split: labels_of(getattr(self, split)) for split in SPLITS}
-        least = len(self.classes)
-        return {s: tuple(found.bincount(minlength=least).tolist()) for s, found in labels.items()}
 
     def __str__(self) -> str:
         """Sizes of the splits and their classes, and what is done to the images."""

@@ -90,6 +90,17 @@ def as_positions(given: Given, length: int) -> Tensor:
     return indices
 
 
+def are_classes(targets: Tensor, number: int) -> bool:
+    """Whether targets are one class number each, of so many classes.
+
+    Example:
+        >>> are_classes(torch.tensor([0, 2, 1]), 3), are_classes(torch.eye(3), 3)
+        (True, False)
+    """
+    whole = targets.ndim == 1 and not _inexact(targets)
+    return whole and bool(((targets >= 0) & (targets < number)).all())
+
+
 def describe(tensor: Tensor) -> str:
     """Type and shape of a tensor, for messages."""
     return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from boundnas.store.base import Record
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import JsonLines, read_jsonl
-from boundnas.store.records import Record
 
 
 class Log:

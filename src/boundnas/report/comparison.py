@@ -7,7 +7,8 @@ from pathlib import Path
 from pydantic import Field, FiniteFloat
 
 from boundnas.errors import RunError
-from boundnas.store.records import CostRange, Metric, Record, read_record
+from boundnas.store.base import Record
+from boundnas.store.records import CostRange, Metric, read_record
 
 FrontRow = tuple[int | FiniteFloat, FiniteFloat, FiniteFloat]
 """Cost, validation score and test score of a network of a front."""

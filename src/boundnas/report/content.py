@@ -77,6 +77,7 @@ def notes(run: RunRecords) -> dict[str, str]:
         "boundaries": ""
         if run.boundaries
         else "Not there yet: boundaries.jsonl, which training writes.",
+        "classes": _classes_note(run),
         "bounds": _bounds_note(run),
         "config": "" if run.config is not None else "Not there: config.yaml.",
         "machine": "" if run.environment is not None else "Not there: environment.json.",
@@ -115,6 +116,38 @@ def _bounds_note(run: RunRecords) -> str:
         "These are the probabilities at the end; "
         "the search draws from the marked options."
     )
+
+
+def _classes_note(run: RunRecords) -> str:
+    if run.front is None:
+        return "Not there yet: front.json, which comes at the end of the search."
+    if not run.front.classes:
+        return f"The {run.front.metric.name} of this run is not known of each class."
+    return (
+        f"The {run.front.metric.name} on the test images of each class, by the network that "
+        "validation data chooses, and the lowest and highest of all networks of the front. A "
+        "figure rests on as many images as stand under Test."
+    )
+
+
+def class_table(run: RunRecords) -> list[tuple[str, ...]]:
+    """Images and scores of each class as texts; the first row is the head, none without a front."""
+    if run.front is None or not run.front.classes:
+        return []
+    front, shown = run.front, run.front.metric.shown
+    networks = [*front.networks, *front.outside]
+    among = front.networks or front.outside
+    chosen = networks.index(max(among, key=lambda network: network.validation))
+    rows: list[tuple[str, ...]] = [
+        ("Class", "Training", "Validation", "Test", "Chosen", "Lowest", "Highest")
+    ]
+    for result in front.classes:
+        known = [score for score in result.scores if score is not None]
+        scores = (result.scores[chosen], min(known, default=None), max(known, default=None))
+        images = (result.train, result.validation, result.test)
+        texts = ("none" if score is None else shown(score) for score in scores)
+        rows.append((result.name, *(f"{count:,}" for count in images), *texts))
+    return rows
 
 
 def figures(run: RunRecords) -> dict[str, Any]:

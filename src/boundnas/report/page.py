@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from boundnas.report.content import figures, notes, summary
+from boundnas.report.content import class_table, figures, notes, summary
 from boundnas.report.records import RunRecords, read_run
 from boundnas.store.files import write_text
 from boundnas.store.held import HeldFolder
@@ -52,10 +53,28 @@ def render(run: RunRecords) -> str:
             f"<div><dt>{escape(key)}</dt><dd>{escape(str(value))}</dd></div>"
             for key, value in (run.environment or {}).items()
         ),
+        classes=_table(class_table(run)),
         data=_embedded(figures(run)),
         style=_part("report.css"),
         script=script,
         script_digest=digest,
+    )
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of texts, the first of them the head, as a table; nothing of none."""
+    if not rows:
+        return ""
+
+    def row(cells: Sequence[str], kind: str) -> str:
+        first, *rest = (escape(cell) for cell in cells)
+        inner = "".join(f"<{kind}>{cell}</{kind}>" for cell in rest)
+        return f'<tr><th scope="{"col" if kind == "th" else "row"}">{first}</th>{inner}</tr>'
+
+    head, *body = rows
+    return (
+        f'<div class="scroll"><table class="classes"><thead>{row(head, "th")}</thead><tbody>'
+        f"{''.join(row(cells, 'td') for cells in body)}</tbody></table></div>"
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from boundnas.cost import Cost, with_usual
 from boundnas.data import Samples, Source, batches
+from boundnas.data.tensors import are_classes
 from boundnas.errors import TaskError
 from boundnas.nested import Inputs
 from boundnas.randomness import stream
@@ -144,6 +145,30 @@ class Evaluator:
                 meter.update(outputs, targets)
             score = float(meter.compute())
         return self.task.checked_score(score, f"{arch.plain}")
+
+    def tested(self, arch: Architecture) -> tuple[float, tuple[float | None, ...]]:
+        """The task's metric of ``arch`` over all test images, and over those of each class.
+
+        Returns:
+            The metric, and that of each class, none where it has no test images; of no class where
+            targets are none, or the metric is no mean over images.
+
+        Raises:
+            TaskError: The metric is no finite number.
+        """
+        test = self.data.test
+        if self.task.meter() is not None or self.data.classes is None:
+            return self.score(arch, test), ()
+        pairs = [
+            (self.task.score(outputs, targets).cpu(), targets.cpu())
+            for outputs, targets in self._answers(arch, test, torch.arange(len(test)))
+        ]
+        scores, labels = (torch.cat(part) for part in zip(*pairs, strict=True))
+        score = self.task.checked_score(_mean(scores), f"{arch.plain}")
+        if not are_classes(labels, len(self.data.classes)):
+            return score, ()
+        parts = [scores[labels == label] for label in range(len(self.data.classes))]
+        return score, tuple(_mean(part) if len(part) else None for part in parts)
 
     def scores(self, arch: Architecture, source: Source, order: Tensor) -> Tensor:
         """The scores of the answers to what ``source`` has at the positions ``order``."""

@@ -23,7 +23,7 @@ from boundnas.search.canonical import Canonical
 from boundnas.search.evaluator import Evaluator
 from boundnas.search.genetic import genetic_search, population
 from boundnas.search.journal import Evaluation, Journal
-from boundnas.search.networks import Front, FrontNetwork, selected
+from boundnas.search.networks import Front, FrontNetwork, class_results, selected
 from boundnas.search.origin import of_evaluations, of_front
 from boundnas.search.sampled import sampled_search
 from boundnas.search.screening import PILOTS, Sample, Screening
@@ -74,20 +74,22 @@ def _tested(run: Run, evaluator: Evaluator, found: Sequence[Evaluation]) -> Fron
     """The front that was selected, measured on test data."""
     metric = evaluator.metric
 
-    def network(evaluation: Evaluation) -> FrontNetwork:
+    def network(evaluation: Evaluation) -> tuple[FrontNetwork, tuple[float | None, ...]]:
         arch = evaluator.calibrated(evaluation.architecture)
-        test = evaluator.score(arch, run.data.test)
-        return FrontNetwork(arch, evaluation.costs, evaluation.score, test, metric)
+        test, by_class = evaluator.tested(arch)
+        return FrontNetwork(arch, evaluation.costs, evaluation.score, test, metric), by_class
 
     ranges = {run.cost.name: run.cost_range}
-    networks = []
+    tested = []
     with Progress(len(found), "test", unit="network") as progress:
         for measured in evaluator.each(network, found):
-            networks.append(measured)
-            _show(progress, metric, measured.test)
-    inside = [n for n in networks if lies_inside(n.costs, ranges)]
-    outside = [n for n in networks if not lies_inside(n.costs, ranges)]
-    return Front(ranges, tuple(inside), tuple(outside))
+            tested.append(measured)
+            _show(progress, metric, measured[0].test)
+    inside = [each for each in tested if lies_inside(each[0].costs, ranges)]
+    outside = [each for each in tested if not lies_inside(each[0].costs, ranges)]
+    classes = class_results(run.data, [by_class for _, by_class in (*inside, *outside)])
+    networks, others = (tuple(network for network, _ in part) for part in (inside, outside))
+    return Front(ranges, networks, others, classes)
 
 
 def _keep(front: Front, folder: RunFolder, found_with: Identity) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 from boundnas.errors import RunError, SpaceError
 from boundnas.fit.identity import Identity, difference
 from boundnas.space import Architecture, SearchSpace
+from boundnas.store.base import Vouched
 from boundnas.store.files import set_aside
 from boundnas.store.held import HeldFolder
 from boundnas.store.lines import JsonLines
-from boundnas.store.records import EvaluationRecord, Metric, Origin, Vouched, read_journal
+from boundnas.store.records import EvaluationRecord, Metric, Origin, read_journal
 
 _log = logging.getLogger(__name__)
 

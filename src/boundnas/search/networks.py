@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
+from boundnas.data import Samples
 from boundnas.errors import RunError
 from boundnas.search.genetic import pareto_front
 from boundnas.search.journal import Evaluation
 from boundnas.space import Architecture
+from boundnas.store.classes import ClassResult
 from boundnas.store.records import Metric, Ranges, lies_inside, nearest, said_ranges
 from boundnas.typed import checked
 
@@ -63,11 +65,13 @@ class Front:
             for in its own unit.
         networks: Those inside all ranges, which no other inside dominates on validation data.
         outside: Those outside one of them that no other at all dominates.
+        classes: Images and test scores of each class, where the metric is a mean over images.
     """
 
     ranges: Ranges
     networks: tuple[FrontNetwork, ...]
     outside: tuple[FrontNetwork, ...]
+    classes: tuple[ClassResult, ...] = ()
 
     @property
     def costs(self) -> tuple[str, ...]:
@@ -133,7 +137,26 @@ class Front:
             "ranges": dict(self.ranges),
             "networks": [{**n.to_json(), "folder": self.folder(n)} for n in self.networks],
             "outside": [n.to_json() for n in self.outside],
+            "classes": [result.model_dump() for result in self.classes],
         }
+
+
+def class_results(
+    data: Samples, by_class: Sequence[Sequence[float | None]]
+) -> tuple[ClassResult, ...]:
+    """What is known of each class.
+
+    Args:
+        data: What was trained on.
+        by_class: The score of each class by each network; of no class where there is none.
+    """
+    if data.classes is None or not all(by_class) or (counts := data.counts) is None:
+        return ()
+    rows = zip(data.classes, *counts.values(), *by_class, strict=True)
+    return tuple(
+        ClassResult(name=name, train=train, validation=validation, test=test, scores=tuple(scores))
+        for name, train, validation, test, *scores in rows
+    )
 
 
 def selected(evaluations: Iterable[Evaluation], ranges: Ranges) -> list[Evaluation]:

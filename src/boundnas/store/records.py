@@ -11,7 +11,6 @@ from typing import Annotated, Any, Protocol, Self, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
-    ConfigDict,
     Field,
     FiniteFloat,
     JsonValue,
@@ -21,36 +20,17 @@ from pydantic import (
 )
 
 from boundnas.errors import RunError
+from boundnas.store.base import Record, Vouched
+from boundnas.store.classes import ClassResult
 from boundnas.store.files import find_bytes
 from boundnas.store.held import HeldFolder
 from boundnas.store.lines import read_jsonl
-from boundnas.store.vouched import check_vouched, vouched
+from boundnas.store.vouched import check_vouched
 from boundnas.task import Task, shown
 
 Choices = list[bool | int | float | str]
 Values = dict[str, bool | int | float | str]
 """An architecture: the value of every dimension, by name."""
-
-
-class Record(BaseModel):
-    """One JSON object: all of its keys and no others, of these types and no others."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-
-class Vouched(Record):
-    """A record that carries a sum over what it says; see `boundnas.store.vouched`."""
-
-    sum: str = Field(default="", exclude=True)
-    """Of a record that was read; a record that is written gets its sum there."""
-
-    def written(self, before: str = "") -> dict[str, Any]:
-        """The JSON object with its sum.
-
-        Args:
-            before: The sum of the record that it follows, if it follows one.
-        """
-        return vouched(self.model_dump(mode="json"), before)
 
 
 class Metric(Record):
@@ -239,6 +219,8 @@ class FrontRecord(Origin):
     ranges: dict[str, CostRange] = Field(min_length=1)
     networks: list[NetworkRecord]
     outside: list[NetworkRecord]
+    classes: list[ClassResult] = Field(default_factory=list)
+    """Of every class, where the metric is a mean over images."""
 
     @property
     def cost(self) -> str:
@@ -270,6 +252,9 @@ class FrontRecord(Origin):
                     )
         if not [*self.networks, *self.outside]:
             raise ValueError("there is no network")
+        for result in self.classes:
+            if len(result.scores) != len(self.networks) + len(self.outside):
+                raise ValueError(f"class {result.name!r} has not one score of each network")
         return self
 
 

@@ -1,0 +1,30 @@
+"""What every record is: strict, frozen, and where it says so carrying a sum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from boundnas.store.vouched import vouched
+
+
+class Record(BaseModel):
+    """One JSON object: all of its keys and no others, of these types and no others."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Vouched(Record):
+    """A record that carries a sum over what it says; see `boundnas.store.vouched`."""
+
+    sum: str = Field(default="", exclude=True)
+    """Of a record that was read; a record that is written gets its sum there."""
+
+    def written(self, before: str = "") -> dict[str, Any]:
+        """The JSON object with its sum.
+
+        Args:
+            before: The sum of the record that it follows, if it follows one.
+        """
+        return vouched(self.model_dump(mode="json"), before)
