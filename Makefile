@@ -21,7 +21,7 @@ install: .venv/installed
 # constraints.txt holds PyTorch at the release whose plain wheel is the small CPU build.
 .venv/installed: pyproject.toml setup.py constraints.txt $(wildcard src/boundnas/elastic/*.[ch])
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all]'
 	touch $@
 
 .venv/developed: .venv/installed

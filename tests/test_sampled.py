@@ -9,12 +9,10 @@ from tests.test_genetic import LARGE, SMALL, Recorder, evaluation, killed_once, 
 
 from boundnas import SearchSettings
 from boundnas import search as search_run
-from boundnas.errors import ConfigError
 from boundnas.randomness import stream
-from boundnas.search import sampled
 from boundnas.search.bench import Bench
 from boundnas.search.pareto import mean_over_log_cost
-from boundnas.search.sampled import METHODS, require, sampled_search
+from boundnas.search.sampled import METHODS, sampled_search
 
 methods = pytest.mark.parametrize("method", METHODS)
 
@@ -87,13 +85,3 @@ def test_a_run_is_searched_by_any_method(method):
     )
     front = search_run(trained(), settings)
     assert front.networks
-
-
-@methods
-def test_a_missing_library_is_named(method, monkeypatch):
-    monkeypatch.setattr(sampled, "find_spec", lambda name: None)
-    with pytest.raises(
-        ConfigError, match=rf"{method} needs Optuna.*pip install 'boundnas\[search\]'"
-    ):
-        require(method)
-    require("genetic")

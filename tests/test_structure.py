@@ -9,6 +9,7 @@ TREES = {path: ast.parse(path.read_text()) for path in sorted(SOURCE.rglob("*.py
 
 BOTTOM_TO_TOP = [
     "errors",
+    "extras",
     "typed",
     "nested",
     "engine",

@@ -15,6 +15,10 @@ class ArgumentError(BoundNASError, TypeError):
     """An argument of a type that a function does not take."""
 
 
+class ExtraError(BoundNASError, ImportError):
+    """A library is missing that an extra of the package installs."""
+
+
 class SpaceError(BoundNASError):
     """A dimension, an architecture or a search space that cannot exist."""
 

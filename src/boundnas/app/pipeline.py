@@ -17,6 +17,7 @@ import torch
 from boundnas.config import RunConfig, read_config, write_config
 from boundnas.cost import COSTS, Cost
 from boundnas.data import ImageData, TrainingOrder, load
+from boundnas.deploy.formats import require_formats
 from boundnas.deploy.networks import export_network
 from boundnas.engine.launch import launched
 from boundnas.engine.output import SideChannel
@@ -24,6 +25,7 @@ from boundnas.engine.progress import Progress
 from boundnas.engine.ranks import agree, connected, rank, share, wait
 from boundnas.engine.threads import use_threads
 from boundnas.errors import BoundNASError, ConfigError, RankError, RunError, SpaceError
+from boundnas.extras import require
 from boundnas.fit import identity
 from boundnas.fit.match import check_match
 from boundnas.fit.run import Run
@@ -35,7 +37,7 @@ from boundnas.models.mobilenet import scaled, tables
 from boundnas.report import write_report
 from boundnas.search import Evaluator, Front, FrontNetwork, search
 from boundnas.search.origin import of_front
-from boundnas.search.sampled import require
+from boundnas.search.sampled import METHODS
 from boundnas.settings import SpaceSettings
 from boundnas.store.files import set_aside
 from boundnas.store.folder import RunFolder
@@ -73,12 +75,14 @@ class Job:
         Nothing is created on disk but what reading the data keeps beside it (docs/data.md).
 
         Raises:
-            ConfigError: A library that the search needs is missing.
+            ExtraError: A library that the data, the search or the export needs is missing.
             DataError: The images are missing, damaged or fewer than a batch.
             SpaceError: The space cannot be built, or the prior does not fit it.
             CostError: The cost range cannot be met.
         """
-        require(config.search.method)
+        if config.search.method in METHODS:
+            require(f"search.method: {config.search.method}", "optuna")
+        require_formats(config.export.formats)
         use_threads(config.threads)
         d = config.data
         data = load(d.set, seed=config.seed, **{k: v for k, v in dict(d).items() if k != "set"})

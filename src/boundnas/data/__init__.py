@@ -3,7 +3,7 @@
 from boundnas.data.augment import augment, normalize
 from boundnas.data.cifar import cifar10, cifar100
 from boundnas.data.data import Data
-from boundnas.data.decode import Decoding
+from boundnas.data.decoding import Decoding
 from boundnas.data.downsampled import imagenet_d
 from boundnas.data.fashion import fashion_mnist
 from boundnas.data.folder import image_folder

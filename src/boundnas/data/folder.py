@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from boundnas.data.decode import Background, Decoding, Fit
+from boundnas.data.decoding import Background, Decoding, Fit
 from boundnas.data.image_data import ImageData, assemble
 from boundnas.data.listing import Links, Listing, check_ends, check_enough, folders, list_images
 from boundnas.data.names import check_name, escaped

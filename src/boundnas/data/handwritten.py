@@ -7,6 +7,7 @@ import torch
 from boundnas.data.image_data import ImageData, assemble
 from boundnas.data.source import InMemory
 from boundnas.data.split import fixed_test_split
+from boundnas.extras import require
 from boundnas.typed import checked
 
 
@@ -28,6 +29,7 @@ def digits(validation_fraction: float = 0.2, seed: int = 0) -> ImageData:
         >>> data.shape, len(data.train) + len(data.validation) + len(data.test)
         ((1, 8, 8), 1797)
     """
+    require("the data set digits", "sklearn")
     from sklearn.datasets import load_digits  # Here because importing it takes most of a second.
 
     bunch = load_digits()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from boundnas.data.decode import Decoding
+from boundnas.data.decoding import Decoding
 from boundnas.data.folder import list_splits
 from boundnas.data.image_data import ImageData, assemble
 from boundnas.data.listing import Links, folders

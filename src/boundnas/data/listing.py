@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from boundnas.data.decode import SUFFIXES
+from boundnas.data.decoding import SUFFIXES
 from boundnas.data.names import check_classes, escaped, some
 from boundnas.engine.ranks import rank
 from boundnas.errors import DataError

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from boundnas.data.decode import SUFFIXES
+from boundnas.data.decoding import SUFFIXES
+from boundnas.extras import require
 
 SAMPLED = 256
 """So many images are looked at, spread over all of them."""
@@ -41,6 +41,7 @@ def look(folder: Path) -> Look | None:
 
     Faults are passed over here: whoever loads the images names them all.
     """
+    require("reading image files", "PIL")
     found = sorted(
         Path(place, name)
         for place, _, names in os.walk(folder)
@@ -57,6 +58,8 @@ def look(folder: Path) -> Look | None:
 
 def _seen(path: Path) -> tuple[int, bool] | None:
     """Shorter side of an image, and whether it is grey."""
+    from PIL import Image, ImageOps  # an extra
+
     try:
         with Image.open(path) as image:
             side = min(image.size)

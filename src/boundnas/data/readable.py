@@ -11,11 +11,12 @@ from typing import Literal
 
 import torch
 
-from boundnas.data.decode import Fit, decoded_size
+from boundnas.data.decoding import Fit
 from boundnas.data.names import escaped, some
 from boundnas.engine.progress import Progress
 from boundnas.engine.ranks import rank
 from boundnas.errors import DataError
+from boundnas.extras import require
 
 Damaged = Literal["refuse", "skip"]
 
@@ -46,6 +47,7 @@ def check_readable(
         DataError: How many cannot be read, and the first `SHOWN` with the reason; nothing but
             such images is there; or they are not to be left out.
     """
+    require("reading image files", "PIL")
     sizes: dict[Path, tuple[int, int]] = {}
     faults: list[str] = []
     with (
@@ -91,6 +93,8 @@ def log_shapes(where: Path, sizes: Mapping[Path, tuple[int, int]], fit: Fit) -> 
 
 def _size_or_fault(path: Path) -> tuple[int, int] | str:
     try:
+        from boundnas.data.decode import decoded_size  # with Pillow, which is an extra
+
         return decoded_size(path)
     except DataError as error:
         return str(error)

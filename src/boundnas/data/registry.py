@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from boundnas.data.cifar import cifar10, cifar100
-from boundnas.data.decode import Background, Fit
+from boundnas.data.decoding import Background, Fit
 from boundnas.data.downsampled import imagenet_d
 from boundnas.data.fashion import fashion_mnist
 from boundnas.data.folder import image_folder

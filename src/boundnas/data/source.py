@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from boundnas.data.decode import Decoding, read_crop, read_image
+from boundnas.data.decoding import Decoding
 from boundnas.data.tensors import as_images, as_labels, as_positions
 from boundnas.errors import DataError
 
@@ -99,6 +99,8 @@ class ImageFiles:
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """See ``Source.take``."""
+        from boundnas.data.decode import read_image  # with Pillow, which is an extra
+
         return self._decoded(indices, lambda row, path: read_image(path, self.decoding))
 
     def crops(self, indices: Tensor, smallest: float, draws: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,6 +112,8 @@ class ImageFiles:
             draws: Uniform numbers in ``[0, 1)`` that say which part, shape ``(n, 10, 4)``; see
                 ``decode.read_crop``.
         """
+        from boundnas.data.decode import read_crop  # with Pillow, which is an extra
+
         return self._decoded(
             indices, lambda row, path: read_crop(path, self.decoding, smallest, draws[row])
         )

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from boundnas.deploy.formats import WRITERS, input_names, refusing, traced
+from boundnas.deploy.formats import WRITERS, input_names, refusing, require_formats, traced
 from boundnas.deploy.quantize import check_images, int8, warn_of
 from boundnas.errors import ExportError
 from boundnas.nested import Inputs, count, mapped
@@ -69,6 +69,7 @@ def export(
             f"{path}: the shape of one image is not known of this {type(net).__name__}; export "
             "what extract(model, arch) gives, or pass input_shape=(channels, height, width)"
         )
+    require_formats(["onnx" if path.suffix == ".onnx" else "pt2"])
     if quantize is None and images is None:
         write_bytes(path, file_of(net, path, example))
         return path

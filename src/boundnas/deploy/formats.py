@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from boundnas.errors import BoundNASError, ExportError
+from boundnas.extras import require
 from boundnas.nested import Inputs, leaves, mapped
 from boundnas.store.files import cannot_write
 
@@ -23,6 +24,17 @@ Format = Literal["onnx", "pt2", "int8"]
 
 FILES: dict[Format, str] = {"onnx": "model.onnx", "pt2": "model.pt2", "int8": "model.int8.onnx"}
 """The name of the file of each format in the folder of a network."""
+
+
+def require_formats(formats: Iterable[Format]) -> None:
+    """Refuse formats whose libraries are missing.
+
+    Raises:
+        ExtraError: Says how to install them.
+    """
+    for name in formats:
+        if name != "pt2":
+            require(f"the format {name}", "onnx", "onnxruntime", "onnxscript")
 
 
 def input_names(example: Inputs) -> list[str]:

@@ -5,9 +5,16 @@ from __future__ import annotations
 import errno
 import os
 
-from boundnas.errors import BoundNASError, ConfigError, CostError, DataError, SpaceError
+from boundnas.errors import (
+    BoundNASError,
+    ConfigError,
+    CostError,
+    DataError,
+    ExtraError,
+    SpaceError,
+)
 
-REFUSALS = (ConfigError, CostError, DataError, SpaceError)
+REFUSALS = (ConfigError, CostError, DataError, ExtraError, SpaceError)
 """Of a request that was wrong from the start, so that nothing was created."""
 
 LONGEST = 2_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from boundnas.extras import require
 from boundnas.report import draw
 from boundnas.report.comparison import Comparison, FrontRow, GroupRecord, SeedRecord
 from boundnas.report.grouping import Group, common_metric, common_range, grouped
@@ -29,9 +30,11 @@ def compare(folders: Sequence[Path], out: Path) -> Path:
         ``out``.
 
     Raises:
+        ExtraError: A library that draws or counts is missing.
         RunError: A run has no front yet, two runs are the same, cost ranges differ, or a file is
             damaged.
     """
+    require("a comparison", "matplotlib", "scipy")
     if len(folders) == 1 and folders[0].is_file():
         comparison, figures = Comparison.read(folders[0]), {}
     else:

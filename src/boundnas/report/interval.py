@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from statistics import mean, stdev
 
-from scipy import stats
-
 
 def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
     """Student's interval of the mean: ``mean(x) -+ t(n - 1) * s / sqrt(n)``.
@@ -30,5 +28,7 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
     n = len(values)
     if n < 2:
         return None
+    from scipy import stats  # an extra
+
     reach = float(stats.t.ppf((1 + level) / 2, n - 1)) * stdev(values) / math.sqrt(n)
     return mean(values) - reach, mean(values) + reach

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from boundnas.errors import ConfigError
+from boundnas.extras import require
 from boundnas.search.bench import Bench
 from boundnas.search.genetic import pareto_front
 from boundnas.search.journal import Evaluation
@@ -22,19 +21,6 @@ BATCH = 32
 
 IDLE_BATCHES = 4
 """After so many batches in a row with nothing new the search ends, as in an exhausted space."""
-
-
-def require(method: str) -> None:
-    """Refuse a method whose library is missing.
-
-    Raises:
-        ConfigError: Says how to install it.
-    """
-    if method in METHODS and find_spec("optuna") is None:
-        raise ConfigError(
-            f"search.method {method} needs Optuna, which is not installed; "
-            "run pip install 'boundnas[search]', or take search.method: genetic"
-        )
 
 
 def sampled_search(
@@ -67,7 +53,8 @@ def sampled_search(
     Returns:
         The evaluations that no other dominates, in ascending cost.
     """
-    import optuna  # an extra, and slow to import
+    require(f"search.method: {method}", "optuna")
+    import optuna  # slow to import
     from optuna.study import StudyDirection
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
