@@ -139,7 +139,7 @@ def score(run: Run, front: Front, accuracy: str) -> float:
         [n.macs for n in networks],
         [n.validation for n in networks],
         [getattr(n, accuracy) for n in networks],
-        *run.cost_range,
+        *run.budgets[0].range,
     )
 
 

@@ -37,7 +37,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from boundnas import Architecture, TrainSettings, calibrate, elastic, extract, models
-from boundnas.cost import MACs
+from boundnas.cost import Budget, MACs
 from boundnas.fit.start import start_policy
 from boundnas.method.estimators import ESTIMATORS
 from boundnas.method.policy import BOUNDARIES, Policy
@@ -89,7 +89,7 @@ def setting_of(model: MobileNet, settings: TrainSettings, batch: int, seed: int)
     smallest, largest = cost.reach
     policies = [start_policy(model, b, settings, seed).to(device) for b in BOUNDARIES]
     cost_range = (2.0 * smallest, 0.5 * largest)
-    learning = Sandwich(model, *policies, cost, cost_range, settings, seed)
+    learning = Sandwich(model, *policies, [Budget(cost, cost_range)], settings, seed)
     plain = replace(
         learning,
         settings=settings.model_copy(update={"estimator": "straight_through"}),

@@ -65,7 +65,7 @@ def test_the_candidate_of_least_or_most_loss_on_the_labels_is_trained(choice, of
                 s.model.space,
                 stream(SEED, "random_policy", step),
                 Boundaries(s.max_policy, s.min_policy).allowed,
-                s.cost,
+                s.budgets[0].cost,
             )
             outputs = [s.model(images, a) for a in found]
         losses = [float(cross_entropy(each, labels)) for each in outputs]

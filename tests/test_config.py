@@ -228,7 +228,7 @@ def test_the_valid_file_reads_with_every_value_in_place(read):
     assert config.space.stages is not None
     assert config.space.stages[0] == StageSettings(intermediate=(16,), output=(8, 16), stride=1)
     assert config.space.stages[1].se == (False, True)
-    assert config.cost == CostSettings(lower=1.5, upper=60)
+    assert config.cost == (CostSettings(lower=1.5, upper=60),)
     assert config.train == TrainSettings(steps=2000)
     assert config.export.formats == ("onnx",)
 
@@ -282,7 +282,7 @@ def test_the_experiments_of_the_paper_have_its_settings(name):
     batch_size, learning_rate, weight_decay, image_size = PAPER[name]
     assert (config.data.set, config.data.image_size) == (name, image_size)
     assert config.space == SpaceSettings(family="mobilenet_v2", dropout=0.2, drop_connect=0.2)
-    assert config.cost == CostSettings(metric="macs", lower=10, upper=90)
+    assert config.cost == (CostSettings(metric="macs", lower=10, upper=90),)
     assert config.train == TrainSettings(
         epochs=120,
         batch_size=batch_size,

@@ -98,19 +98,19 @@ def test_a_step_hands_the_policies_the_comparison_on_its_own_batch(name):
         assert (one.grad is None) == (other.grad is None)
         if one.grad is not None:  # with gates, sums are formed in another order
             torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6)
-    lower, upper = s.cost_range
+    lower, upper = s.budgets[0].range
 
     @torch.no_grad()
     def max_objective(arch):
         arch = arch.plain.carrying(noise=stream(SEED, "dropout", STEP))
         loss = F.cross_entropy(s.model(images, arch), labels)
-        return loss + 5 * max(0, 1 - s.cost(arch) / upper)
+        return loss + 5 * max(0, 1 - s.budgets[0].cost(arch) / upper)
 
     @torch.no_grad()
     def min_objective(arch):
         teacher = drawn(s, "max").plain.carrying(noise=stream(SEED, "dropout", STEP))
         loss = kl_divergence(s.model(images, arch), s.model(images, teacher))
-        return loss + 5 * max(0, s.cost(arch) / lower - 1)
+        return loss + 5 * max(0, s.budgets[0].cost(arch) / lower - 1)
 
     for boundary, of, measure in (
         ("max", s.max_policy, max_objective),

@@ -11,7 +11,7 @@ from tests.small import digest
 
 from boundnas.app import pipeline
 from boundnas.config import RunConfig
-from boundnas.fit.run import bounds_json
+from boundnas.fit.run import bounds_record
 from boundnas.store.lines import read_jsonl
 
 BASE = {
@@ -186,7 +186,7 @@ def outcome(config):
         front = job.search(run)
         measured = [row["score"] for row in read_jsonl(held.evaluations)[1:]]
     networks = [(n.arch.values, n.validation, n.test) for n in front.networks]
-    return digest(run.model), run.metrics, bounds_json(run), measured, networks
+    return digest(run.model), run.metrics, bounds_record(run, {}, "", {}), measured, networks
 
 
 @pytest.mark.parametrize("key", MOVED)

@@ -68,7 +68,8 @@ def test_what_is_written_is_read_as_it_was_meant_and_can_be_run(case, inside, ca
     job = Job.prepare(config)
     said = [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert [r for r in said if r.name != "boundnas.data.readable"] == []  # the range is in reach
-    assert 1.5 * job.cost.reach[0] < job.cost_range[0] < job.cost_range[1] < job.cost.reach[1]
+    ((cost, (lower, upper)),) = job.budgets
+    assert 1.5 * cost.reach[0] < lower < upper < cost.reach[1]
     text = (inside / "run.yaml").read_text()
     lines = [line for line in text.splitlines() if line]
     assert max(map(len, lines)) < 120
@@ -84,8 +85,8 @@ def test_what_is_written_is_read_as_it_was_meant_and_can_be_run(case, inside, ca
         colours = "grey" if look.get("grey") else "colours"
         assert config.data.channels == data.shape[0] == (1 if colours == "grey" else 3)
         assert f"pixels per side; shorter sides have {min(height, width)}, {colours}\n" in text
-    assert f"begins at {job.cost.reach[0] / 1e6:.3g}\n" in text
-    assert f"ends at {job.cost.reach[1] / 1e6:.3g}\n" in text
+    assert f"begins at {cost.reach[0] / 1e6:.3g}\n" in text
+    assert f"ends at {cost.reach[1] / 1e6:.3g}\n" in text
 
 
 def test_sides_that_differ_are_told_with_their_median(inside):

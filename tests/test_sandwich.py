@@ -9,7 +9,7 @@ from tests.small import COST_RANGE, batch, digest, few_digits, mobilenet
 from torch.nn import functional as F
 
 from boundnas import TrainSettings, fit
-from boundnas.cost import MACs
+from boundnas.cost import Budget, MACs
 from boundnas.data import TrainingOrder, augment, normalize
 from boundnas.errors import SpaceError
 from boundnas.fit.start import start_policy
@@ -32,7 +32,7 @@ def sandwich(cost_range=COST_RANGE, **options):
     # A flat start, so that the boundaries draw different networks in different steps.
     settings = TrainSettings(steps=12, start_std=1e-3, start_temperature=1.0, **options)
     policies = [start_policy(model, boundary, settings, SEED) for boundary in ("max", "min")]
-    return Sandwich(model, *policies, MACs(model), cost_range, settings, SEED)
+    return Sandwich(model, *policies, [Budget(MACs(model), cost_range)], settings, SEED)
 
 
 def drawn(s, boundary, step=STEP):
@@ -48,8 +48,8 @@ def divergence(student, teacher):
 
 def four_losses(s, images, labels):
     """The losses of Algorithm 1 on the architectures of the step, each with its own graph."""
-    lower, upper = s.cost_range
-    lower = max(lower, s.cost.reach[0])
+    lower, upper = s.budgets[0].range
+    lower = max(lower, s.budgets[0].cost.reach[0])
 
     def largest():
         arch = drawn(s, "max")
@@ -58,10 +58,12 @@ def four_losses(s, images, labels):
         return arch, s.model(images, arch)
 
     arch, logits = largest()
-    yield F.cross_entropy(logits, labels) + 5 * (1 - s.cost.relaxed(arch) / upper).clamp_min(0)
+    yield F.cross_entropy(logits, labels) + 5 * (
+        1 - s.budgets[0].cost.relaxed(arch) / upper
+    ).clamp_min(0)
     teacher = largest()[1].detach()
     arch = drawn(s, "min")
-    penalty = (s.cost.relaxed(arch) / lower - 1).clamp_min(0)
+    penalty = (s.budgets[0].cost.relaxed(arch) / lower - 1).clamp_min(0)
     yield divergence(s.model(images, arch), teacher) + 5 * penalty
     generator = stream(SEED, "random_policy", STEP)
     for _ in range(2):
@@ -203,10 +205,14 @@ def test_penalties_are_the_relative_excess_over_the_range(cost_range, step):
     scalars = s.step(*batch(), step)
     largest = s.max_policy.sample(stream(SEED, "max_policy", step))
     smallest = s.min_policy.sample(stream(SEED, "min_policy", step))
-    assert scalars["cost_max"] == s.cost(largest)
-    assert scalars["cost_min"] == s.cost(smallest)
-    assert float(scalars["penalty_max"]) == pytest.approx(max(0, 1 - s.cost(largest) / upper))
-    assert float(scalars["penalty_min"]) == pytest.approx(max(0, s.cost(smallest) / lower - 1))
+    assert scalars["max macs"] == s.budgets[0].cost(largest)
+    assert scalars["min macs"] == s.budgets[0].cost(smallest)
+    assert float(scalars["penalty_max"]) == pytest.approx(
+        max(0, 1 - s.budgets[0].cost(largest) / upper)
+    )
+    assert float(scalars["penalty_min"]) == pytest.approx(
+        max(0, s.budgets[0].cost(smallest) / lower - 1)
+    )
 
 
 @pytest.mark.parametrize("networks", [0, 1, 3])

@@ -10,7 +10,7 @@ import torch
 from tests.small import COST_RANGE, digest, trained
 
 from boundnas import SearchSettings, calibrate, extract, search
-from boundnas.cost import Cost, MACs, Parameters
+from boundnas.cost import Budget, Cost, MACs, Parameters
 from boundnas.data import batches, normalize
 from boundnas.errors import RunError
 from boundnas.method.policy import Boundaries, Policy
@@ -440,7 +440,7 @@ class Latency(Cost):
 
 def test_a_cost_of_ones_own_orders_the_front_and_limits_what_is_best(run):
     latency = Latency(run.model)
-    run = replace(run, cost=latency, cost_range=latency.reach)
+    run = replace(run, budgets=(Budget(latency, latency.reach),))
     for settings in (SETTINGS, SETTINGS.model_copy(update={"screen": 0.5})):
         front = search(run, settings)
         assert front.ranges == {"latency": latency.reach}
@@ -464,7 +464,7 @@ def test_a_cost_of_ones_own_orders_the_front_and_limits_what_is_best(run):
 
 def test_a_run_for_parameters_gives_a_front_of_parameters(run):
     cost = Parameters(run.model)
-    run = replace(run, cost=cost, cost_range=cost.reach)
+    run = replace(run, budgets=(Budget(cost, cost.reach),))
     found = search(run, SETTINGS)
     assert found.ranges == {"parameters": cost.reach}
     counts = [n.parameters for n in found.networks]

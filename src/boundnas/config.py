@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import (
@@ -26,16 +26,19 @@ from ruamel.yaml.reader import ReaderError
 
 from boundnas.errors import ConfigError
 from boundnas.settings import (
+    ALONE,
     MAX_PROBLEMS,
     CostSettings,
     DataSettings,
     ExportSettings,
     Location,
+    OneOrMore,
     SearchSettings,
     Settings,
     SpaceSettings,
     TrainSettings,
     dotted,
+    each_once,
     explain,
     problem_list,
     quoted,
@@ -70,7 +73,9 @@ class RunConfig(Settings):
     )
     data: DataSettings = Field(default=DataSettings(), description="images to train and select on")
     space: SpaceSettings = Field(default=SpaceSettings(), description="search space")
-    cost: CostSettings = Field(description="cost range that the networks are made for")
+    cost: Annotated[OneOrMore[CostSettings], AfterValidator(each_once)] = Field(
+        description="cost range that the networks are made for; or a list of several"
+    )
     train: TrainSettings = Field(description="training of the supernet")
     search: SearchSettings = Field(default=SearchSettings(), description="search after training")
     export: ExportSettings = Field(
@@ -367,6 +372,9 @@ def _written(settings: BaseModel) -> Iterator[str]:
         if isinstance(value, BaseModel):
             yield f"{key}:"
             yield from (f"  {line}" for line in _written(value))
+        elif ALONE in type(settings).model_fields[key].metadata and len(value) == 1:
+            yield f"{key}:"
+            yield from (f"  {line}" for line in _written(value[0]))
         elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
             yield f"{key}:"
             for item in value:

@@ -7,7 +7,7 @@ import torch
 from tests.small import COST_RANGE, batch, digest, few_digits, files, mobilenet
 
 from boundnas import TrainSettings, fit
-from boundnas.cost import MACs
+from boundnas.cost import Budget, MACs
 from boundnas.errors import TrainingError
 from boundnas.fit.start import start_policy
 from boundnas.method.sandwich import Sandwich
@@ -48,7 +48,7 @@ class Passes:
 def sandwich(model, **options):
     settings = TrainSettings(steps=10, batch_size=8, **options)
     policies = (start_policy(model, boundary, settings, 0) for boundary in ("max", "min"))
-    return Sandwich(model, *policies, MACs(model), COST_RANGE, settings, 0)
+    return Sandwich(model, *policies, [Budget(MACs(model), COST_RANGE)], settings, 0)
 
 
 def refused(s, message):

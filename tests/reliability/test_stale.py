@@ -14,7 +14,7 @@ from tests.small import COST_RANGE, files, mobilenet
 from boundnas import SearchSettings, TrainSettings, fit, search
 from boundnas.app import pipeline
 from boundnas.config import read_config
-from boundnas.cost import Parameters
+from boundnas.cost import Budget, Parameters
 from boundnas.data import InMemory, digits
 from boundnas.errors import RunError
 from boundnas.fit.run import Run
@@ -353,8 +353,8 @@ def test_settings_of_the_search_that_are_edited_in_a_run_are_honoured(name, plan
 
 def test_a_range_edited_after_training_is_refused(runs):
     job, trained, *_ = runs
-    cost = job.config.cost.model_copy(update={"upper": 0.03})
-    edited = replace(job, config=job.config.model_copy(update={"cost": cost}))
+    ((cost, (lower, _)),) = job.budgets
+    edited = replace(job, budgets=(Budget(cost, (lower, 30e3)),))
     held = files(trained.folder.path)
     with pytest.raises(RunError, match=r"cost_range = \(12000.0, 40000.0\), this one has \(12000"):
         edited.train(trained.folder)

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from boundnas.config import RunConfig, read_config, write_config
-from boundnas.cost import COSTS, Cost
+from boundnas.cost import COSTS, Budget, check_budgets
 from boundnas.data import ImageData, TrainingOrder, load
 from boundnas.deploy.formats import require_formats
 from boundnas.deploy.networks import export_network
@@ -42,6 +42,7 @@ from boundnas.settings import SpaceSettings
 from boundnas.store.files import set_aside
 from boundnas.store.folder import RunFolder
 from boundnas.store.records import FrontRecord, NetworkRecord, read_record
+from boundnas.supernet.supernet import Supernet
 from boundnas.task import Classification
 
 _AGAIN = "remove it and run the search again: what the search measured is kept in its journal"
@@ -60,13 +61,13 @@ class Job:
         config: The configuration.
         data: Its images.
         model: Its supernet, with initial weights.
-        cost: Its cost.
+        budgets: Its costs, each with its range.
     """
 
     config: RunConfig
     data: ImageData
     model: MobileNet
-    cost: Cost
+    budgets: tuple[Budget, ...]
 
     @classmethod
     def prepare(cls, config: RunConfig) -> Job:
@@ -89,21 +90,16 @@ class Job:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             model = build(config.space, data.shape, len(data.classes))
-        cost = COSTS[config.cost.metric](model)
-        job = cls(config, data, model.to(_device(config.device)), cost)
+        budgets = budgets_of(config, model)
+        job = cls(config, data, model.to(_device(config.device)), budgets)
         check_match(job.model, data, Classification())
-        cost.check_range(*job.cost_range)
+        check_budgets(job.budgets)
         for boundary in BOUNDARIES:
             preferred(model.space, boundary, config.train.prior or ())
         # These two refuse a batch size.
         TrainingOrder(len(data.train), config.train.batch_size, config.seed)
         share(config.train.batch_size)
         return job
-
-    @property
-    def cost_range(self) -> tuple[float, float]:
-        """The range of costs asked for, in the cost's own unit."""
-        return self.config.cost.lower * 1e6, self.config.cost.upper * 1e6
 
     def identity(self) -> identity.Identity:
         """What all processes must share before any of them writes."""
@@ -119,8 +115,8 @@ class Job:
         return fit(
             self.model,
             self.data,
-            cost_range=self.cost_range,
-            cost=self.cost,
+            cost_range=[budget.range for budget in self.budgets],
+            cost=[budget.cost for budget in self.budgets],
             settings=self.config.train,
             seed=self.config.seed,
             folder=folder,
@@ -190,7 +186,7 @@ class Job:
         assert run.folder is not None
         config, path = self.config, run.folder.front
         task = run.task
-        evaluator = Evaluator(run.model, self.data, config.search, config.seed, self.cost, task)
+        evaluator = Evaluator(run.model, self.data, config.search, config.seed, run.costs, task)
         held = read_record(path, FrontRecord, run.folder.held)
         assert held is not None
 
@@ -209,8 +205,7 @@ class Job:
             )
         except SpaceError as error:
             raise RunError(f"{path}: is of another search space ({error}); {_AGAIN}") from error
-        ranges = {self.cost.name: self.cost_range}
-        return Front(ranges, inside, outside, tuple(held.classes))
+        return Front(run.ranges, inside, outside, tuple(held.classes))
 
 
 def run(config: RunConfig, runs: Path, timeout: float = TIMEOUT) -> tuple[RunFolder, Front]:
@@ -282,6 +277,13 @@ def _described(front: Front, formats: Sequence[str]) -> dict[str, str]:
     """What all processes must share before the first of them exports."""
     found = json.dumps([n.to_json() for n in front.networks])
     return {"at work": "exporting", "formats": str(formats), "front": identity.digest(found)}
+
+
+def budgets_of(config: RunConfig, model: Supernet) -> tuple[Budget, ...]:
+    """The costs of a configuration, each with its range in its own unit."""
+    return tuple(
+        Budget(COSTS[c.metric](model), (c.lower * 1e6, c.upper * 1e6)) for c in config.cost
+    )
 
 
 def build(space: SpaceSettings, shape: tuple[int, int, int], classes: int) -> MobileNet:

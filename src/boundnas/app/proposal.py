@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from boundnas.app.pipeline import Job, build
+from boundnas.app.pipeline import Job, budgets_of, build
 from boundnas.config import RunConfig, flow
 from boundnas.cost import MACs
 from boundnas.data import load
@@ -109,7 +109,7 @@ class Proposal:
     def _facts(self) -> dict[str, object]:
         """What the comments tell of the images and of the space."""
         config, data = self.job.config, self.job.data
-        least, most = (f"{cost / 1e6:.3g}" for cost in self.job.cost.reach)
+        least, most = (f"{cost / 1e6:.3g}" for cost in self.job.budgets[0].cost.reach)
         steps, size = config.train.steps or 0, config.train.batch_size
         seen = self.seen
         return {
@@ -136,7 +136,8 @@ class Proposal:
         def trained(steps: int) -> float:
             start = time.monotonic()
             few = train.model_copy(update={"steps": steps})
-            fit(job.model, job.data, cost_range=job.cost_range, cost=job.cost, settings=few)
+            (cost, cost_range), *_ = job.budgets
+            fit(job.model, job.data, cost_range=cost_range, cost=cost, settings=few)
             return time.monotonic() - start
 
         step = -(trained(1) - trained(1 + _TRIED)) / _TRIED
@@ -186,14 +187,14 @@ def propose(folder: Path | None) -> Proposal:
         name=_name(data.name),
         data=settings,
         space=space,
-        cost=CostSettings(lower=lower, upper=upper),
+        cost=(CostSettings(lower=lower, upper=upper),),
         train=_training(len(data.train)),
         search=SearchSettings(
             initial=64, rounds=6, crossovers=16, mutations=16, calibration_images=1024
         ),
         export=ExportSettings(formats=("onnx", "pt2", "int8")),
     )
-    return Proposal(Job(config, data, model, cost), seen)
+    return Proposal(Job(config, data, model, budgets_of(config, model)), seen)
 
 
 def about(seconds: float) -> str:
@@ -213,6 +214,7 @@ def _lines(config: RunConfig, key: str, comment: str) -> Iterator[str]:
     """The lines of one key; none where it has no value."""
     section, _, name = key.partition(".")
     value = getattr(config, section)
+    value = value[0] if section == "cost" else value
     value = getattr(value, name) if name else value
     if isinstance(value, Settings):
         yield ""

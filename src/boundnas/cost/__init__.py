@@ -1,7 +1,18 @@
 """What networks cost: exact for an architecture, differentiable for a relaxed one."""
 
 from boundnas.cost.base import COSTS, Cost
+from boundnas.cost.budget import Budget, check_budgets, paired
 from boundnas.cost.counts import MACs, Parameters, with_usual
 from boundnas.space.polynomial import amount
 
-__all__ = ["COSTS", "Cost", "MACs", "Parameters", "amount", "with_usual"]
+__all__ = [
+    "COSTS",
+    "Budget",
+    "Cost",
+    "MACs",
+    "Parameters",
+    "amount",
+    "check_budgets",
+    "paired",
+    "with_usual",
+]

@@ -138,7 +138,7 @@ class Cost:
 
 
 COSTS: dict[str, type[Cost]] = {}
-"""Those that are counted for every run, by name; `boundnas.cost.counts` has them."""
+"""Those that come with BoundNAS, by name."""
 
 
 def _check_texts(cost: Cost) -> None:

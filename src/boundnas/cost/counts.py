@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from torch import nn
 
@@ -47,11 +47,14 @@ Own = Callable[[nn.Module | None, int], Polynomial]
 where it is used; of the functions that a module calls, from none and their multiply-accumulates."""
 
 
-def with_usual(model: Supernet, cost: Cost | None = None) -> dict[str, Cost]:
-    """MACs and parameters, which are counted for every run, and its own cost, by name."""
-    costs = {name: usual(model) for name, usual in COSTS.items()}
-    return costs if cost is None else {**costs, cost.name: cost}
+def with_usual(model: Supernet, costs: Iterable[Cost] = ()) -> dict[str, Cost]:
+    """MACs and parameters, which are counted for every run, and its own costs, by name."""
+    usual = {name: COSTS[name](model) for name in USUAL}
+    return usual | {cost.name: cost for cost in costs}
 
+
+USUAL = (MACs.name, Parameters.name)
+"""Costs that are counted for every run."""
 
 COSTS.update({cost.name: cost for cost in (MACs, Parameters)})
 

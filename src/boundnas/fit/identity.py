@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -84,8 +84,7 @@ def of_settings(settings: BaseModel, prefix: str, without: tuple[str, ...] = ())
 def of_run(
     model: Supernet,
     data: Samples,
-    cost: Cost | None,
-    cost_range: tuple[float, float],
+    pairs: Sequence[tuple[Cost | None, tuple[float, float]]],
     seed: int,
     folder: Path | None,
 ) -> Identity:
@@ -94,8 +93,7 @@ def of_run(
     Args:
         model: The supernet, with its weights.
         data: The images.
-        cost: The cost that is penalized; none where it is the model's MACs.
-        cost_range: ``g_L`` and ``g_U`` of Eq. 1, in the cost's own unit.
+        pairs: The costs that are penalized, each with its range; none is the model's MACs.
         seed: The run's seed.
         folder: Where the run is kept, if it is.
     """
@@ -103,7 +101,7 @@ def of_run(
         "seed": str(seed),
         **of_machine(next(model.parameters(), torch.empty(0)).device),
         **of_model(model),
-        **of_cost(cost, cost_range, model.space),
+        **of_costs(pairs, model.space),
         **of_data(data),
         **of_folder(folder),
     }
@@ -225,6 +223,17 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 def of_policies(boundaries: Boundaries) -> Identity:
     """The two policies."""
     return {f"{name}_policy": digest(*policy.parameters()) for name, policy in boundaries.items()}
+
+
+def of_costs(
+    pairs: Sequence[tuple[Cost | None, tuple[float, float]]], space: SearchSpace
+) -> Identity:
+    """All costs with their ranges; those after the first with the number of each."""
+    found: Identity = {}
+    for number, (cost, cost_range) in enumerate(pairs, 1):
+        which = f" {number}" if number > 1 else ""
+        found |= {f"{k}{which}": v for k, v in of_cost(cost, cost_range, space).items()}
+    return found
 
 
 def of_cost(cost: Cost | None, cost_range: tuple[float, float], space: SearchSpace) -> Identity:

@@ -42,8 +42,7 @@ class Trainer:
             run.model,
             run.boundaries.max,
             run.boundaries.min,
-            run.cost,
-            run.cost_range,
+            run.budgets,
             run.settings,
             run.seed,
             run.task,
@@ -139,8 +138,9 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad()
         row: dict[str, Any] = {name: float(value) for name, value in scalars.items()}
-        for name in ("cost_max", "cost_min"):
-            row[name] = round(row[name])
+        for role in ("max", "min"):
+            names = self.run.ranges
+            row[f"cost_{role}"] = {name: round(row.pop(f"{role} {name}")) for name in names}
         return {"step": step, **row, "learning_rate": rate}, bool(stop)
 
     def _score(self, row: dict[str, Any]) -> dict[str, Any]:

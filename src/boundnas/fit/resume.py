@@ -30,7 +30,7 @@ def of_training(run: Run) -> Identity:
         "seed": str(run.seed),
         **identity.of_task(run.task),
         **identity.of_structure(run.model),
-        **identity.of_cost(run.cost, run.cost_range, run.model.space),
+        **identity.of_costs(run.budgets, run.model.space),
         **identity.of_facts(run.data),
         **identity.of_split(run.data, "train"),
     }

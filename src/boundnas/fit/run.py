@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from boundnas.cost import Cost
+from boundnas.cost import Budget, Cost
 from boundnas.data import Samples
 from boundnas.fit.start import start_boundaries
 from boundnas.method.policy import Boundaries, Policy
@@ -26,8 +26,7 @@ class Run:
         data: The images.
         task: What the model is trained to do.
         boundaries: The two policies, ``max`` and ``min``.
-        cost: The cost that is penalized.
-        cost_range: ``g_L`` and ``g_U`` of Eq. 1, in the cost's own unit.
+        budgets: The costs that are penalized, each with its range.
         settings: Those of the training.
         seed: Fixes every random draw.
         folder: Where the run is kept, if it is.
@@ -39,13 +38,22 @@ class Run:
     data: Samples
     task: Task
     boundaries: Boundaries
-    cost: Cost
-    cost_range: tuple[float, float]
+    budgets: tuple[Budget, ...]
     settings: TrainSettings
     seed: int
     folder: RunFolder | None = None
     metrics: list[dict[str, Any]] = field(default_factory=list)
     trajectory: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def costs(self) -> tuple[Cost, ...]:
+        """The costs that are penalized."""
+        return tuple(budget.cost for budget in self.budgets)
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Their ranges, by name."""
+        return {budget.cost.name: budget.range for budget in self.budgets}
 
     @property
     def allowed(self) -> Allowed:

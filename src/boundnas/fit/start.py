@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from boundnas.cost import Cost, with_usual
+from boundnas.cost import Budget, check_budgets, with_usual
 from boundnas.data import Samples
 from boundnas.errors import CostError, SpaceError, TaskError
 from boundnas.fit.match import check_match
@@ -33,8 +33,7 @@ from boundnas.task import Classification, Task
 def check_start(
     model: Supernet,
     data: Samples,
-    cost: Cost,
-    cost_range: tuple[float, float],
+    budgets: Sequence[Budget],
     settings: TrainSettings,
     task: Task,
 ) -> None:
@@ -43,8 +42,7 @@ def check_start(
     Args:
         model: The supernet.
         data: The images.
-        cost: The cost that is penalized.
-        cost_range: ``g_L`` and ``g_U`` of Eq. 1, in the cost's own unit.
+        budgets: The costs that are penalized, each with its range.
         settings: Those of the training.
         task: What the networks are to do.
 
@@ -61,16 +59,17 @@ def check_start(
             f"train.distillation = {settings.distillation} compares class logits, and the task is "
             f"{type(task).__name__}; leave it out, for the task's own distance"
         )
-    if cost.space != model.space:
-        raise CostError(
-            f"the cost {cost.name} is of another model, with {cost.space}, than the one that "
-            f"trains, with {model.space}; make it from this model"
-        )
-    with_usual(model, cost)
-    check_used(model, cost.dimensions)
+    for cost, _ in budgets:
+        if cost.space != model.space:
+            raise CostError(
+                f"the cost {cost.name} is of another model, with {cost.space}, than the one that "
+                f"trains, with {model.space}; make it from this model"
+            )
+    with_usual(model)
+    check_used(model, set().union(*(cost.dimensions for cost, _ in budgets)))
     if settings.learn != "none" and ESTIMATORS[settings.estimator] is None:
         check_learnable(model)
-    cost.check_range(*cost_range)
+    check_budgets(budgets)
     check_forward(model)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 from boundnas import guard
-from boundnas.cost import Cost, MACs
+from boundnas.cost import Budget, Cost, MACs, paired
+from boundnas.cost.budget import CostRange
 from boundnas.data import Samples
 from boundnas.engine.ranks import agree, rank
 from boundnas.engine.threads import warn_of_threads
@@ -26,8 +28,8 @@ def fit(
     model: Supernet,
     data: Samples,
     *,
-    cost_range: tuple[float, float],
-    cost: Cost | None = None,
+    cost_range: CostRange | Sequence[CostRange],
+    cost: Cost | Sequence[Cost] | None = None,
     settings: TrainSettings | None = None,
     seed: int = 0,
     folder: RunFolder | None = None,
@@ -39,8 +41,8 @@ def fit(
         model: The supernet, on the device to train on.
         data: Images; only ``data.train`` is used.
         cost_range: The range of costs the networks are wanted for, in the cost's own unit (not
-            millions).
-        cost: MACs by default.
+            millions); of several costs a list of ranges, in their order.
+        cost: MACs by default; or a list of costs, all of which are penalized and searched for.
         settings: By default 30 epochs.
         seed: Fixes every random draw but the initial weights, which are the caller's.
         folder: Logs and checkpoints go there; a run that was interrupted there continues.
@@ -63,23 +65,24 @@ def fit(
             training images, cost, range, settings or seed; nothing was changed.
     """
     settings, asked = settings or TrainSettings(epochs=30), task or Classification()
+    pairs = paired(cost, cost_range)
     path = None if folder is None else folder.path
     agree(
         lambda: {
             "at work": "training",
             **identity.of_settings(settings, "train"),
-            **identity.of_run(model, data, cost, cost_range, seed, path),
+            **identity.of_run(model, data, pairs, seed, path),
             **identity.of_task(asked),
         },
         "before the first step",
     )
     check_model(model)
     guard.check(model)  # before what else runs the model
-    cost = cost or MACs(model)
-    check_start(model, data, cost, cost_range, settings, asked)
+    budgets = tuple(Budget(each or MACs(model), limits) for each, limits in pairs)
+    check_start(model, data, budgets, settings, asked)
     task = fitted(asked, data, model)
     boundaries = start_boundaries(model, settings, seed)
-    run = Run(model, data, task, boundaries, cost, cost_range, settings, seed, folder)
+    run = Run(model, data, task, boundaries, budgets, settings, seed, folder)
     warn_of_threads()
     trainer = Trainer(run)
     with nullcontext() if folder is None or rank() else folder.locked():

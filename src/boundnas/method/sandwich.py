@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from boundnas.cost import Cost
+from boundnas.cost import Budget
 from boundnas.engine.ranks import average, rank
 from boundnas.errors import TrainingError
 from boundnas.method.estimators import ESTIMATORS
@@ -36,11 +35,11 @@ After = Callable[[str, Tensor], None]
 
 
 class _Pass(NamedTuple):
-    """What one network of a boundary comes to: logits, loss, cost and penalty on the cost."""
+    """What one network of a boundary comes to: logits, loss, costs and penalty on the costs."""
 
     logits: Tensor
     loss: Tensor
-    cost: Tensor
+    costs: list[Tensor]
     penalty: Tensor
 
 
@@ -52,8 +51,7 @@ class Sandwich:
         model: The supernet.
         max_policy: Where max networks are drawn from.
         min_policy: Where min networks are drawn from.
-        cost: The cost that is penalized.
-        cost_range: ``g_L`` and ``g_U`` of Eq. 1, in the cost's own unit.
+        budgets: The costs that are penalized, each with its range.
         settings: Weights and temperatures.
         seed: The run's seed.
         task: What the networks are to do.
@@ -62,8 +60,7 @@ class Sandwich:
     model: Supernet
     max_policy: Policy
     min_policy: Policy
-    cost: Cost
-    cost_range: tuple[float, float]
+    budgets: Sequence[Budget]
     settings: TrainSettings
     seed: int
     task: Task = field(default_factory=Classification)
@@ -82,21 +79,19 @@ class Sandwich:
         Returns:
             Scalars for the log, detached.
         """
-        lower, upper = self.cost_range
-        lower = max(lower, self.cost.reach[0])  # below it the hinge would never be met
         task = self.task
         distance = DISTILLATIONS[self.settings.distillation] or task.distance
 
         def as_max(arch: Architecture) -> _Pass:
             arch = arch.carrying(noise=stream(self.seed, _own("dropout"), step))
-            logits, cost = self.model(images, arch), self.cost.relaxed(arch)
-            penalty = F.relu(1 - cost / upper)  # Eq. 4, relative
-            return _Pass(logits, task.loss(logits, labels), cost, penalty)
+            logits, costs = self.model(images, arch), self._relaxed(arch)
+            penalty = _total(b.unused(c) for b, c in zip(self.budgets, costs, strict=True))
+            return _Pass(logits, task.loss(logits, labels), costs, penalty)
 
         def as_min(arch: Architecture) -> _Pass:
-            logits, cost = self.model(images, arch), self.cost.relaxed(arch)
-            penalty = F.relu(cost / lower - 1)  # Eq. 4, relative
-            return _Pass(logits, distance(logits, largest.logits), cost, penalty)
+            logits, costs = self.model(images, arch), self._relaxed(arch)
+            penalty = _total(b.excess(c) for b, c in zip(self.budgets, costs, strict=True))
+            return _Pass(logits, distance(logits, largest.logits), costs, penalty)
 
         def backward(role: str, loss: Tensor, penalty: Tensor | None = None) -> None:
             total = loss
@@ -147,14 +142,21 @@ class Sandwich:
             "loss_max": largest.loss,
             "loss_min": smallest.loss,
             "loss_random": random_loss,
-            "cost_max": largest.cost,
-            "cost_min": smallest.cost,
+            **self._named("max", largest.costs),
+            **self._named("min", smallest.costs),
             "penalty_max": largest.penalty,
             "penalty_min": smallest.penalty,
         }
         if task.meter() is None:
             scalars["score_max"] = task.score(largest.logits.detach(), labels).mean()
         return {name: value.detach() for name, value in scalars.items()}
+
+    def _relaxed(self, arch: Architecture) -> list[Tensor]:
+        return [budget.cost.relaxed(arch) for budget in self.budgets]
+
+    def _named(self, role: str, costs: Sequence[Tensor]) -> dict[str, Tensor]:
+        names = (f"{role} {budget.cost.name}" for budget in self.budgets)
+        return dict(zip(names, costs, strict=True))
 
     def _policy(self, boundary: Boundary) -> Policy:
         return {"max": self.max_policy, "min": self.min_policy}[boundary]
@@ -207,7 +209,7 @@ class Sandwich:
         choose = CHOICES[settings.random_choice]
         if choose is None:
             return space.sample(generator, allowed)
-        found = candidates(settings.candidates, space, generator, allowed, self.cost)
+        found = candidates(settings.candidates, space, generator, allowed, self.budgets[0].cost)
         with torch.no_grad():
             losses = torch.stack([loss(arch) for arch in found])
         average([losses], f"step {step}")  # so that all processes choose the same
@@ -292,6 +294,10 @@ class Sandwich:
     def _clear(self) -> None:
         for parameter in self.parameters.values():
             parameter.grad = None
+
+
+def _total(penalties: Iterable[Tensor]) -> Tensor:
+    return reduce(torch.add, penalties)
 
 
 def _own(name: str) -> str:

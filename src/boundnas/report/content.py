@@ -32,7 +32,7 @@ LEARNED = {
     "none": "with the boundaries of the search space fixed",
 }
 
-CURVES = ("loss_max", "loss_min", "loss_random", "cost_max", "cost_min", "learning_rate")
+CURVES = ("loss_max", "loss_min", "loss_random", "learning_rate")
 
 
 def summary(run: RunRecords) -> str:
@@ -236,12 +236,21 @@ def _bounds(run: RunRecords) -> list[dict[str, Any]] | None:
 def _training(run: RunRecords) -> dict[str, Any]:
     reach = max(1, len(run.metrics) // 50)
     shown = thin(len(run.metrics), CURVE_POINTS)
-    curves = {}
-    for name in CURVES:
-        raw = [getattr(row, name) for row in run.metrics]
+
+    def curve(raw: Sequence[float | None], name: str = "") -> list[list[float | None]]:
         smooth = raw if name == "learning_rate" else moving_mean(raw, reach)
-        curves[name] = [[significant(values[i]) for i in shown] for values in (raw, smooth)]
-    return {"steps": [run.metrics[i].step for i in shown], "window": 2 * reach + 1, **curves}
+        return [[significant(values[i]) for i in shown] for values in (raw, smooth)]
+
+    curves = {name: curve([getattr(row, name) for row in run.metrics], name) for name in CURVES}
+    costs = {
+        cost: {
+            f"cost_{role}": curve([getattr(row, f"cost_{role}").get(cost) for row in run.metrics])
+            for role in ("max", "min")
+        }
+        for cost in run.metrics[-1].cost_max
+    }
+    steps = [run.metrics[i].step for i in shown]
+    return {"steps": steps, "window": 2 * reach + 1, **curves, "costs": costs}
 
 
 def moving_mean(values: Sequence[float | None], reach: int) -> list[float | None]:

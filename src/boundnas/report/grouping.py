@@ -104,7 +104,7 @@ def _asked(folder: Path, run: RunRecords, front: FrontRecord) -> tuple[int, dict
             raise
         return int(held["seed"]), _of_records(held, front)
     asked: dict[str, tuple[float, float]] = {
-        config.cost.metric: (config.cost.lower * 1e6, config.cost.upper * 1e6)
+        c.metric: (c.lower * 1e6, c.upper * 1e6) for c in config.cost
     }
     if front.ranges != asked:
         raise RunError(
@@ -166,7 +166,10 @@ def _flat(config: RunConfig) -> dict[str, Any]:
         else:
             flat[prefix] = value
 
-    add("", config.model_dump(mode="json", exclude=_NOT_COMPARED))
+    held = config.model_dump(mode="json", exclude=_NOT_COMPARED)
+    for number, cost in enumerate(held.pop("cost"), 1):
+        add("cost" if number == 1 else f"cost {number}", cost)
+    add("", held)
     return flat
 
 

@@ -359,21 +359,21 @@ function drawBounds(section) {
 
 const ROLES = { loss_max: ["max", "max network"], loss_min: ["min", "min network"], loss_random: ["random", "random networks"], cost_max: ["max", "max network"], cost_min: ["min", "min network"], learning_rate: ["plain", "learning rate"] };
 
-function curvePanel({ title, names, type = "linear", label, format = number, limits = [], wide = false }) {
-  const { steps, window } = data.training;
-  const shown = names.filter((name) => data.training[name][1].some((v) => v != null && (type !== "log" || v > 0)));
-  const values = shown.flatMap((name) => data.training[name].flat()).filter((v) => v != null && (type !== "log" || v > 0)).sort((a, b) => a - b);
+function curvePanel({ title, names, curves = data.training, type = "linear", label, format = number, limits = [], wide = false }) {
+  const { steps } = data.training;
+  const shown = names.filter((name) => curves[name][1].some((v) => v != null && (type !== "log" || v > 0)));
+  const values = shown.flatMap((name) => curves[name].flat()).filter((v) => v != null && (type !== "log" || v > 0)).sort((a, b) => a - b);
   if (!values.length) return "";
   // A few wild first steps must not flatten the rest: the raw curve may leave the frame.
   const inner = [values[Math.floor(values.length * 0.002)], values[Math.ceil(values.length * 0.995) - 1]];
   const y = { type, domain: padded([...inner, ...limits], type), label, format };
-  const ends = shown.map((name) => [ROLES[name][1], data.training[name][1].at(-1)]).filter(([, v]) => v != null);
+  const ends = shown.map((name) => [ROLES[name][1], curves[name][1].at(-1)]).filter(([, v]) => v != null);
   const summary = `At step ${whole(steps.at(-1))}: ${ends.map(([words, v]) => `${words} ${format(v)}`).join(", ")}`;
   return panel(title, summary, wide, (width, say) => {
     const f = frame(width, wide ? 320 : 250, stepAxis(steps), y, `${title} over training steps`);
     const series = shown.map((name) => {
       const [role, words] = ROLES[name];
-      const [raw, smooth] = data.training[name];
+      const [raw, smooth] = curves[name];
       const curve = (list) => list.map((v, i) => (v == null ? null : { x: f.x(steps[i]), y: f.y(v), words, v, logged: raw[i], step: steps[i] }));
       const logged = svg("path", { d: path(curve(raw)), class: `raw ${role}` });
       f.area.prepend(logged);
@@ -402,7 +402,11 @@ function drawTraining(section) {
       "div",
       { class: "panels" },
       curvePanel({ title: "Loss", names: ["loss_max", "loss_min", "loss_random"], label: "Loss", wide: true }),
-      curvePanel({ title: "MACs of the sampled networks", names: ["cost_max", "cost_min"], type: "log", label: `MMACs, log scale${range.length ? "; dashed: range of interest" : ""}`, format: millions, limits: range }),
+      ...Object.entries(data.training.costs).map(([cost, curves]) => {
+        const limits = data.front?.ranges[cost] ?? [];
+        const [title, label, format] = cost === "macs" ? ["MACs", "MMACs", millions] : [cost, cost, number];
+        return curvePanel({ title: `${title} of the sampled networks`, names: ["cost_max", "cost_min"], curves, type: "log", label: `${label}, log scale${limits.length ? "; dashed: range of interest" : ""}`, format, limits });
+      }),
       curvePanel({ title: "Learning rate", names: ["learning_rate"], label: "Learning rate" }),
     ),
   );

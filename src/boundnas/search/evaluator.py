@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -42,7 +42,7 @@ class Evaluator:
             that on the validation split.
         settings: How many calibration images, and the batch size.
         seed: Draws the calibration images.
-        cost: Counted beside MACs and parameters, if it is another.
+        costs: Counted beside MACs and parameters.
         task: What networks are measured by.
 
     Raises:
@@ -57,7 +57,7 @@ class Evaluator:
         data: Samples,
         settings: SearchSettings,
         seed: int,
-        cost: Cost | None = None,
+        costs: Iterable[Cost] = (),
         task: Task | None = None,
     ) -> None:
         self.task = task or Classification()
@@ -69,7 +69,7 @@ class Evaluator:
                 "sample"
             )
         self.model, self.data, self.batch_size = model, data, settings.batch_size
-        self.costs = with_usual(model, cost)
+        self.costs = with_usual(model, costs)
         self.device = next(model.parameters()).device
         order = torch.randperm(len(data.train), generator=stream(seed, "calibration"))
         # Equal batches: a remainder, which may be of one image, is left out.

@@ -61,7 +61,7 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
     """
     settings = settings or SearchSettings()
     agree(partial(_described, run, settings), "before the search")
-    evaluator = Evaluator(run.model, run.data, settings, run.seed, run.cost, run.task)
+    evaluator = Evaluator(run.model, run.data, settings, run.seed, run.costs, run.task)
     with _opened(run, settings, evaluator) as bench:
         _find(run, settings, bench)
     front = _tested(run, evaluator, _selected(run, bench.known.values()))
@@ -79,7 +79,7 @@ def _tested(run: Run, evaluator: Evaluator, found: Sequence[Evaluation]) -> Fron
         test, by_class = evaluator.tested(arch)
         return FrontNetwork(arch, evaluation.costs, evaluation.score, test, metric), by_class
 
-    ranges = {run.cost.name: run.cost_range}
+    ranges = run.ranges
     tested = []
     with Progress(len(found), "test", unit="network") as progress:
         for measured in evaluator.each(network, found):
@@ -113,7 +113,7 @@ def _described(run: Run, settings: SearchSettings) -> identity.Identity:
         **identity.of_settings(settings, "search"),
         **identity.of_task(run.task),
         **identity.of_policies(run.boundaries),
-        **identity.of_run(run.model, run.data, run.cost, run.cost_range, run.seed, path),
+        **identity.of_run(run.model, run.data, run.budgets, run.seed, path),
     }
 
 
@@ -221,7 +221,7 @@ def _find(run: Run, settings: SearchSettings, bench: Bench) -> None:
         find = partial(sampled_search, method=settings.method, total=total, population=population)
     find(
         bench,
-        costs=[run.cost.name],
+        costs=list(run.ranges),
         largest=largest,
         smallest=smallest,
         allowed=_allowed(run, settings),
@@ -230,4 +230,4 @@ def _find(run: Run, settings: SearchSettings, bench: Bench) -> None:
 
 
 def _selected(run: Run, evaluations: Iterable[Evaluation]) -> list[Evaluation]:
-    return selected(evaluations, {run.cost.name: run.cost_range})
+    return selected(evaluations, run.ranges)

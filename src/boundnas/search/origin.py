@@ -40,8 +40,8 @@ def of_evaluations(run: Run, settings: SearchSettings, estimated: bool) -> Ident
         **identity.of_facts(data),
         **identity.of_split(data, "train"),
         **identity.of_split(data, "validation"),
-        "costs": ", ".join(with_usual(run.model, run.cost)),
-        "cost": _digest(run.cost),
+        "costs": ", ".join(with_usual(run.model, run.costs)),
+        "cost": ", ".join(map(_digest, run.costs)),
     }
 
 
@@ -51,7 +51,7 @@ def of_front(run: Run, settings: SearchSettings) -> Identity:
         **of_evaluations(run, settings, estimated=True),
         **identity.of_settings(settings, "search"),
         **identity.of_split(run.data, "test"),
-        "cost_range": str(tuple(map(float, run.cost_range))),
+        "cost_range": ", ".join(str(tuple(map(float, limits))) for limits in run.ranges.values()),
     }
 
 

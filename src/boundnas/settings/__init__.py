@@ -1,7 +1,8 @@
 """What can be set, for Python callers and configuration files alike."""
 
-from boundnas.settings.base import Settings
+from boundnas.settings.base import OneOrMore, Settings
 from boundnas.settings.explain import (
+    ALONE,
     MAX_PROBLEMS,
     Location,
     dotted,
@@ -18,15 +19,18 @@ from boundnas.settings.sections import (
     SpaceSettings,
     StageSettings,
     StemSettings,
+    each_once,
 )
 from boundnas.settings.training import PriorSettings, TrainSettings
 
 __all__ = [
+    "ALONE",
     "MAX_PROBLEMS",
     "CostSettings",
     "DataSettings",
     "ExportSettings",
     "Location",
+    "OneOrMore",
     "PriorSettings",
     "SearchSettings",
     "Settings",
@@ -35,6 +39,7 @@ __all__ = [
     "StemSettings",
     "TrainSettings",
     "dotted",
+    "each_once",
     "explain",
     "problem_list",
     "quoted",

@@ -18,9 +18,10 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from boundnas.errors import ConfigError
-from boundnas.settings.explain import Location, again, dotted, explain, fault, problem_list
+from boundnas.settings.explain import ALONE, Location, again, dotted, explain, fault, problem_list
 
 
 class Settings(BaseModel):
@@ -61,7 +62,7 @@ class Settings(BaseModel):
         try:
             settings = build(given)
         except ValidationError as error:
-            faults = [again(detail) for detail in error.errors(include_url=False)]
+            faults = [again(_placed(detail, given)) for detail in error.errors(include_url=False)]
         if isinstance(given, Mapping):
             faulty = {str(fault["loc"][0]) for fault in faults if fault.get("loc")}
             known = {
@@ -90,3 +91,21 @@ def as_tuple(value: object) -> object:
 
 _T = TypeVar("_T")
 Values = Annotated[tuple[_T, ...], BeforeValidator(as_tuple)]
+
+
+def as_several(value: object) -> object:
+    """A list as a tuple, anything else as the only one of a tuple."""
+    return as_tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+OneOrMore = Annotated[tuple[_T, ...], BeforeValidator(as_several), ALONE]
+
+
+def _placed(detail: ErrorDetails, given: object) -> ErrorDetails:
+    """A fault at the place that the user wrote: what stands for a list of one has no number."""
+    match detail["loc"]:
+        case (str(key), 0, *rest) if isinstance(given, Mapping) and not isinstance(
+            given.get(key), list | tuple
+        ):
+            return {**detail, "loc": (key, *rest)}
+    return detail

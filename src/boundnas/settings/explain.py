@@ -223,6 +223,8 @@ def again(detail: ErrorDetails) -> InitErrorDetails:
 def _target(settings: type[BaseModel], location: Location) -> _Target:
     target = _Target(settings, {}, "")
     for step in location:
+        if isinstance(step, str) and get_origin(target.kind) is tuple:  # one stands for a list
+            target = _unwrapped(get_args(target.kind)[0], about=target.about)
         if isinstance(step, str):
             field = target.kind.model_fields[step]
             target = _unwrapped(field.annotation, field.metadata, field.description or "")
@@ -303,7 +305,8 @@ def _number_hint(target: _Target, value: str | float) -> str:
 
 def _unknown_key(settings: type[BaseModel], location: Location) -> str:
     parent, key = location[:-1], str(location[-1])
-    siblings = list(_target(settings, parent).kind.model_fields)
+    kind = _target(settings, parent).kind
+    siblings = list((get_args(kind)[0] if get_origin(kind) is tuple else kind).model_fields)
     paths: dict[str, list[str]] = {}
     for path in _paths(settings):
         paths.setdefault(path.split(".")[-1], []).append(path)
@@ -330,13 +333,18 @@ def _nearest(word: str, siblings: Sequence[str], everywhere: Sequence[str]) -> s
     return None
 
 
+ALONE = "one may stand for a list of one"
+"""Marks a field; see `boundnas.settings.base.OneOrMore`."""
+
+
 def _paths(settings: type[BaseModel], place: str = "") -> Iterator[str]:
     """The dotted keys of settings and of all settings inside them; ``[]`` follows a list."""
     for name in settings.model_fields:
         yield place + name
         inner, brackets = _target(settings, (name,)).kind, ""
         if get_origin(inner) is tuple:
-            inner, brackets = _unwrapped(get_args(inner)[0]).kind, "[]"
+            alone = ALONE in settings.model_fields[name].metadata
+            inner, brackets = _unwrapped(get_args(inner)[0]).kind, "" if alone else "[]"
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from _paths(inner, f"{place}{name}{brackets}.")
 

@@ -136,6 +136,16 @@ class CostSettings(Settings):
             )
 
 
+def each_once(costs: tuple[CostSettings, ...]) -> tuple[CostSettings, ...]:
+    """Refuse a list of costs that is empty or names one twice."""
+    metrics = [cost.metric for cost in costs]
+    if not metrics:
+        raise own_error("needs at least one entry, found an empty list")
+    if len(set(metrics)) < len(metrics):
+        raise own_error(f"each cost stands once, found {', '.join(metrics)}")
+    return costs
+
+
 class DataSettings(Settings):
     """The images to train and select on."""
 

@@ -108,8 +108,8 @@ class MetricsRow(Record):
     loss_max: float | None
     loss_min: float | None
     loss_random: float | None
-    cost_max: int
-    cost_min: int
+    cost_max: dict[str, int]
+    cost_min: dict[str, int]
     penalty_max: float
     penalty_min: float
     score_max: float | None = None
