@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from tests.image_files import cut, png, raw_png, raw_tiff
 
 from boundnas.data import Decoding, ImageFiles
@@ -342,6 +342,43 @@ def test_sixteen_bits_are_turned_upright_too(tmp_path):
     turned(tmp_path / "image.png", SIXTEEN, 6)
     found = read_image(tmp_path / "image.png", Decoding(8, 1))[..., 0]
     assert np.array_equal(found, np.round(np.rot90(SIXTEEN, -1) / 257))
+
+
+def entry(kind, value):
+    """EXIF of one tag, the orientation."""
+    tag = struct.pack(">HHHI", 1, 0x0112, kind, 1)
+    return b"MM\0*\0\0\0\x08" + tag + struct.pack(">HH", value, 0) + b"\0\0\0\0"
+
+
+DAMAGED_EXIF = {
+    "no header": b"garbagegarbagegarbage",
+    "a header alone": b"II*\0",
+    "cut short": b"II*\0\x08\0\0\0\x05\0\x12\x01",
+    "nothing": b"",
+    "an orientation that there is not": entry(3, 99),
+    "orientation zero": entry(3, 0),
+    "an orientation of text": entry(2, 0x6300),
+}
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # by Pillow, once
+@pytest.mark.parametrize("exif", DAMAGED_EXIF.values(), ids=DAMAGED_EXIF)
+def test_damaged_exif_turns_nothing(tmp_path, suffix, exif):
+    options = {".webp": {"lossless": True}}.get(suffix, {})
+    for name, more in (("damaged", {"exif": b"Exif\0\0" + exif}), ("plain", {})):
+        Image.fromarray(STORED).save(tmp_path / f"{name}{suffix}", **options, **more)
+    draws = torch.rand(10, 4, generator=stream(0, "draws"))
+    crop = partial(read_crop, decoding=Decoding(16), smallest=0.2, draws=draws)
+    for read in (decoded_size, partial(read_image, decoding=Decoding(16)), crop):
+        assert np.array_equal(*(read(tmp_path / f"{n}{suffix}") for n in ("damaged", "plain")))
+
+
+def test_the_turns_in_these_tests_are_right(tmp_path):
+    assert TURNS[6](np.array([[1, 2]])).tolist() == [[1], [2]]
+    path = turned(tmp_path / "image.png", STORED, 6)
+    with Image.open(path) as image:
+        assert np.array_equal(np.asarray(ImageOps.exif_transpose(image)), TURNS[6](STORED))
 
 
 # --- no squares ------------------------------------------------------------------------------

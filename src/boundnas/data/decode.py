@@ -25,6 +25,17 @@ _MODES = frozenset(
 )
 _SIXTEEN_BITS = frozenset({"I;16", "I;16L", "I;16B"})
 
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns an image upright, by EXIF's number for its orientation."""
+
 _WIDEST = 4 / 3
 _FILTER = Image.Resampling.BICUBIC
 
@@ -167,16 +178,26 @@ def _doubt_of_tiff(image: Image.Image) -> str | None:
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height as the image is to be looked at, before it is decoded."""
-    # Pillow turns the size of a TIFF itself.
-    turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    # Pillow turns a TIFF itself, and gives its size as turned.
+    turned = image.format != "TIFF" and _orientation(image) >= 5
     return (image.height, image.width) if turned else image.size
+
+
+def _orientation(image: Image.Image) -> int:
+    """How the image is to be turned, by EXIF's number; 1, not at all, where that is not said."""
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF, of which Pillow raises whatever it trips over, says nothing
+        return 1
+    return found if found in _TURNS else 1
 
 
 def _upright(image: Image.Image, decoding: Decoding) -> Image.Image:
     """As it is to be looked at, in the colours wanted."""
     _scale_transparency(image)
-    ImageOps.exif_transpose(image, in_place=True)
-    colours = _eight_bits(image)
+    image.load()  # which turns a TIFF
+    turn = _TURNS.get(_orientation(image))
+    colours = _eight_bits(image if turn is None else image.transpose(turn))
     if colours.has_transparency_data:
         behind = Image.new("RGBA", colours.size, decoding.background)
         colours = Image.alpha_composite(behind, colours.convert("RGBA"))
