@@ -118,6 +118,9 @@ def test_samples_of_a_dataset_are_counted_where_targets_are_classes(targets, nam
     else:
         found = Data(pairs(targets), test=other, validation=other, classes=names)
     assert found.counts == expected
+    lines = str(found).splitlines()[1:]
+    said = "  of each class (train, validation, test): a 2, 0, 2; b 0, 1, 0; c 2, 0, 0"
+    assert lines == ([said] if expected else [])
 
 
 # --- in the report ---------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from boundnas.data.description import sizes
 from boundnas.data.drawn import Batch, Drawn, read
 from boundnas.data.image_data import SPLITS
 from boundnas.data.names import check_classes, check_name, escaped
@@ -193,7 +194,9 @@ class Data:
     @property
     def counts(self) -> dict[str, tuple[int, ...]] | None:
         """Samples of each class, by split; none where targets are no positions in ``classes``."""
-        number = len(self.classes or ())
+        if self.classes is None or self.train.found.first[1].ndim:  # a map is read for nothing
+            return None
+        number = len(self.classes)
         targets = {split: torch.cat([*self.targets(split)]) for split in SPLITS}
         if not all(are_classes(found, number) for found in targets.values()):
             return None
@@ -203,10 +206,12 @@ class Data:
         """Sizes of the splits, and what a sample is."""
         train, validation, test = map(len, (self.train, self.validation, self.test))
         how = "drawn anew in every epoch" if self.train.found.random else "as they are"
-        return (
+        said = (
             f"{escaped(self.name)}: {train:,} training, {validation:,} validation and {test:,} "
             f"test samples of {described(self.example)}; training samples are {how}"
         )
+        counts = self.counts
+        return said if counts is None else f"{said}\n  {sizes(self.classes or (), counts)}"
 
     def _read(self, dataset: Any, split: str) -> Survey:
         return survey(Drawn(dataset, f"{self.name}: {split}"), self.workers)
