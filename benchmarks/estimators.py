@@ -22,8 +22,8 @@ import torch
 from boundnas import Supernet, TrainSettings
 from boundnas.data import load
 from boundnas.engine.progress import Progress
-from boundnas.method.estimators import ESTIMATORS
 from boundnas.method.policy import Policy
+from boundnas.method.variants import ESTIMATORS
 from boundnas.randomness import stream
 from policy_gradient import (
     BATCH,

@@ -38,12 +38,13 @@ from torch.nn import functional as F
 
 from boundnas import Architecture, TrainSettings, calibrate, elastic, extract, models
 from boundnas.cost import Budget, MACs
-from boundnas.fit.start import start_policy
-from boundnas.method.estimators import ESTIMATORS
-from boundnas.method.policy import BOUNDARIES, Policy
+from boundnas.fit.start import start_boundaries
+from boundnas.method.policy import Boundaries, Policy
 from boundnas.method.sandwich import Sandwich
+from boundnas.method.variants import ESTIMATORS, chosen
 from boundnas.models import MobileNet
 from boundnas.randomness import stream
+from boundnas.task import Classification
 
 RANDOM_NETWORKS = 5
 """Random networks that slicing is measured on, beside the max and the min."""
@@ -87,14 +88,15 @@ def setting_of(model: MobileNet, settings: TrainSettings, batch: int, seed: int)
     device = next(model.parameters()).device
     cost = MACs(model)
     smallest, largest = cost.reach
-    policies = [start_policy(model, b, settings, seed).to(device) for b in BOUNDARIES]
-    cost_range = (2.0 * smallest, 0.5 * largest)
-    learning = Sandwich(model, *policies, [Budget(cost, cost_range)], settings, seed)
+    boundaries = start_boundaries(model, settings, seed)
+    budgets = [Budget(cost, (2.0 * smallest, 0.5 * largest))]
+    task, variants = Classification(), chosen(settings, cost)
+    learning = Sandwich(model, task, boundaries, budgets, settings, seed, variants)
+    ungated = (Ungated(policy) for _, policy in boundaries.items())
     plain = replace(
         learning,
-        settings=settings.model_copy(update={"estimator": "straight_through"}),
-        max_policy=Ungated(policies[0]),  # type: ignore[arg-type]
-        min_policy=Ungated(policies[1]),  # type: ignore[arg-type]
+        boundaries=Boundaries(*ungated, boundaries.tau, boundaries.eq6),  # type: ignore[arg-type]
+        variants=replace(variants, surrogate=None),
     )
     images = torch.randn(batch, *model.input_shape).to(device)
     images = images.contiguous(memory_format=torch.channels_last)

@@ -1,5 +1,7 @@
 """Best-up and worst-up: candidates of like cost, and the one that is trained."""
 
+from functools import partial
+
 import pytest
 import torch
 from tests.small import batch, mobilenet
@@ -7,7 +9,6 @@ from tests.test_sandwich import SEED, drawn, sandwich
 from torch.nn.functional import cross_entropy
 
 from boundnas.cost import MACs
-from boundnas.method.policy import Boundaries
 from boundnas.method.variants.attentivenas import CLOSE, candidates
 from boundnas.randomness import stream
 from boundnas.space import Dimension, SearchSpace
@@ -27,7 +28,8 @@ def test_candidates_cost_about_what_the_first_uniform_draw_costs():
     space, cost = model.space, MACs(model)
     firsts, spread = [], []
     for step in range(100):
-        found = candidates(4, space, stream(0, "test", step), space.whole, cost)
+        draw = partial(space.sample, stream(0, "test", step), space.whole)
+        found = candidates(4, draw, cost)
         assert len(found) == 4
         assert found[0] == space.sample(stream(0, "test", step), space.whole)
         firsts.append(cost(found[0]))
@@ -41,11 +43,10 @@ def test_where_no_cost_is_alike_the_nearest_is_taken():
     space = SearchSpace([Dimension("a", tuple(10**i for i in range(8)))])
     numbers = iter([3, *[0, 1, 7] * 100])
 
-    class Space:
-        def sample(self, generator, allowed):
-            return space.architecture({"a": 10 ** next(numbers)})
+    def draw():
+        return space.architecture({"a": 10 ** next(numbers)})
 
-    first, other = candidates(2, Space(), None, None, lambda arch: arch.values["a"])
+    first, other = candidates(2, draw, lambda arch: arch.values["a"])
     assert (first.values["a"], other.values["a"]) == (1000, 10)
 
 
@@ -60,13 +61,9 @@ def test_the_candidate_of_least_or_most_loss_on_the_labels_is_trained(choice, of
         with torch.no_grad():
             noise = stream(SEED, "dropout", step)
             teacher = s.model(images, arch.plain.carrying(noise=noise))
-            found = candidates(
-                5,
-                s.model.space,
-                stream(SEED, "random_policy", step),
-                Boundaries(s.max_policy, s.min_policy).allowed,
-                s.budgets[0].cost,
-            )
+            generator = stream(SEED, "random_policy", step)
+            draw = partial(s.model.space.sample, generator, s.boundaries.allowed)
+            found = candidates(5, draw, s.budgets[0].cost)
             outputs = [s.model(images, a) for a in found]
         losses = [float(cross_entropy(each, labels)) for each in outputs]
         distances = [float(kl_divergence(each, teacher)) for each in outputs]

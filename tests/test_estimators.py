@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from boundnas import TrainSettings, fit
 from boundnas.fit.start import start_policy
-from boundnas.method.estimators import ESTIMATORS, measure_valued, score_function
 from boundnas.method.policy import Policy
+from boundnas.method.variants import ESTIMATORS
+from boundnas.method.variants.estimators import measure_valued, score_function
 from boundnas.randomness import stream
 from boundnas.space import Architecture, Dimension, SearchSpace
 from boundnas.task import kl_divergence
@@ -113,15 +114,15 @@ def test_a_step_hands_the_policies_the_comparison_on_its_own_batch(name):
         return loss + 5 * max(0, s.budgets[0].cost(arch) / lower - 1)
 
     for boundary, of, measure in (
-        ("max", s.max_policy, max_objective),
-        ("min", s.min_policy, min_objective),
+        ("max", s.boundaries.max, max_objective),
+        ("min", s.boundaries.min, min_objective),
     ):
         arch = drawn(s, boundary)
         generator = stream(SEED, f"{boundary}_policy_comparison", STEP)
         surrogate = COMPARING[name](of, arch, measure(arch), measure, generator)
         expected = torch.autograd.grad(surrogate, of.logits)[0]
         torch.testing.assert_close(of.logits.grad, expected, rtol=1e-4, atol=1e-6)
-    assert s.max_policy.logits.grad.any()
+    assert s.boundaries.max.logits.grad.any()
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -133,10 +134,10 @@ def test_between_its_steps_a_policy_costs_and_learns_nothing(name, monkeypatch):
         passes.clear()
         assert s.step(images, labels, step) == plain.step(images, labels, step)
         learns = step == 4
-        assert (s.max_policy.logits.grad is not None) == learns
-        assert (s.min_policy.logits.grad is not None) == learns
+        assert (s.boundaries.max.logits.grad is not None) == learns
+        assert (s.boundaries.min.logits.grad is not None) == learns
         assert len(passes) - 4 == 4 + 2 * (learns and name != "straight_through")
-        s.max_policy.logits.grad = s.min_policy.logits.grad = None
+        s.boundaries.max.logits.grad = s.boundaries.min.logits.grad = None
 
 
 def counting(call, passes):

@@ -12,12 +12,13 @@ from boundnas import TrainSettings, fit
 from boundnas.cost import Budget, MACs
 from boundnas.data import TrainingOrder, augment, normalize
 from boundnas.errors import SpaceError
-from boundnas.fit.start import start_policy
-from boundnas.method.policy import Boundaries
+from boundnas.fit.guard import Guard
+from boundnas.fit.start import start_boundaries, start_policy
 from boundnas.method.sandwich import Sandwich
+from boundnas.method.variants import chosen
 from boundnas.method.variants.nasvit import add_projected, set_aside
 from boundnas.randomness import stream
-from boundnas.task import kl_divergence
+from boundnas.task import Classification, kl_divergence
 
 SEED, STEP = 3, 7
 
@@ -31,12 +32,17 @@ def sandwich(cost_range=COST_RANGE, **options):
     model = mobilenet()
     # A flat start, so that the boundaries draw different networks in different steps.
     settings = TrainSettings(steps=12, start_std=1e-3, start_temperature=1.0, **options)
-    policies = [start_policy(model, boundary, settings, SEED) for boundary in ("max", "min")]
-    return Sandwich(model, *policies, [Budget(MACs(model), cost_range)], settings, SEED)
+    return sandwich_of(model, settings, cost_range, SEED)
+
+
+def sandwich_of(model, settings, cost_range, seed):
+    boundaries, cost = start_boundaries(model, settings, seed), MACs(model)
+    budgets, variants = [Budget(cost, cost_range)], chosen(settings, cost)
+    return Sandwich(model, Classification(), boundaries, budgets, settings, seed, variants)
 
 
 def drawn(s, boundary, step=STEP):
-    policy = {"max": s.max_policy, "min": s.min_policy}[boundary]
+    policy = getattr(s.boundaries, boundary)
     return policy.sample(stream(SEED, f"{boundary}_policy", step))
 
 
@@ -48,8 +54,8 @@ def divergence(student, teacher):
 
 def four_losses(s, images, labels):
     """The losses of Algorithm 1 on the architectures of the step, each with its own graph."""
-    lower, upper = s.budgets[0].range
-    lower = max(lower, s.budgets[0].cost.reach[0])
+    (cost, (lower, upper)), *_ = s.budgets
+    lower = max(lower, cost.reach[0])
 
     def largest():
         arch = drawn(s, "max")
@@ -58,23 +64,21 @@ def four_losses(s, images, labels):
         return arch, s.model(images, arch)
 
     arch, logits = largest()
-    yield F.cross_entropy(logits, labels) + 5 * (
-        1 - s.budgets[0].cost.relaxed(arch) / upper
-    ).clamp_min(0)
+    yield F.cross_entropy(logits, labels) + 5 * (1 - cost.relaxed(arch) / upper).clamp_min(0)
     teacher = largest()[1].detach()
     arch = drawn(s, "min")
-    penalty = (s.budgets[0].cost.relaxed(arch) / lower - 1).clamp_min(0)
+    penalty = (cost.relaxed(arch) / lower - 1).clamp_min(0)
     yield divergence(s.model(images, arch), teacher) + 5 * penalty
     generator = stream(SEED, "random_policy", STEP)
     for _ in range(2):
-        arch = s.model.space.sample(generator, Boundaries(s.max_policy, s.min_policy).allowed)
+        arch = s.model.space.sample(generator, s.boundaries.allowed)
         yield divergence(s.model(images, arch), teacher)
 
 
 @pytest.mark.parametrize("cost_range", RANGES.values(), ids=RANGES)
 def test_a_step_adds_the_gradients_of_four_separate_losses(cost_range):
     s, (images, labels) = sandwich(cost_range), batch()
-    parameters = [*s.model.parameters(), s.max_policy.logits, s.min_policy.logits]
+    parameters = [*s.model.parameters(), s.boundaries.max.logits, s.boundaries.min.logits]
     expected = [torch.zeros_like(p) for p in parameters]
     for loss in four_losses(s, images, labels):
         for total, gradient in zip(
@@ -94,12 +98,12 @@ def test_random_networks_teach_the_policies_when_they_are_asked_to():
     arch = drawn(s, "max")
     noise = stream(SEED, "dropout", STEP)
     logits = s.model(images, arch.plain.carrying(noise=noise))
-    expected = [quiet.max_policy.logits.grad, quiet.min_policy.logits.grad]
-    policies = [s.max_policy.logits, s.min_policy.logits]
+    expected = [quiet.boundaries.max.logits.grad, quiet.boundaries.min.logits.grad]
+    policies = [s.boundaries.max.logits, s.boundaries.min.logits]
     generator = stream(SEED, "random_policy", STEP)
     for _ in range(2):
-        arch = s.model.space.sample(generator, Boundaries(s.max_policy, s.min_policy).allowed)
-        arch = Boundaries(s.max_policy, s.min_policy).gated(arch)
+        arch = s.model.space.sample(generator, s.boundaries.allowed)
+        arch = s.boundaries.gated(arch)
         with masked(s.model):
             loss = divergence(s.model(images, arch), logits)
         for total, gradient in zip(expected, torch.autograd.grad(loss, policies), strict=True):
@@ -165,7 +169,7 @@ def test_the_projection_by_hand(m, g, expected):
 
 def test_each_boundary_learns_from_its_own_network_alone():
     s, (images, labels) = sandwich(RANGES["both penalties"]), batch()
-    policies = [s.max_policy.logits, s.min_policy.logits]
+    policies = [s.boundaries.max.logits, s.boundaries.min.logits]
     received = [
         [g is not None and bool(g.any()) for g in gradients]
         for gradients in (
@@ -189,9 +193,9 @@ def test_the_teacher_gets_no_gradient_from_its_students():
 
 def test_a_step_changes_no_weight_and_draws_nothing_from_the_global_generator():
     s, (images, labels) = sandwich(), batch()
-    before, state = digest(s.model, s.max_policy, s.min_policy), torch.get_rng_state()
+    before, state = digest(s.model, s.boundaries.max, s.boundaries.min), torch.get_rng_state()
     first = s.step(images, labels, STEP)
-    assert digest(s.model, s.max_policy, s.min_policy) == before
+    assert digest(s.model, s.boundaries.max, s.boundaries.min) == before
     assert torch.equal(torch.get_rng_state(), state)
     assert s.step(images, labels, STEP) == first
 
@@ -203,16 +207,13 @@ def test_penalties_are_the_relative_excess_over_the_range(cost_range, step):
     lower, upper = cost_range
     lower = max(lower, 10_320)  # the smallest network: less cannot be asked of it
     scalars = s.step(*batch(), step)
-    largest = s.max_policy.sample(stream(SEED, "max_policy", step))
-    smallest = s.min_policy.sample(stream(SEED, "min_policy", step))
-    assert scalars["max macs"] == s.budgets[0].cost(largest)
-    assert scalars["min macs"] == s.budgets[0].cost(smallest)
-    assert float(scalars["penalty_max"]) == pytest.approx(
-        max(0, 1 - s.budgets[0].cost(largest) / upper)
-    )
-    assert float(scalars["penalty_min"]) == pytest.approx(
-        max(0, s.budgets[0].cost(smallest) / lower - 1)
-    )
+    largest = s.boundaries.max.sample(stream(SEED, "max_policy", step))
+    smallest = s.boundaries.min.sample(stream(SEED, "min_policy", step))
+    cost = s.budgets[0].cost
+    assert scalars["max macs"] == cost(largest)
+    assert scalars["min macs"] == cost(smallest)
+    assert float(scalars["penalty_max"]) == pytest.approx(max(0, 1 - cost(largest) / upper))
+    assert float(scalars["penalty_min"]) == pytest.approx(max(0, cost(smallest) / lower - 1))
 
 
 @pytest.mark.parametrize("networks", [0, 1, 3])
@@ -304,16 +305,15 @@ def test_a_step_in_bfloat16_comes_to_about_the_same():
     for name, value in scalars.items():
         if name.startswith("loss"):
             assert float(found[name]) == pytest.approx(float(value), rel=0.1, abs=0.02)
-    s.check(images, labels, STEP, found)
-    ours = torch.cat([p.grad.flatten() for p in s.parameters.values() if p.grad is not None])
-    theirs = torch.cat([p.grad.flatten() for p in exact.parameters.values() if p.grad is not None])
+    Guard(s, 1.0).check(images, labels, STEP, found)
+    ours, theirs = (torch.cat([g.flatten() for g in Guard(x, 1.0).gradients]) for x in (s, exact))
     assert F.cosine_similarity(ours, theirs, dim=0) > 0.95
 
 
 def test_without_random_networks_eq_6_may_allow_nothing():
     s, (images, labels) = sandwich(random_networks=0, eq6="printed", tau=0.99), batch()
     with pytest.raises(SpaceError):
-        _ = Boundaries(s.max_policy, s.min_policy, 0.99, "printed").allowed
+        _ = s.boundaries.allowed
     assert s.step(images, labels, STEP)["loss_random"] == 0
 
 

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 from tests.small import COST_RANGE, batch, digest, few_digits, files, mobilenet
+from tests.test_sandwich import sandwich_of
 
 from boundnas import TrainSettings, fit
-from boundnas.cost import Budget, MACs
+from boundnas.cost import MACs
 from boundnas.errors import TrainingError
-from boundnas.fit.start import start_policy
-from boundnas.method.sandwich import Sandwich
+from boundnas.fit.guard import Guard
 from boundnas.store import checkpoint
 from boundnas.store.folder import RunFolder
 
@@ -47,19 +47,18 @@ class Passes:
 
 def sandwich(model, **options):
     settings = TrainSettings(steps=10, batch_size=8, **options)
-    policies = (start_policy(model, boundary, settings, 0) for boundary in ("max", "min"))
-    return Sandwich(model, *policies, [Budget(MACs(model), COST_RANGE)], settings, 0)
+    return sandwich_of(model, settings, COST_RANGE, 0)
 
 
 def refused(s, message):
     """The step is refused with the message, and nothing has changed."""
     images, labels = batch()
-    before = digest(s.model, s.max_policy, s.min_policy)
+    before = digest(s.model, s.boundaries.max, s.boundaries.min)
     scalars = s.step(images, labels, STEP)
     with pytest.raises(TrainingError, match=message):
-        s.check(images, labels, STEP, scalars)
-    assert digest(s.model, s.max_policy, s.min_policy) == before
-    assert all(p.grad is None for p in (*s.model.parameters(), s.max_policy.logits))
+        Guard(s, s.settings.clip_value).check(images, labels, STEP, scalars)
+    assert digest(s.model, s.boundaries.max, s.boundaries.min) == before
+    assert all(p.grad is None for p in (*s.model.parameters(), s.boundaries.max.logits))
 
 
 def test_a_good_step_is_not_refused():
@@ -67,7 +66,7 @@ def test_a_good_step_is_not_refused():
     images, labels = batch()
     scalars = s.step(images, labels, STEP)
     gradients = [p.grad.clone() for p in s.model.parameters() if p.grad is not None]
-    s.check(images, labels, STEP, scalars)
+    Guard(s, s.settings.clip_value).check(images, labels, STEP, scalars)
     kept = [p.grad for p in s.model.parameters() if p.grad is not None]
     assert all(torch.equal(a, b) for a, b in zip(gradients, kept, strict=True))
 
@@ -127,7 +126,7 @@ def test_a_gradient_that_is_not_finite_names_its_tensor_and_network(name, number
 def test_a_policy_gradient_that_is_not_finite_names_the_policy(boundary, bad):
     value, limit = BAD[bad]
     s = sandwich(mobilenet(), clip_value=limit)
-    policy = {"max": s.max_policy, "min": s.min_policy}[boundary]
+    policy = getattr(s.boundaries, boundary)
     policy.logits.register_hook(lambda gradient: gradient * value)
     refused(s, rf"^step {STEP}: the {boundary} network has a gradient of \S+ at {boundary}_policy;")
 

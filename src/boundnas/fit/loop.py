@@ -12,17 +12,18 @@ from contextlib import closing
 from typing import Any
 
 import torch
-from torch import nn
 
 from boundnas.data import TrainingOrder
 from boundnas.engine import interruption
 from boundnas.engine.progress import Progress
 from boundnas.engine.ranks import average, rank, share, wait
+from boundnas.fit.guard import Guard
 from boundnas.fit.logs import Log
 from boundnas.fit.resume import State, of_training, resume
 from boundnas.fit.run import Run, bounds_record
 from boundnas.fit.schedule import learning_rate, policy_learning_rate
 from boundnas.method.sandwich import Sandwich
+from boundnas.method.variants import chosen
 from boundnas.store import checkpoint
 from boundnas.store.environment import note_environment
 from boundnas.store.files import write_json
@@ -40,13 +41,14 @@ class Trainer:
         self.run, self.folder = run, run.folder
         self.sandwich = Sandwich(
             run.model,
-            run.boundaries.max,
-            run.boundaries.min,
+            run.task,
+            run.boundaries,
             run.budgets,
             run.settings,
             run.seed,
-            run.task,
+            chosen(run.settings, run.budgets[0].cost),
         )
+        self.guard = Guard(self.sandwich, run.settings.clip_value)
         self.writes = run.folder if rank() == 0 else None
         settings, parameters = run.settings, list(run.model.parameters())
         self.device = parameters[0].device
@@ -126,14 +128,9 @@ class Trainer:
         scalars = self.sandwich.step(images, labels, step)
         stop = torch.tensor(float(stopping()), device=self.device)
         means = [value for name, value in scalars.items() if name.startswith(("loss", "score"))]
-        average([*self.sandwich.gradients, *means, stop], f"step {step}")
-        self.sandwich.check(images, labels, step, scalars)
-        if self.run.settings.clip_value is not None:
-            # A sub-network of one or two channels may have dead, constant ones, whose BatchNorm
-            # multiplies gradients by up to 1 / sqrt(eps) = 316 in every layer. One such step
-            # would hold a policy back for a thousand, as Adam divides by what it remembers.
-            parameters = self.sandwich.parameters.values()
-            nn.utils.clip_grad_value_(parameters, self.run.settings.clip_value)
+        average([*self.guard.gradients, *means, stop], f"step {step}")
+        self.guard.check(images, labels, step, scalars)
+        self.guard.cut()
         for optimizer in self.optimizers.values():
             optimizer.step()
             optimizer.zero_grad()

@@ -11,7 +11,6 @@ from boundnas.data import Samples
 from boundnas.errors import CostError, SpaceError, TaskError
 from boundnas.fit.match import check_match
 from boundnas.guard.learnable import check_learnable, check_used
-from boundnas.method.estimators import ESTIMATORS
 from boundnas.method.policy import (
     BOUNDARIES,
     Boundaries,
@@ -21,6 +20,7 @@ from boundnas.method.policy import (
     initial_policy,
     point_mass,
 )
+from boundnas.method.variants import ESTIMATORS
 from boundnas.randomness import stream
 from boundnas.settings import PriorSettings, TrainSettings
 from boundnas.space import Architecture, SearchSpace

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -37,9 +35,3 @@ def adaptive_alpha_divergence(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 ALPHA_CLIP = 5.0
-
-DISTILLATIONS: dict[str, Callable[[Tensor, Tensor], Tensor] | None] = {
-    "task": None,
-    "adaptive_alpha": adaptive_alpha_divergence,
-}
-"""How far a student is from its teacher where the task does not say: by a configuration's name."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from boundnas.space import Allowed, Architecture, SearchSpace
+from boundnas.engine.ranks import average
+from boundnas.method.variants.parts import Objective
+from boundnas.space import Architecture
 
 CLOSE = 0.05
 """Relative difference of costs that count as alike."""
@@ -17,13 +19,10 @@ DRAWS = 64
 """How many architectures are drawn, at most, to find one of like cost."""
 
 
-def candidates(
-    count: int,
-    space: SearchSpace,
-    generator: torch.Generator,
-    allowed: Allowed,
-    cost: Callable[[Architecture], float],
-) -> list[Architecture]:
+Draw = Callable[[], Architecture]
+
+
+def candidates(count: int, draw: Draw, cost: Callable[[Architecture], float]) -> list[Architecture]:
     """A random architecture and others of like cost (Wang et al., CVPR 2021, Sec. 3.2).
 
     The first one's cost is the target, so targets are distributed as the costs of uniform draws.
@@ -32,15 +31,12 @@ def candidates(
 
     Args:
         count: How many; the same one may come twice.
-        space: The search space.
-        generator: Source of the draws.
-        allowed: The options that are drawn from.
+        draw: Gives one uniform draw after the other.
         cost: An architecture's cost, in any unit.
 
     Returns:
         ``count`` architectures.
     """
-    draw = partial(space.sample, generator, allowed)
     first = draw()
     target = cost(first)
 
@@ -58,9 +54,24 @@ def candidates(
     return [first, *(like() for _ in range(count - 1))]
 
 
-CHOICES: dict[str, Callable[[Tensor], Tensor] | None] = {
-    "uniform": None,
-    "best_up": torch.argmin,
-    "worst_up": torch.argmax,
-}
-"""Which candidate is trained, from their losses: by the name in a configuration."""
+@dataclass(frozen=True)
+class LikeCosts:
+    """Trains one of several random networks of like cost, by their losses on the targets.
+
+    Args:
+        pick: Which one, from their losses, shape ``(count,)``.
+        count: How many there are to choose from.
+        cost: An architecture's cost, in any unit.
+    """
+
+    pick: Callable[[Tensor], Tensor]
+    count: int
+    cost: Callable[[Architecture], float]
+
+    @torch.no_grad()
+    def __call__(self, draw: Draw, loss: Objective, where: str) -> Architecture:
+        """See `boundnas.method.variants.parts.Choice`."""
+        found = candidates(self.count, draw, self.cost)
+        losses = torch.stack([loss(arch) for arch in found])
+        average([losses], where)  # so that all processes choose the same
+        return found[int(self.pick(losses))]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from boundnas.engine.ranks import average
 
 
 def set_aside(parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
@@ -49,6 +52,25 @@ def add_projected(parameters: Sequence[nn.Parameter], held: Sequence[Tensor | No
         meant = own > ROUNDING**2 * m.square().sum()
         overlap = torch.where(meant, (g * m).sum().clamp(max=0) / own, 0.0)
         p.grad = g + (m - overlap * g)
+
+
+@contextmanager
+def projected(weights: Iterable[nn.Parameter], where: str) -> Iterator[None]:
+    """Within it the students train; then the max network's gradients join, projected.
+
+    Args:
+        weights: They hold the gradients of the max network alone.
+        where: Names the step to other ranks.
+    """
+    parameters = list(weights)
+    held = set_aside(parameters)
+    yield
+    # A projection of means is no mean of projections, so the processes share both parts here.
+    students = [p.grad for p in parameters if p.grad is not None]
+    found = [*students, *(m for m in held if m is not None)]
+    if found:
+        average(found, where)
+    add_projected(parameters, held)
 
 
 ROUNDING = 1e-5

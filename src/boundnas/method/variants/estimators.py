@@ -8,22 +8,14 @@ Both are unbiased, and both cost one forward pass for each policy.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from boundnas.method.policy import Policy
+from boundnas.method.variants.parts import Objective
 from boundnas.space import Architecture
-
-Objective = Callable[[Architecture], Tensor]
-"""What a policy minimizes, at one architecture and the batch of the step: a scalar, no graph."""
-
-Surrogate = Callable[[Policy, Architecture, Tensor, Objective, torch.Generator], Tensor]
-"""``(policy, arch, value, objective, generator)`` to a scalar whose gradient is the estimate.
-
-``arch`` was drawn from ``policy`` and ``value`` is its objective."""
 
 
 def score_function(
@@ -86,11 +78,3 @@ def measure_valued(
     lead = value - objective(replace(arch, indices=indices))
     probability = scores.detach().softmax(-1)[chosen]
     return len(searched) * (1 - probability) * lead * scores[chosen]
-
-
-ESTIMATORS: dict[str, Surrogate | None] = {
-    "straight_through": None,
-    "score_function": score_function,
-    "measure_valued": measure_valued,
-}
-"""By the name in a configuration; none where the gradient flows through the network."""
