@@ -9,11 +9,11 @@ import tomllib
 from pathlib import Path
 
 import boundnas
-from boundnas import cost, data, elastic, models
+from boundnas import cost, data, elastic, models, tasks
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PUBLIC = (boundnas, elastic, models, cost, data)
+PUBLIC = (boundnas, elastic, models, cost, data, tasks)
 
 
 def pages(nav):

@@ -1,5 +1,6 @@
 """Data of any Dataset: what a sample is depends on seed, epoch and index, and on nothing else."""
 
+import os
 import random
 from threading import Thread
 
@@ -297,3 +298,14 @@ def test_stopped_anywhere_and_read_by_any_number_of_workers_a_run_ends_in_the_sa
     run = trained(made(train), folder)
     assert [row["step"] for row in run.metrics] == list(range(9))
     assert digest(run.model) == expected
+
+
+def ending(x, y, i):
+    if torch.utils.data.get_worker_info() is not None and i == 5:
+        os._exit(1)
+    return x, y
+
+
+def test_a_worker_that_ends_by_itself_is_told():
+    with pytest.raises(DataError, match=r"a process that reads samples ended by itself .*worker"):
+        made(Rows(ending), workers=1)

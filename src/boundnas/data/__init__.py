@@ -1,4 +1,4 @@
-"""Labelled images: where they come from, how they are split, batched and augmented."""
+"""Data of any kind, and labelled images: where they come from, how they are split and drawn."""
 
 from boundnas.data.augment import augment, normalize
 from boundnas.data.cifar import cifar10, cifar100

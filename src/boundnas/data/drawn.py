@@ -110,8 +110,20 @@ def read(
         worker_init_fn=_ignore_signals,
         generator=torch.Generator(),  # else it draws from the global one
     )
-    for found in loader:
-        yield _whole(found)
+    found = iter(loader)
+    while True:
+        try:
+            batch = next(found)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "worker" not in str(error):
+                raise
+            raise DataError(
+                f"a process that reads samples ended by itself ({first_line(error)}); it may have "
+                "been out of memory, or the Dataset ends it; give workers=0 to see"
+            ) from error
+        yield _whole(batch)
 
 
 def stacked(samples: Sequence[tuple[Inputs, Tensor] | Failed]) -> Batch | Failed:
