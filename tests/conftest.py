@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-import boundnas  # noqa: F401  (its import sets environment variables, which tests must not)
+from boundnas.engine.tuning import tune
 
+tune()  # as what trains does, so that no test is the first to change variables
 torch.set_num_threads(1)  # bits agree between equal numbers of threads only
 settings.register_profile("boundnas", deadline=None)  # a busy machine is no fault
 settings.load_profile("boundnas")

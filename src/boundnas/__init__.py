@@ -4,21 +4,14 @@ The main job in five calls: build a `Supernet` (your own, or one of `models`), `
 `search` its front, `extract` a network of the front, `export` it.
 """
 
-import os
-
 from boundnas.engine.entry import enter, is_command
 
 if is_command():
     enter()  # before what takes seconds to import
 
-# Every sub-network has shapes of its own, and oneDNN compiles a kernel per shape; by default it
-# forgets all but 1,024 of them (2.3x slower steps on small images, docs/lab-log.md).
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
-
 from boundnas import cost, data, elastic, models, tasks
 from boundnas.data import Data
 from boundnas.deploy.export import export
-from boundnas.engine.allocator import keep_freed_memory
 from boundnas.errors import BoundNASError
 from boundnas.fit.run import Run
 from boundnas.fit.train import fit
@@ -28,8 +21,6 @@ from boundnas.space import Architecture, Dimension, SearchSpace
 from boundnas.supernet.calibrate import calibrate
 from boundnas.supernet.extract import extract
 from boundnas.supernet.supernet import Supernet
-
-keep_freed_memory()
 
 __all__ = [
     "Architecture",

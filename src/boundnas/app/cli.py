@@ -25,6 +25,7 @@ from boundnas.engine.foreign import answer
 from boundnas.engine.interruption import Interrupted, interruptible
 from boundnas.engine.output import SideChannel
 from boundnas.engine.ranks import rank
+from boundnas.engine.tuning import tune
 from boundnas.errors import ConfigError
 from boundnas.report import write_report
 from boundnas.report.compare import compare as compare_runs
@@ -100,6 +101,7 @@ def _command(function: Callable[..., None], **options: Any) -> Callable[..., Non
     @wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> None:
         with _answered(), interruptible():
+            tune()
             function(*args, **kwargs)
 
     return app.command(**options)(guarded)

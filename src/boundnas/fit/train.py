@@ -11,6 +11,7 @@ from boundnas.cost.budget import CostRange
 from boundnas.data import Samples
 from boundnas.engine.ranks import agree, rank
 from boundnas.engine.threads import warn_of_threads
+from boundnas.engine.tuning import tune
 from boundnas.fit import identity
 from boundnas.fit.loop import Trainer
 from boundnas.fit.match import check_model, fitted
@@ -64,6 +65,7 @@ def fit(
         RunError: The folder cannot be written, or holds another run: of another model, other
             training images, cost, range, settings or seed; nothing was changed.
     """
+    tune()
     settings, asked = settings or TrainSettings(epochs=30), task or Classification()
     pairs = paired(cost, cost_range)
     path = None if folder is None else folder.path

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from boundnas.engine.progress import Progress
 from boundnas.engine.ranks import agree, mine, rank, spread, wait
+from boundnas.engine.tuning import tune
 from boundnas.fit import identity
 from boundnas.fit.identity import Identity
 from boundnas.fit.run import Run
@@ -59,6 +60,7 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
             weights, data or settings is set aside under another name, with a warning in the log.
         RankError: Another of several processes is about to search something else, or is gone.
     """
+    tune()
     settings = settings or SearchSettings()
     agree(partial(_described, run, settings), "before the search")
     evaluator = Evaluator(run.model, run.data, settings, run.seed, run.costs, run.task)
