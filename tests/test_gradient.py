@@ -4,8 +4,8 @@ from tests.oracle import masked
 from tests.spaces import SPACES, images, supernet
 from torch.nn import functional as F
 
-from boundnas.cost import COSTS, MACs
-from boundnas.method.policy import BOUNDARIES, Policy, initial_policy, point_mass
+from boundnas.cost import MACs
+from boundnas.method.policy import BOUNDARIES, initial_policy, point_mass
 from boundnas.randomness import stream
 
 
@@ -153,61 +153,6 @@ def test_a_point_mass_draws_its_network_and_no_gates(name, boundary):
     assert arch == (space.largest if boundary == "max" else space.smallest)
     assert arch.gates is None
     assert all(arch.gate(d) is None for d in space.dimensions)
-
-
-@pytest.mark.parametrize("cost_name", COSTS)
-@pytest.mark.parametrize("name", SPACES)
-def test_the_relaxed_cost_is_the_exact_cost(name, cost_name):
-    model = supernet(name)
-    cost = COSTS[cost_name](model)
-    policy = Policy(model.space, torch.zeros(len(model.space), longest(model.space)))
-    for step in range(20):
-        arch = policy.sample(stream(0, "gumbel", step))
-        assert cost.relaxed(arch).item() == cost(arch)
-    plain = point_mass(model.space, "max").sample(stream(0, "gumbel"))
-    assert cost.relaxed(plain).item() == cost(plain)
-
-
-def longest(space):
-    return max(map(len, space.dimensions))
-
-
-@pytest.mark.parametrize("cost_name", COSTS)
-@pytest.mark.parametrize("name", SPACES)
-def test_the_gradient_of_the_relaxed_cost_is_that_of_its_polynomial(name, cost_name):
-    model = supernet(name)
-    cost = COSTS[cost_name](model)
-    arch = relaxed(model.space.sample(stream(1, "architecture")))
-    cost.relaxed(arch).backward()
-    terms = cost._polynomial(model).terms
-    gates = {d: g.tolist() for d, g in zip(model.space.dimensions, arch.gates, strict=True)}
-    for dimension, gate in zip(model.space.dimensions, arch.gates, strict=True):
-        for option in range(len(dimension)):
-            slope = difference(terms, gates, dimension, option)
-            assert gate.grad[option].item() == pytest.approx(slope, rel=1e-6, abs=1e-3)
-
-
-def difference(terms, gates, dimension, option, step=1e-3):
-    """Central finite difference of a polynomial in one gate."""
-    sides = []
-    for sign in (1, -1):
-        moved = {**gates, dimension: list(gates[dimension])}
-        moved[dimension][option] += sign * step
-        sides.append(sum(c * product(factors, moved) for c, factors in concerned(terms, dimension)))
-    return (sides[0] - sides[1]) / (2 * step)
-
-
-def concerned(terms, dimension):
-    return [term for term in terms if any(f.dimension == dimension for f in term[1])]
-
-
-def product(factors, gates):
-    result = 1.0
-    for factor in factors:
-        result *= sum(
-            z * amount for z, amount in zip(gates[factor.dimension], factor.table, strict=True)
-        )
-    return result
 
 
 def test_the_cost_of_a_supernet_in_double_precision_is_the_same():

@@ -39,11 +39,12 @@ class Cost:
     def __init__(self, model: Supernet) -> None:
         self.space = model.space
         _check_texts(self)
-        polynomial = self._polynomial(model)
-        _check_whole(self, polynomial)
-        self.dimensions = {f.dimension for _, term in polynomial.terms for f in term}
+        self.polynomial = self._polynomial(model)
+        """The cost of the whole model, which costs of one's own may add up and multiply."""
+        _check_whole(self, self.polynomial)
+        self.dimensions = {f.dimension for _, term in self.polynomial.terms for f in term}
         """What it depends on."""
-        self._terms = Terms(polynomial, self.space)
+        self._terms = Terms(self.polynomial, self.space)
 
     def _polynomial(self, model: Supernet) -> Polynomial:
         """The cost of the whole model; see `boundnas.cost.amount`."""

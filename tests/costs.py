@@ -1,0 +1,44 @@
+"""The table of costs that every law runs over; a new one joins by adding a line."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from boundnas.cost import MACs, Parameters
+
+
+def example(name):
+    """A file of the examples as a module."""
+    path = Path(__file__).parents[1] / "examples" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+own_cost = example("own_cost")
+
+
+def counted_macs(net, x):
+    """MACs of one image by PyTorch's counter."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(x)
+    return counter.get_total_flops() // 2
+
+
+def counted_parameters(net, x):
+    return sum(p.numel() for p in net.parameters())
+
+
+def energy(net, x):
+    return 46 * counted_macs(net, x) + 6400 * counted_parameters(net, x)
+
+
+COSTS = {  # a cost, and what it is counted to be of an extracted network and one image
+    "macs": (MACs, counted_macs),
+    "parameters": (Parameters, counted_parameters),
+    "of one's own": (own_cost.Energy, energy),
+}

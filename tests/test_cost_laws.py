@@ -1,0 +1,143 @@
+"""What holds for every cost: exact, differentiable, refused in time; and one of one's own."""
+
+import json
+from functools import cache
+
+import pytest
+import torch
+from tests.costs import COSTS, own_cost
+from tests.faults import Killed
+from tests.small import few_digits, mobilenet
+from tests.spaces import SPACES, images, supernet
+
+from boundnas import calibrate, extract, fit
+from boundnas.errors import CostError
+from boundnas.fit.loop import Trainer
+from boundnas.method.policy import Policy, point_mass
+from boundnas.randomness import stream
+from boundnas.space import Architecture
+from boundnas.store.checkpoint import newest
+from boundnas.store.lines import read_jsonl
+
+
+@cache
+def built(name, cost):
+    """A supernet of the table and a cost of it; not to be changed."""
+    model = supernet(name)
+    return model, cost(model)
+
+
+every = pytest.mark.parametrize(("cost", "count"), COSTS.values(), ids=COSTS)
+spaces = pytest.mark.parametrize("name", SPACES)
+
+
+@every
+@spaces
+def test_a_cost_is_what_is_counted_of_the_extracted_network(name, cost, count):
+    model, found = built(name, cost)
+    x, space = images(model, 1), model.space
+    for arch in (space.smallest, space.sample(stream(0, "law"))):
+        net = extract(model, calibrate(model, arch, [images(model, 4)]))
+        assert found(arch) == count(net, x), arch
+
+
+@every
+@spaces
+def test_the_relaxed_cost_is_the_exact_cost_at_one_hot_gates(name, cost, count):
+    model, found = built(name, cost)
+    longest = max(map(len, model.space.dimensions))
+    policy = Policy(model.space, torch.zeros(len(model.space), longest))
+    for step in range(20):
+        arch = policy.sample(stream(0, "gumbel", step))
+        assert found.relaxed(arch).item() == found(arch)
+    plain = point_mass(model.space, "max").sample(stream(0, "gumbel"))
+    assert found.relaxed(plain).item() == found(plain)
+
+
+@every
+@spaces
+def test_its_gradient_reaches_every_option_by_finite_differences(name, cost, count):
+    model, found = built(name, cost)
+    space = model.space
+    arch = space.sample(stream(1, "architecture"))
+    hot = [torch.eye(len(d), dtype=torch.float64)[i] for d, i in zip(
+        space.dimensions, arch.indices, strict=True)]  # fmt: skip
+
+    def at(gates):
+        return float(found.relaxed(arch.carrying(gates=tuple(gates))))
+
+    gates = tuple(gate.clone().requires_grad_() for gate in hot)
+    found.relaxed(arch.carrying(gates=gates)).backward()
+    for i, gate in enumerate(gates):
+        for option in range(len(gate)):
+            sides = []
+            for step in (1e-3, -1e-3):
+                moved = [g.clone() for g in hot]
+                moved[i][option] += step
+                sides.append(at(moved))
+            slope = (sides[0] - sides[1]) / 2e-3
+            assert gate.grad[option].item() == pytest.approx(slope, rel=1e-6, abs=1e-2)
+
+
+@every
+def test_a_range_that_no_network_meets_is_refused_before_training(cost, count, monkeypatch):
+    monkeypatch.setattr(Trainer, "train", None)
+    model = mobilenet()
+    found = cost(model)
+    smallest, largest = found.reach
+    for cost_range in ((smallest / 4, smallest / 2), (2 * largest, 3 * largest)):
+        with pytest.raises(CostError, match=rf"costs .* {found.unit}: they reach from .* to "):
+            fit(model, few_digits(), cost=found, cost_range=cost_range)
+
+
+@every
+@spaces
+def test_a_larger_option_never_costs_less(name, cost, count):
+    model, cost = built(name, cost)
+    space = model.space
+    assert cost.reach == (cost(space.smallest), cost(space.largest))
+    for step in range(20):
+        a, b = (space.sample(stream(0, side, step)) for side in "ab")
+        pairs = list(zip(a.indices, b.indices, strict=True))
+        low, high = (Architecture(space, tuple(map(pick, pairs))) for pick in (min, max))
+        assert cost(low) <= min(cost(a), cost(b)) <= max(cost(a), cost(b)) <= cost(high)
+        assert isinstance(cost(a), int)
+
+
+@pytest.fixture
+def seeds():
+    """The example seeds the initial weights."""
+    with torch.random.fork_rng(devices=[]):
+        yield
+
+
+@pytest.mark.usefixtures("seeds")
+def test_a_cost_of_ones_own_goes_from_training_to_the_report_and_is_resumed(tmp_path, monkeypatch):
+    whole = own_cost.main(tmp_path / "whole")
+    save = Trainer._save
+
+    def dying(self, step, *logs):
+        save(self, step, *logs)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_save", dying)
+        with pytest.raises(Killed):
+            own_cost.main(tmp_path / "stopped")
+    assert newest(tmp_path / "stopped" / "checkpoints").step == 4
+    resumed = own_cost.main(tmp_path / "stopped")
+    assert resumed.to_json() == whole.to_json()
+    for name in ("front.json", "metrics.jsonl", "search/evaluations.jsonl", "best.onnx"):
+        one, other = ((tmp_path / each / name).read_bytes() for each in ("whole", "stopped"))
+        assert one == other, name
+    rows = read_jsonl(tmp_path / "whole" / "search" / "evaluations.jsonl")[1:]
+    for row in rows:
+        costs = row["costs"]
+        assert costs["energy"] == 46 * costs["macs"] + 6400 * costs["parameters"]
+    assert list(json.loads((tmp_path / "whole" / "front.json").read_text())["ranges"]) == ["energy"]
+    assert '"energy":' in (tmp_path / "whole" / "report.html").read_text()
+
+
+def test_a_cost_of_ones_own_takes_at_most_sixty_lines():
+    with open(own_cost.__file__) as file:
+        assert len(file.readlines()) <= 60
