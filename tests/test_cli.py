@@ -120,7 +120,7 @@ def test_another_folder_for_the_runs_can_be_given(configured):
 @pytest.mark.parametrize("name", ["~", "~/runs", "~root/runs"])
 @pytest.mark.parametrize(
     "arguments",
-    [("train", "run.yaml", "--runs"), ("compare", "a", "--out"), ("reproduce", "fig3", "--out")],
+    [("train", "run.yaml", "--runs"), ("compare", "a", "--out")],
     ids=lambda arguments: arguments[0],
 )
 def test_a_home_that_the_shell_did_not_expand_never_becomes_a_folder(arguments, name, configured):

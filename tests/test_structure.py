@@ -31,7 +31,6 @@ BOTTOM_TO_TOP = [
     "config",
     "report",
     "deploy",
-    "studies",
     "app",
     "__main__",
     "__init__",
@@ -77,6 +76,12 @@ def test_imports_point_down():
         and level[unit_of(imported)] > level[unit_of(module)]
     ]
     assert upwards == []
+
+
+def test_the_package_needs_nothing_of_the_checkout():
+    outside = {"studies", "benchmarks", "examples", "tests"}
+    found = {n for tree in MODULES.values() for n in imports_of(tree) if n.split(".")[0] in outside}
+    assert found == set()
 
 
 def test_no_modules_import_each_other():

@@ -6,12 +6,17 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
 import pytest
 from matplotlib import rc_context, rcParams
+from studies import reproduce
+from studies.__main__ import app
+from studies.figures import FIGURES, configuration
+from typer.testing import CliRunner
 
 from boundnas.app import pipeline
 from boundnas.config import RunConfig
@@ -23,8 +28,6 @@ from boundnas.report.tables import markdown, numbers
 from boundnas.search.pareto import chosen, mean_over_log_cost
 from boundnas.store.files import canonical_json
 from boundnas.store.vouched import vouched
-from boundnas.studies import reproduce
-from boundnas.studies.figures import FIGURES, configuration
 
 LOWER, UPPER = 0.004, 0.009
 SPACE = {
@@ -343,7 +346,7 @@ def test_figures_that_share_a_run_agree_on_it():
 
 
 def test_a_comparison_of_the_paper_goes_on_after_a_failure(tmp_path, monkeypatch):
-    module = importlib.import_module("boundnas.studies.reproduce")
+    module = importlib.import_module("studies.reproduce")
 
     def configured(figure, variant, seed, *_):
         learn = {"fixed": "none", "boundaries": "both"}[variant]
@@ -371,4 +374,23 @@ def test_a_comparison_of_the_paper_goes_on_after_a_failure(tmp_path, monkeypatch
 def test_unknown_figures_and_scales_are_refused(figure, scale, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         reproduce(figure, tmp_path / "out", scale)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["~", "~/runs", "~root/runs"])
+def test_a_home_that_the_shell_did_not_expand_never_becomes_a_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused = CliRunner().invoke(app, ["fig3", "--out", name])
+    assert refused.exit_code == 2
+    assert f"the shell did not expand {name.split('/')[0]}" in refused.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_refuses_as_boundnas_does(tmp_path):
+    command = [sys.executable, "-m", "studies", "fig1", "--out", str(tmp_path / "out")]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("ConfigError: no comparison 'fig1'; there are fig2, ")
+    assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()

@@ -36,7 +36,7 @@ def refused(*_):
 
 ctypes.CDLL = refused
 before = surroundings()
-import boundnas, boundnas.app.cli, boundnas.studies
+import boundnas, boundnas.app.cli
 after = surroundings()
 for name, value in before.items():
     assert after[name] == value, name

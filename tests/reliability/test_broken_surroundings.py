@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import studies.__main__
+from studies.figures import FIGURES
 from tests.reliability.child import fork, replaced
 from tests.reliability.ranks import TIMEOUT
 from tests.reliability.surroundings import RUN, STARTING, SURROUNDINGS
@@ -20,9 +22,8 @@ from tests.reliability.tiny import text
 import boundnas.app.cli
 from boundnas.config import read_config
 from boundnas.engine.output import SideChannel
-from boundnas.studies.figures import FIGURES
 
-reproduce = importlib.import_module("boundnas.studies.reproduce")
+reproduce = importlib.import_module("studies.reproduce")
 
 ARGUMENTS = {
     "run": ["run", "run.yaml"],
@@ -32,7 +33,7 @@ ARGUMENTS = {
     "best": ["best", str(RUN), "--macs", "1G"],
     "report": ["report", str(RUN)],
     "compare": ["compare", str(RUN), "runs/other", "--out", "comparison"],
-    "reproduce": ["reproduce", "fig3", "--seeds", "2", "--out", "studies"],
+    "reproduce": ["fig3", "--seeds", "2", "--out", "studies"],
     "help": ["--help"],
 }
 """Every documented command."""
@@ -85,7 +86,11 @@ def command(name, spoil, config):
                 replaced(reproduce, "configuration", lambda _: configured),
                 replaced(sys, "executable", lambda _: "/bin/false"),  # a run that fails at once
             ):
-                boundnas.app.cli.app(spoil(ARGUMENTS[name]), prog_name="boundnas")
+                arguments = spoil(ARGUMENTS[name])
+                if name == "reproduce":
+                    studies.__main__.run(arguments)
+                else:
+                    boundnas.app.cli.app(arguments, prog_name="boundnas")
         finally:
             sys.stdout, sys.stderr = (
                 each or SideChannel(None) for each in (sys.stdout, sys.stderr)

@@ -7,13 +7,13 @@ import sys
 import time
 
 import pytest
+import studies.__main__
 from tests.reliability.child import fork, replaced
 from tests.reliability.tiny import text
 
-import boundnas.app.cli
 from boundnas.config import read_config
 
-reproduce = importlib.import_module("boundnas.studies.reproduce")
+reproduce = importlib.import_module("studies.reproduce")
 
 RUN = """\
 #!{python} -IS
@@ -34,7 +34,7 @@ sys.exit(143)
 
 @pytest.fixture
 def comparison(tmp_path):
-    """``boundnas reproduce`` of three runs, two at a time, as the leader of a session."""
+    """``python -m studies`` of three runs, two at a time, as the leader of a session."""
     (tmp_path / "run.yaml").write_text(text())
     config = read_config(tmp_path / "run.yaml")
     script = tmp_path / "python"
@@ -52,9 +52,7 @@ def comparison(tmp_path):
             replaced(sys, "executable", lambda _: str(script)),
             replaced(reproduce, "configuration", lambda _: configured),
         ):
-            boundnas.app.cli.app(
-                ["reproduce", "fig3", "--seeds", "3", "--jobs", "2", "--out", "out"]
-            )
+            studies.__main__.run(["fig3", "--seeds", "3", "--jobs", "2", "--out", "out"])
 
     return work
 

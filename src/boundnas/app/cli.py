@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from boundnas import studies
 from boundnas.app import budget, pipeline
 from boundnas.app.proposal import about, propose
 from boundnas.config import RunConfig, read_config
@@ -35,22 +34,32 @@ from boundnas.store.folder import RunFolder
 from boundnas.store.records import said_ranges
 
 
+@contextmanager
+def orderly() -> Iterator[None]:
+    """Whatever happens within is one message on stderr and a documented exit code.
+
+    The output is a side channel, which may fail.
+    """
+    out, err = SideChannel(sys.stdout), SideChannel(sys.stderr)
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            with _answered():
+                yield
+        finally:
+            out.flush()
+            if not isinstance(out.failure, BrokenPipeError | None):  # as of a pager that ended
+                reason = getattr(out.failure, "strerror", None) or out.failure
+                print(f"Nothing more can be printed ({reason}).", file=err)
+            err.flush()
+
+
 class _Group(TyperGroup):
-    """All commands: whatever happens is one message on stderr and a documented exit code."""
+    """All commands."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the command; the output is a side channel, which may fail."""
-        out, err = SideChannel(sys.stdout), SideChannel(sys.stderr)
-        with redirect_stdout(out), redirect_stderr(err):
-            try:
-                with _answered():
-                    return super().main(*args, **kwargs)
-            finally:
-                out.flush()
-                if not isinstance(out.failure, BrokenPipeError | None):  # as of a pager that ended
-                    reason = getattr(out.failure, "strerror", None) or out.failure
-                    print(f"Nothing more can be printed ({reason}).", file=err)
-                err.flush()
+        """Run the command in order."""
+        with orderly():
+            return super().main(*args, **kwargs)
 
 
 @contextmanager
@@ -77,7 +86,7 @@ app = typer.Typer(
 )
 
 
-def _expanded(path: Path | None) -> Path | None:
+def expanded(path: Path | None) -> Path | None:
     """Refuse a home that the shell left for us to find: it would become a folder named ~."""
     if path is not None and (home := os.path.expanduser(path)) != str(path):
         raise typer.BadParameter(f"the shell did not expand {path.parts[0]}; give {home}")
@@ -88,23 +97,28 @@ ConfigFile = Annotated[Path, typer.Argument(help="Configuration in YAML; see con
 RunPath = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/digits.")]
 Wait = Annotated[float, typer.Option(min=1, help="Seconds that processes wait for one another.")]
 Runs = Annotated[
-    Path, typer.Option(callback=_expanded, help="Folder that the run's own folder is made in.")
+    Path, typer.Option(callback=expanded, help="Folder that the run's own folder is made in.")
 ]
 Limit = Annotated[
     list[str] | None, typer.Option(metavar="NUMBER", help="At most so many, as in 5M or 20k.")
 ]
 
 
-def _command(function: Callable[..., None], **options: Any) -> Callable[..., None]:
-    """Register a command, which a signal stops in order."""
+def guarded(function: Callable[..., None]) -> Callable[..., None]:
+    """A command that a signal stops in order, on a process that is set up to compute."""
 
     @wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> None:
+    def call(*args: Any, **kwargs: Any) -> None:
         with _answered(), interruptible():
             tune()
             function(*args, **kwargs)
 
-    return app.command(**options)(guarded)
+    return call
+
+
+def _command(function: Callable[..., None], **options: Any) -> Callable[..., None]:
+    """Register a command."""
+    return app.command(**options)(guarded(function))
 
 
 def _show_version(asked: bool) -> None:
@@ -127,10 +141,10 @@ def _main(
 def init(
     data: Annotated[
         Path | None,
-        typer.Option(callback=_expanded, help="Folder with a folder of images for each class."),
+        typer.Option(callback=expanded, help="Folder with a folder of images for each class."),
     ] = None,
     out: Annotated[
-        Path, typer.Option(callback=_expanded, help="File to write; never one that is there.")
+        Path, typer.Option(callback=expanded, help="File to write; never one that is there.")
     ] = Path("run.yaml"),
 ) -> None:
     """Write a commented configuration that fits a folder of images."""
@@ -201,30 +215,13 @@ def report(run: RunPath) -> None:
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders of searched runs, in any order.")],
     out: Annotated[
-        Path, typer.Option(callback=_expanded, help="Folder for tables, figures and raw numbers.")
+        Path, typer.Option(callback=expanded, help="Folder for tables, figures and raw numbers.")
     ] = Path("comparison"),
 ) -> None:
     """Compare runs: fronts, scores, accuracy at budgets and boundaries, grouped over seeds."""
     folder = compare_runs(runs, out)
     print((folder / "comparison.md").read_text())
     print(f"Comparison: {(folder / 'comparison.html').resolve()}")
-
-
-@_command
-def reproduce(
-    figure: Annotated[str, typer.Argument(help="Figure of the paper, such as fig4.")],
-    scale: Annotated[str, typer.Option(help="small, for two cores, or paper.")] = "small",
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of every variant.")] = 3,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
-    out: Annotated[
-        Path, typer.Option(callback=_expanded, help="Folder for runs and comparisons.")
-    ] = Path("studies"),
-    data: Annotated[Path, typer.Option(help="Folder with a folder per data set.")] = Path("data"),
-) -> None:
-    """Run a whole comparison of the paper; an interrupted one continues."""
-    for folder in studies.reproduce(figure, out, scale, seeds, jobs, data):
-        print((folder / "comparison.md").read_text())
-        print(f"Comparison: {(folder / 'comparison.html').resolve()}")
 
 
 def _config(run: Path) -> RunConfig:

@@ -15,7 +15,7 @@ from boundnas.errors import ConfigError, RunError
 from boundnas.report.compare import compare
 from boundnas.store.files import cannot_write, write_text
 from boundnas.store.folder import RunFolder
-from boundnas.studies.figures import FIGURES, SCALES, configuration
+from studies.figures import FIGURES, SCALES, configuration
 
 WATCH_SECONDS = 1.0
 """So often the progress is shown anew while runs of hours are under way."""
@@ -32,7 +32,7 @@ def reproduce(
     """Train and search every variant and seed that is not there yet, then compare them.
 
     Args:
-        figure: Which comparison: a name in `boundnas.studies.figures.FIGURES`.
+        figure: Which comparison: a name in `studies.figures.FIGURES`.
         out: Runs go to ``out/runs``, where other figures find theirs again; the comparison goes
             to ``out/FIGURE-DATASET``.
         scale: ``"small"`` (Fashion-MNIST, two cores) or ``"paper"`` (A.2).

@@ -1,5 +1,5 @@
 """The paper's comparisons: which runs each of its figures needs, and what is read off them."""
 
-from boundnas.studies.reproduce import reproduce
+from studies.reproduce import reproduce
 
 __all__ = ["reproduce"]
