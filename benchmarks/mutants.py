@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -25,8 +26,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "boundnas"
-TIMEOUT = 900.0
-"""Seconds after which a mutant counts as killed: its tests hang."""
+LIMIT, TIMEOUT = 900, 7200.0
+"""Seconds of CPU, and by the clock, after which a mutant counts as killed: its tests hang."""
 
 AREAS = {
     "method": (
@@ -204,6 +205,11 @@ def mutated(path, place):
     return ast.unparse(ast.fix_missing_locations(copy.deepcopy(tree)))
 
 
+def limited():
+    """Have the system end a process that computes for ever; a busy machine is no fault."""
+    resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
+
+
 def verdict(area, file, place):
     """What the area's tests say to a mutant: the first that fails, or nothing."""
     with tempfile.TemporaryDirectory() as folder:
@@ -218,8 +224,9 @@ def verdict(area, file, place):
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
         try:
             done = subprocess.run(
-                command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT
-            )
+                command, cwd=ROOT, env=environment, capture_output=True, text=True,
+                timeout=TIMEOUT, preexec_fn=limited,
+            )  # fmt: skip
         except subprocess.TimeoutExpired:
             return "hangs"
     if not done.returncode:
