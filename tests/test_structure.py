@@ -1,4 +1,5 @@
 import ast
+import statistics
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -92,6 +93,30 @@ def test_no_modules_import_each_other():
 def test_every_module_has_a_subject():
     words = {word for name in MODULES for word in name.split(".")}
     assert words.isdisjoint({"utils", "util", "common", "helpers", "helper", "misc", "tools"})
+
+
+def lines_of(function):
+    """Lines of a function without its docstring."""
+    first = function.body[0]
+    documented = ast.get_docstring(function) is not None
+    docstring = first.end_lineno - first.lineno + 1 if documented else 0
+    return function.end_lineno - function.lineno + 1 - docstring
+
+
+FUNCTIONS = {
+    f"{name}.{node.name}": lines_of(node)
+    for name, tree in MODULES.items()
+    for node in ast.walk(tree)
+    if isinstance(node, ast.FunctionDef)
+}
+
+
+def test_files_and_functions_stay_small():
+    assert {p.name: n for p in TREES if (n := len(p.read_text().splitlines())) > 400} == {}
+    lengths = sorted(FUNCTIONS.values())
+    assert statistics.median(lengths) <= 8
+    assert lengths[len(lengths) * 9 // 10] <= 25
+    assert FUNCTIONS["boundnas.method.sandwich.step"] <= 40
 
 
 RUNS_WHAT_IT_READS = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml"}
