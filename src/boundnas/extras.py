@@ -14,6 +14,7 @@ EXTRAS = {
     "onnxscript": "export",
     "matplotlib": "report",
     "scipy": "report",
+    "tensorboard": "tensorboard",
     "optuna": "search",
 }
 """The extra that installs each module."""

@@ -7,7 +7,7 @@ gradients with the others once a step, after all networks of the sandwich; the f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -19,6 +19,7 @@ from boundnas.engine.progress import Progress
 from boundnas.engine.ranks import average, rank, share, wait
 from boundnas.fit.guard import Guard
 from boundnas.fit.logs import Log
+from boundnas.fit.observers import Audience, Observer
 from boundnas.fit.resume import State, of_training, resume
 from boundnas.fit.run import Run, bounds_record
 from boundnas.fit.schedule import learning_rate, policy_learning_rate
@@ -37,8 +38,9 @@ BOUNDARY_ROWS = 200
 class Trainer:
     """The loop of one run and its state: optimizers and step."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, observers: Sequence[Observer] = ()) -> None:
         self.run, self.folder = run, run.folder
+        self.audience = Audience(observers)
         self.sandwich = Sandwich(
             run.model,
             run.task,
@@ -88,6 +90,7 @@ class Trainer:
             held = self.writes.held
             write_json(self.writes.space, self.run.model.space.to_json(), held)
             note_environment(self.writes.environment, held)
+        self.audience.tell("begin", self.run, step)
         every = max(1, self.steps // BOUNDARY_ROWS)
         save_every = self.run.settings.checkpoint_every
         self.batches = self.run.data.training(self.order, step, self.steps, self.part)
@@ -103,6 +106,7 @@ class Trainer:
                     boundaries.append(self._boundaries(step))
                 row, stop = self._step(step, stopping)
                 metrics.append(row)
+                self.audience.tell("step", row)
                 step += 1
                 progress.advance(loss=row["loss_max"], **self._score(row))
                 if step % save_every == 0 or step == self.steps or stop:
@@ -159,3 +163,4 @@ class Trainer:
             values = {"identity": self.identity, "logs": {log.name: log.sync() for log in logs}}
             folder, tensors = self.writes, self.state.tensors()
             checkpoint.save(folder.checkpoints, step, tensors, values, held=folder.held)
+            self.audience.tell("checkpoint", step)

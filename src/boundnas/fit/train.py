@@ -15,6 +15,7 @@ from boundnas.engine.tuning import tune
 from boundnas.fit import identity
 from boundnas.fit.loop import Trainer
 from boundnas.fit.match import check_model, fitted
+from boundnas.fit.observers import Observer
 from boundnas.fit.run import Run
 from boundnas.fit.start import check_start, start_boundaries
 from boundnas.settings import TrainSettings
@@ -35,6 +36,7 @@ def fit(
     seed: int = 0,
     folder: RunFolder | None = None,
     task: Task | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Run:
     """Train a supernet and its boundaries (Algorithm 1, App. A.2).
 
@@ -48,6 +50,7 @@ def fit(
         seed: Fixes every random draw but the initial weights, which are the caller's.
         folder: Logs and checkpoints go there; a run that was interrupted there continues.
         task: What the networks are to do; by default to tell the classes of the data apart.
+        observers: Told of steps and checkpoints as they come.
 
     Returns:
         The trained model, boundaries and logs.
@@ -86,7 +89,7 @@ def fit(
     boundaries = start_boundaries(model, settings, seed)
     run = Run(model, data, task, boundaries, budgets, settings, seed, folder)
     warn_of_threads()
-    trainer = Trainer(run)
+    trainer = Trainer(run, observers)
     with nullcontext() if folder is None or rank() else folder.locked():
         trainer.train()
     return run

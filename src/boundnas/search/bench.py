@@ -27,7 +27,7 @@ class Bench:
         name: Tells which architectures are one network, which is measured by this name.
         journal: Answers for what it has; what is measured is written there at once.
         screening: Where ``measure`` only estimates: measures what would be on the front.
-        show: Told the score of each.
+        show: Told each evaluation as it comes.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Bench:
         name: Name = lambda architecture: architecture,
         journal: Journal | None = None,
         screening: Screening | None = None,
-        show: Callable[[float], None] | None = None,
+        show: Callable[[Evaluation], None] | None = None,
     ) -> None:
         self.name, self.known = name, dict[Architecture, Evaluation]()
         self._measure, self._journal = measure, journal
@@ -58,7 +58,7 @@ class Bench:
     def _shown(self, networks: Sequence[Architecture]) -> Iterator[Evaluation]:
         for evaluation in self._journalled(networks):
             if self._show is not None:
-                self._show(evaluation.score)
+                self._show(evaluation)
             yield evaluation
 
     def _journalled(self, networks: Sequence[Architecture]) -> Iterator[Evaluation]:

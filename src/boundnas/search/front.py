@@ -17,6 +17,7 @@ from boundnas.engine.ranks import agree, mine, rank, spread, wait
 from boundnas.engine.tuning import tune
 from boundnas.fit import identity
 from boundnas.fit.identity import Identity
+from boundnas.fit.observers import Audience, Observer
 from boundnas.fit.run import Run
 from boundnas.randomness import stream
 from boundnas.search.bench import Bench, Name
@@ -40,7 +41,9 @@ _log = logging.getLogger(__name__)
 
 
 @checked
-def search(run: Run, settings: SearchSettings | None = None) -> Front:
+def search(
+    run: Run, settings: SearchSettings | None = None, observers: Sequence[Observer] = ()
+) -> Front:
     """Find the Pareto front of a trained run and measure it on its test data.
 
     The genetic search of App. A.3, or another method, selects on validation data; with
@@ -51,6 +54,7 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
     Args:
         run: What `boundnas.fit` returned.
         settings: By default those of the paper.
+        observers: Told of every candidate as it comes, and of the front.
 
     Returns:
         The front; test data was used for nothing but its last column.
@@ -64,11 +68,13 @@ def search(run: Run, settings: SearchSettings | None = None) -> Front:
     settings = settings or SearchSettings()
     agree(partial(_described, run, settings), "before the search")
     evaluator = Evaluator(run.model, run.data, settings, run.seed, run.costs, run.task)
-    with _opened(run, settings, evaluator) as bench:
+    audience = Audience(observers)
+    with _opened(run, settings, evaluator, audience) as bench:
         _find(run, settings, bench)
     front = _tested(run, evaluator, _selected(run, bench.known.values()))
     if run.folder is not None and rank() == 0:
         _keep(front, run.folder, of_front(run, settings))
+    audience.tell("front", front)
     return front
 
 
@@ -120,7 +126,9 @@ def _described(run: Run, settings: SearchSettings) -> identity.Identity:
 
 
 @contextmanager
-def _opened(run: Run, settings: SearchSettings, evaluator: Evaluator) -> Iterator[Bench]:
+def _opened(
+    run: Run, settings: SearchSettings, evaluator: Evaluator, audience: Audience
+) -> Iterator[Bench]:
     """The bench of a search, with its journals open."""
     name = Canonical(run.model, _allowed(run, settings), evaluator.costs.values())
     screen = None if settings.screen is None else _screen(run, settings, evaluator, name)
@@ -137,12 +145,17 @@ def _opened(run: Run, settings: SearchSettings, evaluator: Evaluator) -> Iterato
             measured = Bench(exact, journal=finalists)
             screening = Screening(measured, partial(_selected, run), len(run.data.validation))
             measure = partial(evaluator.each, screen)
+
+        def shown(evaluation: Evaluation) -> None:
+            _show(progress, evaluator.metric, evaluation.score)
+            audience.tell("candidate", evaluation)
+
         yield Bench(
             measure,
             name=name,
             journal=evaluations,
             screening=screening,
-            show=partial(_show, progress, evaluator.metric),
+            show=shown,
         )
 
 
