@@ -39,6 +39,12 @@ def test_every_public_name_has_its_place_in_the_reference():
     assert sorted(named) == sorted(documented)
 
 
+def test_examples_in_docstrings_are_shown_as_code():
+    source = Path(boundnas.__file__).parent
+    found = [p.name for p in source.rglob("*.py") if re.search(r"^ +Example:$", p.read_text(), re.M)]
+    assert found == [], "write Examples:, which the reference shows as code"
+
+
 def test_the_site_builds_without_a_warning(tmp_path):
     for name in ("docs", "src"):
         shutil.copytree(ROOT / name, tmp_path / name)

@@ -13,6 +13,7 @@ from boundnas import cost, data, elastic, models, tasks
 from boundnas.data import Data
 from boundnas.deploy.export import export
 from boundnas.errors import BoundNASError
+from boundnas.fit.observers import Observer, TensorBoard
 from boundnas.fit.run import Run
 from boundnas.fit.train import fit
 from boundnas.search import Front, FrontNetwork, search
@@ -29,10 +30,12 @@ __all__ = [
     "Dimension",
     "Front",
     "FrontNetwork",
+    "Observer",
     "Run",
     "SearchSettings",
     "SearchSpace",
     "Supernet",
+    "TensorBoard",
     "TrainSettings",
     "calibrate",
     "cost",

@@ -30,7 +30,7 @@ def require(work: str, *modules: str) -> None:
     Raises:
         ExtraError: Names those that are missing and the command that installs them.
 
-    Example:
+    Examples:
         >>> require("export.formats: onnx", "onnx", "onnxruntime", "onnxscript")
     """
     missing = [module for module in modules if find_spec(module) is None]

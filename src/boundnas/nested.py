@@ -14,7 +14,7 @@ Inputs = Any
 def leaves(inputs: Inputs, name: str = "") -> Iterator[tuple[str, Any]]:
     """Every tensor with the name of its place, as ``['ids']`` or ``[0]``; one alone has none.
 
-    Example:
+    Examples:
         >>> import torch
         >>> [name for name, _ in leaves({"ids": torch.zeros(2), "pair": (torch.ones(1),)})]
         ["['ids']", "['pair'][0]"]
@@ -48,7 +48,7 @@ def structure(inputs: Inputs) -> Any:
 def described(inputs: Inputs) -> str:
     """Types and shapes, for messages.
 
-    Example:
+    Examples:
         >>> import torch
         >>> described((torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)))
         'float32 of shape (2, 3) at [0], int64 of shape (2,) at [1]'

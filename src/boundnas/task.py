@@ -112,7 +112,7 @@ class Task(ABC):
     def shown(self, score: float) -> str:
         """A score as people read it.
 
-        Example:
+        Examples:
             >>> Classification().shown(0.9786)
             '97.86 %'
         """
@@ -157,7 +157,7 @@ class Classification(Task):
     Raises:
         TaskError: Smoothing outside 0 to 1, or weights that are no positive numbers.
 
-    Example:
+    Examples:
         >>> Classification().score(torch.tensor([[0.1, 2.0], [3.0, 0.0]]), torch.tensor([1, 1]))
         tensor([1., 0.])
     """

@@ -29,7 +29,7 @@ def budget(arguments: Sequence[str]) -> dict[str, float]:
     Raises:
         ConfigError: Something else than a limit, or one that is no number above 0.
 
-    Example:
+    Examples:
         >>> budget(["--macs", "5M", "--parameters=20k"])
         {'macs': 5000000.0, 'parameters': 20000.0}
     """

@@ -200,7 +200,7 @@ def propose(folder: Path | None) -> Proposal:
 def about(seconds: float) -> str:
     """A length of time in one word and a number.
 
-    Example:
+    Examples:
         >>> about(40), about(400), about(40_000)
         ('40 seconds', '7 minutes', '11 hours')
     """

@@ -19,7 +19,7 @@ def sizes(classes: Sequence[str], counts: Mapping[str, Sequence[int]]) -> str:
         classes: Their names.
         counts: Images of each of them, by split.
 
-    Example:
+    Examples:
         >>> sizes(("cat", "dog"), {"train": (7, 5), "test": (2, 1)})
         'of each class (train, test): cat 7, 2; dog 5, 1'
     """
@@ -38,7 +38,7 @@ def augmentation(padding: int, flip: bool, smallest_crop: float | None) -> str:
         flip: Whether they are mirrored.
         smallest_crop: Least share of the area of the part that is taken; none for all of it.
 
-    Example:
+    Examples:
         >>> augmentation(padding=1, flip=False, smallest_crop=None)
         'at random shifted by up to 1 pixel'
     """

@@ -93,7 +93,7 @@ def as_positions(given: Given, length: int) -> Tensor:
 def are_classes(targets: Tensor, number: int) -> bool:
     """Whether targets are one class number each, of so many classes.
 
-    Example:
+    Examples:
         >>> are_classes(torch.tensor([0, 2, 1]), 3), are_classes(torch.eye(3), 3)
         (True, False)
     """

@@ -40,7 +40,7 @@ def require_formats(formats: Iterable[Format]) -> None:
 def input_names(example: Inputs) -> list[str]:
     """What the inputs of a file are called: ``images``, ``input``, or by their place.
 
-    Example:
+    Examples:
         >>> input_names({"ids": torch.zeros(3), "mask": torch.zeros(3)}), input_names((
         ...     torch.zeros(3), torch.zeros(3)))
         (['ids', 'mask'], ['input_0', 'input_1'])

@@ -20,7 +20,8 @@ class Observer:
     """Base of what is told of a run's events; override those that are wanted.
 
     It only looks on: an observer that fails is named in the log and told nothing more of this
-    training or search, which goes on. Of several processes the first one tells. A run that continues tells of what follows.
+    training or search, which goes on. Of several processes the first one tells. A run that
+    continues tells of what follows.
     """
 
     def begin(self, run: Run, step: int) -> None:

@@ -19,7 +19,7 @@ def non_dominated(costs: Sequence[Sequence[float]], scores: Sequence[float]) -> 
         Indices of the front in ascending order of the costs: of one cost also of score. Of points
         equal in all, the first.
 
-    Example:
+    Examples:
         >>> non_dominated([[30], [10], [20], [20]], [0.8, 0.5, 0.4, 0.7])
         [1, 3, 0]
         >>> non_dominated([[30, 1], [10, 9], [20, 9]], [0.8, 0.8, 0.8])

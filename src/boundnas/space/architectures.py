@@ -203,7 +203,7 @@ class Architecture:
     def carrying(self, **parts: Any) -> Self:
         """The same architecture with these parts of a `Pass`, beside those that it carries.
 
-        Example:
+        Examples:
             >>> space = SearchSpace([Dimension("width", (4, 8))])
             >>> noise = torch.Generator()
             >>> arch = space.largest.carrying(noise=noise).carrying(ghost_fraction=0.5)

@@ -59,7 +59,7 @@ class Metric(Record):
     def shown(self, score: float) -> str:
         """A score as people read it.
 
-        Example:
+        Examples:
             >>> Metric(name="accuracy", unit="%", scale=100.0).shown(0.9786)
             '97.86 %'
         """
@@ -289,7 +289,7 @@ def nearest(networks: Iterable[N], ranges: Ranges) -> N:
 def said_ranges(ranges: Ranges) -> str:
     """Ranges of costs as people read them.
 
-    Example:
+    Examples:
         >>> said_ranges({"macs": (1e6, 5e6), "parameters": (1e4, 2e5)})
         '1,000,000 to 5,000,000 macs and 10,000 to 200,000 parameters'
     """

@@ -33,7 +33,7 @@ class Own(Task):
         TaskError: Both or neither of ``score`` and ``metric``, or a metric that does not say
             whether higher is better.
 
-    Example:
+    Examples:
         >>> from torch.nn import functional as F
         >>> task = Own(F.l1_loss, F.l1_loss, score=lambda o, t: (o - t).abs().mean(1),
         ...            name="error", unit="mm", lower_is_better=True)
