@@ -40,8 +40,8 @@ def test_every_public_name_has_its_place_in_the_reference():
 
 
 def test_examples_in_docstrings_are_shown_as_code():
-    source = Path(boundnas.__file__).parent
-    found = [p.name for p in source.rglob("*.py") if re.search(r"^ +Example:$", p.read_text(), re.M)]
+    texts = {p.name: p.read_text() for p in Path(boundnas.__file__).parent.rglob("*.py")}
+    found = [name for name, text in texts.items() if re.search(r"^ +Example:$", text, re.M)]
     assert found == [], "write Examples:, which the reference shows as code"
 
 
