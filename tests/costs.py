@@ -3,11 +3,13 @@
 import importlib.util
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from boundnas.cost import MACs, Parameters
+from boundnas import export
+from boundnas.cost import Bytes, MACs, Parameters
 
 
 def example(name):
@@ -33,6 +35,12 @@ def counted_parameters(net, x):
     return sum(p.numel() for p in net.parameters())
 
 
+def exported(net, x):
+    """Bytes of the file that export writes."""
+    with TemporaryDirectory() as folder:
+        return export(net, Path(folder, "net.safetensors")).stat().st_size
+
+
 def energy(net, x):
     return 46 * counted_macs(net, x) + 6400 * counted_parameters(net, x)
 
@@ -40,5 +48,6 @@ def energy(net, x):
 COSTS = {  # a cost, and what it is counted to be of an extracted network and one image
     "macs": (MACs, counted_macs),
     "parameters": (Parameters, counted_parameters),
+    "bytes": (Bytes, exported),
     "of one's own": (own_cost.Energy, energy),
 }

@@ -367,7 +367,9 @@ def test_what_the_runtime_of_a_file_cannot_do_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["net", "net.pt", "net.ONNX", "net.onnx.zip"])
 def test_another_suffix_is_refused_with_those_there_are(net, name, tmp_path):
-    with pytest.raises(ExportError, match=r"one of \.onnx, \.pt2, found (none|\.\w+)"):
+    with pytest.raises(
+        ExportError, match=r"one of \.onnx, \.pt2, \.safetensors, found (none|\.\w+)"
+    ):
         export(net, tmp_path / name)
     assert not list(tmp_path.iterdir())
 

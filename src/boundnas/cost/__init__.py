@@ -3,11 +3,13 @@
 from boundnas.cost.base import COSTS, Cost
 from boundnas.cost.budget import Budget, check_budgets, paired
 from boundnas.cost.counts import MACs, Parameters, with_usual
+from boundnas.cost.file_size import Bytes
 from boundnas.space.polynomial import amount
 
 __all__ = [
     "COSTS",
     "Budget",
+    "Bytes",
     "Cost",
     "MACs",
     "Parameters",

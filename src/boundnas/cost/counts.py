@@ -24,7 +24,7 @@ class MACs(Cost):
                 return module.macs(positions)
             return amount(positions if module is None else 0)
 
-        return _total(model, own)
+        return total(model, own)
 
 
 class Parameters(Cost):
@@ -39,7 +39,7 @@ class Parameters(Cost):
             held = () if module is None else module.parameters(recurse=False)
             return amount(sum(p.numel() for p in held))
 
-        return _total(model, own)
+        return total(model, own)
 
 
 Own = Callable[[nn.Module | None, int], Polynomial]
@@ -59,15 +59,15 @@ USUAL = (MACs.name, Parameters.name)
 COSTS.update({cost.name: cost for cost in (MACs, Parameters)})
 
 
-def _total(model: Supernet, own: Own) -> Polynomial:
+def total(model: Supernet, own: Own) -> Polynomial:
     """The own costs of all modules, each where it is present and used."""
     found = paths(model)
-    total, modules = amount(0), dict(model.named_modules())
+    summed, modules = amount(0), dict(model.named_modules())
     for name, use in found.uses.items():
         cost = Polynomial(())
         for positions, condition in use.cases():
             cost += condition * own(modules.get(name), positions)
         for condition in reversed(found.presence[name]):
             cost = condition * cost
-        total += cost
-    return total
+        summed += cost
+    return summed

@@ -18,10 +18,14 @@ from boundnas.nested import Inputs, count, mapped
 from boundnas.store.files import write_bytes
 from boundnas.supernet.inputs import as_example, noise_like
 from boundnas.supernet.modes import evaluating
+from boundnas.supernet.weights_file import weights_file
 from boundnas.typed import checked
 
 TOLERANCE = 1e-3
 """Largest difference of a logit between a file and the network, relative to the largest logit."""
+
+WEIGHTS = ".safetensors"
+"""Suffix of a file of weights alone."""
 
 
 @checked
@@ -40,7 +44,8 @@ def export(
 
     Args:
         net: What `boundnas.extract` returned, or any plain module; it is left as it is.
-        path: Ends in ``.onnx`` or ``.pt2``; written atomically.
+        path: Ends in ``.onnx`` or ``.pt2``, or in ``.safetensors`` for weights and statistics
+            alone, by their names in ``net``; written atomically.
         input_shape: Channels, height and width, or the shape of another sample of float32; an
             extracted network knows its own inputs.
         quantize: ``"int8"`` for an ONNX file with weights and values in 8 bits. It computes nearly
@@ -57,11 +62,14 @@ def export(
         RunError: The file cannot be written.
     """
     path = Path(path)
+    if path.suffix == WEIGHTS:
+        write_bytes(path, _weights(net, path))
+        return path
     known = getattr(net, "meta", {}).get("example")
     example = known if input_shape is None else as_example(input_shape)
     if path.suffix not in WRITERS:
         raise ExportError(
-            f"{path}: the suffix must be one of {', '.join(WRITERS)}, found "
+            f"{path}: the suffix must be one of {', '.join([*WRITERS, WEIGHTS])}, found "
             f"{path.suffix or 'none'}; rename the file"
         )
     if example is None:
@@ -83,6 +91,13 @@ def export(
     write_bytes(path, content)
     warn_of(path, loss, count(images))
     return path
+
+
+def _weights(net: nn.Module, path: Path) -> bytes:
+    try:
+        return weights_file(net.state_dict())
+    except ValueError as error:
+        raise ExportError(f"{path}: cannot hold this network: {error}; take .pt2") from error
 
 
 def file_of(

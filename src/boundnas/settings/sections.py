@@ -114,8 +114,10 @@ class SpaceSettings(Settings):
 class CostSettings(Settings):
     """The cost range that the networks are made for."""
 
-    metric: Literal["macs", "parameters"] = Field(
-        default="macs", description="what cost means: multiply-accumulates per image, or weights"
+    metric: Literal["macs", "parameters", "bytes"] = Field(
+        default="macs",
+        description="what cost means: multiply-accumulates per image, weights, or bytes of the "
+        "weights file",
     )
     lower: float = Field(
         gt=0, le=10**9, description="cost of the smallest network wanted, in millions"
@@ -128,7 +130,8 @@ class CostSettings(Settings):
     def _conflicts(cls, values: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
         lower, upper = values.get("lower"), values.get("upper")
         if lower is not None and upper is not None and upper <= lower:
-            unit = {"macs": "MACs", "parameters": "parameters"}.get(values.get("metric", ""), "")
+            units = {"macs": "MACs", "parameters": "parameters", "bytes": "bytes"}
+            unit = units.get(values.get("metric", ""), "")
             yield (
                 ("upper",),
                 f"{number(upper)} is not above {{here}}lower = {number(lower)} "
