@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -12,10 +14,23 @@ try:
 except ModuleNotFoundError:
     _kernels = None
 
+_log = logging.getLogger(__name__)
+
 
 def available() -> bool:
     """Whether the kernels were built; without them PyTorch does the work."""
     return _kernels is not None
+
+
+@cache
+def warn_if_missing() -> None:
+    """Say once that the kernels were not built; an installation without a compiler is silent."""
+    if not available():
+        _log.warning(
+            "the compiled kernels are missing: no C compiler was there at the installation, or it "
+            "failed; PyTorch's own, slower ones do the work. Install a compiler and run "
+            "pip install --force-reinstall --no-deps --no-cache-dir boundnas"
+        )
 
 
 def takes(x: Tensor) -> bool:

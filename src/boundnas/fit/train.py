@@ -9,6 +9,7 @@ from boundnas import guard
 from boundnas.cost import Budget, Cost, MACs, paired
 from boundnas.cost.budget import CostRange
 from boundnas.data import Samples
+from boundnas.elastic import native
 from boundnas.engine.ranks import agree, rank
 from boundnas.engine.threads import warn_of_threads
 from boundnas.engine.tuning import tune
@@ -89,6 +90,8 @@ def fit(
     boundaries = start_boundaries(model, settings, seed)
     run = Run(model, data, task, boundaries, budgets, settings, seed, folder)
     warn_of_threads()
+    if next(model.parameters()).device.type == "cpu":
+        native.warn_if_missing()
     trainer = Trainer(run, observers)
     with nullcontext() if folder is None or rank() else folder.locked():
         trainer.train()
