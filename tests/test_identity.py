@@ -181,7 +181,7 @@ def test_code_counts_by_what_it_says(old, new, counts, tmp_path, monkeypatch):
     found = []
     for name, written in ((f"one_{counts}", text), (f"other_{counts}", text.replace(old, new))):
         (tmp_path / f"{name}.py").write_text(written)
-        found.append(identity._codes([importlib.import_module(name).Layer]))
+        found.append(identity.of_code([importlib.import_module(name).Layer]))
     assert (found[0] != found[1]) == counts
     assert list(found[0]) == ["code of Layer"]
 

@@ -177,21 +177,21 @@ SCHEDULE = {  # of 100 steps with 20 of warm-up from 0.02 to 0.1
 @pytest.mark.parametrize(("step", "rate"), SCHEDULE.items())
 def test_the_learning_rate_warms_up_and_decays_as_a_cosine(step, rate):
     settings = options(warmup_fraction=0.2, warmup_start=0.02)
-    assert learning_rate(step, 100, settings) == pytest.approx(rate, rel=1e-9)
+    assert learning_rate(step, 100, 0.1, settings) == pytest.approx(rate, rel=1e-9)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1e-3, 0.99])
 @pytest.mark.parametrize("steps", [1, 2, 12])
 def test_the_learning_rate_exists_at_every_step(steps, fraction):
     settings = options(warmup_fraction=fraction, warmup_start=1e-5)
-    rates = [learning_rate(step, steps, settings) for step in range(steps)]
+    rates = [learning_rate(step, steps, 0.1, settings) for step in range(steps)]
     assert all(1e-5 <= rate <= 0.1 for rate in rates)
     assert fraction > 0.5 or rates == sorted(rates, reverse=True)
 
 
 def test_a_run_follows_the_schedule(uninterrupted):
     rates = [row["learning_rate"] for row in uninterrupted[1]]
-    assert rates == [learning_rate(step, STEPS, options()) for step in range(STEPS)]
+    assert rates == [learning_rate(step, STEPS, 0.1, options()) for step in range(STEPS)]
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(0.5, 3), (1, 5), (2.2, 11)])

@@ -208,7 +208,7 @@ def of_structure(model: Supernet) -> Identity:
             f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
             + ("" if value.requires_grad else " not trained")
         )
-    return {**found, **_codes([type(m) for m in model.modules()])}
+    return {**found, **of_code([type(m) for m in model.modules()])}
 
 
 def of_weights(model: nn.Module) -> Identity:
@@ -247,7 +247,7 @@ def of_cost(cost: Cost | None, cost_range: tuple[float, float], space: SearchSpa
     return {
         "cost": f"{type(cost).__name__} {cost.name}",
         **found,
-        **_codes([type(cost)]),
+        **of_code([type(cost)]),
         "costs of twelve networks": ", ".join(str(cost(arch)) for arch in some),
         "terms of the cost": digest(*map(torch.from_numpy, cost.terms)),
     }
@@ -257,11 +257,11 @@ def of_task(task: Task) -> Identity:
     """The task with its plain attributes, and the code of what in it is a user's."""
     held = sorted(vars(task).items())
     plain = {k: v for k, v in held if _is_plain(v)}
-    found = {"task": f"{type(task).__name__} {plain}", **_codes([type(task)])}
+    found = {"task": f"{type(task).__name__} {plain}", **of_code([type(task)])}
     for name, part in held:
         if callable(part) or hasattr(part, "__dict__"):
             found[f"task.{name.strip('_')}"] = _part(part)
-            found |= _codes([type(part)])
+            found |= of_code([type(part)])
     return found
 
 
@@ -310,7 +310,7 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _codes(kinds: Iterable[type]) -> Identity:
+def of_code(kinds: Iterable[type]) -> Identity:
     """Statements of classes that are neither torch's nor this package's, whose versions are known.
 
     Comments and the way that the text is laid out do not count.

@@ -6,7 +6,6 @@ gradients with the others once a step, after all networks of the sandwich; the f
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
@@ -20,9 +19,10 @@ from boundnas.engine.ranks import average, rank, share, wait
 from boundnas.fit.guard import Guard
 from boundnas.fit.logs import Log
 from boundnas.fit.observers import Audience, Observer
+from boundnas.fit.recipe import advance
 from boundnas.fit.resume import State, of_training, resume
 from boundnas.fit.run import Run, bounds_record
-from boundnas.fit.schedule import learning_rate, policy_learning_rate
+from boundnas.fit.schedule import policy_learning_rate, steps_of
 from boundnas.method.sandwich import Sandwich
 from boundnas.method.variants import chosen
 from boundnas.store import checkpoint
@@ -56,22 +56,10 @@ class Trainer:
         self.device = parameters[0].device
         self.order = TrainingOrder(len(run.data.train), settings.batch_size, run.seed)
         self.part = share(settings.batch_size)
-        self.steps = settings.steps or math.ceil(
-            float(settings.epochs or 0) * self.order.steps_per_epoch
-        )
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in parameters if p.dim() > 1]},
-            # Biases and the scales and shifts of norms do not decay (App. A.2).
-            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-        ]
-        sgd = torch.optim.SGD(
-            groups,
-            lr=settings.learning_rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            nesterov=settings.momentum > 0,
-        )
-        self.optimizers: dict[str, torch.optim.Optimizer] = {"weights": sgd}
+        self.steps = steps_of(settings, len(run.data.train))
+        optimizer = run.recipe.optimizer_of(parameters, settings)
+        self.schedule = run.recipe.schedule_of(optimizer, settings, self.steps)
+        self.optimizers: dict[str, torch.optim.Optimizer] = {"weights": optimizer}
         learned = [p for _, b in run.boundaries.items() for p in b.parameters() if p.requires_grad]
         if learned:
             rate = policy_learning_rate(self.steps, settings)
@@ -86,6 +74,7 @@ class Trainer:
         """Train from the newest checkpoint, or from the start, to the last step."""
         modes.train(self.run.model)
         step = resume(self.folder, self.identity, self.state)
+        advance(self.schedule, min(step, self.steps - 1))
         if self.writes is not None:
             held = self.writes.held
             write_json(self.writes.space, self.run.model.space.to_json(), held)
@@ -125,9 +114,7 @@ class Trainer:
         """Train one step; gives the row for the log, and whether any process is asked to stop."""
         images, labels = next(self.batches)
         images = self.run.data.ready(images, self.device)
-        rate = learning_rate(step, self.steps, self.run.settings)
-        for group in self.optimizers["weights"].param_groups:
-            group["lr"] = rate
+        rate = float(self.optimizers["weights"].param_groups[0]["lr"])
         labels = labels.to(self.device)
         scalars = self.sandwich.step(images, labels, step)
         stop = torch.tensor(float(stopping()), device=self.device)
@@ -138,6 +125,8 @@ class Trainer:
         for optimizer in self.optimizers.values():
             optimizer.step()
             optimizer.zero_grad()
+        if step + 1 < self.steps:
+            self.schedule.step()
         row: dict[str, Any] = {name: float(value) for name, value in scalars.items()}
         for role in ("max", "min"):
             names = self.run.ranges

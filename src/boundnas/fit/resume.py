@@ -13,6 +13,7 @@ from boundnas.errors import RankError, RunError
 from boundnas.fit import identity
 from boundnas.fit.identity import Identity
 from boundnas.fit.run import Run
+from boundnas.fit.schedule import steps_of
 from boundnas.store import checkpoint
 from boundnas.store.checkpoint import Checkpoint
 from boundnas.store.folder import RunFolder
@@ -29,6 +30,7 @@ def of_training(run: Run) -> Identity:
         **identity.of_settings(run.settings, "train", ("train.checkpoint_every",)),
         "seed": str(run.seed),
         **identity.of_task(run.task),
+        **run.recipe.tried(run.settings, steps_of(run.settings, len(run.data.train))),
         **identity.of_structure(run.model),
         **identity.of_costs(run.budgets, run.model.space),
         **identity.of_facts(run.data),

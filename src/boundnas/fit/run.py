@@ -7,6 +7,7 @@ from typing import Any
 
 from boundnas.cost import Budget, Cost
 from boundnas.data import Samples
+from boundnas.fit.recipe import Recipe
 from boundnas.fit.start import start_boundaries
 from boundnas.method.policy import Boundaries, Policy
 from boundnas.settings import TrainSettings
@@ -30,6 +31,7 @@ class Run:
         settings: Those of the training.
         seed: Fixes every random draw.
         folder: Where the run is kept, if it is.
+        recipe: What changed the weights, where it is not what the settings say.
         metrics: One row of numbers per step, of this process.
         trajectory: The policies' expected values and deviations over time, of this process.
     """
@@ -42,6 +44,7 @@ class Run:
     settings: TrainSettings
     seed: int
     folder: RunFolder | None = None
+    recipe: Recipe = field(default_factory=Recipe)
     metrics: list[dict[str, Any]] = field(default_factory=list)
     trajectory: list[dict[str, Any]] = field(default_factory=list)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from boundnas import guard
 from boundnas.cost import Budget, Cost, MACs, paired
@@ -17,7 +20,9 @@ from boundnas.fit import identity
 from boundnas.fit.loop import Trainer
 from boundnas.fit.match import check_model, fitted
 from boundnas.fit.observers import Observer
+from boundnas.fit.recipe import Groups, Recipe
 from boundnas.fit.run import Run
+from boundnas.fit.schedule import steps_of
 from boundnas.fit.start import check_start, start_boundaries
 from boundnas.settings import TrainSettings
 from boundnas.store.folder import RunFolder
@@ -37,6 +42,8 @@ def fit(
     seed: int = 0,
     folder: RunFolder | None = None,
     task: Task | None = None,
+    optimizer: Callable[[Groups], Optimizer] | None = None,
+    schedule: Callable[[Optimizer, int], LRScheduler] | None = None,
     observers: Sequence[Observer] = (),
 ) -> Run:
     """Train a supernet and its boundaries (Algorithm 1, App. A.2).
@@ -51,6 +58,12 @@ def fit(
         seed: Fixes every random draw but the initial weights, which are the caller's.
         folder: Logs and checkpoints go there; a run that was interrupted there continues.
         task: What the networks are to do; by default to tell the classes of the data apart.
+        optimizer: Makes the optimizer of the weights from parameter groups, the second of which,
+            biases and norms, has no weight decay; SGD as the settings say by default:
+            ``lambda groups: torch.optim.AdamW(groups, lr=1e-3)``.
+        schedule: Makes the schedule of its step sizes from the optimizer and the number of steps;
+            linear warm-up and cosine decay by default:
+            ``lambda optimizer, steps: CosineAnnealingLR(optimizer, steps)``.
         observers: Told of steps and checkpoints as they come.
 
     Returns:
@@ -64,14 +77,15 @@ def fit(
             anything is trained.
         CostError: The cost range cannot be met; likewise.
         ExportError: A network of the space cannot be extracted; found before that, too.
-        TrainingError: A loss or gradient is not finite; the model is as before that step.
+        TrainingError: The optimizer or the schedule cannot be trained with, or a loss or gradient
+            is not finite; the model is as before that step.
         RankError: Another of several processes is about to train something else, or is gone.
         RunError: The folder cannot be written, or holds another run: of another model, other
             training images, cost, range, settings or seed; nothing was changed.
     """
     tune()
     settings, asked = settings or TrainSettings(epochs=30), task or Classification()
-    pairs = paired(cost, cost_range)
+    pairs, recipe = paired(cost, cost_range), Recipe(optimizer, schedule)
     path = None if folder is None else folder.path
     agree(
         lambda: {
@@ -79,6 +93,7 @@ def fit(
             **identity.of_settings(settings, "train"),
             **identity.of_run(model, data, pairs, seed, path),
             **identity.of_task(asked),
+            **recipe.tried(settings, steps_of(settings, len(data.train))),
         },
         "before the first step",
     )
@@ -86,9 +101,10 @@ def fit(
     guard.check(model)  # before what else runs the model
     budgets = tuple(Budget(each or MACs(model), limits) for each, limits in pairs)
     check_start(model, data, budgets, settings, asked)
+    recipe.tried(settings, steps_of(settings, len(data.train)))
     task = fitted(asked, data, model)
     boundaries = start_boundaries(model, settings, seed)
-    run = Run(model, data, task, boundaries, budgets, settings, seed, folder)
+    run = Run(model, data, task, boundaries, budgets, settings, seed, folder, recipe)
     warn_of_threads()
     if next(model.parameters()).device.type == "cpu":
         native.warn_if_missing()
