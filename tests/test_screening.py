@@ -153,3 +153,22 @@ def test_what_estimates_have_in_common_costs_few_measurements_more():
         screened(world)
         counts.append(len(world.measured))
     assert counts[1] < 1.2 * counts[0]
+
+
+def test_scores_of_any_size_are_sampled_alike():
+    pilots, network = answers(PILOTS).float() * 2 - 1, answers(PILOTS + 1)[-1].float() * 2 - 1
+    pilots[:, :50] *= torch.linspace(0.1, 1, 50)
+    large = Sample.draw(-1000 * pilots, 50, stream(0, "sample"))
+    small = Sample.draw(-pilots, 50, stream(0, "sample"))
+    assert torch.equal(large.images, small.images)
+    scores = -network[small.images]
+    assert large.score(1000 * scores) == pytest.approx(1000 * small.score(scores), rel=1e-5)
+    estimates = [s.score(network[s.images]) for s in samples(pilots, 50, 2000)]
+    error = float(torch.tensor(estimates).std()) / 2000**0.5
+    assert abs(sum(estimates) / 2000 - float(network.mean())) < 4 * error + 1e-6
+    deviation = pilots.double().std(0, correction=0)
+    sure = deviation.argmin()  # it is drawn least, and counts most
+    drawn = [s for s in samples(pilots, 50, 400) if sure in s.images]
+    assert max(float(s.weights.max()) for s in drawn) == pytest.approx(
+        float(drawn[0].weights[drawn[0].images == sure])
+    )

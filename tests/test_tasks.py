@@ -336,6 +336,10 @@ def test_a_metric_of_another_library_is_copied_for_every_network():
     largest = float((outputs - targets).abs().max())
     task = tasks.Own(F.mse_loss, F.mse_loss, metric=Largest())
     assert [measured(task, outputs, targets) for _ in range(2)] == [pytest.approx(-largest)] * 2
+    one, other = task.meter(), task.meter()  # as of two networks that are measured at a time
+    one.update(outputs, targets)
+    other.update(outputs, outputs)
+    assert (one.compute(), other.compute()) == (pytest.approx(-largest), 0)
     assert (task.metric, task.shown(-largest)) == ("Largest", f"{largest:.4g}")
     task = tasks.Own(F.mse_loss, F.mse_loss, metric=Largest(None), lower_is_better=False)
     assert measured(task, outputs, targets) == pytest.approx(largest)
@@ -461,3 +465,17 @@ def test_a_task_whose_functions_are_wrong_is_refused_before_training(parts, mess
     with pytest.raises(TaskError, match=message):
         fitted(Faulty(**parts), few_digits(), mobilenet())
     assert isinstance(fitted(Faulty(), few_digits(), mobilenet()), Faulty)
+
+
+def test_iou_is_averaged_over_the_classes_of_the_targets_whatever_is_answered():
+    targets = torch.tensor([[0, 0, 1, 1]])
+    answers = F.one_hot(torch.tensor([[0, 2, 1, 1]]), 4).float().movedim(-1, 1)
+    assert measured(tasks.Segmentation(), answers, targets) == (1 / 2 + 1) / 2
+
+
+def test_a_metric_of_regression_rests_on_the_targets_that_are_measured():
+    task = tasks.Regression().fitted([NUMBERS[1]])
+    outputs, targets = NUMBERS[0][:25], NUMBERS[1][:25] + 100
+    answers = outputs * torch.tensor(task.std) + torch.tensor(task.mean)
+    expected = metrics.r2_score(targets.double(), answers.double())
+    assert measured(task, outputs, targets) == pytest.approx(expected, rel=1e-5)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 from threading import Thread
 
 import numpy as np
@@ -10,8 +11,9 @@ import torch
 from tests.small import digest
 from torch.utils.data import Dataset, TensorDataset
 
-from boundnas import Data, Supernet, TrainSettings, elastic, fit
+from boundnas import Data, Supernet, TrainSettings, elastic, fit, tasks
 from boundnas.data import TrainingOrder, batches, data, survey
+from boundnas.data.drawn import Drawn, read
 from boundnas.engine.interruption import Interrupted
 from boundnas.errors import DataError
 from boundnas.fit.loop import Trainer
@@ -309,3 +311,60 @@ def ending(x, y, i):
 def test_a_worker_that_ends_by_itself_is_told():
     with pytest.raises(DataError, match=r"a process that reads samples ended by itself .*worker"):
         made(Rows(ending), workers=1)
+
+
+def test_other_plain_samples_tell_data_apart():
+    train, plain = noisy(random.random), Rows(lambda x, y, i: (x + (i == 3), y))
+    before, after = made(train).identity("train"), made(train, plain=plain).identity("train")
+    assert [name for name in before if before[name] != after[name]] == [
+        "plain inputs of data.train"
+    ]
+
+
+MISFITS = {
+    "another width": (
+        {"inputs": (6,)},
+        {},
+        r"built for inputs of .*\(6,\), those of data",
+    ),
+    "too few outputs": ({"outputs": 3}, {}, "data: train: the model gives 3 logits, .*0 to 3"),
+    "a class too many": ({"outputs": 5}, {}, "no training image of 1 of its 5 classes: 4"),
+    "names": (
+        {"outputs": 4},
+        {"classes": ["a", "b"]},
+        r"has 2 classes, .* it gives \(2, 4\)",
+    ),
+    "another task": (
+        {},
+        {"task": tasks.MultiLabel()},
+        "data: train: a sample has one logit",
+    ),
+}
+
+
+@pytest.mark.parametrize(("built", "options", "message"), MISFITS.values(), ids=MISFITS)
+def test_data_that_do_not_fit_the_model_are_refused_before_training(built, options, message):
+    options = dict(options)
+    task = options.pop("task", None)
+    found = made(Rows(), plain=None, **options)
+    with torch.random.fork_rng(devices=[]):
+        model = Wide(built.get("inputs", (5,)), built.get("outputs", 4))
+    settings = TrainSettings(steps=1, batch_size=8)
+    with pytest.raises(DataError, match=message):
+        fit(model, found, cost_range=(40, 80), settings=settings, task=task)
+
+
+class Wide(Net):
+    def forward(self, x, arch):
+        return super().forward(x[:, :5], arch)
+
+
+def ignored(x, y, i):
+    """Which of the signals that ask for a stop are ignored where the sample is read."""
+    stops = (signal.SIGINT, signal.SIGTERM)
+    return x, [int(signal.getsignal(number) == signal.SIG_IGN) for number in stops]
+
+
+def test_workers_leave_stopping_to_the_process_that_saves_its_work():
+    ((_, found),) = read(Drawn(Rows(ignored), "rows"), [[("draw", 0)]], workers=1)
+    assert found.tolist() == [[1, 1]]

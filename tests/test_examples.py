@@ -1,0 +1,31 @@
+"""The examples are whole jobs of at most 60 lines, and they run."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+JOBS = {
+    "tabular_regression": "R² .*, test ",
+    "multi_label_images": "mean average precision .* %",
+    "segmentation": "mean IoU .* %",
+}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_has_at_most_sixty_lines(path):
+    assert len(path.read_text().splitlines()) <= 60
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_job_runs_from_data_to_a_front(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = next(p for p in EXAMPLES if p.stem == name)
+    with torch.random.fork_rng(devices=[]):
+        runpy.run_path(str(path))["main"](steps=3, rounds=0)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(re.search(JOBS[name], line) for line in lines if "MACs" in line)
+    assert any("MACs" in line for line in lines)
