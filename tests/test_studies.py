@@ -208,7 +208,7 @@ METRIC = {"name": "accuracy", "unit": "%", "scale": 100.0}
         ({"metric": METRIC, "cost_range": [1, 2]}, "groups: Field required"),
         ({"metric": METRIC, "cost_range": [2, 1],
           "groups": [{"label": "a", "seeds": {"0": {"front": [ROW]}}}]},
-         "a cost range is 0 < lower < upper, found 2.0 to 1.0"),
+         "cost_range: Value error, a cost range is 0 < lower < upper, found 2 to 1"),
         ({"metric": METRIC, "cost_range": [1, 2],
           "groups": [{"label": "a", "seeds": {"0": {"front": [["x"]]}}}]},
          "groups.0.seeds.0.front.0"),
@@ -254,7 +254,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(runs, tmp
     with pytest.raises(RunError, match=r"unfinished: has no front\.json yet; finish it with"):
         compare([unfinished], out)
     pipeline.run(tiny("wider", 0, "none", upper=0.01), tmp_path)
-    with pytest.raises(RunError, match=r"different cost ranges: .*0\.004 to 0\.01 million"):
+    with pytest.raises(RunError, match=r"different cost ranges: .*4,000 to 10,000 macs"):
         compare([runs / "none0", tmp_path / "wider"], out)
     assert not out.exists()
 

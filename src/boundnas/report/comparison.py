@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, FiniteFloat
+from pydantic import ConfigDict, Field, FiniteFloat
 
 from boundnas.errors import RunError
 from boundnas.store.base import Record
@@ -14,20 +14,26 @@ FrontRow = tuple[int | FiniteFloat, FiniteFloat, FiniteFloat]
 """Cost, validation score and test score of a network of a front."""
 
 
-class SeedRecord(Record):
+class RawRecord(Record):
+    """Raw numbers, beside which there is what was computed from them."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class SeedRecord(RawRecord):
     """What one run found."""
 
     front: list[FrontRow]
 
 
-class GroupRecord(Record):
+class GroupRecord(RawRecord):
     """Runs that differ in their seed only."""
 
     label: str
     seeds: dict[str, SeedRecord] = Field(min_length=1)
 
 
-class Comparison(Record):
+class Comparison(RawRecord):
     """The part of ``comparison.json`` that all the rest of it is computed from."""
 
     metric: Metric
