@@ -2,12 +2,13 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
-from tests.small import COST_RANGE, few_digits, mobilenet
+from tests.small import COST_RANGE, few_digits, files, mobilenet
 
 from boundnas import SearchSettings, TrainSettings, fit, search
-from boundnas.errors import RunError
+from boundnas.errors import CostError, RunError
 from boundnas.report import write_report
 from boundnas.report.compare import compare
 from boundnas.report.grouping import grouped
@@ -63,6 +64,39 @@ def test_runs_of_other_searches_or_models_are_no_seeds_of_one_group(runs, tmp_pa
     assert len(grouped([runs[0], tmp_path / "other search"])) == 2
     with pytest.raises(RunError, match="an earlier run has the same configuration and seed 0"):
         grouped([runs[0], runs[0]])
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_path_is_made_a_run_folder_and_found_again(kind, runs, tmp_path):
+    path = kind(tmp_path / "new" / "run")
+    train = TrainSettings(steps=4, batch_size=16)
+
+    def again(**other):
+        given = {"cost_range": COST_RANGE, "settings": train, "folder": path, **other}
+        return fit(mobilenet(), few_digits(), **given)
+
+    search(again(), SEARCH)
+    written = files(tmp_path / "new" / "run")
+    assert written.pop("config.yaml").startswith(b"# Made by boundnas.fit")
+    expected = files(runs[0])
+    del expected["config.yaml"], expected["report.html"]
+    assert written.keys() == expected.keys()
+    assert written["bounds.json"] == expected["bounds.json"]
+    assert again().folder.path == Path(path)  # nothing to train is left
+    assert len(grouped([Path(path), runs[1]])[0].runs) == 2
+    with pytest.raises(RunError, match="seed = 0, this one has 1"):
+        again(seed=1)
+
+
+def test_a_refused_run_leaves_no_folder_and_takes_none_of_others(tmp_path):
+    (tmp_path / "mine").mkdir()
+    for path, cost_range, error in (
+        (tmp_path / "run", (1e9, 2e9), CostError),
+        (tmp_path / "mine", COST_RANGE, RunError),
+    ):
+        with pytest.raises(error):
+            fit(mobilenet(), few_digits(), cost_range=cost_range, folder=path)
+    assert [p.name for p in tmp_path.rglob("*")] == ["mine"]
 
 
 def test_a_further_search_sets_the_front_of_the_one_before_aside(tmp_path):

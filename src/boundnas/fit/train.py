@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -20,6 +21,7 @@ from boundnas.fit import identity
 from boundnas.fit.loop import Trainer
 from boundnas.fit.match import check_model, fitted
 from boundnas.fit.observers import Observer
+from boundnas.fit.place import found, made
 from boundnas.fit.recipe import Groups, Recipe
 from boundnas.fit.run import Run
 from boundnas.fit.schedule import steps_of
@@ -40,7 +42,7 @@ def fit(
     cost: Cost | Sequence[Cost] | None = None,
     settings: TrainSettings | None = None,
     seed: int = 0,
-    folder: RunFolder | None = None,
+    folder: RunFolder | Path | str | None = None,
     task: Task | None = None,
     optimizer: Callable[[Groups], Optimizer] | None = None,
     schedule: Callable[[Optimizer, int], LRScheduler] | None = None,
@@ -56,7 +58,8 @@ def fit(
         cost: MACs by default; or a list of costs, all of which are penalized and searched for.
         settings: By default 30 epochs.
         seed: Fixes every random draw but the initial weights, which are the caller's.
-        folder: Logs and checkpoints go there; a run that was interrupted there continues.
+        folder: Logs and checkpoints go there; a run that was interrupted there continues. A path
+            that nothing is at yet is made a run folder, once nothing refuses the run.
         task: What the networks are to do; by default to tell the classes of the data apart.
         optimizer: Makes the optimizer of the weights from parameter groups, the second of which,
             biases and norms, has no weight decay; SGD as the settings say by default:
@@ -86,7 +89,8 @@ def fit(
     tune()
     settings, asked = settings or TrainSettings(epochs=30), task or Classification()
     pairs, recipe = paired(cost, cost_range), Recipe(optimizer, schedule)
-    path = None if folder is None else folder.path
+    kept = found(folder)
+    path = None if kept is None else kept.path
     agree(
         lambda: {
             "at work": "training",
@@ -104,11 +108,12 @@ def fit(
     recipe.tried(settings, steps_of(settings, len(data.train)))
     task = fitted(asked, data, model)
     boundaries = start_boundaries(model, settings, seed)
-    run = Run(model, data, task, boundaries, budgets, settings, seed, folder, recipe)
+    kept = made(folder, kept)
+    run = Run(model, data, task, boundaries, budgets, settings, seed, kept, recipe)
     warn_of_threads()
     if next(model.parameters()).device.type == "cpu":
         native.warn_if_missing()
     trainer = Trainer(run, observers)
-    with nullcontext() if folder is None or rank() else folder.locked():
+    with nullcontext() if kept is None or rank() else kept.locked():
         trainer.train()
     return run

@@ -1,0 +1,43 @@
+"""Where a run is kept: a folder that is there, or one made once nothing refuses the run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from boundnas.engine.ranks import rank, wait
+from boundnas.store.folder import RunFolder
+
+TEXT = "# Made by boundnas.fit: what decides this run stands in bounds.json and the checkpoints.\n"
+"""What takes the place of a configuration."""
+
+Place = RunFolder | Path | str | None
+
+
+def found(place: Place) -> RunFolder | None:
+    """The run folder, if it is there already.
+
+    Raises:
+        RunError: Something else is there.
+    """
+    if place is None or isinstance(place, RunFolder):
+        return place
+    return RunFolder.open(Path(place)) if os.path.lexists(place) else None
+
+
+def made(place: Place, there: RunFolder | None) -> RunFolder | None:
+    """The run folder; one that is not there yet is made, by the first of several processes.
+
+    Args:
+        place: Where it is asked for.
+        there: What `found` gave.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    if there is not None or place is None or isinstance(place, RunFolder):
+        return there
+    if rank() == 0:
+        RunFolder.create(Path(place), TEXT)
+    wait("before the run folder is there")
+    return RunFolder.open(Path(place))
