@@ -12,6 +12,7 @@ JOBS = {
     "tabular_regression": "R² .*, test ",
     "multi_label_images": "mean average precision .* %",
     "segmentation": "mean IoU .* %",
+    "text_classification": "accuracy .* %",
 }
 
 
@@ -20,12 +21,21 @@ def test_an_example_has_at_most_sixty_lines(path):
     assert len(path.read_text().splitlines()) <= 60
 
 
+def word_lists():
+    """Files of a hundred words each, in the folder where the test runs."""
+    for name, letters in (("hard", "bcdfg"), ("soft", "aeiou")):
+        words = (a + b + c for a in letters for b in letters for c in letters)
+        Path(f"{name}.txt").write_text("\n".join(words))
+    return ["hard.txt", "soft.txt"]
+
+
 @pytest.mark.parametrize("name", JOBS)
 def test_a_job_runs_from_data_to_a_front(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     path = next(p for p in EXAMPLES if p.stem == name)
     with torch.random.fork_rng(devices=[]):
-        runpy.run_path(str(path))["main"](steps=3, rounds=0)
+        files = word_lists() if name.startswith("text") else []
+        runpy.run_path(str(path))["main"](*files, steps=3, rounds=0)
     lines = capsys.readouterr().out.splitlines()
     assert all(re.search(JOBS[name], line) for line in lines if "MACs" in line)
     assert any("MACs" in line for line in lines)
