@@ -193,3 +193,28 @@ def test_a_length_of_time_is_told_in_its_unit():
     lengths = (0.2, 89, 90, 5399, 5400, 10**5)
     found = ["2 seconds", "89 seconds", "2 minutes", "90 minutes", "1.5 hours", "28 hours"]
     assert list(map(about, lengths)) == found
+
+
+def test_the_time_is_that_of_a_step_and_of_a_candidate_times_their_number(monkeypatch):
+    clock = [0.0]
+
+    def trained(*_, settings, **__):
+        clock[0] += 10 + 2 * settings.steps  # what comes before the first step does not count
+
+    class Measured:
+        def __init__(self, *_):
+            clock[0] += 5
+
+        def each(self, _, drawn):
+            for architecture in drawn:
+                clock[0] += 3
+                yield architecture
+
+    made = propose(None)
+    monkeypatch.setattr(proposal, "fit", trained)
+    monkeypatch.setattr(proposal, "Evaluator", Measured)
+    monkeypatch.setattr(proposal.time, "monotonic", lambda: clock[0])
+    config = made.job.config
+    candidates = 64 + 6 * (16 + 16)
+    assert config.search.initial == 64
+    assert made.seconds() == 2 * config.train.steps + 3 * candidates

@@ -140,7 +140,8 @@ class Proposal:
             fit(job.model, job.data, cost_range=cost_range, cost=cost, settings=few)
             return time.monotonic() - start
 
-        step = -(trained(1) - trained(1 + _TRIED)) / _TRIED
+        first = trained(1)  # and all that comes before it
+        step = (trained(1 + _TRIED) - first) / _TRIED
         evaluator = Evaluator(job.model, job.data, search, job.config.seed)
         space, generator = job.model.space, stream(0, "init")
         drawn = [space.sample(generator, space.whole) for _ in range(_TRIED)]
