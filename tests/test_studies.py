@@ -208,7 +208,7 @@ METRIC = {"name": "accuracy", "unit": "%", "scale": 100.0}
         ({"metric": METRIC, "cost_range": [1, 2]}, "groups: Field required"),
         ({"metric": METRIC, "cost_range": [2, 1],
           "groups": [{"label": "a", "seeds": {"0": {"front": [ROW]}}}]},
-         "cost_range: Value error, a cost range is 0 < lower < upper, found 2 to 1"),
+         "cost_range: a cost range is 0 < lower < upper, found 2 to 1"),
         ({"metric": METRIC, "cost_range": [1, 2],
           "groups": [{"label": "a", "seeds": {"0": {"front": [["x"]]}}}]},
          "groups.0.seeds.0.front.0"),

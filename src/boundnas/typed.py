@@ -114,4 +114,4 @@ def _fit_each(values: Sequence[object], kinds: tuple[Any, ...]) -> bool:
 def _words(allowed: Any) -> str:
     """An annotation as a user would write it, without the modules that types come from."""
     text = allowed.__name__ if isinstance(allowed, type) else str(allowed)
-    return re.sub(r"\b\w+\.(?=\w)", "", text).replace(" | None", " or None")
+    return re.sub(r"\b\w+\.(?=\w)", "", text).replace(" | ", " or ")

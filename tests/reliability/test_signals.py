@@ -23,7 +23,7 @@ POINTS = {
     "a save": (checkpoint, "save", 2),
     "the last save": (checkpoint, "save", 4),
     "the middle of a save": (checkpoint, "write_new", 4),
-    "an evaluation": (evaluator.Evaluator, "correct", 2),
+    "an evaluation": (evaluator.Evaluator, "scores", 2),
     "a recalibration": (evaluator, "calibrate", 1),
     "an export": (import_module("boundnas.deploy.export"), "_check", 1),
     "the report": (pipeline, "write_report", 1),

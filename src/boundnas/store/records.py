@@ -393,5 +393,5 @@ def _valid(data: bytes, kind: type[R]) -> R:
         return kind.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise RunError(f"{key + ': ' if key else ''}{first['msg']}") from error
+        key, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise RunError(f"{key + ': ' if key else ''}{said}") from error
