@@ -14,6 +14,7 @@ from tests.small import ACCURACY, files
 from typer.testing import CliRunner
 
 import boundnas.data.fashion
+from boundnas.app.budget import budget as limits
 from boundnas.app.cli import app
 from boundnas.deploy import networks
 from boundnas.method.sandwich import Sandwich
@@ -265,6 +266,14 @@ def test_the_best_network_for_a_budget_is_printed_with_its_files(whole):
     few = min(network["costs"]["parameters"] for network in networks)
     found = rows(call("best", folder, "--parameters", few).stdout)
     assert ("parameters", f"{few:,}") in found
+
+
+NUMBERS = {"5": 5, ".5k": 500, "1.5M": 1.5e6, "2G": 2e9, "1e3": 1e3, "1e-1M": 1e5, "7.": 7}
+
+
+@pytest.mark.parametrize(("text", "number"), NUMBERS.items(), ids=NUMBERS)
+def test_a_number_may_be_followed_by_thousands_millions_or_billions(text, number):
+    assert limits(["--macs", text]) == limits([f"--macs={text}"]) == {"macs": number}
 
 
 BUDGETS = {
