@@ -75,6 +75,9 @@ def of_settings(settings: BaseModel, prefix: str, without: tuple[str, ...] = ())
         if isinstance(value, dict):
             for key, inner in value.items():
                 yield from flat(inner, f"{name}.{key}" if name else key)
+        elif name == "cost" and isinstance(value, list):
+            for number, inner in enumerate(value):
+                yield from flat(inner, name if len(value) == 1 else f"{name}[{number}]")
         elif name not in without:
             yield name, json.dumps(value)
 
