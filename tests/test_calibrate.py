@@ -110,6 +110,20 @@ def test_no_images_are_one_clear_error():
     assert model.training
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["an image", "a weight"])
+def test_statistics_that_are_not_finite_are_refused_by_their_layer(where, number):
+    model = supernet("own_network")
+    batch = images(model, 4)
+    if where == "an image":
+        batch[2, 0, 5, 5] = number
+    else:
+        with torch.no_grad():
+            model.first.weight[0, 0, 1, 1] = number
+    with pytest.raises(CalibrationError, match=r"^norm: the statistics .* are not finite"):
+        calibrate(model, model.space.largest, [images(model, 4), batch])
+
+
 SPLITS = {  # of twelve images
     "equal batches": (4, 4, 4),
     "a remainder of two": (5, 5, 2),

@@ -1,5 +1,6 @@
 """Tasks as values: their losses, distances and scores against values worked out otherwise."""
 
+import copy
 import math
 from dataclasses import replace
 
@@ -145,6 +146,16 @@ def test_a_candidate_is_worth_the_mean_of_its_scores_or_the_metric_over_all():
     assert mean != 0
     assert evaluator(Coarse())(arch).score == pytest.approx(mean, rel=1e-9)
     assert evaluator(Overall())(arch).score == pytest.approx(mean**2, rel=1e-9)
+
+
+@pytest.mark.parametrize("use", [Evaluator.__call__, Evaluator.validated])
+def test_outputs_that_are_no_numbers_are_worth_nothing(use):
+    model = copy.deepcopy(trained().model)
+    with torch.no_grad():
+        model.classifier.bias[3] = float("nan")
+    found = Evaluator(model, trained().data, SETTINGS, 0)
+    with pytest.raises(TaskError, match="its outputs hold NaN, of which a score would be"):
+        use(found, model.space.smallest)
 
 
 def test_screening_by_a_sample_is_for_scores_of_samples_only():

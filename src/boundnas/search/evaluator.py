@@ -187,6 +187,11 @@ class Evaluator:
         for images, labels in batches(source, order, BATCHES_AT_ONCE * self.batch_size):
             with torch.no_grad():
                 outputs = self.model(self._prepared(images), arch)
+            if isinstance(outputs, Tensor) and outputs.isnan().any():
+                raise TaskError(
+                    f"{arch.plain}: its outputs hold NaN, of which a score would be a number that "
+                    "means nothing; look for NaN among validation and test inputs"
+                )
             yield outputs, labels.to(self.device)
 
     def _prepared(self, images: Inputs) -> Inputs:

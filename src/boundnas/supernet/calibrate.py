@@ -89,10 +89,18 @@ class Seen(Statistics):
         """The mean over all batches, each weighted by its number of images."""
         # Exactly 1 for equal batches.
         shares = torch.tensor(sizes, dtype=torch.float64) * len(sizes) / sum(sizes)
-        return {
+        found = {
             layer: (_mean([m for m, _ in seen], shares), _mean([v for _, v in seen], shares))
             for layer, seen in self.moments.items()
         }
+        for layer, moments in found.items():
+            if not torch.stack(moments).isfinite().all():
+                raise CalibrationError(
+                    f"{layer}: the statistics of the calibration batches are not finite; the "
+                    "inputs or the model's weights hold NaN or infinity: check the data, or train "
+                    "with a lower learning rate"
+                )
+        return found
 
 
 def _mean(values: Sequence[Tensor], shares: Tensor) -> Tensor:
@@ -156,12 +164,13 @@ def calibrate(model: Supernet, arch: Architecture, images: Iterable[Inputs]) -> 
 
     Returns:
         The architecture, alone with its statistics: ``model(x, calibrated)`` evaluates it, and it
-        is ready to extract and export. They belong to
-        these weights: once they change, or with another model, it is refused. A copy of the
-        model, or equal weights that were loaded, are the same weights.
+        is ready to extract and export. They belong to these weights: once they change, or with
+        another model, it is refused. A copy of the model, or equal weights that were loaded, are
+        the same weights.
 
     Raises:
-        CalibrationError: There are no images, or a batch does not fit the model or has only one.
+        CalibrationError: There are no images, a batch does not fit the model or has only one, or
+            statistics are not finite.
     """
     seen, sizes = Seen(), list[int]()
     observed = arch.plain.carrying(statistics=seen)
