@@ -10,6 +10,7 @@ if is_command():
     enter()  # before what takes seconds to import
 
 from boundnas import cost, data, elastic, models, tasks
+from boundnas.app.opening import open
 from boundnas.data import Data
 from boundnas.deploy.export import export
 from boundnas.errors import BoundNASError
@@ -45,6 +46,7 @@ __all__ = [
     "extract",
     "fit",
     "models",
+    "open",
     "search",
     "tasks",
 ]

@@ -106,10 +106,11 @@ class Recipe:
                 f"of steps alone, found {type(schedule).__name__}"
             )
         groups = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+        code = identity.of_code([type(optimizer), type(schedule)])
         yield {
             "optimizer": f"{type(optimizer).__name__} {groups}",
             "schedule": type(schedule).__name__,
-            **identity.of_code([type(optimizer), type(schedule)]),
+            **{f"optimizer or schedule: {k}": v for k, v in code.items()},
         }
         _check_step(optimizer, given)
         for _ in range(min(steps, TRIED)):

@@ -98,7 +98,7 @@ def resume(folder: RunFolder | None, now: Identity, state: State) -> int:
         RunError: The checkpoint is of another run; nothing was loaded.
         RankError: The processes have different ones.
     """
-    saved = None if folder is None else _newest(folder)
+    saved = None if folder is None else newest_checkpoint(folder)
     starts = spread([0 if saved is None else saved.step], "at the start")
     if len(set(starts)) > 1:
         raise RankError(
@@ -125,7 +125,7 @@ def resume(folder: RunFolder | None, now: Identity, state: State) -> int:
     return saved.step
 
 
-def _newest(folder: RunFolder) -> Checkpoint | None:
+def newest_checkpoint(folder: RunFolder) -> Checkpoint | None:
     """The newest checkpoint whose logs are there, row for row.
 
     After lost or damaged rows that is an older one, from which training makes them anew.

@@ -10,7 +10,7 @@ from boundnas.data import Samples
 from boundnas.fit.recipe import Recipe
 from boundnas.fit.start import start_boundaries
 from boundnas.method.policy import Boundaries, Policy
-from boundnas.settings import TrainSettings
+from boundnas.settings import SearchSettings, TrainSettings
 from boundnas.space import Allowed
 from boundnas.store.folder import RunFolder
 from boundnas.store.records import BoundsOfDimension, BoundsRecord
@@ -34,6 +34,8 @@ class Run:
         recipe: What changed the weights, where it is not what the settings say.
         metrics: One row of numbers per step, of this process.
         trajectory: The policies' expected values and deviations over time, of this process.
+        searching: How it is searched where nothing else is said: as its configuration says, if it
+            was opened from one, else as in the paper.
     """
 
     model: Supernet
@@ -47,6 +49,7 @@ class Run:
     recipe: Recipe = field(default_factory=Recipe)
     metrics: list[dict[str, Any]] = field(default_factory=list)
     trajectory: list[dict[str, Any]] = field(default_factory=list)
+    searching: SearchSettings = field(default_factory=SearchSettings)
 
     @property
     def costs(self) -> tuple[Cost, ...]:

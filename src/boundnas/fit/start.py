@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from boundnas.cost import Budget, check_budgets, with_usual
+from boundnas.cost import Budget, Cost, check_budgets, with_usual
 from boundnas.data import Samples
 from boundnas.errors import CostError, SpaceError, TaskError
 from boundnas.fit.match import check_match
@@ -59,18 +59,27 @@ def check_start(
             f"train.distillation = {settings.distillation} compares class logits, and the task is "
             f"{type(task).__name__}; leave it out, for the task's own distance"
         )
-    for cost, _ in budgets:
-        if cost.space != model.space:
-            raise CostError(
-                f"the cost {cost.name} is of another model, with {cost.space}, than the one that "
-                f"trains, with {model.space}; make it from this model"
-            )
+    check_costs(model, [budget.cost for budget in budgets])
     with_usual(model)
     check_used(model, set().union(*(cost.dimensions for cost, _ in budgets)))
     if settings.learn != "none" and ESTIMATORS[settings.estimator] is None:
         check_learnable(model)
     check_budgets(budgets)
     check_forward(model)
+
+
+def check_costs(model: Supernet, costs: Sequence[Cost]) -> None:
+    """Refuse a cost that counts another model's networks.
+
+    Raises:
+        CostError: Names it.
+    """
+    for cost in costs:
+        if cost.space != model.space:
+            raise CostError(
+                f"the cost {cost.name} is of another model, with {cost.space}, than the one that "
+                f"trains, with {model.space}; make it from this model"
+            )
 
 
 def check_forward(model: Supernet) -> None:

@@ -52,8 +52,8 @@ def search(
     interrupted there continues.
 
     Args:
-        run: What `boundnas.fit` returned.
-        settings: By default those of the paper.
+        run: What `boundnas.fit` or `boundnas.open` returned.
+        settings: By default those of the run's configuration, or of the paper.
         observers: Told of every candidate as it comes, and of the front.
 
     Returns:
@@ -65,7 +65,7 @@ def search(
         RankError: Another of several processes is about to search something else, or is gone.
     """
     tune()
-    settings = settings or SearchSettings()
+    settings = settings or run.searching
     agree(partial(_described, run, settings), "before the search")
     evaluator = Evaluator(run.model, run.data, settings, run.seed, run.costs, run.task)
     audience = Audience(observers)
