@@ -104,3 +104,23 @@ def test_a_program_that_imports_the_library_keeps_its_own_handlers(while_importi
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("module", ["own", "boundnas_own", "own.boundnas"])
+def test_a_module_of_another_package_that_imports_the_library_is_no_command(
+    module, while_importing, tmp_path
+):
+    package, _, part = module.partition(".")
+    (tmp_path / package).mkdir()
+    lines = "import sys\ntry: import boundnas\nexcept KeyError: pass\nprint(sys.excepthook)\n"
+    (tmp_path / package / "__init__.py").write_text(lines)
+    (tmp_path / package / f"{part or '__main__'}.py").write_text("raise KeyError('mine')")
+    done = while_importing("raise KeyError", ("-m", module))
+    assert "built-in function excepthook" in done.stdout
+    assert done.stderr.endswith("KeyError: 'mine'\n")
+
+
+@pytest.mark.parametrize("how", [("-m", "boundnas"), ("-mboundnas",), ("-Bm", "boundnas")])
+def test_the_command_is_known_however_python_is_told_of_it(how, while_importing):
+    done = while_importing("raise MemoryError", (*how, "run", "run.yaml"))
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -16,8 +17,12 @@ STOPPED = "Stopped by {}. The same command goes on from here."
 
 def is_command() -> bool:
     """Whether this process is the command ``boundnas`` or ``python -m boundnas``."""
-    # While Python looks for the module to run, this is "-m" (sys.argv in its manual).
-    return sys.argv[0] == "-m" or os.path.basename(sys.argv[0]) == "boundnas"
+    if sys.argv[0] != "-m":
+        return os.path.basename(sys.argv[0]) == "boundnas"
+    # Python still looks for the module to run (sys.argv in its manual): that of -m NAME or -mNAME,
+    # which is another one where a package of the user's imports this one.
+    asked = sys.orig_argv[-len(sys.argv) :][0]
+    return re.fullmatch(r"(-\w*m)?boundnas", asked) is not None
 
 
 def enter() -> None:
