@@ -29,7 +29,7 @@ def test_evaluations_come_in_order_by_name_and_each_network_is_measured_and_show
         assert [e.architecture for e in found] == architectures(*(n // 2 * 2 for n in asked))
     assert recorder.batches == [architectures(4, 0), architectures(2, 6)]
     assert list(bench.known) == recorder.measured
-    assert shown == [evaluation(a).score for a in recorder.measured]
+    assert shown == [evaluation(a) for a in recorder.measured]
 
 
 def test_what_the_journal_knows_is_shown_but_not_measured(tmp_path):
@@ -41,7 +41,7 @@ def test_what_the_journal_knows_is_shown_but_not_measured(tmp_path):
         assert list(journal) == architectures(1, 2, 3, 4)
     assert found == [evaluation(a) for a in architectures(3, 2, 4, 1)]
     assert recorder.batches == [architectures(3, 4)]
-    assert shown == [e.score for e in found]
+    assert shown == found
 
 
 def test_a_screened_bench_answers_by_what_was_measured_where_that_is_on_the_front(tmp_path):
@@ -54,7 +54,7 @@ def test_a_screened_bench_answers_by_what_was_measured_where_that_is_on_the_fron
         bench = Bench(estimate, journal=journal, screening=screening, show=shown.append)
         found = bench(architectures(3, 0))
         assert [e.images for e in journal.values()] == [10, 10]
-    assert shown == [0.5, 0.5]
+    assert [e.score for e in shown] == [0.5, 0.5]
     assert found == list(bench.known.values())
     assert {e.architecture for e in found if e.images == 100} == set(exact.measured)
     assert screening.front == pareto_front(found)

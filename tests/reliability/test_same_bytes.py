@@ -59,13 +59,19 @@ def test_every_command_says_and_writes_the_same(tmp_path, figure):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_examples_of_the_docs_write_the_same(page, tmp_path):
+def test_the_examples_of_the_docs_write_the_same(page, tmp_path, full):
+    if not full and page.name != "README.md":
+        pytest.skip("each page runs once in test_docs.py")
     code = f"import torch\ntorch.set_num_threads(1)\ntorch.manual_seed(0)\n{python(page)}"
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         subprocess.run([sys.executable, "-c", code], cwd=tmp_path / name, check=True)
-    assert files(tmp_path / "one")
-    assert files(tmp_path / "one") == files(tmp_path / "two")
+    one, two = (
+        {k: v for k, v in files(tmp_path / name).items() if "tfevents" not in k}  # hold times
+        for name in ("one", "two")
+    )
+    assert one or "TensorBoard" in code
+    assert one == two
 
 
 def shortened(text):
