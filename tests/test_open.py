@@ -171,7 +171,11 @@ OTHER = {
         RunError,
         "cost = MACs macs, this one has Parameters parameters",
     ),
-    "number of costs": (lambda: {"cost": both}, CostError, "trained for MACs macs; hand in"),
+    "number of costs": (
+        lambda: {"cost": both},
+        CostError,
+        "trained for macs; hand in these by cost=, in this order, found macs, parameters",
+    ),
     "cost of another model": (
         lambda: {"cost": lambda _: costs.MACs(seeded(Net))},
         CostError,

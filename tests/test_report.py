@@ -92,7 +92,9 @@ def write_bounds(folder: Path, dimensions: list[dict[str, Any]]) -> None:
         with JsonLines(folder / f"{name}.jsonl") as log:
             logs[name] = log.sync()
     start = {"p_largest": 0.91, "p_smallest": 0.9}
-    held = {"identity": {}, **start, "dimensions": dimensions, "logs": logs, **ORIGIN["identity"]}
+    identity = {"cost_range": str(tuple(RANGE)), "cost": "MACs macs"}
+    start |= {"identity": identity, "logs": logs}
+    held = {**start, "dimensions": dimensions, **ORIGIN["identity"]}
     (folder / "bounds.json").write_text(json.dumps(vouched(held)))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from boundnas.cost.terms import Amounts, Terms
 from boundnas.errors import CostError
-from boundnas.space import Architecture
+from boundnas.space import Allowed, Architecture
 from boundnas.space.polynomial import Polynomial
 from boundnas.supernet.supernet import Supernet
 
@@ -81,15 +81,24 @@ class Cost:
 
         Where a larger option never costs less these are the space's smallest and largest network.
         """
-        return self._extreme(self.space.smallest, min), self._extreme(self.space.largest, max)
+        return self.reach_of(self.space.whole)
 
-    def _extreme(self, arch: Architecture, best: Callable[..., Architecture]) -> int:
+    def reach_of(self, allowed: Allowed) -> tuple[int, int]:
+        """Likewise of a part of the space.
+
+        Args:
+            allowed: The options of each dimension, in ascending order.
+        """
+        return self._extreme(allowed, 0, min), self._extreme(allowed, -1, max)
+
+    def _extreme(self, allowed: Allowed, start: int, best: Callable[..., Architecture]) -> int:
+        arch = Architecture(self.space, tuple(options[start] for options in allowed))
         while True:
             before = arch
-            for i, dimension in enumerate(self.space.dimensions):
+            for i, options in enumerate(allowed):
                 others = (
                     Architecture(self.space, (*arch.indices[:i], j, *arch.indices[i + 1 :]))
-                    for j in range(len(dimension))
+                    for j in options
                 )
                 arch = best((arch, *others), key=self)  # of equal ones the first
             if arch == before:

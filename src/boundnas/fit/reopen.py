@@ -56,18 +56,24 @@ def recorded_budgets(bounds: BoundsRecord, costs: Sequence[Cost]) -> tuple[Budge
     Raises:
         CostError: They are more or fewer than the run was trained for.
     """
-    held = bounds.identity
-    names = [key for key in held if key.split()[0] == "cost_range"]  # of the n-th "cost_range n"
-    if len(names) != len(costs):
-        trained = ", ".join(held[name.replace("cost_range", "cost")] for name in names)
+    ranges = recorded_ranges(bounds)
+    if len(ranges) != len(costs):
         raise CostError(
-            f"the run was trained for {trained}; hand in these by cost=, in this order, found "
-            + ", ".join(f"{type(cost).__name__} {cost.name}" for cost in costs)
+            f"the run was trained for {', '.join(ranges)}; hand in these by cost=, in this order, "
+            f"found {', '.join(cost.name for cost in costs)}"
         )
-    ranges = (tuple(map(float, held[name].strip("()").split(","))) for name in names)
-    return tuple(
-        Budget(cost, (lower, upper)) for cost, (lower, upper) in zip(costs, ranges, strict=True)
-    )
+    return tuple(map(Budget, costs, ranges.values()))
+
+
+def recorded_ranges(bounds: BoundsRecord) -> dict[str, tuple[float, float]]:
+    """The ranges that a run was trained for, by the costs' names."""
+    held, found = bounds.identity, {}
+    for key in held:
+        if key.split()[0] == "cost_range":  # of the n-th cost "cost_range n"
+            lower, upper = map(float, held[key].strip("()").split(","))
+            name = held[key.replace("cost_range", "cost")].split(" ", 1)[1]
+            found[name] = lower, upper
+    return found
 
 
 def reopened(run: Run, bounds: BoundsRecord) -> Run:

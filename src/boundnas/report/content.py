@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from boundnas.errors import RunError, SpaceError
+from boundnas.fit.reopen import recorded_ranges
 from boundnas.report.records import RunRecords
 from boundnas.space import Dimension, SearchSpace, Value
 from boundnas.store.records import (
@@ -250,7 +251,8 @@ def _training(run: RunRecords) -> dict[str, Any]:
         for cost in run.metrics[-1].cost_max
     }
     steps = [run.metrics[i].step for i in shown]
-    return {"steps": steps, "window": 2 * reach + 1, **curves, "costs": costs}
+    ranges = {} if run.bounds is None else recorded_ranges(run.bounds)
+    return {"steps": steps, "window": 2 * reach + 1, **curves, "costs": costs, "ranges": ranges}
 
 
 def moving_mean(values: Sequence[float | None], reach: int) -> list[float | None]:

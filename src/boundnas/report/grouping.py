@@ -109,7 +109,8 @@ def _asked(folder: Path, run: RunRecords, front: FrontRecord) -> tuple[int, dict
     if front.ranges != asked:
         raise RunError(
             f"{folder}: config.yaml asks for {said_ranges(asked)}, but the run was searched for "
-            f"{said_ranges(front.ranges)}; put back the configuration that it was made with"
+            f"{said_ranges(front.ranges)}; search it again for the former by boundnas search "
+            f"{folder}, or put back the configuration that it was made with"
         )
     _check_config(folder, run, config)
     return config.seed, _flat(config)

@@ -403,7 +403,7 @@ function drawTraining(section) {
       { class: "panels" },
       curvePanel({ title: "Loss", names: ["loss_max", "loss_min", "loss_random"], label: "Loss", wide: true }),
       ...Object.entries(data.training.costs).map(([cost, curves]) => {
-        const limits = data.front?.ranges[cost] ?? [];
+        const limits = data.training.ranges[cost] ?? [];
         const [title, label, format] = cost === "macs" ? ["MACs", "MMACs", millions] : [cost, cost, number];
         return curvePanel({ title: `${title} of the sampled networks`, names: ["cost_max", "cost_min"], curves, type: "log", label: `${label}, log scale${limits.length ? "; dashed: range of interest" : ""}`, format, limits });
       }),

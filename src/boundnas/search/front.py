@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from boundnas.cost import Cost
+from boundnas.cost.budget import CostRange
 from boundnas.engine.progress import Progress
 from boundnas.engine.ranks import agree, mine, rank, spread, wait
 from boundnas.engine.tuning import tune
@@ -29,6 +31,7 @@ from boundnas.search.networks import Front, FrontNetwork, class_results, selecte
 from boundnas.search.origin import of_evaluations, of_front
 from boundnas.search.sampled import sampled_search
 from boundnas.search.screening import PILOTS, Sample, Screening
+from boundnas.search.wanted import wanted
 from boundnas.settings import SearchSettings
 from boundnas.space import Allowed, Architecture
 from boundnas.store.files import canonical_json, find_bytes, set_aside, write_text
@@ -42,7 +45,12 @@ _log = logging.getLogger(__name__)
 
 @checked
 def search(
-    run: Run, settings: SearchSettings | None = None, observers: Sequence[Observer] = ()
+    run: Run,
+    settings: SearchSettings | None = None,
+    observers: Sequence[Observer] = (),
+    *,
+    cost_range: CostRange | Sequence[CostRange] | None = None,
+    cost: Cost | Sequence[Cost] | None = None,
 ) -> Front:
     """Find the Pareto front of a trained run and measure it on its test data.
 
@@ -55,17 +63,25 @@ def search(
         run: What `boundnas.fit` or `boundnas.open` returned.
         settings: By default those of the run's configuration, or of the paper.
         observers: Told of every candidate as it comes, and of the front.
+        cost_range: The range of costs that networks are wanted for now, in the cost's own unit; of
+            several costs a list. By default what the run was trained for. Weights and learned
+            boundaries stay as they are; a front of other ranges or costs that is in the run's
+            folder is set aside under another name.
+        cost: Other costs than the run was trained for, each with its range.
 
     Returns:
         The front; test data was used for nothing but its last column.
 
     Raises:
+        CostError: No network between the learned boundaries lies in the range asked for, or in
+            the space; or a cost is of another model, or has no range.
         RunError: The folder's journal is damaged or was edited. One that was measured with other
             weights, data or settings is set aside under another name, with a warning in the log.
         RankError: Another of several processes is about to search something else, or is gone.
     """
     tune()
     settings = settings or run.searching
+    run = wanted(run, settings, cost, cost_range)
     agree(partial(_described, run, settings), "before the search")
     evaluator = Evaluator(run.model, run.data, settings, run.seed, run.costs, run.task)
     audience = Audience(observers)

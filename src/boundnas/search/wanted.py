@@ -1,0 +1,62 @@
+"""What a trained supernet is searched for, where it is something else than it was trained for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from boundnas.cost import Budget, Cost, MACs, check_budgets, paired
+from boundnas.cost.budget import CostRange
+from boundnas.errors import CostError
+from boundnas.fit.run import Run
+from boundnas.fit.start import check_costs
+from boundnas.settings import SearchSettings
+
+
+def wanted(
+    run: Run,
+    settings: SearchSettings,
+    cost: Cost | Sequence[Cost] | None,
+    cost_range: CostRange | Sequence[CostRange] | None,
+) -> Run:
+    """The run with the costs and ranges that it is to be searched for; weights are as they are.
+
+    Args:
+        run: The trained run.
+        settings: How it is searched.
+        cost: Other costs; by default those of the run.
+        cost_range: Their ranges; by default those of the run.
+
+    Raises:
+        CostError: A cost has no range or is of another model, or no network that the search can
+            draw lies in a range.
+    """
+    if cost is None and cost_range is None:
+        return run
+    if cost_range is None:
+        raise CostError("search: found cost without cost_range; say by it which costs are wanted")
+    if cost is None:
+        cost = run.costs if len(run.costs) > 1 else run.costs[0]
+    pairs = paired(cost, cost_range)
+    budgets = tuple(Budget(each or MACs(run.model), limits) for each, limits in pairs)
+    check_costs(run.model, [budget.cost for budget in budgets])
+    check_budgets(budgets)
+    if settings.bounds == "learned":
+        _check_between(run, budgets)
+    return replace(run, budgets=budgets)
+
+
+def _check_between(run: Run, budgets: Sequence[Budget]) -> None:
+    """Refuse ranges that the learned boundaries leave no network of."""
+    ends = run.boundaries.max.mode.indices, run.boundaries.min.mode.indices
+    options = tuple(
+        tuple(sorted({*allowed, *both})) for allowed, *both in zip(run.allowed, *ends, strict=True)
+    )
+    for cost, (lower, upper) in budgets:
+        smallest, largest = cost.reach_of(options)
+        if lower > largest or upper < smallest:
+            raise CostError(
+                f"no network between the learned boundaries has {lower:,.10g} to {upper:,.10g} "
+                f"{cost.name}: they reach from {smallest:,} to {largest:,}; search the whole space "
+                'with SearchSettings(bounds="whole"), or train for this range'
+            )
