@@ -18,6 +18,7 @@ from boundnas.fit.observers import Observer, TensorBoard
 from boundnas.fit.run import Run
 from boundnas.fit.train import fit
 from boundnas.search import Front, FrontNetwork, search
+from boundnas.search.validation import Validation
 from boundnas.settings import SearchSettings, TrainSettings
 from boundnas.space import Architecture, Dimension, SearchSpace
 from boundnas.supernet.calibrate import calibrate
@@ -38,6 +39,7 @@ __all__ = [
     "Supernet",
     "TensorBoard",
     "TrainSettings",
+    "Validation",
     "calibrate",
     "cost",
     "data",

@@ -83,7 +83,14 @@ class RunFolder:
             RunError: Says what is there.
         """
         files = (self.lock, self.environment, self.space, self.metrics, self.boundaries)
-        found = (self.bounds, self.evaluations, self.finalists, self.front, self.report)
+        found = (
+            self.bounds,
+            self.validation,
+            self.evaluations,
+            self.finalists,
+            self.front,
+            self.report,
+        )
         for path in (*files, *found, self.checkpoints / "any", self.networks / "any"):
             try:
                 with self.held.folder(path.parent) as folder:
@@ -218,6 +225,11 @@ class RunFolder:
     def boundaries(self) -> Path:
         """The two policies over training, one row a logged step."""
         return self.path / "boundaries.jsonl"
+
+    @property
+    def validation(self) -> Path:
+        """What some networks were worth while they trained, where that was watched."""
+        return self.path / "validation.jsonl"
 
     @property
     def bounds(self) -> Path:
