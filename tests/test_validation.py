@@ -6,10 +6,14 @@ import pytest
 from tests.faults import Killed
 from tests.small import COST_RANGE, digest, few_digits, files, mobilenet
 from tests.test_observers import Notes
+from tests.test_report import browser, page  # noqa: F401
 
 import boundnas as bn
 from boundnas.errors import ArgumentError
 from boundnas.fit import loop
+from boundnas.report.content import figures
+from boundnas.report.page import render
+from boundnas.report.records import read_run
 from boundnas.search import Evaluator
 
 FEW = bn.SearchSettings(calibration_images=64, batch_size=32)
@@ -102,3 +106,25 @@ def test_it_needs_no_folder_and_no_failure_of_it_is_heard():
 def test_numbers_that_mean_nothing_are_refused(numbers):
     with pytest.raises(ArgumentError, match="every is 1 or more and between is 0 or more"):
         bn.Validation(*numbers)
+
+
+def test_the_report_has_the_scores_and_their_mean_between(watched, tmp_path):
+    run, validation = watched
+    drawn = figures(read_run(run.folder.path))
+    rows = validation.rows
+    assert drawn["validation"]["steps"] == [3, 6]
+    for role in ("max", "min"):
+        expected = [pytest.approx(row[role]["score"], rel=1e-3) for row in rows]
+        assert drawn["validation"][f"score_{role}"] == [expected, expected]
+    means = [pytest.approx(sum(n["score"] for n in row["between"]) / 2, rel=1e-3) for row in rows]
+    assert drawn["validation"]["score_random"] == [means, means]
+    assert drawn["metric"]["name"] == "accuracy", "before there is a search, too"
+
+
+def test_a_panel_of_the_report_draws_them(page, watched, tmp_path):  # noqa: F811
+    path = tmp_path / "report.html"
+    path.write_text(render(read_run(watched[0].folder.path)))
+    page.goto(path.as_uri())
+    figure = page.locator("#training figure", has=page.locator("h3", has_text="Validation"))
+    assert figure.locator("path.smooth").count() == 3
+    assert "%" in figure.locator(".readout").inner_text()

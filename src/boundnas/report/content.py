@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -178,6 +179,7 @@ def figures(run: RunRecords) -> dict[str, Any]:
         "boundaries": _boundaries(run),
         "bounds": _bounds(run),
         "training": _training(run),
+        "validation": _validation(run),
     }
 
 
@@ -253,6 +255,20 @@ def _training(run: RunRecords) -> dict[str, Any]:
     steps = [run.metrics[i].step for i in shown]
     ranges = {} if run.bounds is None else recorded_ranges(run.bounds)
     return {"steps": steps, "window": 2 * reach + 1, **curves, "costs": costs, "ranges": ranges}
+
+
+def _validation(run: RunRecords) -> dict[str, Any]:
+    """Scores while it trained: the max and min network's, and the mean of those between."""
+    rows = [run.validation[i] for i in thin(len(run.validation), CURVE_POINTS)]
+    curves: dict[str, Sequence[float | None]] = {
+        "score_max": [row.max.score for row in rows],
+        "score_min": [row.min.score for row in rows],
+        "score_random": [
+            statistics.fmean(n.score for n in row.between) if row.between else None for row in rows
+        ],
+    }
+    shown = {name: list(map(significant, scores)) for name, scores in curves.items()}
+    return {"steps": [r.step for r in rows], **{k: [v, v] for k, v in shown.items()}}
 
 
 def moving_mean(values: Sequence[float | None], reach: int) -> list[float | None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from boundnas.errors import RunError, SpaceError
+from boundnas.search.validation import ValidationRow
 from boundnas.space import Dimension, SearchSpace
 from boundnas.store.files import find_bytes
 from boundnas.store.held import HeldFolder
@@ -42,6 +43,7 @@ class RunRecords:
     metrics: Sequence[MetricsRow]
     boundaries: Sequence[BoundariesRow] | None
     bounds: BoundsRecord | None
+    validation: Sequence[ValidationRow]
     metric: Metric | None
     evaluations: Sequence[EvaluationRecord] | None
     front: FrontRecord | None
@@ -90,13 +92,16 @@ def read_run(folder: Path) -> RunRecords:
     if bounds is not None:
         _check_weights(folder, bounds, *origins, front)
         _check_trained(folder, bounds, dimensions, held)
+    validation = read_rows(folder / "validation.jsonl", ValidationRow, held) or []
+    measured = [each for each in (front, *origins, *validation) if each]
     return RunRecords(
         name=folder.resolve().name,
         space=space,
         metrics=metrics,
         boundaries=read_rows(folder / "boundaries.jsonl", BoundariesRow, held),
         bounds=bounds,
-        metric=next((origin.metric for origin in (front, *origins) if origin), None),
+        validation=validation,
+        metric=measured[0].metric if measured else None,
         evaluations=evaluations,
         front=front,
         config=_text(folder / "config.yaml", held),

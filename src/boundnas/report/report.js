@@ -357,10 +357,9 @@ function drawBounds(section) {
 
 // ---- training ----
 
-const ROLES = { loss_max: ["max", "max network"], loss_min: ["min", "min network"], loss_random: ["random", "random networks"], cost_max: ["max", "max network"], cost_min: ["min", "min network"], learning_rate: ["plain", "learning rate"] };
+const ROLES = { loss_max: ["max", "max network"], loss_min: ["min", "min network"], loss_random: ["random", "random networks"], score_max: ["max", "max network"], score_min: ["min", "min network"], score_random: ["random", "mean of those between"], cost_max: ["max", "max network"], cost_min: ["min", "min network"], learning_rate: ["plain", "learning rate"] };
 
-function curvePanel({ title, names, curves = data.training, type = "linear", label, format = number, limits = [], wide = false }) {
-  const { steps } = data.training;
+function curvePanel({ title, names, curves = data.training, type = "linear", label, format = number, limits = [], wide = false, steps = data.training.steps }) {
   const shown = names.filter((name) => curves[name][1].some((v) => v != null && (type !== "log" || v > 0)));
   const values = shown.flatMap((name) => curves[name].flat()).filter((v) => v != null && (type !== "log" || v > 0)).sort((a, b) => a - b);
   if (!values.length) return "";
@@ -402,6 +401,7 @@ function drawTraining(section) {
       "div",
       { class: "panels" },
       curvePanel({ title: "Loss", names: ["loss_max", "loss_min", "loss_random"], label: "Loss", wide: true }),
+      curvePanel({ title: "Validation", names: ["score_max", "score_min", "score_random"], curves: data.validation, label: titled(metric.name), format: score, wide: true, steps: data.validation.steps }),
       ...Object.entries(data.training.costs).map(([cost, curves]) => {
         const limits = data.training.ranges[cost] ?? [];
         const [title, label, format] = cost === "macs" ? ["MACs", "MMACs", millions] : [cost, cost, number];

@@ -15,7 +15,7 @@ from boundnas.space import Architecture
 from boundnas.store.base import Record
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import JsonLines, read_jsonl
-from boundnas.store.records import Costs, Values
+from boundnas.store.records import Costs, Metric, Values
 from boundnas.supernet.modes import evaluating
 from boundnas.typed import checked
 
@@ -32,6 +32,7 @@ class ValidationRow(Record):
     """One row of ``validation.jsonl``, after so many steps."""
 
     step: int
+    metric: Metric
     max: Validated
     min: Validated
     between: list[Validated]
@@ -79,8 +80,11 @@ class Validation(Observer):
             return
         with evaluating(self._run.model):
             found = list(map(self._measured, self._networks(done)))
-        measured = {"step": done, "max": found[0], "min": found[1], "between": found[2:]}
-        self.rows.append(ValidationRow(**measured).model_dump(mode="json"))
+        metric = self._evaluator.metric
+        kept = ValidationRow(
+            step=done, metric=metric, max=found[0], min=found[1], between=found[2:]
+        )
+        self.rows.append(kept.model_dump(mode="json"))
         if self._run.folder is not None:
             _append(self._run.folder, self.rows[-1])
 
