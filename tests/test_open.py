@@ -240,6 +240,13 @@ def only_an_older_one(folder):
     shutil.rmtree(folder / "checkpoints" / "step-00000004")
 
 
+def those_of_another_run(folder):
+    no_checkpoint(folder)
+    path = folder.parent / "other"
+    trained(path, "another task")
+    shutil.copytree(path / "checkpoints", folder / "checkpoints")
+
+
 def other_weights(folder):
     bounds = json.loads((folder / "bounds.json").read_text())
     text = json.dumps(vouched({k: v for k, v in bounds.items() if k != "sum"} | {"weights": "0"}))
@@ -255,6 +262,7 @@ LOST = "does not hold the weights that the training ended with by bounds.json"
 DAMAGES = {
     no_checkpoint: LOST,
     only_an_older_one: LOST,
+    those_of_another_run: "none of its checkpoints is whole and fits the logs",
     other_weights: LOST,
     rows_lost: "boundaries.jsonl: holds 4 rows .* where 5 were written",
 }
@@ -262,10 +270,12 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_a_run_that_is_not_whole_is_refused(damage, copied):
-    folder, open_it = copied["made"]
+    folder, model = copied["made"][0], mobilenet()
     damage(folder)
     with pytest.raises(RunError, match=DAMAGES[damage]):
-        open_it(folder)
+        bn.open(folder, model=model, data=few_digits())
+    if damage is not other_weights:  # which are known once they are loaded
+        assert digest(model) == digest(mobilenet()), "nothing was loaded"
 
 
 def test_a_configuration_that_was_edited_is_refused(copied):
