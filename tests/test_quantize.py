@@ -166,7 +166,7 @@ def edited(folder):
         {"data": "test"},
         {"formats": ("int8",)},
         {"formats": ("onnx",)},
-        {"change": edited},
+        pytest.param({"change": edited}, id="edited"),
     ],
     ids=str,
 )
