@@ -111,6 +111,7 @@ def test_every_name_in_the_run_folder_lies_within_it_and_differs(tmp_path):
         "search/evaluations.jsonl",
         "search/finalists.jsonl",
         "space.json",
+        "validation.jsonl",
     ]
 
 

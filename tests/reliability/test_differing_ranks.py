@@ -190,7 +190,7 @@ CONFIGS = {
     ),
     "configured space": ("space.last_width", ("last_width: 8", "last_width: 16")),
     "configured stage": ("space.stages", ("kernel: [3, 5]", "kernel: [3]")),
-    "configured range": ("cost", ("lower: 0.012", "lower: 0.013")),
+    "configured range": ("cost.lower", ("lower: 0.012", "lower: 0.013")),
     "configured search": ("search.initial", ("initial: 3", "initial: 4")),
     "configured export": ("export.formats", ("formats: []", "formats: [onnx]")),
     "configured name": ("name", ("name: tiny", "name: other")),
