@@ -209,18 +209,18 @@ def test_imagenet_takes_links_and_leaves_damaged_images_out_where_asked(tmp_path
 
 def test_links_are_followed_where_asked_and_those_that_lead_out_are_named(tmp_path, caplog):
     fill(tmp_path / "plain", {"cat": 4, "dog": 4, "emu": 4})
-    fill(tmp_path / "root", {"cat": 4, "dog": 3})
+    fill(tmp_path / "own", {"cat": 4, "dog": 3})
     fill(tmp_path / "away", {"cat": 4, "dog": 4, "emu": 4})
-    (tmp_path / "root" / "emu").symlink_to(tmp_path / "away" / "emu")
-    (tmp_path / "root" / "dog" / "003.png").symlink_to(tmp_path / "away" / "dog" / "003.png")
-    found = load(tmp_path / "root", links="follow")
+    (tmp_path / "own" / "emu").symlink_to(tmp_path / "away" / "emu")
+    (tmp_path / "own" / "dog" / "003.png").symlink_to(tmp_path / "away" / "dog" / "003.png")
+    found = load(tmp_path / "own", links="follow")
     assert same(found, load(tmp_path / "plain"))
     lines = [message for message in caplog.messages if "symbolic" in message]
     assert lines == [
-        f"{tmp_path}/root: 5 of 12 images lie outside of it, by symbolic links: "
-        f"{tmp_path}/root/dog/003.png to {tmp_path}/away/dog/003.png, "
-        f"{tmp_path}/root/emu/000.png to {tmp_path}/away/emu/000.png, "
-        f"{tmp_path}/root/emu/001.png to {tmp_path}/away/emu/001.png, and 2 more"
+        f"{tmp_path}/own: 5 of 12 images lie outside of it, by symbolic links: "
+        f"{tmp_path}/own/dog/003.png to {tmp_path}/away/dog/003.png, "
+        f"{tmp_path}/own/emu/000.png to {tmp_path}/away/emu/000.png, "
+        f"{tmp_path}/own/emu/001.png to {tmp_path}/away/emu/001.png, and 2 more"
     ]
 
 

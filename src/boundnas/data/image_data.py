@@ -139,6 +139,13 @@ class ImageData:
             f"mean {list(self.mean)} and std {list(self.std)}.{prepared}"
         )
 
+    def facts(self) -> dict[str, str]:
+        """What the data are but their name and images, for a run's identity."""
+        facts = ["classes", "shape", "mean", "std", "padding", "flip", "resized_crops"]
+        if self.resized_crops:
+            facts.append("smallest_crop")
+        return {f"data.{fact}": str(getattr(self, fact)) for fact in facts}
+
     def targets(self, split: str) -> Iterator[Tensor]:
         """The labels of a split, in order, in parts."""
         yield from labels_of(getattr(self, split)).split(65_536)

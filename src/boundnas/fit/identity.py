@@ -113,17 +113,7 @@ def of_run(
 def of_data(data: Samples) -> Identity:
     """Facts of a data set, and digests of the labels and images of its three splits."""
     splits = (of_split(data, split) for split in SPLITS)
-    return {"data.name": data.name, **of_facts(data), **dict(chain(*map(dict.items, splits)))}
-
-
-def of_facts(data: Samples) -> Identity:
-    """What a data set is but its name and images: classes, shape, statistics, augmentation."""
-    if isinstance(data, Data):
-        return data.facts()
-    facts = ["classes", "shape", "mean", "std", "padding", "flip", "resized_crops"]
-    if data.resized_crops:
-        facts.append("smallest_crop")
-    return {f"data.{fact}": str(getattr(data, fact)) for fact in facts}
+    return {"data.name": data.name, **data.facts(), **dict(chain(*map(dict.items, splits)))}
 
 
 def of_split(data: Samples, split: str) -> Identity:

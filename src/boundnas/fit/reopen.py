@@ -13,12 +13,9 @@ from boundnas.fit.resume import State, newest_checkpoint, of_training
 from boundnas.fit.run import Run
 from boundnas.settings import TrainSettings
 from boundnas.store.folder import RunFolder
-from boundnas.store.lines import check_rows, read_jsonl
+from boundnas.store.lines import END, check_rows, read_jsonl
 from boundnas.store.records import BoundsRecord, read_record
 from boundnas.supernet import modes, weights
-
-_END = 10**18
-"""Later than any step."""
 
 _RECIPE = ("optimizer", "schedule", "step sizes")
 """What names of a recipe's identity begin with; it is not asked for, as nothing is trained."""
@@ -96,7 +93,7 @@ def reopened(run: Run, bounds: BoundsRecord) -> Run:
             "that it was trained with"
         )
     for name, written in bounds.logs.items():
-        check_rows(getattr(folder, name), _END, written, folder.held)
+        check_rows(getattr(folder, name), END, written, folder.held)
     _load(run, folder, bounds)
     run.metrics[:] = read_jsonl(folder.metrics, folder.held)
     run.trajectory[:] = read_jsonl(folder.boundaries, folder.held)

@@ -33,7 +33,7 @@ def of_training(run: Run) -> Identity:
         **run.recipe.tried(run.settings, steps_of(run.settings, len(run.data.train))),
         **identity.of_structure(run.model),
         **identity.of_costs(run.budgets, run.model.space),
-        **identity.of_facts(run.data),
+        **run.data.facts(),
         **identity.of_split(run.data, "train"),
     }
 

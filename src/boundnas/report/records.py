@@ -13,7 +13,7 @@ from boundnas.search.validation import ValidationRow
 from boundnas.space import Dimension, SearchSpace
 from boundnas.store.files import find_bytes
 from boundnas.store.held import HeldFolder
-from boundnas.store.lines import check_rows
+from boundnas.store.lines import END, check_rows
 from boundnas.store.records import (
     BoundariesRow,
     BoundsRecord,
@@ -29,9 +29,6 @@ from boundnas.store.records import (
     read_record,
     read_rows,
 )
-
-_END = 10**18
-"""Later than any step."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +58,7 @@ def read_run(folder: Path) -> RunRecords:
         RunError: The folder, ``space.json`` or ``metrics.jsonl`` is missing, there is no step
             yet, or a file is damaged. Names the file and the line.
     """
-    try:
-        held = HeldFolder(folder)
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{folder}: no such run folder ({getattr(error, 'strerror', None) or error}); "
-            "give the folder that training wrote"
-        ) from error
+    held = _held(folder)
     dimensions = read_record(folder / "space.json", SpaceRecord, held)
     metrics = read_rows(folder / "metrics.jsonl", MetricsRow, held)
     if dimensions is None or not metrics:
@@ -109,6 +100,16 @@ def read_run(folder: Path) -> RunRecords:
     )
 
 
+def _held(folder: Path) -> HeldFolder:
+    try:
+        return HeldFolder(folder)
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{folder}: no such run folder ({getattr(error, 'strerror', None) or error}); "
+            "give the folder that training wrote"
+        ) from error
+
+
 def _without_missing(front: FrontRecord, folder: Path) -> FrontRecord:
     """A front whose networks name their folders only where these are there by now."""
 
@@ -148,7 +149,7 @@ def _check_trained(
         path = folder / f"{name}.jsonl"
         if find_bytes(path, held=held) is not None:
             try:
-                check_rows(path, _END, written, held)
+                check_rows(path, END, written, held)
             except RunError as error:
                 raise RunError(f"{error} by bounds.json; restore the file") from error
 

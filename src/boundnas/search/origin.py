@@ -37,7 +37,7 @@ def of_evaluations(run: Run, settings: SearchSettings, estimated: bool) -> Ident
         "seed": str(run.seed),
         **identity.of_task(run.task),
         **identity.of_settings(settings, "search", tuple(f"search.{name}" for name in plan)),
-        **identity.of_facts(data),
+        **data.facts(),
         **identity.of_split(data, "train"),
         **identity.of_split(data, "validation"),
         "costs": ", ".join(with_usual(run.model, run.costs)),

@@ -153,6 +153,10 @@ def encoded(row: Mapping[str, Any]) -> bytes:
     return json.dumps(dict(row), ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
+END = 10**18
+"""Later than any step."""
+
+
 def check_rows(
     path: Path, step: int, written: Mapping[str, Any], held: HeldFolder | None = None
 ) -> None:
