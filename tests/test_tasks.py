@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics
+from tests.foreign_networks import foreign
 from tests.small import few_digits, mobilenet
 from torch.nn import functional as F
 
@@ -346,8 +347,8 @@ def test_a_metric_of_another_library_is_copied_for_every_network():
 
 
 def torchmetrics_task():
-    torchmetrics = pytest.importorskip("torchmetrics")
-    return tasks.Own(F.mse_loss, F.mse_loss, metric=torchmetrics.MeanSquaredError(), unit="mm²")
+    metric = foreign("torchmetrics").MeanSquaredError()
+    return tasks.Own(F.mse_loss, F.mse_loss, metric=metric, unit="mm²")
 
 
 def test_torchmetrics_are_taken_as_they_are():
