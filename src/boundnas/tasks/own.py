@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from boundnas.errors import TaskError
 from boundnas.task import Meter, Task
@@ -23,7 +23,8 @@ class Own(Task):
             they agree.
         score: Of outputs and targets: how good each answer is, shape ``(N,)``.
         metric: In place of ``score`` a metric over all samples, with ``update(outputs, targets)``
-            and ``compute()``, as those of torchmetrics. It is copied for every network.
+            and ``compute()``, one number, as those of torchmetrics. It is copied for every network
+            and stays in its process, as others measure other networks.
         name: What is reported; by default the name of ``score`` or ``metric``.
         unit: Its unit as it is shown.
         lower_is_better: Whether it is an error. Of a metric that says so itself, as those of
@@ -95,14 +96,34 @@ class _Signed:
         self.metric, self.sign = metric, sign
         if callable(getattr(metric, "reset", None)):
             metric.reset()
+        for part in metric.modules() if isinstance(metric, nn.Module) else ():
+            if hasattr(part, "distributed_available_fn"):  # torchmetrics' would mix the processes
+                vars(part)["distributed_available_fn"] = _never
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Take a batch."""
+        if isinstance(self.metric, nn.Module):
+            self.metric.to(outputs.device)
         self.metric.update(outputs, targets)
 
     def compute(self) -> float:
-        """The metric, negative where lower is better."""
-        return self.sign * float(self.metric.compute())
+        """The metric, negative where lower is better.
+
+        Raises:
+            TaskError: It is several numbers, or none.
+        """
+        found = self.metric.compute()
+        try:
+            return self.sign * float(found)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TaskError(
+                f"{type(self.metric).__name__}.compute must give one number, found {found!r:.80}; "
+                "let it average over classes or outputs, or take one of several metrics"
+            ) from error
+
+
+def _never() -> bool:
+    return False
 
 
 def _is_lower(measured: Any, given: bool | None) -> bool:
