@@ -81,6 +81,7 @@ MOVED = {
     "train.warmup_fraction": 0.5,
     "train.momentum": 0.5,
     "train.weight_decay": 0.01,
+    "train.ema": 0.9,
     "train.clip_value": 2e-2,
     "train.learn": "max",
     "train.grad_from_random": True,

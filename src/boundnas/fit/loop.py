@@ -20,7 +20,7 @@ from boundnas.fit.guard import Guard
 from boundnas.fit.logs import Log
 from boundnas.fit.observers import Audience, Observer
 from boundnas.fit.recipe import advance
-from boundnas.fit.resume import State, of_training, resume
+from boundnas.fit.resume import AVERAGE, State, of_training, resume
 from boundnas.fit.run import Run, bounds_record
 from boundnas.fit.schedule import policy_learning_rate, steps_of
 from boundnas.method.sandwich import Sandwich
@@ -64,9 +64,10 @@ class Trainer:
         if learned:
             rate = policy_learning_rate(self.steps, settings)
             self.optimizers["policies"] = torch.optim.Adam(learned, lr=rate)
-        modules = {"model": run.model} | {
-            f"{name}_policy": policy for name, policy in run.boundaries.items()
-        }
+        modules: dict[str, torch.nn.Module] = {"model": run.model}
+        modules |= {f"{name}_policy": policy for name, policy in run.boundaries.items()}
+        if run.average is not None:
+            modules[AVERAGE] = run.average.held
         self.state = State(modules, self.optimizers)
         self.identity = {} if run.folder is None else of_training(run)
 
@@ -105,6 +106,8 @@ class Trainer:
                     interruption.stop()
             boundaries.append(self._boundaries(step))
             logs = {log.name: log.sync() for log in (metrics, boundaries)}
+        if self.run.average is not None:
+            self.run.average.settle()
         modes.evaluate(self.run.model)
         if self.writes is not None:
             bounds = bounds_record(self.run, self.identity, weights.digest(self.run.model), logs)
@@ -125,6 +128,8 @@ class Trainer:
         for optimizer in self.optimizers.values():
             optimizer.step()
             optimizer.zero_grad()
+        if self.run.average is not None:
+            self.run.average.update()
         if step + 1 < self.steps:
             self.schedule.step()
         row: dict[str, Any] = {name: float(value) for name, value in scalars.items()}

@@ -9,7 +9,7 @@ from boundnas.cost import Budget, Cost
 from boundnas.errors import CostError, RunError
 from boundnas.fit import identity
 from boundnas.fit.identity import Identity
-from boundnas.fit.resume import State, newest_checkpoint, of_training
+from boundnas.fit.resume import AVERAGE, State, newest_checkpoint, of_training
 from boundnas.fit.run import Run
 from boundnas.settings import TrainSettings
 from boundnas.store.folder import RunFolder
@@ -116,6 +116,10 @@ def _load(run: Run, folder: RunFolder, bounds: BoundsRecord) -> None:
     if saved is None or saved.step != bounds.logs["metrics"]["rows"]:  # one of every step
         raise RunError(lost)
     kept = {k: v for k, v in saved.tensors.items() if k.partition("/")[0] in state.modules}
+    if run.settings.ema is not None:  # the weights are then those of the average
+        prefix = f"{AVERAGE}/module."
+        found = {k.replace(prefix, "model/", 1): k for k in saved.tensors if k.startswith(prefix)}
+        kept |= {name: saved.tensors[key] for name, key in found.items()}
     try:
         state.load(kept)
     except (RuntimeError, ValueError, KeyError) as error:

@@ -19,6 +19,9 @@ from boundnas.store.checkpoint import Checkpoint
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import check_rows
 
+AVERAGE = "average"
+"""Name of the averaged weights in a checkpoint."""
+
 
 def of_training(run: Run) -> Identity:
     """What decides a training, and so must be the same when it goes on.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from boundnas.cost import Budget, Cost
 from boundnas.data import Samples
+from boundnas.fit.average import Average
 from boundnas.fit.recipe import Recipe
 from boundnas.fit.start import start_boundaries
 from boundnas.method.policy import Boundaries, Policy
@@ -32,6 +34,8 @@ class Run:
         seed: Fixes every random draw.
         folder: Where the run is kept, if it is.
         recipe: What changed the weights, where it is not what the settings say.
+        average: The average of the weights that a training is to end with, where it is not their
+            last state.
         metrics: One row of numbers per step, of this process.
         trajectory: The policies' expected values and deviations over time, of this process.
         searching: How it is searched where nothing else is said: as its configuration says, if it
@@ -47,6 +51,7 @@ class Run:
     seed: int
     folder: RunFolder | None = None
     recipe: Recipe = field(default_factory=Recipe)
+    average: Average | None = None
     metrics: list[dict[str, Any]] = field(default_factory=list)
     trajectory: list[dict[str, Any]] = field(default_factory=list)
     searching: SearchSettings = field(default_factory=SearchSettings)
@@ -60,6 +65,10 @@ class Run:
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Their ranges, by name."""
         return {budget.cost.name: budget.range for budget in self.budgets}
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Within it, while training goes on, the model has the weights that it would end with."""
+        return nullcontext() if self.average is None else self.average.shown()
 
     @property
     def allowed(self) -> Allowed:

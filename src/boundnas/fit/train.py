@@ -18,6 +18,7 @@ from boundnas.engine.ranks import agree, rank
 from boundnas.engine.threads import warn_of_threads
 from boundnas.engine.tuning import tune
 from boundnas.fit import identity
+from boundnas.fit.average import Average
 from boundnas.fit.loop import Trainer
 from boundnas.fit.match import check_model, fitted
 from boundnas.fit.observers import Observer
@@ -70,7 +71,8 @@ def fit(
         observers: Told of steps and checkpoints as they come.
 
     Returns:
-        The trained model, boundaries and logs.
+        The trained model, boundaries and logs. With ``settings.ema`` the model ends with the
+        averaged weights.
 
     Raises:
         DataError: The images are not what the model was built for, or fewer than a batch, or
@@ -109,7 +111,8 @@ def fit(
     task = fitted(asked, data, model)
     boundaries = start_boundaries(model, settings, seed)
     kept = made(folder, kept)
-    run = Run(model, data, task, boundaries, budgets, settings, seed, kept, recipe)
+    average = None if settings.ema is None else Average(model, settings.ema)
+    run = Run(model, data, task, boundaries, budgets, settings, seed, kept, recipe, average)
     warn_of_threads()
     if next(model.parameters()).device.type == "cpu":
         native.warn_if_missing()

@@ -78,7 +78,7 @@ class Validation(Observer):
         done = row["step"] + 1
         if done % self.every:
             return
-        with evaluating(self._run.model):
+        with self._run.averaged(), evaluating(self._run.model):
             found = list(map(self._measured, self._networks(done)))
         metric = self._evaluator.metric
         kept = ValidationRow(

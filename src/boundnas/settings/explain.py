@@ -49,6 +49,7 @@ _OTHER_NAMES = {
     "lr": "learning_rate",
     "policy_lr": "policy_learning_rate",
     "wd": "weight_decay",
+    "ema_decay": "ema",
     "bs": "batch_size",
     "batch": "batch_size",
     "iterations": "steps",

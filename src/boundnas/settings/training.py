@@ -70,6 +70,13 @@ class TrainSettings(Settings):
     )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="SGD momentum of the weights")
     weight_decay: float = Field(default=5e-4, ge=0, le=1, description="L2 penalty on the weights")
+    ema: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="decay of a moving average of the weights, which is then what is searched and "
+        "extracted, such as 0.9998; null for the weights of the last step",
+    )
     clip_value: float | None = Field(
         default=1.0,
         gt=0,
