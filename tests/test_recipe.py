@@ -111,7 +111,9 @@ def test_the_settings_name_an_optimizer_and_a_schedule_of_torch(usual):
     by_hand = lambda optimizer, steps: schedules.LambdaLR(  # noqa: E731
         optimizer, lambda step: learning_rate(step, steps, 1.0, settings_of(warmup_start=0.0))
     )
+    plain = lambda groups: optim.SGD(groups, 0.1, weight_decay=5e-4)  # noqa: E731
     assert digest(trained(optimizer=sgd).model) == digest(usual.model)
+    assert digest(trained(optimizer=plain).model) == digest(trained(momentum=0.0).model)
     rates, expected = (
         [row["learning_rate"] for row in run.metrics]
         for run in (trained(schedule=by_hand), trained(warmup_start=0.0))

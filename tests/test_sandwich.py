@@ -145,6 +145,7 @@ MAX_AND_STUDENTS = {
     "opposite: only the students count": ((4.0, 0.0), (-0.5, 0.0), (-0.5, 0.0)),
     "far from orthogonal": ((100.0, 0.0), (-1.0, 1.0), (49.0, 51.0)),
     "students of rounding": ((1.0, 2.0), (-1e-7, 0.0), (1.0 - 1e-7, 2.0)),
+    "students that are small, and meant": ((1.0, 2.0), (-(2.0**-10), 0.0), (-(2.0**-10), 2.0)),
     "students without gradient": ((1.0, 2.0), (0.0, 0.0), (1.0, 2.0)),
     "the max network alone": ((1.0, 2.0), None, (1.0, 2.0)),
     "students alone": (None, (3.0, -1.0), (3.0, -1.0)),
