@@ -35,7 +35,8 @@ AREAS = {
          "fit/start.py", "elastic/ghost.py", "task.py"],
         ["test_policy.py", "test_sandwich.py", "test_estimators.py", "test_distill.py",
          "test_attentive.py", "test_passes.py", "test_recipe.py", "test_task.py", "test_train.py",
-         "test_observers.py", "test_gradient.py", "test_every_setting.py", "test_elastic.py",
+         "test_observers.py", "test_gradient.py", "test_every_setting.py", "test_paths.py",
+         "test_elastic.py",
          "reliability/test_non_finite.py", "test_ranks.py", "test_cli.py"],
     ),
     "cost": (

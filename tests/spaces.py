@@ -92,6 +92,7 @@ def _own_stages():
 
 
 SPACES = {
+    "resnet": lambda: models.resnet(0.05, image_size=8, in_channels=2),
     "mobilenet_v2": lambda: models.mobilenet_v2(0.125, image_size=16),
     "mobilenet_v3": lambda: models.mobilenet_v3(0.125, image_size=8, in_channels=1),
     "width_only": lambda: models.width_only(0.2, image_size=8, last_width=20),

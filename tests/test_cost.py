@@ -10,8 +10,9 @@ from torch import nn
 from boundnas import Supernet, elastic, models
 from boundnas.cost import MACs, Parameters
 from boundnas.errors import CostError, SpaceError
-from boundnas.models.mobilenet import scaled
+from boundnas.models.parts import scaled
 from boundnas.settings import SpaceSettings
+from boundnas.settings.sections import OTHERS
 
 
 @pytest.mark.parametrize(
@@ -33,9 +34,20 @@ def test_the_spaces_of_the_paper_have_its_dimensions_and_mmacs(
     assert [round(macs / 1e6, 2) for macs in MACs(model).reach] == [smallest, largest]
 
 
-def test_a_configuration_can_name_every_space_of_the_paper():
+def test_a_configuration_can_name_every_family():
     allowed = get_args(SpaceSettings.model_fields["family"].annotation)
-    assert list(allowed) == list(models.FAMILIES)
+    assert list(allowed) == [*models.FAMILIES, *models.NETWORKS]
+    assert set(models.NETWORKS) == OTHERS
+
+
+@pytest.mark.parametrize(
+    ("family", "macs", "parameters"),
+    [("resnet", 3_663_761_408, 21_797_672)],  # ResNet-34 in torchvision's table of weights
+)
+def test_the_largest_network_of_a_family_is_the_published_one(family, macs, parameters):
+    model = seeded(lambda: models.NETWORKS[family](1.0, 224, classes=1000))
+    assert MACs(model).reach[1] == macs
+    assert Parameters(model).reach[1] == parameters
 
 
 def test_the_smaller_v3_space_searches_nothing_more_in_the_last_block():

@@ -32,8 +32,9 @@ from boundnas.fit.run import Run
 from boundnas.fit.start import preferred
 from boundnas.fit.train import fit
 from boundnas.method.policy import BOUNDARIES
-from boundnas.models import MobileNet, StageTable, StemTable
-from boundnas.models.mobilenet import scaled, tables
+from boundnas.models import NETWORKS, MobileNet, StageTable, StemTable
+from boundnas.models.mobilenet import tables
+from boundnas.models.parts import scaled
 from boundnas.report import write_report
 from boundnas.search import Evaluator, Front, FrontNetwork, search
 from boundnas.search.origin import of_front
@@ -66,7 +67,7 @@ class Job:
 
     config: RunConfig
     data: ImageData
-    model: MobileNet
+    model: Supernet
     budgets: tuple[Budget, ...]
 
     @classmethod
@@ -286,9 +287,14 @@ def budgets_of(config: RunConfig, model: Supernet) -> tuple[Budget, ...]:
     )
 
 
-def build(space: SpaceSettings, shape: tuple[int, int, int], classes: int) -> MobileNet:
+def build(space: SpaceSettings, shape: tuple[int, int, int], classes: int) -> Supernet:
     """The supernet of a configuration for images of a shape ``(C, H, W)``."""
     channels, height, _ = shape
+    if space.family in NETWORKS:
+        return NETWORKS[space.family](
+            space.width, height, in_channels=channels, classes=classes, dropout=space.dropout,
+            drop_connect=space.drop_connect,
+        )  # fmt: skip
     stem, stages = tables(space.family, space.width, height)
     if space.stem is not None:
         own = StemTable(**dict(space.stem))

@@ -1,5 +1,7 @@
 """Supernets that come with BoundNAS."""
 
+from collections.abc import Callable
+
 from boundnas.models.mobilenet import (
     FAMILIES,
     MobileNet,
@@ -10,14 +12,24 @@ from boundnas.models.mobilenet import (
     paper_space,
     width_only,
 )
+from boundnas.models.resnet import ResNet, ResNetStage, resnet
+from boundnas.supernet.supernet import Supernet
+
+NETWORKS: dict[str, Callable[..., Supernet]] = {"resnet": resnet}
+"""Families for images beside those of the paper: ``(width, image_size, **options)`` to a supernet,
+with the options ``in_channels``, ``classes``, ``dropout`` and ``drop_connect``."""
 
 __all__ = [
     "FAMILIES",
+    "NETWORKS",
     "MobileNet",
+    "ResNet",
+    "ResNetStage",
     "StageTable",
     "StemTable",
     "mobilenet_v2",
     "mobilenet_v3",
     "paper_space",
+    "resnet",
     "width_only",
 ]

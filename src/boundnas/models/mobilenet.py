@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from boundnas import elastic
 from boundnas.errors import SpaceError
+from boundnas.models.parts import ConvNorm, Searched, eighths, scaled
 from boundnas.space import Architecture, Setting, check_sizes
 from boundnas.supernet.supernet import Supernet
 from boundnas.typed import checked
@@ -53,10 +53,6 @@ class StageTable:
     stride: int = 1
 
 
-def _eighths(largest: int) -> tuple[int, ...]:
-    return tuple(largest * k // 8 for k in range(1, 9))
-
-
 _INTERMEDIATES = (96, 144, 144, 384, 576, 960, 1920)
 _OUTPUTS = (16, 24, 24, 64, 96, 160, 320)
 _SEARCHED_DEPTHS = ((1,), *[(1, 2, 3, 4)] * 5, (1,))
@@ -92,52 +88,6 @@ FAMILIES = {
 SE and activation in Block 7), Sec. 4.1 (W), and W+K and W+D of Fig. 2."""
 
 
-def scaled(choices: Sequence[int], width: float) -> tuple[int, ...]:
-    """Channel choices times a width multiplier: at least one channel, ascending, no repetitions.
-
-    Raises:
-        SpaceError: The multiplier is no finite number above zero.
-
-    Examples:
-        >>> scaled((2, 4, 6, 8), 0.25)
-        (1, 2)
-    """
-    if not (isinstance(width, int | float) and 0 < width < math.inf):
-        raise SpaceError(f"a width multiplier is a finite number above zero, found {width!r}")
-    check_sizes("a table of widths", **{f"choice {i}": c for i, c in enumerate(choices, 1)})
-    return tuple(sorted({max(1, int(c * width + 0.5)) for c in choices}))
-
-
-class _Searched:
-    """Creates the dimensions of one part of the network; a single choice is a constant."""
-
-    def __init__(self, net: Supernet, prefix: str) -> None:
-        self.net, self.prefix = net, prefix
-
-    def __call__(self, name: str, choices: Sequence, kind: str) -> Setting:
-        if len(choices) == 1:
-            return choices[0]
-        return self.net.dimension(f"{self.prefix}.{name}", choices, kind)
-
-
-class _ConvNorm(nn.Module):
-    """A convolution, its normalization, and the activation if there is one."""
-
-    def __init__(
-        self,
-        conv: elastic.Conv2d | elastic.DepthwiseConv2d,
-        channels: Setting,
-        activation: Setting | None = None,
-    ) -> None:
-        super().__init__()
-        self.conv, self.norm = conv, elastic.BatchNorm2d(channels, activation=activation)
-
-    def forward(self, x: Tensor, arch: Architecture) -> Tensor:
-        if arch.folds:
-            return self.norm.folded(self.conv, x, arch)
-        return self.norm(self.conv(x, arch), arch)
-
-
 class _InvertedResidual(nn.Module):
     """Expand, filter depthwise, squeeze and excite, project; residual where shapes allow."""
 
@@ -146,11 +96,11 @@ class _InvertedResidual(nn.Module):
         se: Setting, activation: Setting, residual: bool, drop_connect: float,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.expand = _ConvNorm(elastic.Conv2d(inputs, mid), mid, activation)
+        self.expand = ConvNorm(elastic.Conv2d(inputs, mid), mid, activation)
         conv = elastic.DepthwiseConv2d(mid, kernel, stride)
-        self.depthwise = _ConvNorm(conv, mid, activation)
+        self.depthwise = ConvNorm(conv, mid, activation)
         self.se = None if se is False else elastic.SqueezeExcite(mid, se)
-        self.project = _ConvNorm(elastic.Conv2d(mid, output), output)
+        self.project = ConvNorm(elastic.Conv2d(mid, output), output)
         self.drop = elastic.DropConnect(drop_connect) if residual else None
 
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
@@ -193,11 +143,11 @@ class MobileNet(Supernet):
     ) -> None:
         super().__init__((in_channels, image_size, image_size))
         check_sizes("MobileNet", last_width=last_width, classes=classes)
-        searched = _Searched(self, "stem")
+        searched = Searched(self, "stem")
         width = searched("width", stem.width, "width")
         kernel = searched("kernel", stem.kernel, "kernel")
         conv = elastic.Conv2d(in_channels, width, kernel, stem.stride)
-        self.stem = _ConvNorm(conv, width, "relu")
+        self.stem = ConvNorm(conv, width, "relu")
         self.stages = nn.ModuleList()
         layers_in_all, built = sum(max(s.depth) for s in stages), 0
         for number, table in enumerate(stages, 1):
@@ -208,14 +158,14 @@ class MobileNet(Supernet):
             width, stage = self._stage(f"stage{number}", width, table, drops)
             self.stages.append(stage)
             built += len(stage)
-        self.last = _ConvNorm(elastic.Conv2d(width, last_width), last_width, "relu")
+        self.last = ConvNorm(elastic.Conv2d(width, last_width), last_width, "relu")
         self.dropout = elastic.Dropout(dropout)
         self.classifier = elastic.Linear(last_width, classes)
 
     def _stage(
         self, name: str, inputs: Setting, table: StageTable, drops: list[float]
     ) -> tuple[Setting, elastic.Stage]:
-        searched = _Searched(self, name)
+        searched = Searched(self, name)
         middles = [
             searched(f"layer{i + 1}.width", table.intermediate, "width") for i in range(len(drops))
         ]
@@ -263,13 +213,13 @@ def tables(
     depths = _SEARCHED_DEPTHS if searched.depth else [(d,) for d in _FIXED_DEPTHS]
     # Tables 1 and 2 list 24-144 where an eighth of 144 is 18; Sec. 4.1 has eighths throughout.
     middles = [
-        (24, *_eighths(w)[1:]) if w == 144 and family != "width_only" else _eighths(w)
+        (24, *eighths(w)[1:]) if w == 144 and family != "width_only" else eighths(w)
         for w in _INTERMEDIATES
     ]
-    stem = StemTable(scaled(_eighths(32), width), kernel, strides[0])
+    stem = StemTable(scaled(eighths(32), width), kernel, strides[0])
     stages = [
         StageTable(
-            scaled(intermediate, width), scaled(_eighths(output), width), depth, kernel,
+            scaled(intermediate, width), scaled(eighths(output), width), depth, kernel,
             stride=stride,
         )
         for intermediate, output, depth, stride in zip(

@@ -76,6 +76,10 @@ class StageSettings(Settings):
     stride: int = Field(ge=1, le=2, description="2 halves the image, 1 keeps its size")
 
 
+OTHERS = frozenset({"resnet"})
+"""Families that are not built of MobileNets' stages."""
+
+
 class SpaceSettings(Settings):
     """The search space: a family of networks, by its own table or with stages of your own."""
 
@@ -86,6 +90,7 @@ class SpaceSettings(Settings):
         "width_only",
         "width_kernel",
         "width_depth",
+        "resnet",
     ] = Field(default="mobilenet_v2", description="family of networks")
     width: float = Field(
         default=1.0, gt=0, le=4, description="multiplier of every number of channels"
@@ -109,6 +114,19 @@ class SpaceSettings(Settings):
         default=None,
         description="stages of blocks in order; left out, they are those of the family",
     )
+
+    @classmethod
+    def _conflicts(cls, values: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
+        family = values.get("family")
+        if family not in OTHERS:
+            return
+        for name in ("last_width", "stem", "stages"):
+            if values.get(name) is not None:
+                yield (
+                    (name,),
+                    f"goes with MobileNet-like families only, found {{here}}family: {family}; "
+                    "remove it or change the family",
+                )
 
 
 class CostSettings(Settings):
