@@ -115,16 +115,21 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def share(batch_size: int) -> slice:
+def share(batch_size: int, accumulate: int = 1) -> slice:
     """This process's part of a batch; all parts are equal, so that means of them are the mean.
+
+    Args:
+        batch_size: Images of the batch.
+        accumulate: So many parts of its own each process computes one after the other.
 
     Raises:
         DataError: The batch does not divide.
     """
-    if batch_size % size():
+    if batch_size % (size() * accumulate):
+        each = f" in {accumulate} parts each (train.accumulate)" if accumulate > 1 else ""
         raise DataError(
-            f"train.batch_size is {batch_size}, which {size()} processes cannot share equally; "
-            f"take a multiple of {size()}, or another number of processes"
+            f"train.batch_size is {batch_size}, which {size()} processes cannot share equally"
+            f"{each}; take a multiple of {size() * accumulate}, or another number of processes"
         )
     length = batch_size // size()
     return slice(rank() * length, (rank() + 1) * length)

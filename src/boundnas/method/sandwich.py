@@ -12,6 +12,7 @@ from torch import Tensor
 
 from boundnas.cost import Budget
 from boundnas.engine.ranks import rank
+from boundnas.method.batch import gathering, parts_of
 from boundnas.method.policy import BOUNDARIES, Boundaries, Boundary, Policy
 from boundnas.method.variants.parts import Objective, Variants
 from boundnas.randomness import stream
@@ -22,14 +23,14 @@ from boundnas.task import Task
 
 ROLES = ("max", "min", "random")
 After = Callable[[str, Tensor], None]
-Loss = Callable[[Architecture], tuple[Tensor, Tensor]]
-"""Outputs of an architecture on the batch of the step, and its loss."""
+Loss = Callable[[Architecture, int], tuple[Tensor, Tensor]]
+"""Outputs of an architecture on a part of the batch of the step, and its loss."""
 
 
 class Visit(NamedTuple):
-    """What one network of a boundary comes to: outputs, loss, costs and penalty on the costs."""
+    """What one network of a boundary comes to: outputs by part, loss, costs and their penalty."""
 
-    outputs: Tensor
+    outputs: list[Tensor]
     loss: Tensor
     costs: list[Tensor]
     penalty: Tensor
@@ -75,17 +76,19 @@ class Sandwich:
         # All that the policies decide is read off at once: a device waits for the host here only.
         max_arch, min_arch = (self._draw(boundary, step) for boundary in BOUNDARIES)
         allowed = self.boundaries.allowed if self.settings.random_networks else ()
+        parts = parts_of(inputs, targets, self.settings.accumulate)
 
-        def with_targets(arch: Architecture) -> tuple[Tensor, Tensor]:
-            outputs = self.model(inputs, arch)
-            return outputs, self.task.loss(outputs, targets)
+        def with_targets(arch: Architecture, number: int) -> tuple[Tensor, Tensor]:
+            outputs = self.model(parts[number].inputs, arch)
+            return outputs, self.task.loss(outputs, parts[number].targets)
 
-        def with_targets_and_noise(arch: Architecture) -> tuple[Tensor, Tensor]:
-            return with_targets(arch.carrying(noise=stream(self.seed, _own("dropout"), step)))
+        def with_targets_and_noise(arch: Architecture, number: int) -> tuple[Tensor, Tensor]:
+            noise = stream(self.seed, _own("dropout", number), step)
+            return with_targets(arch.carrying(noise=noise), number)
 
-        def with_teacher(arch: Architecture) -> tuple[Tensor, Tensor]:
-            outputs = self.model(inputs, arch)
-            return outputs, distance(outputs, largest.outputs)
+        def with_teacher(arch: Architecture, number: int) -> tuple[Tensor, Tensor]:
+            outputs = self.model(parts[number].inputs, arch)
+            return outputs, distance(outputs, largest.outputs[number])
 
         # Train the max network with the true targets.
         largest = self._train("max", max_arch, with_targets_and_noise, step, after)
@@ -95,10 +98,9 @@ class Sandwich:
             # Train random networks between the two boundaries to mimic it too.
             random_loss = torch.zeros_like(smallest.loss)
             for arch in self._between(allowed, with_targets, step):
-                loss = with_teacher(arch)[1]
-                loss.backward()
+                loss = self._over_parts(arch, with_teacher)[1]
                 after("random", loss)
-                random_loss += loss.detach() / self.settings.random_networks
+                random_loss += loss / self.settings.random_networks
         return self._scalars(largest, smallest, random_loss, targets)
 
     def _learns(self, step: int) -> bool:
@@ -122,22 +124,52 @@ class Sandwich:
     ) -> Visit:
         """Add the gradients of a boundary's network to the weights, and to its policy."""
         found = self._visit(boundary, arch, loss)
-        total = found.loss
-        if found.penalty.requires_grad:
-            total = total + self.settings.penalty_weight * found.penalty
-        total.backward()
         after(boundary, found.loss)
         if self.variants.surrogate and self._policy(boundary).learned and self._learns(step):
             self._compare(boundary, arch, found, loss, step)
         return found
 
     def _visit(self, boundary: Boundary, arch: Architecture, loss: Loss) -> Visit:
-        """Loss of a boundary's network, and how far its costs are inside their ranges."""
-        outputs, value = loss(arch)
-        costs = [budget.cost.relaxed(arch) for budget in self.budgets]
-        pairs = zip(self.budgets, costs, strict=True)
-        hinges = (b.unused(c) if boundary == "max" else b.excess(c) for b, c in pairs)
-        return Visit(outputs, value, costs, reduce(torch.add, hinges))
+        """What a boundary's network comes to; see `_over_parts` for gradients."""
+        held: list[tuple[list[Tensor], Tensor]] = []
+
+        def penalized(own: Architecture) -> Tensor:
+            costs = [budget.cost.relaxed(own) for budget in self.budgets]
+            pairs = zip(self.budgets, costs, strict=True)
+            hinges = (b.unused(c) if boundary == "max" else b.excess(c) for b, c in pairs)
+            held.append((costs, reduce(torch.add, hinges)))
+            return self.settings.penalty_weight * held[0][1]
+
+        outputs, value = self._over_parts(arch, loss, penalized)
+        return Visit(outputs, value, *held[0])
+
+    def _over_parts(
+        self,
+        arch: Architecture,
+        loss: Loss,
+        penalized: Callable[[Architecture], Tensor] | None = None,
+    ) -> tuple[list[Tensor], Tensor]:
+        """Outputs of a network by part of the batch, and its loss: the mean over the parts.
+
+        Gradients are added to weights and policies, unless they are switched off.
+
+        Args:
+            arch: The network.
+            loss: Its loss on a part.
+            penalized: What is added to the loss, once, for the sake of gradients alone.
+        """
+        outputs, values = list[Tensor](), list[Tensor]()
+        with gathering(arch, self.settings.accumulate) as own:
+            for number in range(self.settings.accumulate):
+                found, value = loss(own, number)
+                total = value = value / self.settings.accumulate
+                if number == 0 and penalized is not None:
+                    total = value + penalized(own)
+                if torch.is_grad_enabled():
+                    total.backward()
+                outputs.append(found.detach())
+                values.append(value.detach())
+        return outputs, torch.stack(values).sum()
 
     def _compare(
         self, boundary: Boundary, arch: Architecture, found: Visit, loss: Loss, step: int
@@ -160,7 +192,7 @@ class Sandwich:
         """The random networks of a step, each drawn when the one before was trained."""
         generator = stream(self.seed, "random_policy", step)
         draw = partial(self.model.space.sample, generator, allowed)
-        of_targets: Objective = lambda arch: loss(arch)[1]  # noqa: E731
+        of_targets: Objective = lambda arch: self._over_parts(arch, loss)[1]  # noqa: E731
         for _ in range(self.settings.random_networks):
             arch = self.variants.choose(draw, of_targets, f"step {step}")
             if self.variants.gated_random and self._learns(step):
@@ -184,11 +216,12 @@ class Sandwich:
             "penalty_min": smallest.penalty,
         }
         if self.task.meter() is None:
-            score = self.task.score(largest.outputs.detach(), targets)
+            score = self.task.score(torch.cat(largest.outputs), targets)
             scalars["score_max"] = score.mean()
         return {name: value.detach() for name, value in scalars.items()}
 
 
-def _own(name: str) -> str:
-    """The name of a random stream of this process alone."""
+def _own(name: str, part: int) -> str:
+    """The name of a random stream of a part of the batch of this process alone."""
+    name = f"{name} of part {part}" if part else name
     return f"{name} of rank {rank()}" if rank() else name

@@ -51,6 +51,8 @@ _OTHER_NAMES = {
     "wd": "weight_decay",
     "ema_decay": "ema",
     "bs": "batch_size",
+    "gradient_accumulation": "accumulate",
+    "accumulate_grad_batches": "accumulate",
     "batch": "batch_size",
     "iterations": "steps",
     "iters": "steps",

@@ -56,6 +56,12 @@ class TrainSettings(Settings):
         default=None, gt=0, le=10**6, description="passes over the training set; give this or steps"
     )
     batch_size: int = Field(default=64, ge=2, le=65_536, description="images per training step")
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        le=32_768,
+        description="parts of the batch that are computed one after the other, to save memory",
+    )
     learning_rate: float = Field(
         default=0.1, gt=0, le=100, description="SGD step size of the weights at the end of warm-up"
     )
@@ -199,6 +205,13 @@ class TrainSettings(Settings):
                 ("prior",),
                 "found beside {here}learn = none, where no boundary starts anywhere; drop it, or "
                 "leave those options out of the space",
+            )
+        batch, parts = values.get("batch_size", 2), values.get("accumulate", 1)
+        if batch % parts or batch < 2 * parts:
+            yield (
+                ("accumulate",),
+                f"found {parts} beside {{here}}batch_size = {batch}, which does not come to equal "
+                "parts of two images or more; take a divisor of the batch",
             )
         if not {"steps", "epochs"} <= values.keys():
             return
