@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from boundnas import elastic
-from boundnas.space import Architecture, Setting, choices
+from boundnas.space import Architecture, Setting, Width, choices, dimension_of, largest, parts_of
 from boundnas.supernet.supernet import Supernet
 
 
@@ -32,38 +32,58 @@ def masked(model: Supernet) -> Iterator[Supernet]:
             del layer.forward
 
 
-def _mask(setting: Setting, arch: Architecture) -> Tensor | float:
-    gate = arch.gate(setting)
-    if gate is None:
+def _mask(width: Width, arch: Architecture) -> Tensor | float:
+    """One for every channel that the gates let through, shape ``(C,)``, or one for all."""
+    if arch.gate(width) is None:
         return 1.0
-    width = max(choices(setting))
-    return sum(
-        z * (torch.arange(width) < c).to(gate) for z, c in zip(gate, choices(setting), strict=True)
-    )
+    return torch.cat([_mask_of_part(part, arch) for part in parts_of(width)])
 
 
-def _kernel_mask(setting: Setting, arch: Architecture) -> Tensor | float:
-    gate = arch.gate(setting)
+def _mask_of_part(part: Setting, arch: Architecture) -> Tensor:
+    gate = arch.gate(part)
     if gate is None:
-        return 1.0
-    sizes = [int(c) for c in choices(setting)]
-    crop = [F.pad(torch.ones(c, c).to(gate), [(max(sizes) - c) // 2] * 4) for c in sizes]
-    return sum(z * mask for z, mask in zip(gate, crop, strict=True))
+        return torch.ones(largest(part), dtype=arch.gates[0].dtype)
+    width = torch.arange(largest(part))
+    return sum(z * (width < c).to(gate) for z, c in zip(gate, choices(part), strict=True))
 
 
-def _channels(mask: Tensor | float) -> Tensor | float:
-    return mask if isinstance(mask, float) else mask[:, None, None]
+def _kernel_mask(layer: elastic.convolution.Convolution, arch: Architecture) -> Tensor | float:
+    """One for every entry of the kernel that the gates let through."""
+    sizes, whole = layer.kernel.sizes, layer.kernel.largest
+    mask: Tensor | float = 1.0
+    for dimension in {dimension_of(s) for s in sizes}:
+        gate = None if dimension is None else arch.gate(dimension)
+        if gate is None:
+            continue
+        options = []
+        for j in range(len(dimension)):
+            own = [
+                int(choices(s)[j]) if dimension_of(s) == dimension else k
+                for s, k in zip(sizes, whole, strict=True)
+            ]
+            margins = [m for s, k in zip(own, whole, strict=True) for m in [(k - s) // 2] * 2]
+            options.append(F.pad(torch.ones(own).to(gate), margins[::-1]))
+        mask = mask * sum(z * option for z, option in zip(gate, options, strict=True))
+    return mask
 
 
-def _conv2d(layer: elastic.Conv2d, x: Tensor, arch: Architecture) -> Tensor:
-    x = x * _channels(_mask(layer.in_channels, arch))
-    weight = layer.weight * _kernel_mask(layer.kernel_size, arch)
-    return F.conv2d(x, weight, layer.bias, layer.stride, weight.shape[-1] // 2)
+def _channels(mask: Tensor | float, x: Tensor) -> Tensor | float:
+    return mask if isinstance(mask, float) else mask.view(-1, *[1] * (x.dim() - 2))
 
 
-def _depthwise(layer: elastic.DepthwiseConv2d, x: Tensor, arch: Architecture) -> Tensor:
-    weight = layer.weight * _kernel_mask(layer.kernel_size, arch)
-    return F.conv2d(x, weight, layer.bias, layer.stride, weight.shape[-1] // 2, groups=len(weight))
+def _convolution(layer: elastic.convolution.Convolution, x: Tensor, arch: Architecture) -> Tensor:
+    window = layer.window
+    groups = layer.groups.number(x.shape[1])
+    if groups == 1:
+        x = x * _channels(_mask(layer.in_channels, arch), x)
+    weight = layer.weight * _kernel_mask(layer, arch)
+    numbers = {"stride": window.stride, "padding": window.padding, "dilation": window.dilation}
+    with torch.device("meta"):
+        plain = layer.plain_layer(
+            x.shape[1], largest(layer.out_channels), weight.shape[2:], **numbers, groups=groups,
+            padding_mode=window.mode,
+        )  # fmt: skip
+    return plain._conv_forward(x, weight, layer.bias)
 
 
 def _linear(layer: elastic.Linear, x: Tensor, arch: Architecture) -> Tensor:
@@ -114,8 +134,10 @@ def _stage(layer: elastic.Stage, x: Tensor, arch: Architecture) -> Tensor:
 
 
 _FORWARD: dict[type[nn.Module], object] = {
-    elastic.Conv2d: _conv2d,
-    elastic.DepthwiseConv2d: _depthwise,
+    elastic.Conv1d: _convolution,
+    elastic.Conv2d: _convolution,
+    elastic.Conv3d: _convolution,
+    elastic.DepthwiseConv2d: _convolution,
     elastic.Linear: _linear,
     elastic.BatchNorm2d: _batch_norm,
     elastic.Activation: _activation,

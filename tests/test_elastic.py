@@ -67,10 +67,10 @@ def by_hand(layer, x, arch):
         return x * squeeze_by_hand(layer, x, c) if arch[SE] else x
     k, margin = arch[KERNEL], (5 - arch[KERNEL]) // 2
     weight = layer.weight[..., margin : margin + k, margin : margin + k]
-    groups = 1 if isinstance(layer, elastic.Conv2d) else c
+    groups = c if isinstance(layer, elastic.DepthwiseConv2d) else 1
     weight = weight[:o, :c] if groups == 1 else weight[:c]
     bias = None if layer.bias is None else layer.bias[: len(weight)]
-    return F.conv2d(x, weight, bias, layer.stride, k // 2, groups=groups)
+    return F.conv2d(x, weight, bias, layer.window.stride, k // 2, groups=groups)
 
 
 def squeeze_by_hand(layer, x, c):
@@ -175,10 +175,36 @@ def layers(number):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: elastic.Conv2d(3, 4, 2), r"must be odd so that they share a centre, found \[2\]"),
-        (lambda: elastic.Conv2d(3, 4, Dimension("k", (3, 4, 6))), r"found \[4, 6\]"),
+        (lambda: elastic.Conv2d(3, 4, 2), "kernel of 2 .* has no centre, .* give the padding as a"),
+        (
+            lambda: elastic.Conv2d(3, 4, Dimension("k", (3, 4, 6))),
+            r"must be odd so that they share a centre, found \[4, 6\]",
+        ),
         (lambda: elastic.DepthwiseConv2d(3, Dimension("k", (2, 3))), r"found \[2\]"),
         (lambda: elastic.DepthwiseConv2d(3, -1), "kernel_size must be .* found -1"),
+        (
+            lambda: elastic.Conv2d(3, 4, KERNEL, padding=1, dilation=2),
+            r"a kernel of 1 within one of 5 with a padding of 1 and .* 2 leaves out pixels",
+        ),
+        (lambda: elastic.Conv2d(3, 4, (3, 3, 3)), r"one size or 2 of them, found \(3, 3, 3\)"),
+        (lambda: elastic.Conv2d(3, 4, 3, (1, 2, 3)), r"stride is a number or 2 of them, found"),
+        (lambda: elastic.Conv1d(3, 4, 3, padding=-1), "Conv1d: padding must be .* at least 0"),
+        (lambda: elastic.Conv1d(3, 4, 3, padding="full"), "numbers, 'same' or 'valid', found 'ful"),
+        (lambda: elastic.Conv1d(3, 4, 3, padding_mode="wrap"), "is one of zeros, .* found 'wrap'"),
+        (lambda: elastic.Conv2d(WIDTH, 4, groups=2), "2, divides two fixed widths; .* group_width"),
+        (lambda: elastic.Conv2d(3, 4, groups=2), "a number of groups, 2, divides two fixed widths"),
+        (lambda: elastic.Conv2d(4, 4, groups=2, group_width=2), "groups or group_width, found 2"),
+        (lambda: elastic.Conv2d(WIDTH, WIDTH, group_width=4), "whole groups of 4, found 2; let"),
+        (lambda: elastic.Conv2d(WIDTH, OUT, group_width=2), "with group_width=2 the input and out"),
+        (lambda: elastic.Conv2d(WIDTH, 6, group_width=2), "follow one dimension, in one ratio"),
+        (
+            lambda: elastic.Conv2d(WIDTH, WIDTH.map(lambda c: c + 2), group_width=2),
+            r"found \[\(2, 4, 6\)\] and \[\(4, 6, 8\)\]",
+        ),
+        (
+            lambda: elastic.Conv2d(WIDTH, WIDTH.map(lambda c: c // 2), group_width=4),
+            "whole groups of 4, found 2",
+        ),
         (lambda: elastic.Activation("gelu"), "unknown activation 'gelu'; allowed are relu, swish"),
         (
             lambda: elastic.BatchNorm2d(4, activation="gelu"),

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from boundnas import Supernet, elastic
 from boundnas.elastic.strided import strided
+from boundnas.elastic.window import Window
 from boundnas.randomness import stream
 
 
@@ -106,7 +107,7 @@ def test_values_are_those_of_the_plain_convolution_bit_for_bit(kernel, stride, g
         torch.randn(6, generator=draw),
     )
     inputs = [t.clone().requires_grad_() for t in (x, weight, bias)]
-    y = strided(*inputs, stride, groups)
+    y = strided(*inputs, Window((stride, stride), (kernel // 2,) * 2, (1, 1)), groups)
     exact = [t.double().clone().requires_grad_() for t in (x, weight, bias)]
     z = F.conv2d(*exact, stride, kernel // 2, groups=groups)
     assert torch.equal(y, F.conv2d(x, weight, bias, stride, kernel // 2, groups=groups))
@@ -120,11 +121,14 @@ def test_a_bias_or_an_input_that_needs_no_gradient_gets_none():
         torch.randn(2, 4, 6, 6, generator=stream(0, "x")),
         nn.Parameter(torch.ones(4, 4, 1, 1)),
     )
-    strided(x, weight, None, 2, 1).sum().backward()
+    where = Window((2, 2), (0, 0), (1, 1))
+    strided(x, weight, None, where, 1).sum().backward()
     expected = x[..., ::2, ::2].sum((0, 2, 3)).expand(4, 4)[..., None, None]
     torch.testing.assert_close(weight.grad, expected)
     weight.requires_grad_(False)
-    assert strided(x.requires_grad_(), weight, None, 2, 1).grad_fn.name() == "ConvolutionBackward0"
+    assert (
+        strided(x.requires_grad_(), weight, None, where, 1).grad_fn.name() == "ConvolutionBackward0"
+    )
 
 
 CHILD = """

@@ -1,7 +1,7 @@
 """Elastic layers: built with dimensions, called as ``layer(x, arch)``."""
 
 from boundnas.elastic.activation import Activation
-from boundnas.elastic.convolution import Conv2d, DepthwiseConv2d
+from boundnas.elastic.convolution import Conv1d, Conv2d, Conv3d, Convolution, DepthwiseConv2d
 from boundnas.elastic.layer import ElasticLayer, ElasticModule
 from boundnas.elastic.linear import Linear
 from boundnas.elastic.normalization import BatchNorm2d
@@ -12,7 +12,10 @@ from boundnas.elastic.stage import Stage
 __all__ = [
     "Activation",
     "BatchNorm2d",
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
+    "Convolution",
     "DepthwiseConv2d",
     "DropConnect",
     "Dropout",

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from boundnas.elastic import native
 from boundnas.elastic.strided import strided
+from boundnas.elastic.window import Window
 
 KERNEL = 5
 
@@ -23,17 +24,19 @@ _FEW = 1 << 22
 """Multiplications up to which the compiled forward pass is the quicker one (2 threads, AVX-512)."""
 
 
-def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
-    """``F.conv2d`` of each channel by itself, padded by half the kernel.
+def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
+    """A convolution of each channel by itself.
 
     Args:
-        x: Shape ``(N, C, H, W)``.
-        weight: Contiguous, shape ``(C, 1, k, k)``.
+        x: Shape ``(N, C, …)``.
+        weight: Contiguous, shape ``(C, 1, …)``.
         bias: Shape ``(C,)``.
-        stride: Same in both directions.
+        window: How the kernel moves.
     """
+    stride = window.usual_stride(weight.shape[2:])
     if (
-        native.takes(x)
+        stride is not None
+        and native.takes(x)
         and weight.shape[-1] == KERNEL
         and bias is None
         and torch.is_grad_enabled()
@@ -41,24 +44,25 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Te
         and weight.dtype == x.dtype
     ):
         return _Depthwise.apply(x, weight, stride)
-    return strided(x, weight, bias, stride, groups=len(weight))
+    return strided(x, weight, bias, window, groups=len(weight))
 
 
-def depthwise_apart(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+def depthwise_apart(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     """The same but for rounding, without a graph.
 
     On a few images, as for ghosts, the compiled kernel is quicker than PyTorch's way to its own.
 
     Args:
-        x: Shape ``(N, C, H, W)``.
-        weight: Contiguous, shape ``(C, 1, k, k)``.
+        x: Shape ``(N, C, …)``.
+        weight: Contiguous, shape ``(C, 1, …)``.
         bias: Shape ``(C,)``.
-        stride: Same in both directions.
+        window: How the kernel moves.
     """
-    n, c, h, w = x.shape
-    k = weight.shape[-1]
-    if bias is not None or x.numel() * k * k > _FEW or not native.takes(x):
-        return depthwise(x, weight, bias, stride)
+    stride = window.usual_stride(weight.shape[2:])
+    few = x.numel() * weight[0].numel() <= _FEW
+    if stride is None or bias is not None or not few or not native.takes(x):
+        return depthwise(x, weight, bias, window)
+    (n, c, h, w), k = x.shape, weight.shape[-1]
     size = (n, c, -(-h // stride), -(-w // stride))
     y = native.empty(size, torch.channels_last)
     native.call("depthwise", x, weight, y, n, h, w, c, stride, k)

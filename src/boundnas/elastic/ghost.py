@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,7 +27,6 @@ from torch import Tensor
 
 from boundnas.elastic.pointwise import inner_product, weight_products
 from boundnas.errors import SpaceError
-from boundnas.space import Derived, Dimension, Setting, choices, largest
 
 
 class Ghosted(Tensor):
@@ -180,33 +179,6 @@ def part(x: Tensor, fraction: float) -> Tensor:
     return x.detach()[:size] if x.requires_grad else x[:size]
 
 
-@cache
-def membership(
-    setting: Dimension | Derived, active: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Which options contain which channels: 1 when ``c < choices[j]``.
-
-    Returns:
-        Of the ``active`` ones, shape ``(d, active)``, and of the others, ``(d, largest - active)``.
-    """
-    sizes = torch.tensor([int(c) for c in choices(setting)], device=device)
-    table = (torch.arange(largest(setting), device=device) < sizes[:, None]).float()
-    return table[:, :active], table[:, active:]
-
-
-@cache
-def crops(setting: Setting, size: int, device: torch.device) -> Tensor:
-    """Which options up to ``size`` contain which taps of a kernel of that size.
-
-    Returns:
-        Shape ``(d, size * size)``; zero for larger options, whose gradient `mix` computes.
-    """
-    distance = (torch.arange(size, device=device) - size // 2).abs()
-    distance = torch.maximum(distance[:, None], distance[None, :]).flatten()
-    sizes = torch.tensor([int(c) for c in choices(setting)], device=device)[:, None]
-    return ((distance <= sizes // 2) & (sizes <= size)).float()
-
-
 class _GateWeight(torch.autograd.Function):
     """Identity on a weight slice; backward adds ``dL/dz_j = <W_j, dL/dW_j>``.
 
@@ -346,8 +318,3 @@ def mix(
         return y
     active, ghost = split(y)
     return join(_Mix.apply(active, gate, alternatives, fraction, inputs), ghost)
-
-
-def ghosts_of(setting: Setting, gate: Tensor | None, active: int) -> bool:
-    """Whether channels beyond the ``active`` ones have a gate waiting for their gradient."""
-    return gate is not None and active < largest(setting)

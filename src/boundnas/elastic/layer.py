@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from boundnas.errors import SpaceError
-from boundnas.space import Architecture, Setting, largest
+from boundnas.space import Architecture, Width, largest
 from boundnas.space.polynomial import Polynomial, amount
 
 
@@ -68,13 +68,13 @@ class ElasticLayer(ElasticModule):
                 "the same dimension"
             )
 
-    def check_ghost(self, ghost: Tensor | None, setting: Setting, active: int) -> None:
+    def check_ghost(self, ghost: Tensor | None, width: Width, active: int) -> None:
         """Refuse an input that lost the channels whose gates wait for a gradient here.
 
         Raises:
             SpaceError: Names the layer and what may stand before it.
         """
-        if ghost is None and active < largest(setting):
+        if ghost is None and active < largest(width):
             raise SpaceError(
                 f"{self.name} ({type(self).__name__}): the channels that were not chosen did not "
                 "arrive, so their policy gradient would be missing; between elastic layers "

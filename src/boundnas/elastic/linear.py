@@ -6,18 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boundnas.elastic.ghost import (
-    gate_weight,
-    ghost_inputs,
-    ghosts_of,
-    join,
-    membership,
-    part,
-    split,
-)
+from boundnas.elastic.ghost import gate_weight, ghost_inputs, join, part, split
 from boundnas.elastic.layer import ElasticLayer, frozen
 from boundnas.elastic.pointwise import input_products
-from boundnas.space import Architecture, Setting, check_sizes, largest
+from boundnas.elastic.width import active, ghosts_of, membership, others
+from boundnas.space import Architecture, Width, check_sizes, largest
 from boundnas.space.polynomial import Polynomial, amount
 
 
@@ -25,7 +18,8 @@ class Linear(ElasticLayer):
     """A linear layer with searchable input and output widths.
 
     Args:
-        in_features: Input features: a number, or the dimension of the layer before.
+        in_features: Input features: a number, the dimension of the layer before, or the
+            `boundnas.space.Joined` widths of several.
         out_features: Output features.
         bias: Whether to add one.
 
@@ -35,7 +29,7 @@ class Linear(ElasticLayer):
 
     takes = "(N, features)"
 
-    def __init__(self, in_features: Setting, out_features: Setting, bias: bool = True) -> None:
+    def __init__(self, in_features: Width, out_features: Width, bias: bool = True) -> None:
         super().__init__()
         check_sizes("Linear", in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
@@ -45,27 +39,31 @@ class Linear(ElasticLayer):
 
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
         """Multiply by the active slice; see the class for shapes."""
-        fi, fo = arch.size(self.in_features), arch.size(self.out_features)
         x, ghost = split(x)
+        fi = arch.size(self.in_features)
         self.check_width(x, fi)
+        rows = active(self.weight, self.out_features, arch)
         # Contiguous: sliced products can differ from those of a plain layer in the last bit.
-        active = self.weight[:fo, :fi].contiguous()
+        weight = active(rows, self.in_features, arch, 1).contiguous()
         gate = arch.gate(self.in_features)
         if gate is not None:
             self.check_ghost(ghost, self.in_features, fi)
-            table, ghost_table = membership(self.in_features, fi, x.device)
-            active = gate_weight(active, gate, table, (1,))
-        y = F.linear(x, active, None if self.bias is None else self.bias[:fo])
+            table, ghost_table = membership(self.in_features, arch, x.device)
+            weight = gate_weight(weight, gate, table, (1,))
+        bias = None if self.bias is None else active(self.bias, self.out_features, arch)
+        y = F.linear(x, weight, bias)
         if gate is not None and ghost is not None:
-            weight = self.weight[:fo, fi:]
-            y = ghost_inputs(y, gate, ghost, weight, ghost_table, input_products)
-        return join(y, self._ghost(x, self.weight[fo:, :fi], fo, arch))
+            of_ghost = others(rows, self.in_features, arch, 1)
+            y = ghost_inputs(y, gate, ghost, of_ghost, ghost_table, input_products)
+        return join(y, self._ghost(x, arch))
 
-    def _ghost(self, x: Tensor, weight: Tensor, fo: int, arch: Architecture) -> Tensor | None:
-        if not ghosts_of(self.out_features, arch.gate(self.out_features), fo):
+    def _ghost(self, x: Tensor, arch: Architecture) -> Tensor | None:
+        if not ghosts_of(self.out_features, arch):
             return None
         with torch.no_grad():
-            bias = None if self.bias is None else self.bias[fo:]
+            rows = others(self.weight, self.out_features, arch)
+            bias = None if self.bias is None else others(self.bias, self.out_features, arch)
+            weight = active(rows, self.in_features, arch, 1)
             return F.linear(part(x, arch.ghost_fraction), weight, bias)
 
     def macs(self, positions: int) -> Polynomial:
@@ -78,10 +76,12 @@ class Linear(ElasticLayer):
 
     def plain(self, arch: Architecture) -> nn.Module:
         """An ``nn.Linear`` of the active slice."""
-        fi, fo = arch.size(self.in_features), arch.size(self.out_features)
+        rows = active(self.weight, self.out_features, arch)
+        weight = active(rows, self.in_features, arch, 1)
+        (fo, fi), bias = weight.shape, self.bias is not None
         with torch.device("meta"):
-            plain = nn.Linear(fi, fo, bias=self.bias is not None)
-        plain.weight = frozen(self.weight[:fo, :fi])
+            plain = nn.Linear(fi, fo, bias)
+        plain.weight = frozen(weight)
         if self.bias is not None:
-            plain.bias = frozen(self.bias[:fo])
+            plain.bias = frozen(active(self.bias, self.out_features, arch))
         return plain

@@ -34,9 +34,9 @@ def warn_if_missing() -> None:
 
 
 def takes(x: Tensor) -> bool:
-    """Whether the kernels compute on a map, channels-last, or on rows: float32, on the CPU."""
-    layout = torch.channels_last if x.dim() == 4 else torch.contiguous_format
-    return _computable(x) and x.is_contiguous(memory_format=layout)
+    """Whether the kernels compute on an image's map, channels-last, or on rows: float32, CPU."""
+    layout = {2: torch.contiguous_format, 4: torch.channels_last}.get(x.dim())
+    return layout is not None and _computable(x) and x.is_contiguous(memory_format=layout)
 
 
 def takes_flat(x: Tensor) -> bool:

@@ -11,11 +11,12 @@ from torch.nn import functional as F
 
 from boundnas.elastic import native
 from boundnas.elastic.activation import FUNCTIONS, activated, check_functions, plain_activation
-from boundnas.elastic.convolution import Conv2d, DepthwiseConv2d
+from boundnas.elastic.convolution import Convolution
 from boundnas.elastic.ghost import join, part, split
 from boundnas.elastic.layer import ElasticLayer, frozen
+from boundnas.elastic.width import active, others
 from boundnas.errors import CalibrationError
-from boundnas.space import Architecture, Setting, Value, check_sizes, choices, largest
+from boundnas.space import Architecture, Setting, Value, Width, check_sizes, choices, largest
 from boundnas.space.polynomial import Polynomial, amount
 
 _CODES = {function: code for code, function in enumerate((None, *FUNCTIONS))}
@@ -41,7 +42,7 @@ class BatchNorm2d(ElasticLayer):
     """
 
     def __init__(
-        self, channels: Setting, eps: float = 1e-5, activation: Setting | None = None
+        self, channels: Width, eps: float = 1e-5, activation: Setting | None = None
     ) -> None:
         super().__init__()
         check_sizes("BatchNorm2d", channels=channels)
@@ -66,13 +67,18 @@ class BatchNorm2d(ElasticLayer):
                 f"{self.name}: evaluation needs BatchNorm statistics of this very architecture, "
                 "and it carries none; use the one that calibrate(model, arch, images) returns"
             )
-        y = self._normalize(x, self.weight[:c], self.bias[:c], statistics, arch)
+        y = self._normalize(x, *self._affine(arch), statistics, arch)
         if ghost is not None:
             with torch.no_grad():
-                ghost = self._normalize(ghost, self.weight[c:], self.bias[c:], None, arch)
+                weight, bias = (others(p, self.channels, arch) for p in (self.weight, self.bias))
+                ghost = self._normalize(ghost, weight, bias, None, arch)
         return join(y, ghost)
 
-    def folded(self, conv: Conv2d | DepthwiseConv2d, x: Tensor, arch: Architecture) -> Tensor:
+    def _affine(self, arch: Architecture) -> tuple[Tensor, Tensor]:
+        """Scale and shift of the active channels."""
+        return active(self.weight, self.channels, arch), active(self.bias, self.channels, arch)
+
+    def folded(self, conv: Convolution, x: Tensor, arch: Architecture) -> Tensor:
         """``self(conv(x, arch), arch)`` in evaluation as one convolution, equal but for rounding.
 
         Args:
@@ -80,12 +86,11 @@ class BatchNorm2d(ElasticLayer):
             x: Its input.
             arch: An architecture that carries statistics.
         """
-        c = arch.size(self.channels)
         statistics = arch.statistics(self.name, x)
         assert statistics is not None, f"{self.name}: nothing to fold"
-        mean, var = statistics
-        scale = self.weight[:c] * (var + self.eps).rsqrt()
-        return self._activate(conv.scaled(x, arch, scale, self.bias[:c] - mean * scale), arch)
+        (mean, var), (weight, bias) = statistics, self._affine(arch)
+        scale = weight * (var + self.eps).rsqrt()
+        return self._activate(conv.scaled(x, arch, scale, bias - mean * scale), arch)
 
     def _normalize(
         self,
@@ -125,15 +130,14 @@ class BatchNorm2d(ElasticLayer):
 
     def plain(self, arch: Architecture) -> nn.Module:
         """An ``nn.BatchNorm2d`` with the statistics the architecture carries."""
-        c = arch.size(self.channels)
         statistics = arch.statistics(self.name, self.weight)
         if statistics is None:
             raise CalibrationError(
                 f"{self.name}: a network with BatchNorm can be extracted only with its statistics; "
                 "use the architecture that calibrate(model, arch, images) returns"
             )
-        plain = nn.BatchNorm2d(c, eps=self.eps)
-        plain.weight, plain.bias = frozen(self.weight[:c]), frozen(self.bias[:c])
+        plain = nn.BatchNorm2d(arch.size(self.channels), eps=self.eps)
+        plain.weight, plain.bias = map(frozen, self._affine(arch))
         plain.running_mean, plain.running_var = (s.clone() for s in statistics)
         if self.activation is None:
             return plain.eval()

@@ -63,7 +63,7 @@ def weight_products(weight: Tensor, gradient: Tensor, table: Tensor, axes: Seque
     """``sum of table[j, i] * weight * dL/dweight`` of every option ``j``.
 
     Args:
-        weight: Of a layer, two or four axes.
+        weight: Of a layer.
         gradient: ``dL/dweight``.
         table: Which option contains which entries along ``axes``, shape ``(d, entries)``.
         axes: The axes of ``weight`` that the options range over.
@@ -72,7 +72,8 @@ def weight_products(weight: Tensor, gradient: Tensor, table: Tensor, axes: Seque
         Shape ``(d,)``.
     """
     rows, (options, columns) = len(weight), table.shape
-    whole = weight.numel() == rows * columns  # the options range over all of a row
+    # The options range over all of a row.
+    whole = 0 not in axes and weight.numel() == rows * columns
     if not (whole and native.takes_flat(weight) and native.takes_flat(gradient)):
         others = [axis for axis in range(weight.dim()) if axis not in axes]
         products = (weight * gradient).sum(others).flatten()

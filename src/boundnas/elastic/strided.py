@@ -13,48 +13,57 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from boundnas.elastic.window import Window
 
-def strided(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, groups: int) -> Tensor:
-    """``F.conv2d`` with half the kernel as padding; bit for bit so in what it gives.
+_CONVOLVE = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
+
+
+def strided(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, groups: int) -> Tensor:
+    """A convolution; bit for bit PyTorch's in what it gives.
 
     Args:
-        x: Shape ``(N, ci, H, W)``.
-        weight: Shape ``(co, ci / groups, k, k)``.
+        x: Shape ``(N, ci, …)``, of one to three spatial axes.
+        weight: Shape ``(co, ci / groups, …)``, as many.
         bias: Shape ``(co,)``.
-        stride: Same in both directions.
-        groups: One, or as many as channels.
+        window: How the kernel moves.
+        groups: Of channels.
     """
-    if concerned(weight, stride) and x.is_cpu and torch.is_grad_enabled() and weight.requires_grad:
-        y: Tensor = _Strided.apply(x, weight, bias, stride, groups)
+    x, window = window.padded(x)
+    if concerned(weight, window) and x.is_cpu and torch.is_grad_enabled() and weight.requires_grad:
+        y: Tensor = _Strided.apply(x, weight, bias, window, groups)
         return y
-    return F.conv2d(x, weight, bias, stride, weight.shape[-1] // 2, groups=groups)
+    return _convolved(x, weight, bias, window, groups)
 
 
-def concerned(weight: Tensor, stride: int) -> bool:
+def concerned(weight: Tensor, window: Window) -> bool:
     """Whether a convolution leaves out pixels and sees no neighbours."""
-    return weight.shape[-1] == 1 and stride > 1
+    return weight.shape[2:].numel() == 1 and max(window.stride) > 1
+
+
+def _convolved(
+    x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, groups: int
+) -> Tensor:
+    convolve = _CONVOLVE[weight.dim()]
+    return convolve(x, weight, bias, window.stride, window.padding, window.dilation, groups)
 
 
 class _Strided(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, groups: int
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, groups: int
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.groups = stride, groups
-        return F.conv2d(x, weight, bias, stride, groups=groups)
+        ctx.window, ctx.groups = window, groups
+        return _convolved(x, weight, bias, window, groups)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        every = ctx.stride
-        seen = x[..., ::every, ::every].to(gradient.dtype)  # of another type under autocast
+        axes = weight.dim() - 2
+        seen = ctx.window.seen(x).to(gradient.dtype)  # of another type under autocast
         dseen, dweight, dbias = torch.ops.aten.convolution_backward(
-            gradient, seen, weight.to(gradient.dtype), [len(weight)], [1, 1], [0, 0], [1, 1], False,
-            [0, 0], ctx.groups, ctx.needs_input_grad[:3],
+            gradient, seen, weight.to(gradient.dtype), [len(weight)], [1] * axes, [0] * axes,
+            [1] * axes, False, [0] * axes, ctx.groups, ctx.needs_input_grad[:3],
         )  # fmt: skip
-        dx = None
-        if ctx.needs_input_grad[0]:
-            dx = torch.zeros_like(x)
-            dx[..., ::every, ::every] = dseen
+        dx = ctx.window.back(dseen, x) if ctx.needs_input_grad[0] else None
         return dx, dweight.to(weight.dtype), dbias, None, None

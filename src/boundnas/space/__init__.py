@@ -4,11 +4,16 @@ from boundnas.space.architectures import Allowed, Architecture, SearchSpace
 from boundnas.space.dimensions import (
     Derived,
     Dimension,
+    Joined,
     Setting,
     Value,
+    Width,
     check_sizes,
     choices,
+    dimension_of,
     largest,
+    parts_of,
+    searched,
 )
 from boundnas.space.passes import Pass, Statistics
 
@@ -17,12 +22,17 @@ __all__ = [
     "Architecture",
     "Derived",
     "Dimension",
+    "Joined",
     "Pass",
     "SearchSpace",
     "Setting",
     "Statistics",
     "Value",
+    "Width",
     "check_sizes",
     "choices",
+    "dimension_of",
     "largest",
+    "parts_of",
+    "searched",
 ]

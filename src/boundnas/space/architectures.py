@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 
 from boundnas.errors import SpaceError
-from boundnas.space.dimensions import Derived, Dimension, Setting, Value
+from boundnas.space.dimensions import (
+    Derived,
+    Dimension,
+    Joined,
+    Setting,
+    Value,
+    Width,
+    dimension_of,
+    searched,
+)
 from boundnas.space.passes import NOTHING, Pass
 
 
@@ -196,9 +205,11 @@ class Architecture:
             return setting.choices[self.indices[self.space.position(setting.dimension)]]
         return setting
 
-    def size(self, setting: Setting) -> int:
+    def size(self, width: Width) -> int:
         """``value`` of a setting that counts something: channels, features, layers, pixels."""
-        return int(self.value(setting))
+        if isinstance(width, Joined):
+            return sum(map(self.size, width.parts))
+        return int(self.value(width))
 
     def carrying(self, **parts: Any) -> Self:
         """The same architecture with these parts of a `Pass`, beside those that it carries.
@@ -238,15 +249,20 @@ class Architecture:
         """Whether normalizations that follow a convolution may be folded into it."""
         return self.carried.folds
 
-    def gate(self, setting: Setting) -> Tensor | None:
-        """Straight-through sample of the setting's dimension, shape ``(d,)``; none when fixed."""
+    def gate(self, width: Width) -> Tensor | None:
+        """Straight-through sample of the setting's dimension, shape ``(d,)``; none when fixed.
+
+        Of maps side by side, the samples of all `searched` dimensions, one after the other.
+        """
         gates = self.carried.gates
         if gates is None:
             return None
-        if isinstance(setting, Derived):
-            setting = setting.dimension
-        if isinstance(setting, Dimension) and len(setting.choices) > 1:
-            return gates[self.space.position(setting)]
+        if isinstance(width, Joined):
+            found = [gates[self.space.position(d)] for d in searched(width)]
+            return torch.cat(found) if len(found) > 1 else next(iter(found), None)
+        dimension = dimension_of(width)
+        if dimension is not None and len(dimension) > 1:
+            return gates[self.space.position(dimension)]
         return None
 
     def statistics(self, layer: str, x: Tensor) -> tuple[Tensor, Tensor] | None:

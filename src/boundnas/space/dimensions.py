@@ -116,12 +116,73 @@ Setting = int | str | bool | Dimension | Derived
 """What a layer is built with: a constant, a dimension, or something that follows a dimension."""
 
 
+@dataclass(frozen=True)
+class Joined:
+    """The width of maps side by side, as ``torch.cat`` along their channels gives them.
+
+    Of each part the leading channels are active. A dimension may lead several parts.
+
+    Args:
+        parts: The widths of the maps, in order; joined ones count by their own parts.
+
+    Raises:
+        SpaceError: No part, or one that is no number of channels.
+
+    Examples:
+        >>> width = Dimension("width", (4, 8))
+        >>> Joined((3, Joined((width, width.map(lambda c: 2 * c))))).parts == (
+        ...     3, width, width.map(lambda c: 2 * c))
+        True
+    """
+
+    parts: tuple[Setting, ...]
+
+    def __post_init__(self) -> None:
+        flat = tuple(p for part in self.parts for p in parts_of(part))
+        if not flat:
+            raise SpaceError("a joined width needs at least one part, found none")
+        for i, part in enumerate(flat):
+            check_sizes(f"part {i} of a joined width", channels=part)
+        object.__setattr__(self, "parts", flat)
+
+    def map(self, function: Callable[[Any], int]) -> Joined:
+        """Every part mapped by itself, as where each channel becomes several features."""
+        return Joined(
+            tuple(
+                part.map(function) if isinstance(part, Dimension | Derived) else function(part)
+                for part in self.parts
+            )
+        )
+
+
+Width = Setting | Joined
+"""A number of channels or features: a setting, or those of several maps side by side."""
+
+
+def parts_of(width: Width) -> tuple[Setting, ...]:
+    """The widths of the maps that lie side by side; of one map its own."""
+    return width.parts if isinstance(width, Joined) else (width,)
+
+
+def dimension_of(setting: Setting) -> Dimension | None:
+    """The dimension that a setting is or follows, if any."""
+    if isinstance(setting, Derived):
+        return setting.dimension
+    return setting if isinstance(setting, Dimension) else None
+
+
+def searched(width: Width) -> tuple[Dimension, ...]:
+    """The dimensions of more than one option that a width follows, each once, in order."""
+    found = (dimension_of(part) for part in parts_of(width))
+    return tuple(dict.fromkeys(d for d in found if d is not None and len(d) > 1))
+
+
 def choices(setting: Setting) -> tuple[Value, ...]:
     """All values a setting can take, in the dimension's order."""
     return setting.choices if isinstance(setting, Dimension | Derived) else (setting,)
 
 
-def check_sizes(owner: str, smallest: int = 1, **settings: object) -> None:
+def check_sizes(owner: str, smallest: int = 1, **settings: Any) -> None:
     """Refuse what cannot count channels, pixels or layers.
 
     Args:
@@ -132,7 +193,8 @@ def check_sizes(owner: str, smallest: int = 1, **settings: object) -> None:
     Raises:
         SpaceError: Names the setting, and the choice of a dimension that leads to it.
     """
-    for name, setting in settings.items():
+    each = ((name, part) for name, width in settings.items() for part in parts_of(width))
+    for name, setting in each:
         given = setting.choices if isinstance(setting, Dimension | Derived) else (setting,)
         for i, value in enumerate(given):
             if type(value) is int and value >= smallest:
@@ -148,6 +210,6 @@ def check_sizes(owner: str, smallest: int = 1, **settings: object) -> None:
             )
 
 
-def largest(setting: Setting) -> int:
-    """The largest number a setting can take."""
-    return int(max(choices(setting)))
+def largest(width: Width) -> int:
+    """The largest number a setting can take; of maps side by side, the sum of theirs."""
+    return sum(int(max(choices(part))) for part in parts_of(width))

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from boundnas.space import Architecture, Derived, Dimension, Setting, Value
+from boundnas.space import Architecture, Derived, Dimension, Joined, Value, Width
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def _polynomial(value: Polynomial | int) -> Polynomial:
     return value if isinstance(value, Polynomial) else Polynomial(((value, ()),))
 
 
-def amount(setting: Setting, function: Callable[[Value], int] = int) -> Polynomial:
-    """``function`` of the value a setting takes, as a polynomial.
+def amount(setting: Width, function: Callable[[Value], int] = int) -> Polynomial:
+    """``function`` of the value a setting takes, as a polynomial; of joined ones, the sum.
 
     Examples:
         >>> width = Dimension("width", (8, 16))
@@ -66,6 +66,8 @@ def amount(setting: Setting, function: Callable[[Value], int] = int) -> Polynomi
         ((15, (Factor(dimension=Dimension(name='width', choices=(8, 16), kind='width'), \
 table=(8, 16)),)),)
     """
+    if isinstance(setting, Joined):
+        return sum((amount(part, function) for part in setting.parts), Polynomial(()))
     if isinstance(setting, Dimension):
         return _from_table(setting, map(function, setting.choices))
     if isinstance(setting, Derived):

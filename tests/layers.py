@@ -1,0 +1,143 @@
+"""The table of layers with their options, each in the middle of a small supernet."""
+
+import torch
+from torch import nn
+
+from boundnas import Supernet, elastic
+
+
+class Chain(Supernet):
+    """Elastic modules and functions of a map, one after the other.
+
+    Args:
+        shape: Of a sample.
+        make: From the supernet, which has the dimensions, to the steps and the width of the last.
+    """
+
+    def __init__(self, shape, make):
+        super().__init__(shape)
+        self.width = self.dimension("width", (2, 4, 6))
+        self.kernel = self.dimension("kernel", (1, 3, 5), "kernel")
+        steps, width = make(self)
+        self.steps = nn.ModuleList(s if isinstance(s, nn.Module) else Plain(s) for s in steps)
+        self.head = elastic.Linear(width, 3)
+
+    def forward(self, x, arch):
+        for step in self.steps:
+            x = step(x, arch)
+        return self.head(x.flatten(2).mean(2), arch)
+
+
+class Plain(nn.Module):
+    """A function of a map."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x, arch):
+        return self.function(x)
+
+
+IMAGE, SEQUENCE, VOLUME = (2, 9, 8), (2, 11), (2, 4, 5, 3)
+
+
+def _conv2d(**options):
+    """A convolution from width to width, after one that gives it."""
+    return (
+        IMAGE,
+        lambda net: (
+            [elastic.Conv2d(2, net.width, bias=True), torch.tanh,
+             elastic.Conv2d(net.width, net.width, **{"bias": True, **options})],
+            net.width,
+        ),
+    )  # fmt: skip
+
+
+def _searched(**options):
+    """The same with a searched kernel."""
+    return (
+        IMAGE,
+        lambda net: (
+            [elastic.Conv2d(2, net.width, bias=True), torch.tanh,
+             elastic.Conv2d(net.width, net.width, net.kernel, **options)],
+            net.width,
+        ),
+    )  # fmt: skip
+
+
+def _kernels(*sizes):
+    def make(net):
+        tall = net.dimension("tall", (1, 3, 5), "kernel")
+        size = tuple({"tall": tall, "kernel": net.kernel}.get(s, s) for s in sizes)
+        conv = elastic.Conv2d(net.width, net.width, size, bias=True)
+        depthwise = elastic.DepthwiseConv2d(net.width, (tall, net.kernel), stride=(1, 2))
+        return [elastic.Conv2d(2, net.width), torch.tanh, conv, depthwise], net.width
+
+    return IMAGE, make
+
+
+def _groups(layer, shape, **options):
+    """Whole groups of two channels, to three outputs each."""
+
+    def make(net):
+        wide = net.width.map(lambda c: 3 * c // 2)
+        steps = [
+            layer(2, net.width, bias=True), torch.tanh,
+            layer(net.width, wide, net.kernel, group_width=2, **options), torch.tanh,
+            layer(wide, wide, 3, group_width=3, stride=2, bias=True), torch.tanh,
+        ]  # fmt: skip
+        return steps, wide
+
+    return shape, make
+
+
+def _along(layer, shape, **options):
+    return (
+        shape,
+        lambda net: (
+            [layer(2, net.width, net.kernel, bias=True), torch.tanh,
+             layer(net.width, net.width, 3, stride=2, **options), torch.tanh,
+             layer(net.width, net.width, 1, group_width=1, stride=2, bias=True)],
+            net.width,
+        ),
+    )  # fmt: skip
+
+
+def _fixed_groups(net):
+    steps = [
+        elastic.Conv2d(2, 4, net.kernel, groups=2, bias=True), torch.tanh,
+        elastic.Conv2d(4, 4, net.kernel, groups=4), torch.tanh, elastic.Conv2d(4, net.width),
+    ]  # fmt: skip
+    return steps, net.width
+
+
+LAYERS = {
+    "no padding": _conv2d(kernel_size=3, padding=0),
+    "much padding": _conv2d(kernel_size=(3, 2), padding=(2, 3)),
+    "even kernel": _conv2d(kernel_size=2, stride=2, padding=0),
+    "one pixel, padded and strided": _conv2d(kernel_size=1, stride=(2, 3), padding=(1, 2)),
+    "one pixel, strided one way": _conv2d(kernel_size=1, stride=(1, 2), bias=False),
+    "dilation": _conv2d(kernel_size=3, dilation=(2, 1), stride=(1, 2)),
+    "reflected": _conv2d(kernel_size=3, padding_mode="reflect", dilation=2),
+    "one pixel, circular": _conv2d(kernel_size=1, padding=1, padding_mode="circular", stride=2),
+    "searched, dilated and strided": _searched(dilation=2, stride=(2, 1), bias=True),
+    "searched, less padding": _searched(padding=2, bias=True),
+    "searched, more padding": _searched(padding=(3, 5), stride=2),
+    "searched, replicated": _searched(padding_mode="replicate", bias=True),
+    "two kernels": _kernels("tall", "kernel"),
+    "one of two kernels": _kernels(1, "kernel"),
+    "fixed asymmetric kernel": _kernels(3, 1),
+    "groups": _groups(elastic.Conv2d, IMAGE, bias=True),
+    "groups, dilated": _groups(elastic.Conv2d, IMAGE, dilation=2, padding_mode="circular"),
+    "fixed groups": (IMAGE, _fixed_groups),
+    "sequences": _along(elastic.Conv1d, SEQUENCE, padding=0, bias=True),
+    "sequences in groups": _groups(elastic.Conv1d, SEQUENCE),
+    "volumes": _along(elastic.Conv3d, VOLUME, dilation=(1, 2, 1)),
+    "volumes in groups": _groups(elastic.Conv3d, VOLUME, bias=True),
+}
+
+
+def chain(name):
+    """A fresh supernet of the table."""
+    return Chain(*LAYERS[name])
