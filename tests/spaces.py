@@ -82,6 +82,52 @@ class SampleWise(Supernet):
         return self.classifier(self.hidden(self.dropout(x, arch), arch).tanh(), arch)
 
 
+class TokenBlock(nn.Module):
+    """Attention and a perceptron put together by a user; plain layers and weights mix tokens."""
+
+    def __init__(self, width, heads, hidden, activation):
+        super().__init__()
+        inner = heads.map(lambda h: 3 * h)
+        self.query, self.key, self.value = (elastic.Linear(width, inner) for _ in range(3))
+        self.project = elastic.Linear(inner, width)
+        self.mixing, self.weight = nn.Linear(9, 9), nn.Parameter(torch.randn(9, 9) / 3)
+        self.up, self.down = elastic.Linear(width, hidden), elastic.Linear(hidden, width)
+        self.activation, self.drop = elastic.Activation(activation), elastic.DropConnect(0.3)
+
+    def forward(self, x, arch):
+        q, k, v = (
+            layer(x, arch).unflatten(-1, (-1, 3)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        x = x + self.drop(self.project(y, arch), arch)
+        x = self.weight @ x + self.mixing(x.transpose(1, 2)).transpose(1, 2)
+        return x + self.down(self.activation(self.up(x, arch), arch), arch)
+
+
+class Tokens(Supernet):
+    """Layers on the last axis, between which the channels lie elsewhere."""
+
+    def __init__(self):
+        super().__init__((2, 6, 6))
+        width = self.dimension("width", (2, 4, 7))
+        heads = self.dimension("heads", (1, 2, 4), "heads")
+        hidden = self.dimension("hidden", (3, 8))
+        depth = self.dimension("depth", (1, 2), "depth")
+        activation = self.dimension("activation", ("relu", "swish"), "activation")
+        self.patches = elastic.Conv2d(2, width, 3, stride=2, bias=True)
+        layers = [TokenBlock(width, heads, hidden, activation) for _ in range(2)]
+        self.stage = elastic.Stage(layers, depth)
+        self.dropout = elastic.Dropout(0.5, axis=-1)
+        self.hidden = elastic.Linear(width, hidden, bias=False)
+        self.classifier = elastic.Linear(hidden, 3)
+
+    def forward(self, x, arch):
+        x = self.patches(x, arch).flatten(2).transpose(1, 2)
+        x = self.dropout(self.stage(x, arch), arch)
+        return self.classifier(self.hidden(x, arch).sigmoid().mean(1), arch)
+
+
 def _own_stages():
     stages = (
         StageTable((4, 8), (4, 6), (1, 2), (3, 5), (False, True), ("relu", "swish"), stride=2),
@@ -99,6 +145,7 @@ SPACES = {
     "own_stages": _own_stages,
     "own_network": OwnNetwork,
     "sample_wise": SampleWise,
+    "tokens": Tokens,
 }
 
 

@@ -26,6 +26,8 @@ LAYERS = {
     "strided depthwise": lambda: elastic.DepthwiseConv2d(WIDTH, KERNEL, stride=2),
     "linear": lambda: elastic.Linear(WIDTH, OUT),
     "linear without bias": lambda: elastic.Linear(WIDTH, OUT, bias=False),
+    "linear on tokens": lambda: elastic.Linear(WIDTH, OUT),
+    "linear on a grid of tokens": lambda: elastic.Linear(WIDTH, OUT, bias=False),
     "batch norm": lambda: elastic.BatchNorm2d(WIDTH),
     "activated batch norm": lambda: elastic.BatchNorm2d(WIDTH, activation=FUNCTION),
     "activation": lambda: elastic.Activation(FUNCTION),
@@ -38,9 +40,14 @@ def layer_of(name):
     return seeded(LAYERS[name])
 
 
+AROUND = {"linear on tokens": (5,), "linear on a grid of tokens": (2, 3)}
+"""Axes between those of samples and features."""
+
+
 def inputs_of(name, arch, size=3):
-    shape = (size, arch.size(WIDTH)) + (() if name.startswith("linear") else (6, 6))
-    return torch.randn(shape, generator=stream(0, "inputs"))
+    c = arch.size(WIDTH)
+    shape = (*AROUND.get(name, ()), c) if name.startswith("linear") else (c, 6, 6)
+    return torch.randn(size, *shape, generator=stream(0, "inputs"))
 
 
 def relaxed(arch, fraction=1.0, noise=None):
@@ -102,12 +109,13 @@ def test_a_layer_is_pure_and_leaves_its_input(name):
 @pytest.mark.parametrize("fraction", [1.0, 0.5, 0.1])
 @pytest.mark.parametrize("name", LAYERS)
 def test_ghosts_are_the_channels_of_the_largest_width_on_part_of_the_batch(name, fraction):
-    layer = layer_of(name)
+    layer, axis = layer_of(name), -1 if name.startswith("linear") else 1
     produces = OUT if name.startswith(("conv", "strided conv", "linear")) else WIDTH
     for arch in ARCHITECTURES:
         x = inputs_of(name, arch, size=4)
         if arch[WIDTH] < 6:
-            shape = (max(2, round(4 * fraction)), 6 - arch[WIDTH], *x.shape[2:])
+            shape = list(x.shape)
+            shape[0], shape[axis] = max(2, round(4 * fraction)), 6 - arch[WIDTH]
             x = join(x, torch.randn(shape, generator=stream(0, "ghost")))
         y, ghost = split(layer(x, relaxed(arch, fraction)))
         assert torch.equal(y, layer(split(x)[0], arch))
@@ -115,8 +123,8 @@ def test_ghosts_are_the_channels_of_the_largest_width_on_part_of_the_batch(name,
             assert ghost is None
         else:
             assert len(ghost) == max(2, 4 * fraction // 1)
-            assert ghost.shape[1] + y.shape[1] == produces.choices[-1]
-            assert ghost.shape[2:] == y.shape[2:]
+            assert ghost.shape[axis] + y.shape[axis] == produces.choices[-1]
+            assert ghost.movedim(axis, -1).shape[1:-1] == y.movedim(axis, -1).shape[1:-1]
             assert not ghost.requires_grad
 
 
@@ -222,6 +230,7 @@ def layers(number):
         (lambda: elastic.Stage(layers(2), Dimension("d", (0, 2))), "of 2 layers .* found 0, 2"),
         (lambda: elastic.Stage([], 0), "a stage of 0 layers"),
         (lambda: elastic.Dropout(1.0), r"a drop probability lies in \[0, 1\), found 1\.0"),
+        (lambda: elastic.Dropout(axis=2), "Dropout: channels lie on axis 1 or -1, found 2"),
         (lambda: elastic.DropConnect(-0.1), r"a drop probability lies in \[0, 1\), found -0\.1"),
     ],
 )
@@ -268,6 +277,18 @@ def test_drops_zero_their_share_and_preserve_the_expectation(drop, probability):
     assert y.unique().tolist() == pytest.approx([0, 1 / (1 - probability)])
     deviation = (probability / (1 - probability) / 20000) ** 0.5
     assert y.mean(0).tolist() == pytest.approx([1] * 6, abs=4.5 * deviation)
+
+
+def test_dropout_of_tokens_draws_per_element():
+    x = torch.ones(40, 6, 9)
+    y, ghost = split(
+        elastic.Dropout(0.5, axis=-1)(join(x[..., :4], x[:7, :, 4:]), noisy(SPACE.largest))
+    )
+    whole = elastic.Dropout(0.5, axis=-1)(x, noisy(SPACE.largest))
+    assert torch.equal(y, whole[..., :4])
+    assert torch.equal(ghost, whole[:7, :, 4:])
+    for axis in range(3):
+        assert not torch.equal(whole, whole.narrow(axis, 0, 1).expand_as(x))
 
 
 def test_dropout_draws_per_channel_and_drop_connect_per_sample():

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.costs import counted_macs
 from tests.spaces import SPACES, images, seeded, supernet
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from boundnas import Supernet, calibrate, elastic, extract
 from boundnas.cost import MACs, Parameters
@@ -19,12 +19,6 @@ def architectures(space, number):
     """The smallest, the largest and random ones; dimensions of one option are in the spaces."""
     drawn = (space.sample(stream(0, "architecture", i)) for i in range(number - 2))
     return [space.smallest, space.largest, *drawn]
-
-
-def counted_macs(net, x):
-    with FlopCounterMode(display=False) as counter:
-        net(x)
-    return counter.get_total_flops() / 2
 
 
 @pytest.mark.parametrize("name", SPACES)

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from boundnas import Architecture, Supernet, TrainSettings, elastic, fit, guard
-from boundnas.elastic.ghost import join, split
+from boundnas.elastic.ghost import join, resized, split
 from boundnas.errors import SpaceError
 from boundnas.space.polynomial import amount
 
@@ -103,6 +103,10 @@ RIGHT = {
     "instance normalization": (lambda m, y, x, a: F.instance_norm(y), None),
     "layer normalization of pixels": (
         lambda m, y, x, a: m.parts["p"](y), lambda: {"p": nn.LayerNorm([8, 8])},
+    ),
+    "attention of heads": (
+        lambda m, y, x, a: F.scaled_dot_product_attention(
+            *[y.flatten(2)[..., None]] * 3, is_causal=True).view(y.shape), None,
     ),
     "shapes compared": (if_shapes_agree, None),
     "a mean": (lambda m, y, x, a: y.mean((2, 3)), features),
@@ -692,6 +696,42 @@ class TwoWidths(Supernet):
 def test_maps_of_two_widths_are_not_summed():
     with pytest.raises(SpaceError, match=r"line \d+: add of the output of a .*first and second"):
         guard.check(seeded(TwoWidths))
+
+
+class ToLinear(Supernet):
+    """A linear layer that gets pixels on the last axis."""
+
+    def __init__(self):
+        super().__init__((1, 8, 8))
+        width = self.dimension("width", (2, 4))
+        self.conv, self.head = elastic.Conv2d(1, width), elastic.Linear(width, 3)
+
+    def forward(self, x, arch):
+        return self.head(self.conv(x, arch).flatten(2), arch).mean(1)
+
+
+def test_a_linear_layer_takes_channels_on_the_last_axis():
+    message = (
+        r"line \d+: head \(Linear\) gets the output of conv \(Conv2d\) with channels on axis 1 and "
+        "samples on axis 0; it takes samples on axis 0 and channels on the last axis"
+    )
+    with pytest.raises(SpaceError, match=message):
+        guard.check(seeded(ToLinear))
+
+
+@pytest.mark.parametrize(
+    ("shape", "other", "sizes", "expected"),
+    [
+        ((4, 9, 3), (2, 9, 9), (4, 9, 1, 3), [2, 9, 3, 3]),
+        ((4, 9, 6), (4, 9, 3), (4, 9, 2, 3), [4, 9, 1, 3]),
+        ((4, 1, 3), (4, 1, 9), (4, 1, 1, 3), [4, 1, 3, 3]),
+        ((4, 1, 6), (4, 1, 2), (4, 6), [4, 2]),
+        ((4, 2, 1, 1), (3, 5, 1, 1), (4, 2), [3, 5]),
+        ((4, 2, 3, 5), (4, 1, 3, 5), (4, 30), [4, 15]),
+    ],
+)
+def test_sizes_follow_the_channels_to_where_a_reshape_takes_them(shape, other, sizes, expected):
+    assert resized(shape, other, sizes) == expected
 
 
 def raw_fault(model, y, x, arch):

@@ -31,6 +31,8 @@ class Activation(ElasticLayer):
         Any, to the same.
     """
 
+    axis = None
+
     def __init__(self, function: Setting = "relu") -> None:
         super().__init__()
         check_functions(function)

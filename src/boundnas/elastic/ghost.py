@@ -125,8 +125,10 @@ def resized(shape: Sequence[int], other: Sequence[int], sizes: Sequence[int]) ->
         if old == new:
             continue
         before = math.prod(shape[:axis])
-        firsts = (j for j in range(min(axis, 1), len(sizes)) if math.prod(sizes[:j]) == before)
-        if (j := next(firsts, None)) is None or found[j] * new % old:
+        firsts = [j for j in range(min(axis, 1), len(sizes)) if math.prod(sizes[:j]) == before]
+        ones = next((i for i in range(axis) if shape[axis - 1 - i] != 1), axis)  # right before it
+        j = firsts[min(ones, len(firsts) - 1)] if firsts else None
+        if j is None or found[j] * new % old:
             raise SpaceError(
                 f"reshape of a searched map from {tuple(shape)} to {tuple(sizes)}: it is not clear "
                 "where the channels go; keep them on an axis of their own, or flatten(1)"

@@ -36,6 +36,8 @@ class ElasticLayer(ElasticModule):
 
     takes: ClassVar[str] = "(N, C, H, W)"
     """What `check_width` expects of an input."""
+    axis: int | None = 1
+    """Where the channels of its maps lie: 1, -1 for the last axis, or none for anywhere."""
 
     @abstractmethod
     def macs(self, positions: int) -> Polynomial:
@@ -55,16 +57,18 @@ class ElasticLayer(ElasticModule):
         Raises:
             SpaceError: Names the layer, what it got and what it expects.
         """
-        if x.dim() != self.takes.count(",") + 1:
+        axes = self.takes.count(",") + 1
+        if x.dim() < 2 or ("..." not in self.takes and x.dim() != axes):
             raise SpaceError(
                 f"{self.name} ({type(self).__name__}) takes inputs of the shape {self.takes}, "
                 f"found {tuple(x.shape)}; bring what else there is to one of these axes, or take "
                 "the mean over it"
             )
-        if x.shape[1] != expected:
+        width = x.shape[-1 if self.axis is None else self.axis]
+        if width != expected:
             raise SpaceError(
                 f"{self.name} ({type(self).__name__}) expects {expected} input channels in this "
-                f"architecture, found {x.shape[1]}; the layer before it must be built with "
+                f"architecture, found {width}; the layer before it must be built with "
                 "the same dimension"
             )
 

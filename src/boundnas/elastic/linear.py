@@ -15,7 +15,7 @@ from boundnas.space.polynomial import Polynomial, amount
 
 
 class Linear(ElasticLayer):
-    """A linear layer with searchable input and output widths.
+    """A linear layer with searchable input and output widths, on the last axis.
 
     Args:
         in_features: Input features: a number, the dimension of the layer before, or the
@@ -24,10 +24,11 @@ class Linear(ElasticLayer):
         bias: Whether to add one.
 
     Shape:
-        ``(N, active inputs)`` to ``(N, active outputs)``.
+        ``(N, ..., active inputs)`` to ``(N, ..., active outputs)``.
     """
 
-    takes = "(N, features)"
+    takes = "(N, ..., features)"
+    axis = -1
 
     def __init__(self, in_features: Width, out_features: Width, bias: bool = True) -> None:
         super().__init__()
@@ -50,11 +51,15 @@ class Linear(ElasticLayer):
             self.check_ghost(ghost, self.in_features, fi)
             table, ghost_table = membership(self.in_features, arch, x.device)
             weight = gate_weight(weight, gate, table, (1,))
+        if not torch.is_grad_enabled():
+            # As the weight of a plain layer does; PyTorch chooses by it how to multiply a map
+            # with gaps in memory, as one that was transposed.
+            weight = weight.detach().requires_grad_()
         bias = None if self.bias is None else active(self.bias, self.out_features, arch)
         y = F.linear(x, weight, bias)
         if gate is not None and ghost is not None:
             of_ghost = others(rows, self.in_features, arch, 1)
-            y = ghost_inputs(y, gate, ghost, of_ghost, ghost_table, input_products)
+            y = ghost_inputs(y, gate, ghost, of_ghost, ghost_table, _row_products)
         return join(y, self._ghost(x, arch))
 
     def _ghost(self, x: Tensor, arch: Architecture) -> Tensor | None:
@@ -85,3 +90,10 @@ class Linear(ElasticLayer):
         if self.bias is not None:
             plain.bias = frozen(active(self.bias, self.out_features, arch))
         return plain
+
+
+def _row_products(
+    gradient: Tensor, x: Tensor, weight: Tensor, table: Tensor, scale: float
+) -> Tensor:
+    """As `input_products`, of features on the last axis."""
+    return input_products(gradient.flatten(0, -2), x.flatten(0, -2), weight, table, scale)

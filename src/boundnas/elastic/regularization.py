@@ -32,21 +32,19 @@ class _Drop(ElasticLayer):
         if arch.noise is None or self.probability == 0:
             return x
         active, ghost = split(x)
-        c = active.shape[1]
-        width = c + (0 if ghost is None else ghost.shape[1])
-        draw = torch.rand(self._draw_shape(len(active), width), generator=arch.noise)
+        axis = self.axis or 0  # 0: all channels are dropped together
+        more = 0 if ghost is None or axis == 0 else ghost.shape[axis]
+        draw = torch.rand(self._draw_shape(active, more), generator=arch.noise)
         if active.is_cuda:
             draw = draw.pin_memory()  # else the host would wait here for all work before
         draw = draw.to(active.device, non_blocking=True)
         keep = (draw >= self.probability).to(active) / (1 - self.probability)
-        keep = keep.expand(-1, width).reshape(len(active), width, *[1] * (active.dim() - 2))
-        if ghost is not None:
-            ghost = ghost * keep[: len(ghost), c:]
-        return join(active * keep[:, :c], ghost)
+        kept, others = keep.split([keep.shape[axis] - more, more], axis) if axis else (keep, keep)
+        return join(active * kept, None if ghost is None else ghost * others[: len(ghost)])
 
     @abstractmethod
-    def _draw_shape(self, batch: int, channels: int) -> tuple[int, int]:
-        """What is drawn independently."""
+    def _draw_shape(self, x: Tensor, more: int) -> list[int]:
+        """What is drawn independently, of a map whose ghost has so many channels more."""
 
     def macs(self, positions: int) -> Polynomial:
         """None."""
@@ -62,14 +60,30 @@ class _Drop(ElasticLayer):
 
 
 class Dropout(_Drop):
-    """Drop each channel (or feature) of each sample by itself."""
+    """Drop each channel of each sample by itself.
 
-    def _draw_shape(self, batch: int, channels: int) -> tuple[int, int]:
-        return batch, channels
+    Args:
+        probability: Of being dropped, in ``[0, 1)``.
+        axis: Where channels lie. 1, as after convolutions: a channel is dropped with all of its
+            pixels. -1, as after linear layers on tokens: each feature of each token by itself.
+    """
+
+    def __init__(self, probability: float = 0.2, axis: int = 1) -> None:
+        super().__init__(probability)
+        if axis not in (1, -1):
+            raise SpaceError(f"Dropout: channels lie on axis 1 or -1, found {axis}")
+        self.axis = axis
+
+    def _draw_shape(self, x: Tensor, more: int) -> list[int]:
+        if self.axis == -1:
+            return [*x.shape[:-1], x.shape[-1] + more]
+        return [len(x), x.shape[1] + more, *[1] * (x.dim() - 2)]
 
 
 class DropConnect(_Drop):
-    """Drop a whole residual branch, per sample."""
+    """Drop a whole residual branch, per sample, wherever channels lie."""
 
-    def _draw_shape(self, batch: int, channels: int) -> tuple[int, int]:
-        return batch, 1
+    axis = None
+
+    def _draw_shape(self, x: Tensor, more: int) -> list[int]:
+        return [len(x), *[1] * (x.dim() - 1)]

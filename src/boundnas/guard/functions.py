@@ -20,7 +20,12 @@ from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 from torch.overrides import TorchFunctionMode
 
-from boundnas.elastic import Activation, ElasticLayer, ElasticModule, SqueezeExcite, Stage
+from boundnas.elastic import (
+    ElasticLayer,
+    ElasticModule,
+    SqueezeExcite,
+    Stage,
+)
 from boundnas.elastic.ghost import Ghosted, maps
 from boundnas.errors import BoundNASError, SpaceError
 from boundnas.guard.call import SIZES, Call, Trace, name_of, trace_of
@@ -167,17 +172,20 @@ class Watch(TorchFunctionMode):
         if not isinstance(layer, ElasticLayer | SqueezeExcite):
             return
         x = _input(args, kwargs)
-        if not isinstance(x, Ghosted) or isinstance(layer, Activation):
+        if not isinstance(x, Ghosted) or getattr(layer, "axis", 1) is None:
             return
         self._own_gradient(x)
+        known = "trace" in x.__dict__  # not of what an elastic layer computed inside
         trace, name = trace_of(x), f"{self.names[layer]} ({type(layer).__name__})"
         setting = _setting(layer, "in_channels", "in_features", "channels")
         where = f"{place.here()}: {name} gets the output of {trace.source}"
-        if trace.channels != 1 or trace.samples != 0:
+        with torch._C.DisableTorchFunctionSubclass():
+            axis = _axis(layer) % x.dim()
+        if known and (trace.channels, trace.samples) != (axis, 0):
             raise SpaceError(
                 f"{where} with channels on axis {trace.channels} and samples on axis "
-                f"{'none' if trace.samples is None else trace.samples}; elastic layers take "
-                "samples on axis 0 and channels on axis 1"
+                f"{'none' if trace.samples is None else trace.samples}; it takes samples on axis "
+                f"0 and channels on {'axis 1' if _axis(layer) == 1 else 'the last axis'}"
             )
         if setting is None:
             return
@@ -187,7 +195,7 @@ class Watch(TorchFunctionMode):
             follows = "" if trace.dimension is None else f", which follows {trace.dimension.name}"
             raise SpaceError(f"{where}{follows}, and is built with {built}; give it the former")
         with torch._C.DisableTorchFunctionSubclass():
-            width = x.active.shape[1] + x.ghost.shape[1]
+            width = x.active.shape[axis] + x.ghost.shape[axis]
         if width != largest(setting):
             raise SpaceError(
                 f"{where}, which has at most {width} channels, and is built for {largest(setting)}"
@@ -201,7 +209,7 @@ class Watch(TorchFunctionMode):
         setting = _setting(layer, "out_channels", "out_features", "channels")
         dimension = None if setting is None else _dimension(setting)
         x = _input(args, kwargs)
-        trace = Trace(dimension=dimension)
+        trace = Trace(_axis(layer) % output.active.dim(), dimension=dimension)
         if isinstance(layer, Stage):
             trace = replace(self.last.get(layer, trace))
         elif isinstance(x, Ghosted) and setting is None:
@@ -248,6 +256,11 @@ def reaches(node: Any, leaf: Tensor, but_for: Any) -> bool:
         seen.add(node)
         todo += [following for following, _ in node.next_functions]
     return False
+
+
+def _axis(layer: ElasticModule) -> int:
+    """Where a layer's channels lie."""
+    return (isinstance(layer, ElasticLayer) and layer.axis) or 1
 
 
 def _setting(layer: nn.Module, *names: str) -> Setting | None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from boundnas.elastic import ElasticLayer, ElasticModule, Linear
+from boundnas.elastic import ElasticLayer, ElasticModule
 from boundnas.space import Architecture, Dimension, Pass, Setting, Value
 from boundnas.supernet import place
 from boundnas.supernet.calibrate import Seen
@@ -31,9 +31,9 @@ class Trail:
     """What one pass did.
 
     Args:
-        positions: Output positions of every module with weights, summed over its calls; zero where
-            it was not called. Of the functions that its own ``forward`` calls, under its name and
-            ``()``, the multiply-accumulates of one image.
+        positions: Output positions of every elastic layer, summed over its calls, and the calls of
+            every other module; zero where it was not called. Of the functions that its own
+            ``forward`` calls, under its name and ``()``, the multiply-accumulates of one image.
         steps: For every module that is no elastic one, the functions and modules that its own
             ``forward`` called, with their numbers.
         looked_up: Where ``forward`` itself, not an elastic layer, looked a dimension up.
@@ -179,10 +179,12 @@ def follow(model: Supernet, arch: Architecture, number: int = 2) -> Trail:
 
 
 def _pixels(module: nn.Module, output: object) -> int:
-    if not isinstance(output, Tensor):
+    """Output positions of one call; one of what is no elastic layer, whose functions count."""
+    if not isinstance(module, ElasticLayer) or not isinstance(output, Tensor):
         return 1
-    last = isinstance(module, nn.Linear | Linear)
-    return (output.shape[1:-1] if last else output.shape[2:]).numel()
+    if module.axis is None:
+        return 1
+    return (output.shape[1:-1] if module.axis == -1 else output.shape[2:]).numel()
 
 
 def _holds_tensor(result: object) -> bool:
