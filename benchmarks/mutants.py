@@ -43,7 +43,8 @@ AREAS = {
         ["cost/*.py", "space/*.py", "supernet/*.py"],
         ["test_cost.py", "test_cost_laws.py", "test_space.py", "test_passes.py", "test_paths.py",
          "test_refusals.py", "test_calibrate.py", "test_forwards.py", "test_extract.py",
-         "test_elastic.py", "test_gradient.py", "test_train.py", "test_canonical.py"],
+         "test_elastic.py", "test_gradient.py", "test_train.py", "test_canonical.py",
+         "test_written.py"],
     ),
     "guard": (
         ["guard/*.py", "fit/match.py", "fit/identity.py"],

@@ -60,7 +60,7 @@ def test_every_command_says_and_writes_the_same(tmp_path, figure):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_examples_of_the_docs_write_the_same(page, tmp_path, full):
-    if not full and page.name != "README.md":
+    if not full:
         pytest.skip("each page runs once in test_docs.py")
     code = f"import torch\ntorch.set_num_threads(1)\ntorch.manual_seed(0)\n{python(page)}"
     for name in ("one", "two"):
