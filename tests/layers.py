@@ -112,6 +112,47 @@ def _fixed_groups(net):
     return steps, net.width
 
 
+def _tokens(net):
+    """Whole numbers, of which one stands for padding, with positions and a class token."""
+    steps = [
+        elastic.Embedding(5, net.width, padding_idx=2),
+        Added(elastic.Parameter((6, net.width), std=0.5)), torch.tanh,
+        Before(elastic.Parameter((1, net.width), mean=0.3)),
+        elastic.Linear(net.width, net.width), lambda x: x.transpose(1, 2).sin(),
+    ]  # fmt: skip
+    return steps, net.width
+
+
+def _scales(net):
+    """Weights of each channel, and of each pixel, of a map."""
+    steps = [
+        elastic.Conv2d(2, net.width), Times(elastic.Parameter((net.width, 1, 1), mean=0.7)),
+        Added(elastic.Parameter((1, 9, 8))), torch.tanh,
+    ]  # fmt: skip
+    return steps, net.width
+
+
+class Added(nn.Module):
+    """A map and a learned one."""
+
+    def __init__(self, held):
+        super().__init__()
+        self.held = held
+
+    def forward(self, x, arch):
+        return x + self.held(x, arch)
+
+
+class Times(Added):
+    def forward(self, x, arch):
+        return self.held(x, arch) * x
+
+
+class Before(Added):
+    def forward(self, x, arch):
+        return torch.cat([self.held(x, arch), x], 1)
+
+
 LAYERS = {
     "no padding": _conv2d(kernel_size=3, padding=0),
     "much padding": _conv2d(kernel_size=(3, 2), padding=(2, 3)),
@@ -135,6 +176,8 @@ LAYERS = {
     "sequences in groups": _groups(elastic.Conv1d, SEQUENCE),
     "volumes": _along(elastic.Conv3d, VOLUME, dilation=(1, 2, 1)),
     "volumes in groups": _groups(elastic.Conv3d, VOLUME, bias=True),
+    "embedding": (torch.arange(6) % 5, _tokens),
+    "learned maps": (IMAGE, _scales),
 }
 
 

@@ -101,6 +101,14 @@ def _batch_norm(layer: elastic.BatchNorm2d, x: Tensor, arch: Architecture) -> Te
     return y if layer.activation is None else _activated(layer.activation, y, arch)
 
 
+def _embedding(layer: elastic.Embedding, x: Tensor, arch: Architecture) -> Tensor:
+    return F.embedding(x, layer.weight, layer.padding_idx)
+
+
+def _parameter(layer: elastic.Parameter, x: Tensor, arch: Architecture) -> Tensor:
+    return layer.weight[None].repeat(len(x), *[1] * layer.weight.dim())
+
+
 def _combine(setting: Setting, arch: Architecture, options: list[Tensor]) -> Tensor:
     gate = arch.gate(setting)
     if gate is None:
@@ -139,6 +147,8 @@ _FORWARD: dict[type[nn.Module], object] = {
     elastic.Conv3d: _convolution,
     elastic.DepthwiseConv2d: _convolution,
     elastic.Linear: _linear,
+    elastic.Embedding: _embedding,
+    elastic.Parameter: _parameter,
     elastic.BatchNorm2d: _batch_norm,
     elastic.Activation: _activation,
     elastic.SqueezeExcite: _squeeze_excite,

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from boundnas import Supernet, elastic, models
 from boundnas.models import MobileNet, StageTable, StemTable
+from boundnas.supernet.inputs import noise
 
 
 class ConvNormReLU(nn.Module):
@@ -166,7 +167,6 @@ def supernet(name):
 
 
 def images(model, size, seed=0):
-    """A batch of normal noise in the model's precision."""
+    """A batch of normal noise in the model's precision, or of whole numbers like its own."""
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(size, *model.input_shape, generator=generator)
-    return noise.to(next(model.parameters()))
+    return noise(model, size, generator)

@@ -230,6 +230,13 @@ def layers(number):
         (lambda: elastic.Stage(layers(2), Dimension("d", (0, 2))), "of 2 layers .* found 0, 2"),
         (lambda: elastic.Stage([], 0), "a stage of 0 layers"),
         (lambda: elastic.Dropout(1.0), r"a drop probability lies in \[0, 1\), found 1\.0"),
+        (lambda: elastic.Embedding(5, WIDTH, 5), "padding_idx is a row of 5, found 5"),
+        (
+            lambda: elastic.Parameter((WIDTH, 3, OUT)),
+            r"one of its sizes at most is searched, found \(width, 3, out\)",
+        ),
+        (lambda: elastic.Parameter(()), r"found \(\)"),
+        (lambda: elastic.Parameter((2, 0)), "size must be a whole number of at least 1, found 0"),
         (lambda: elastic.Dropout(axis=2), "Dropout: channels lie on axis 1 or -1, found 2"),
         (lambda: elastic.DropConnect(-0.1), r"a drop probability lies in \[0, 1\), found -0\.1"),
     ],
@@ -338,6 +345,16 @@ def test_initial_weights_have_the_variance_of_their_fan():
     depthwise = seeded(lambda: elastic.DepthwiseConv2d(512, 5))
     assert conv.weight.var().item() == pytest.approx(2 / (32 * 9), rel=0.05)
     assert depthwise.weight.var().item() == pytest.approx(2 / 25, rel=0.05)
+
+
+def test_learned_maps_start_at_their_mean_and_a_padding_row_stays_at_zero():
+    held = seeded(lambda: elastic.Parameter((4000, WIDTH), mean=3.0, std=0.5)).weight
+    assert held.mean().item() == pytest.approx(3, abs=0.02)
+    assert held.std().item() == pytest.approx(0.5, abs=0.02)
+    table = seeded(lambda: elastic.Embedding(3, WIDTH, padding_idx=1))
+    assert table.weight[1].tolist() == [0] * 6
+    table(torch.tensor([[0, 1]]), SPACE.smallest).sum().backward()
+    assert table.weight.grad.sum(1).tolist() == [2, 0, 0]
 
 
 @pytest.mark.parametrize("name", ["conv", "linear"])

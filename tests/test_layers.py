@@ -13,7 +13,9 @@ from boundnas import calibrate, export, extract, guard
 from boundnas.randomness import stream
 
 every = pytest.mark.parametrize("name", LAYERS)
-EXPORTED = ("one of two kernels", "searched, replicated", "sequences in groups", "volumes")
+EXPORTED = (
+    "one of two kernels", "searched, replicated", "sequences in groups", "volumes", "embedding",
+)  # fmt: skip
 """In every profile; the others in the full one."""
 
 

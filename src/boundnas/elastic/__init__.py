@@ -2,6 +2,7 @@
 
 from boundnas.elastic.activation import Activation
 from boundnas.elastic.convolution import Conv1d, Conv2d, Conv3d, Convolution, DepthwiseConv2d
+from boundnas.elastic.embedding import Embedding, Parameter
 from boundnas.elastic.layer import ElasticLayer, ElasticModule
 from boundnas.elastic.linear import Linear
 from boundnas.elastic.normalization import BatchNorm2d
@@ -21,7 +22,9 @@ __all__ = [
     "Dropout",
     "ElasticLayer",
     "ElasticModule",
+    "Embedding",
     "Linear",
+    "Parameter",
     "SqueezeExcite",
     "Stage",
 ]

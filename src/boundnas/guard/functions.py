@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from boundnas.elastic import (
     ElasticLayer,
     ElasticModule,
+    Parameter,
     SqueezeExcite,
     Stage,
 )
@@ -172,12 +173,13 @@ class Watch(TorchFunctionMode):
         if not isinstance(layer, ElasticLayer | SqueezeExcite):
             return
         x = _input(args, kwargs)
-        if not isinstance(x, Ghosted) or getattr(layer, "axis", 1) is None:
+        anywhere = getattr(layer, "axis", 1) is None or isinstance(layer, Parameter)
+        if not isinstance(x, Ghosted) or anywhere:
             return
         self._own_gradient(x)
         known = "trace" in x.__dict__  # not of what an elastic layer computed inside
         trace, name = trace_of(x), f"{self.names[layer]} ({type(layer).__name__})"
-        setting = _setting(layer, "in_channels", "in_features", "channels")
+        setting = _setting(layer, "in_channels", "in_features", "channels", "features")
         where = f"{place.here()}: {name} gets the output of {trace.source}"
         with torch._C.DisableTorchFunctionSubclass():
             axis = _axis(layer) % x.dim()
@@ -206,7 +208,7 @@ class Watch(TorchFunctionMode):
         if not isinstance(output, Ghosted):
             self._ends(layer, _input(args, kwargs), output)
             return
-        setting = _setting(layer, "out_channels", "out_features", "channels")
+        setting = _setting(layer, "out_channels", "out_features", "channels", "features")
         dimension = None if setting is None else _dimension(setting)
         x = _input(args, kwargs)
         trace = Trace(_axis(layer) % output.active.dim(), dimension=dimension)

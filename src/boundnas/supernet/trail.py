@@ -184,7 +184,7 @@ def _pixels(module: nn.Module, output: object) -> int:
         return 1
     if module.axis is None:
         return 1
-    return (output.shape[1:-1] if module.axis == -1 else output.shape[2:]).numel()
+    return output.shape[1:].numel() // output.shape[module.axis]
 
 
 def _holds_tensor(result: object) -> bool:
