@@ -44,12 +44,12 @@ AREAS = {
         ["test_cost.py", "test_cost_laws.py", "test_space.py", "test_passes.py", "test_paths.py",
          "test_refusals.py", "test_calibrate.py", "test_forwards.py", "test_extract.py",
          "test_elastic.py", "test_gradient.py", "test_train.py", "test_canonical.py",
-         "test_written.py"],
+         "test_written.py", "test_inputs.py"],
     ),
     "guard": (
         ["guard/*.py", "fit/match.py", "fit/identity.py"],
         ["test_guard.py", "test_paths.py", "test_match.py", "test_inputs.py", "test_modes.py",
-         "test_identity.py", "test_refusals.py", "test_train.py",
+         "test_identity.py", "test_refusals.py", "test_train.py", "test_task.py", "test_tasks.py",
          "reliability/test_differing_ranks.py"],
     ),
     "search": (

@@ -116,7 +116,7 @@ IMAGES = {
     "channels last": (lambda x: x.permute(0, 2, 3, 1), "channels come first: x.permute"),
     "one image": (lambda x: x[0], r"add the batch axis: x\[None\]"),
     "flat": (lambda x: x.flatten(1), r"found \(2, 48\)"),
-    "pixels": (lambda x: x.to(torch.uint8), "images are torch.uint8 and the model's weights"),
+    "pixels": (lambda x: x.to(torch.uint8), "torch.uint8 .*, from pixels with boundnas.data.norm"),
     "half": (lambda x: x.half(), "images are torch.float16 .* torch.float32; convert"),
     "double": (lambda x: x.double(), "images are torch.float64"),
 }
