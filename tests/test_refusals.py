@@ -33,11 +33,11 @@ SIZES = {
     ),
     "text": (lambda: elastic.Linear(Dimension("w", ("a", "b")), 4), r"found 'a' \(dimension w\)"),
     "stride -1": (lambda: elastic.Conv2d(3, 4, 3, stride=-1), "stride .* found -1"),
-    "stride pair": (lambda: elastic.DepthwiseConv2d(4, 3, (2, 2)), r"stride .* found \(2, 2\)"),
-    "kernel pair": (lambda: elastic.Conv2d(3, 4, (3, 3)), r"kernel_size .* found \(3, 3\)"),
+    "three strides": (lambda: elastic.DepthwiseConv2d(4, 3, (2, 2, 2)), r"stride .*\(2, 2, 2\)"),
+    "three kernels": (lambda: elastic.Conv2d(3, 4, (3, 3, 3)), r"kernel_size .*\(3, 3, 3\)"),
     "kernel 2.5": (lambda: elastic.Conv2d(3, 4, 2.5), r"kernel_size .* found 2\.5"),
     "kernel 0": (lambda: elastic.DepthwiseConv2d(4, 0), "kernel_size .* found 0"),
-    "kernel 4": (lambda: elastic.Conv2d(3, 4, 4), r"kernel sizes must be odd .* found \[4\]"),
+    "kernel 4": (lambda: elastic.Conv2d(3, 4, 4), r"a kernel of 4 .* has no centre"),
     "squeezed by 0": (lambda: elastic.SqueezeExcite(4, reduction=0), "reduction .* found 0"),
     "half enabled": (
         lambda: elastic.SqueezeExcite(4, Dimension("se", (0, 1))),
@@ -146,7 +146,7 @@ def test_images_of_another_size_may_be_tried():
 
 
 AXES = {
-    "linear": (lambda: elastic.Linear(4, 8), (2, 4, 4), r"\(N, features\), found \(2, 4, 4\)"),
+    "linear": (lambda: elastic.Linear(4, 8), (4,), r"\(N, \.\.\., features\), found \(4,\)"),
     "conv": (lambda: elastic.Conv2d(4, 8), (4, 4, 4), r"\(N, C, H, W\), found \(4, 4, 4\)"),
     "depthwise": (lambda: elastic.DepthwiseConv2d(4), (2, 4), r"\(N, C, H, W\), found"),
     "norm": (lambda: elastic.BatchNorm2d(4), (2, 4), r"\(N, C, H, W\), found \(2, 4\)"),
