@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.spaces import SPACES, images, seeded, supernet
 from torch import nn
 
-from boundnas import Supernet, elastic, models
+from boundnas import Supernet, elastic, extract, models
 from boundnas.cost import MACs, Parameters
 from boundnas.errors import CostError, SpaceError
 from boundnas.models.parts import scaled
@@ -182,3 +182,44 @@ def test_plain_layers_count_at_every_position():
     plain = positions * 6 * 9 + positions * 6 * 5
     assert MACs(model).reach == (plain + 5 * 2, plain + 5 * 4)
     assert model(images(model, 2), model.space.largest).shape == (2, 4)
+
+
+class Tied(Supernet):
+    """Two plain layers of one weight; in a stage, or not."""
+
+    def __init__(self, staged):
+        super().__init__((3, 4, 4))
+        self.staged = staged
+        layers = [Plainly(nn.Conv2d(3, 3, 1)) for _ in range(2)]
+        layers[1].layer.weight = layers[0].layer.weight
+        if staged:
+            layers = [Plainly(nn.Conv2d(3, 3, 1)), *layers]
+            layers = [elastic.Stage(layers, self.dimension("depth", (1, 2, 3), "depth"))]
+        self.parts = nn.ModuleList(layers)
+        self.head = elastic.Conv2d(3, self.dimension("width", (2, 4)))
+
+    def forward(self, x, arch):
+        for part in self.parts:
+            x = part(x, arch)
+        return self.head(x, arch).mean((2, 3))
+
+
+class Plainly(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x, arch):
+        return self.layer(x)
+
+
+def test_a_weight_of_two_plain_layers_counts_once():
+    model = seeded(lambda: Tied(False))
+    for arch in (model.space.smallest, model.space.largest):
+        held = extract(model, arch).parameters()
+        assert Parameters(model)(arch) == sum(p.numel() for p in held)
+
+
+def test_a_weight_of_layers_that_are_not_always_used_is_refused():
+    with pytest.raises(CostError, match=r"parts.0.1.layer and parts.0.2.layer have one parameter"):
+        Parameters(seeded(lambda: Tied(True)))

@@ -8,6 +8,7 @@ from torch import nn
 
 from boundnas.cost.base import COSTS, Cost
 from boundnas.elastic import ElasticLayer
+from boundnas.errors import CostError
 from boundnas.space.polynomial import Polynomial, amount
 from boundnas.supernet.paths import paths
 from boundnas.supernet.supernet import Supernet
@@ -33,13 +34,40 @@ class Parameters(Cost):
     name, unit, per_unit = "parameters", "million parameters", 10**6
 
     def _polynomial(self, model: Supernet) -> Polynomial:
+        owners = _owners(model)
+
         def own(module: nn.Module | None, positions: int) -> Polynomial:
             if isinstance(module, ElasticLayer):
                 return module.parameter_count()
             held = () if module is None else module.parameters(recurse=False)
-            return amount(sum(p.numel() for p in held))
+            return amount(sum(p.numel() for p in held if owners[p] is module))
 
         return total(model, own)
+
+
+def _owners(model: Supernet) -> dict[nn.Parameter, nn.Module]:
+    """The plain module that each parameter is counted with, as a tied one lies in several.
+
+    Raises:
+        CostError: Which of them are used depends on the architecture.
+    """
+    found, modules = paths(model), dict(model.named_modules())
+    holders: dict[nn.Parameter, list[str]] = {}
+    for name in found.uses:
+        module = modules.get(name)
+        if module is not None and not isinstance(module, ElasticLayer):
+            for parameter in module.parameters(recurse=False):
+                holders.setdefault(parameter, []).append(name)
+    owners = {}
+    for parameter, names in holders.items():
+        sure = [n for n in names if not found.presence[n] and not found.uses[n].dimensions]
+        if len(names) > 1 and not sure:
+            raise CostError(
+                f"{' and '.join(names)} have one parameter in common and are not in every network, "
+                "so that it is not known how often it counts; tie layers that always are"
+            )
+        owners[parameter] = modules[(sure or names)[0]]
+    return owners
 
 
 Own = Callable[[nn.Module | None, int], Polynomial]
