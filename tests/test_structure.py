@@ -22,6 +22,7 @@ BOTTOM_TO_TOP = [
     "elastic",
     "supernet",
     "guard",
+    "convert",
     "models",
     "cost",
     "store",

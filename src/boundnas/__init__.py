@@ -11,6 +11,7 @@ if is_command():
 
 from boundnas import cost, data, elastic, models, tasks
 from boundnas.app.opening import open
+from boundnas.convert import Rule, elasticize
 from boundnas.data import Data
 from boundnas.deploy.export import export
 from boundnas.errors import BoundNASError
@@ -33,6 +34,7 @@ __all__ = [
     "Front",
     "FrontNetwork",
     "Observer",
+    "Rule",
     "Run",
     "SearchSettings",
     "SearchSpace",
@@ -44,6 +46,7 @@ __all__ = [
     "cost",
     "data",
     "elastic",
+    "elasticize",
     "export",
     "extract",
     "fit",

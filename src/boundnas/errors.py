@@ -23,6 +23,10 @@ class SpaceError(BoundNASError):
     """A dimension, an architecture or a search space that cannot exist."""
 
 
+class ConvertError(BoundNASError):
+    """A network that cannot be made elastic, or a rule for it that nothing meets."""
+
+
 class CostError(BoundNASError):
     """A cost that cannot be computed, or a cost range that no architecture meets."""
 

@@ -23,6 +23,7 @@ _NOT_USERS = tuple(
         (_PACKAGE / "elastic", "/"),
         (_PACKAGE / "supernet", "/"),
         (_PACKAGE / "space", "/"),
+        (_PACKAGE / "convert", "/"),
     ]
 )
 

@@ -41,12 +41,13 @@ class Products(TorchDispatchMode):
                     f"{name or 'forward'}: the MACs of {packet} are not known; use elastic layers, "
                     "nn.Conv2d, nn.Linear or torch.matmul"
                 )
-            if macs := _macs(packet, args, kwargs or {}, result):
+            if macs := multiplications(packet, args, kwargs or {}, result):
                 self.add(name, macs)
         return result
 
 
-def _macs(packet: Any, args: Any, kwargs: Any, result: Any) -> int:
+def multiplications(packet: Any, args: Any, kwargs: Any, result: Any) -> int:
+    """Multiply-accumulates of one operator of ATen; zero of one that has none, or is not known."""
     aten = torch.ops.aten
     if packet in flop_registry:
         return int(flop_registry[packet](*args, **kwargs, out_val=result)) // 2

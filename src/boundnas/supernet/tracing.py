@@ -26,6 +26,9 @@ from boundnas.space import Architecture
 from boundnas.supernet.modes import evaluating
 from boundnas.supernet.supernet import Supernet
 
+WHOLE = "is_followed_no_further"
+"""An attribute that marks a module as one step of a graph, whatever it does inside."""
+
 
 class _Bound(nn.Module):
     """A supernet at one architecture, so that the images are its only input."""
@@ -57,7 +60,8 @@ class _Tracer(fx.Tracer):
         self._held, self._example = set(model.modules()), model.example
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, ElasticLayer) or super().is_leaf_module(m, module_qualified_name)
+        own = isinstance(m, ElasticLayer) or getattr(m, WHOLE, False)
+        return own or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         if m is not self.root and m not in self._held:

@@ -24,7 +24,6 @@ class MultiLabel(Task):
     metric = "mean average precision"
     unit = "%"
     scale = 100.0
-    mixes = True
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Binary cross-entropy, averaged over samples and labels."""

@@ -1,0 +1,207 @@
+"""Channel axes: which channels of which maps stand and fall together.
+
+A **group** is a number of channels that several layers share: those that a residual sum adds, a
+depthwise convolution passes on, a gate multiplies. Groups are united as a network is read
+(union-find), and one that meets what has no rule is fixed, with the reason. An **axis** of a map
+is an ordered list of segments, each of them a group; a concatenation has several.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+import torch
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why something stays as it is, and where in the user's code.
+
+    Args:
+        text: In words.
+        source: File and line, or nothing.
+    """
+
+    text: str
+    source: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.source})" if self.source else self.text
+
+
+@dataclass(eq=False)
+class Group:
+    """Channels that are searched together.
+
+    Args:
+        size: How many there are.
+        unit: Only whole multiples of so many may stay, as of a grouped convolution.
+        reason: Why it stays fixed; none while it may be searched.
+        makers: Names of the modules whose output channels these are, in the order of their calls.
+        users: Names of all modules that are built with it.
+        number: The order in which groups were made.
+    """
+
+    size: int
+    unit: int = 1
+    reason: Reason | None = None
+    makers: list[str] = field(default_factory=list)
+    users: list[str] = field(default_factory=list)
+    number: int = field(default_factory=count().__next__)
+    _united: Group | None = None
+
+    @property
+    def root(self) -> Group:
+        """The group that this one was united with, or itself."""
+        found = self
+        while found._united is not None:
+            found = found._united
+        return found
+
+    def fix(self, reason: Reason) -> None:
+        """Keep it as it is; the first reason stands."""
+        root = self.root
+        root.reason = root.reason or reason
+
+    def of_units(self, unit: int) -> None:
+        """Only whole multiples of ``unit`` channels may stay."""
+        self.root.unit = math.lcm(self.root.unit, unit)
+
+
+def unite(a: Group, b: Group) -> None:
+    """Make two groups of one size one; the one that was made first keeps its name."""
+    a, b = a.root, b.root
+    assert a.size == b.size, f"groups of {a.size} and {b.size} channels"
+    if a is b:
+        return
+    if b.number < a.number:
+        a, b = b, a
+    a.unit, a.reason = math.lcm(a.unit, b.unit), a.reason or b.reason
+    a.makers += [m for m in b.makers if m not in a.makers]
+    a.users += [m for m in b.users if m not in a.users]
+    b._united = a
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of an axis: the channels of a group, ``factor`` entries in a row for each.
+
+    A map that was flattened has as many entries per channel as it had pixels.
+    """
+
+    group: Group
+    factor: int = 1
+
+    @property
+    def size(self) -> int:
+        """Entries along the axis."""
+        return self.group.root.size * self.factor
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis along which channels lie."""
+
+    segments: tuple[Segment, ...]
+
+    @property
+    def size(self) -> int:
+        """Entries along it."""
+        return sum(s.size for s in self.segments)
+
+    @property
+    def groups(self) -> list[Group]:
+        """The group of each segment."""
+        return [s.group.root for s in self.segments]
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether nothing of it may be searched."""
+        return all(group.reason is not None for group in self.groups)
+
+    def fix(self, reason: Reason) -> None:
+        """Keep all of it as it is."""
+        for group in self.groups:
+            group.fix(reason)
+
+    def times(self, factor: int) -> Axis:
+        """With ``factor`` entries for each of its own."""
+        return Axis(tuple(Segment(s.group, s.factor * factor) for s in self.segments))
+
+    def between(self, start: int, stop: int) -> Axis | None:
+        """The whole segments from one entry to another; none where it would cut one."""
+        found, at = [], 0
+        for segment in self.segments:
+            if start <= at and at + segment.size <= stop:
+                found.append(segment)
+            elif at < stop and at + segment.size > start:
+                return None
+            at += segment.size
+        return Axis(tuple(found))
+
+
+def constant(size: int, reason: Reason) -> Axis:
+    """An axis of a fixed number of channels."""
+    return Axis((Segment(Group(size, reason=reason)),))
+
+
+@dataclass(frozen=True)
+class Map:
+    """What is known of a tensor.
+
+    Args:
+        shape: Its shape in the example.
+        axes: Of every axis the channels that lie along it; none where there are none.
+    """
+
+    shape: torch.Size
+    axes: tuple[Axis | None, ...]
+
+    def fix(self, reason: Reason) -> None:
+        """Keep the channels of all its axes as they are."""
+        for axis in self.axes:
+            if axis is not None:
+                axis.fix(reason)
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether any of its channels may still be searched."""
+        return any(axis is not None and not axis.is_fixed for axis in self.axes)
+
+    def with_axes(self, axes: Sequence[Axis | None]) -> Map:
+        """The same shape with other axes."""
+        return Map(self.shape, tuple(axes))
+
+
+def plain(shape: Iterable[int]) -> Map:
+    """A tensor without searched channels."""
+    shape = torch.Size(shape)
+    return Map(shape, (None,) * len(shape))
+
+
+@dataclass(frozen=True)
+class Size:
+    """A number that was read off shapes.
+
+    Args:
+        value: In the example.
+        of: The axes it depends on.
+        whole: The axis whose number of entries it is; none for one that was computed.
+    """
+
+    value: int | float | bool
+    of: tuple[Axis, ...] = ()
+    whole: Axis | None = None
+
+    def fix(self, reason: Reason) -> None:
+        """Keep all that it depends on as it is."""
+        for axis in self.of:
+            axis.fix(reason)
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether it may differ between architectures."""
+        return any(not axis.is_fixed for axis in self.of)

@@ -1,0 +1,134 @@
+"""Elastic layers in place of plain ones, with their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from boundnas import elastic
+from boundnas.convert.axes import Group
+from boundnas.convert.dimensions import Plan
+from boundnas.convert.importance import along
+from boundnas.convert.reading import Binding
+
+
+@dataclass
+class Builder:
+    """Makes the elastic form of a network's layers.
+
+    Args:
+        plan: What is searched.
+        orders: Of groups whose channels are sorted.
+        moments: Filled with mean and variance of every batch normalization.
+        whole: Filled with what modules that could not be followed gave in the example.
+    """
+
+    plan: Plan
+    orders: Mapping[Group, Tensor]
+    moments: dict[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    whole: dict[nn.Module, Any] = field(default_factory=dict)
+
+    def built(self, binding: Binding) -> nn.Module | None:
+        """The elastic form of a layer; none for one that stays as it is."""
+        module = binding.module
+        searched = any(map(self.plan.is_searched, (binding.inputs, binding.outputs)))
+        if not searched and binding.name not in self.plan.kernels and type(module) not in _ALWAYS:
+            return None
+        return _BUILT[type(module)](self, binding).train()
+
+    def parameter(self, held: Tensor | None, *orders: Tensor | None) -> nn.Parameter | None:
+        """A copy of a weight, each of its axes in an order."""
+        if held is None:
+            return None
+        return nn.Parameter(self.ordered(held, *orders), requires_grad=held.requires_grad)
+
+    def ordered(self, held: Any, *orders: Tensor | None) -> Tensor:
+        """A copy of a tensor, each of its axes in an order."""
+        value: Tensor = held.detach().clone()
+        for axis, order in enumerate(orders):
+            if order is not None:
+                value = value.index_select(axis, order.to(value.device))
+        return value
+
+
+def _empty(kind: Callable[..., nn.Module], *arguments: Any, **named: Any) -> Any:
+    """A layer whose weights nobody draws."""
+    with torch.device("meta"):
+        return kind(*arguments, **named)
+
+
+def _convolution(builder: Builder, binding: Binding) -> nn.Module:
+    module, plan = binding.module, builder.plan
+    assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    inputs = plan.width(binding.inputs, module.in_channels)
+    outputs = plan.width(binding.outputs, module.out_channels)
+    group_width = None
+    if module.groups > 1 and plan.is_searched(binding.inputs):
+        group_width = module.in_channels // module.groups
+    layer = _empty(
+        _CONVOLUTIONS[type(module)], inputs, outputs,
+        plan.kernels.get(binding.name, module.kernel_size), module.stride, module.padding,
+        module.dilation, 1 if group_width else module.groups, module.bias is not None,
+        module.padding_mode, group_width=group_width,
+    )  # fmt: skip
+    rows = along(binding.outputs, builder.orders)
+    columns = along(binding.inputs, builder.orders) if module.groups == 1 else None
+    layer.weight = builder.parameter(module.weight, rows, columns)
+    layer.bias = builder.parameter(module.bias, rows)
+    return layer
+
+
+def _linear(builder: Builder, binding: Binding) -> nn.Module:
+    module, plan = binding.module, builder.plan
+    assert isinstance(module, nn.Linear)
+    layer = _empty(
+        elastic.Linear,
+        plan.width(binding.inputs, module.in_features),
+        plan.width(binding.outputs, module.out_features),
+        module.bias is not None,
+    )
+    rows = along(binding.outputs, builder.orders)
+    columns = along(binding.inputs, builder.orders)
+    layer.weight = builder.parameter(module.weight, rows, columns)
+    layer.bias = builder.parameter(module.bias, rows)
+    return layer
+
+
+def _batch_norm(builder: Builder, binding: Binding) -> nn.Module:
+    module = binding.module
+    assert isinstance(module, nn.modules.batchnorm._BatchNorm)
+    channels = builder.plan.width(binding.inputs, module.num_features)
+    layer = _empty(elastic.BatchNorm2d, channels, module.eps)
+    order = along(binding.inputs, builder.orders)
+    layer.weight = builder.parameter(module.weight, order)
+    layer.bias = builder.parameter(module.bias, order)
+    mean, var = (builder.ordered(s, order) for s in (module.running_mean, module.running_var))
+    builder.moments[layer] = mean, var
+    return layer
+
+
+def _dropout(builder: Builder, binding: Binding) -> nn.Module:
+    assert isinstance(binding.module, nn.modules.dropout._DropoutNd)
+    return elastic.Dropout(binding.module.p)
+
+
+_CONVOLUTIONS: dict[type[nn.Module], type[elastic.Convolution]] = {
+    nn.Conv1d: elastic.Conv1d,
+    nn.Conv2d: elastic.Conv2d,
+    nn.Conv3d: elastic.Conv3d,
+}
+
+_BUILT: dict[type[nn.Module], Callable[[Builder, Binding], nn.Module]] = {
+    **dict.fromkeys(_CONVOLUTIONS, _convolution),
+    nn.Linear: _linear,
+    nn.BatchNorm2d: _batch_norm,
+    nn.Dropout: _dropout,
+    nn.Dropout2d: _dropout,
+}
+
+_ALWAYS = (nn.BatchNorm2d, nn.Dropout, nn.Dropout2d)
+"""Layers that are elastic whatever is searched: plain ones keep statistics, or draw at random."""

@@ -1,0 +1,166 @@
+"""Any network as a supernet."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from boundnas.convert import elementwise, layers, shapes  # noqa: F401  (they enter their rules)
+from boundnas.convert.building import Builder
+from boundnas.convert.dimensions import propose
+from boundnas.convert.importance import orders
+from boundnas.convert.reading import read
+from boundnas.convert.report import Report, report
+from boundnas.convert.rewrite import rewrite
+from boundnas.convert.rules import Rule
+from boundnas.convert.trace import trace
+from boundnas.convert.verify import check_corners, check_same
+from boundnas.errors import ConvertError
+from boundnas.nested import Inputs, count, leaves, mapped
+from boundnas.space import Architecture, Dimension
+from boundnas.supernet.calibrate import Calibrated
+from boundnas.supernet.supernet import Supernet
+from boundnas.supernet.weights import Weights
+from boundnas.typed import checked
+
+Converter = Callable[[Any], nn.Module]
+"""From a module to one that computes the same, made of layers and functions that have rules."""
+
+
+class Elasticized(Supernet):
+    """A network that `elasticize` made elastic.
+
+    Args:
+        example: One sample.
+        net: Called with a batch and an architecture.
+        dimensions: What it is built with.
+        report: What is searched, and what stays fixed.
+        moments: Mean and variance of each normalization in ``net``.
+    """
+
+    original: Architecture
+    """The largest architecture with the statistics that the network came with."""
+
+    def __init__(
+        self,
+        example: Inputs,
+        net: nn.Module,
+        dimensions: Sequence[Dimension],
+        report: Report,
+        moments: Mapping[nn.Module, tuple[Tensor, Tensor]],
+    ) -> None:
+        super().__init__(example)
+        self._dimensions = list(dimensions)
+        self.net, self.report = net, report
+        named = {n: moments[m] for n, m in self.named_modules() if m in moments}
+        largest = self.space.largest
+        statistics = Calibrated(named, largest.indices, Weights(self))
+        self.original = largest.carrying(statistics=statistics)
+
+    def forward(self, x: Inputs, arch: Architecture) -> Any:
+        """What the network of this architecture gives."""
+        return self.net(x, arch)
+
+
+@checked
+def elasticize(
+    model: nn.Module,
+    example: Inputs,
+    rules: Mapping[str, Any] | None = None,
+    converters: Mapping[Any, Any] | None = None,
+    sort: bool = True,
+) -> Elasticized:
+    """Make a network elastic: a supernet whose largest member it is, with its weights.
+
+    The network is followed with ``torch.fx``. Channels that must stay equal (those that a residual
+    sum adds, a depthwise convolution passes on) become one width; large kernels and residual
+    blocks in a row are searched too. **What has no rule stays as it is**, and ``report`` says what
+    and why. The result is compared with the network before it is returned.
+
+    Args:
+        model: Any network, trained or not; it is left as it is.
+        example: A batch that it takes, of one sample or more: a tensor, or a tuple or dict of them.
+        rules: By name pattern of a dimension or module (``"layer3.*"``), a `Rule`, or none for
+            what stays as it is. The last that says something counts.
+        converters: By type of a module of yours, a function from it to a module that computes the
+            same, made of layers and functions that have rules.
+        sort: Whether channels are sorted by importance, so that narrow networks keep the important
+            ones. It changes the outputs of the largest network by rounding only; without it they
+            stay bit for bit.
+
+    Returns:
+        A `Supernet`, with ``report``, and ``original``, the largest architecture with the
+        statistics of its normalizations: ``net(x) == model(x, model.original)`` in evaluation.
+
+    Raises:
+        ConvertError: The network cannot be followed, nothing of it can be searched, a rule
+            cannot be met, or the result computes something else.
+    """
+    _check_arguments(model, example, rules or {}, converters or {})
+    own = _converted(copy.deepcopy(model).eval(), converters or {})
+    batch = mapped(_two, example)
+    traced = trace(own, batch, ())
+    plan = propose(read(traced), rules or {})
+    samples = count(batch)
+    table = report(plan, samples)
+    builder = Builder(plan, orders(plan.read, list(plan.widths)) if sort else {})
+    net = rewrite(plan, builder)
+    sample = mapped(_sample, example)
+    made = Elasticized(sample, net, plan.dimensions, table, builder.moments)
+    check_corners(made, builder.whole, samples)
+    check_same(model, made, made.original, exact=not sort)
+    return made
+
+
+def _two(x: Tensor) -> Tensor:
+    """A batch of two or more, in which the axis of samples is no axis of one entry."""
+    return x if len(x) > 1 else torch.cat((x, x))
+
+
+def _sample(x: Tensor) -> Tensor:
+    return x[0].detach().float() if x.is_floating_point() else x[0].detach()
+
+
+def _check_arguments(
+    model: nn.Module, example: Inputs, rules: Mapping[str, Any], converters: Mapping[Any, Any]
+) -> None:
+    parts = [x for _, x in leaves(example)]
+    if not parts or not all(isinstance(x, Tensor) and x.dim() and len(x) for x in parts):
+        raise ConvertError(
+            "example is a batch that the network takes, a tensor with the batch axis first, or a "
+            f"tuple or dict of such; found {type(example).__name__}"
+        )
+    if isinstance(model, Supernet):
+        raise ConvertError(f"{type(model).__name__} is a supernet already")
+    for pattern, rule in rules.items():
+        if not isinstance(pattern, str) or not isinstance(rule, Rule | None):
+            raise ConvertError(
+                f"rules are a bn.Rule, or None, by a name pattern; found {rule!r} at {pattern!r}"
+            )
+    for kind, function in converters.items():
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module) and callable(function)):
+            raise ConvertError(
+                f"converters are functions by the type of a module; found {function!r} at {kind!r}"
+            )
+
+
+def _converted(model: nn.Module, converters: Mapping[type[nn.Module], Converter]) -> nn.Module:
+    """With the modules that converters are for replaced."""
+    if type(model) in converters:
+        found = converters[type(model)](model)
+        if not isinstance(found, nn.Module):
+            raise ConvertError(
+                f"the converter of {type(model).__name__} gives a module, found {found!r:.60}"
+            )
+        return found.eval()
+    for name, child in _children(model):
+        setattr(model, name, _converted(child, converters))
+    return model
+
+
+def _children(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    return ((name, child) for name, child in list(model._modules.items()) if child is not None)

@@ -1,0 +1,54 @@
+"""Channels in the order of their importance, so that the leading ones of a group count most."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from boundnas.convert.axes import Axis, Group
+from boundnas.convert.reading import Binding, Read
+
+
+def orders(read: Read, groups: list[Group]) -> dict[Group, Tensor]:
+    """For each group its channels, the most important first.
+
+    A channel counts as much as the weights that make it, by their L1 norm, summed over the layers
+    that do. Channels of one unit stay together, in their order.
+    """
+    norms = {group: torch.zeros(group.size, dtype=torch.float64) for group in groups}
+    for binding in read.bindings.values():
+        _add(norms, binding)
+    return {group: _sorted(norm, group.unit) for group, norm in norms.items()}
+
+
+def _add(norms: Mapping[Group, Tensor], binding: Binding) -> None:
+    axis, weight = binding.outputs, getattr(binding.module, "weight", None)
+    if axis is None or axis is binding.inputs or not isinstance(weight, Tensor):
+        return
+    rows = weight.detach().double().cpu().abs().flatten(1).sum(1)
+    at = 0
+    for segment in axis.segments:
+        if segment.group.root in norms:
+            part = rows[at : at + segment.size].reshape(-1, segment.factor).sum(1)
+            norms[segment.group.root] += part
+        at += segment.size
+
+
+def _sorted(norm: Tensor, unit: int) -> Tensor:
+    units = norm.reshape(-1, unit).sum(1).argsort(descending=True, stable=True)
+    return (units[:, None] * unit + torch.arange(unit)).flatten()
+
+
+def along(axis: Axis | None, orders: Mapping[Group, Tensor]) -> Tensor | None:
+    """The order of the entries of an axis; none where it is as it was."""
+    if axis is None or not any(group in orders for group in axis.groups):
+        return None
+    found, at = [], 0
+    for segment in axis.segments:
+        group, factor = segment.group.root, segment.factor
+        order = orders.get(group, torch.arange(group.size))
+        found.append((order[:, None] * factor + torch.arange(factor)).flatten() + at)
+        at += segment.size
+    return torch.cat(found)

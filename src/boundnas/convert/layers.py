@@ -1,0 +1,120 @@
+"""Rules of the modules of ``torch.nn``."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from boundnas.convert.axes import Axis, Map
+from boundnas.convert.reading import Call, NoRuleError, rule, unite_axes
+
+_TOGETHER = "is called with several maps, which must have the same channels"
+
+
+def _joins(call: Call, inputs: Axis | None) -> Axis | None:
+    """What a module takes; at a second call it must be what it took at the first."""
+    held = call.held()
+    if held is None:
+        return inputs
+    return unite_axes(held.inputs, inputs, call, _TOGETHER)
+
+
+def _makes(call: Call, size: int) -> Axis:
+    held = call.held()
+    if held is not None:
+        assert held.outputs is not None
+        return held.outputs
+    return call.produced(size)
+
+
+def _others_fixed(call: Call, x: Map, axis: int) -> None:
+    """Channels may lie along one axis only."""
+    others = [a for i, a in enumerate(x.axes) if i != axis % len(x.axes)]
+    call.fix(*others, why="takes its channels on another axis")
+
+
+def _map_of(call: Call, axes: int) -> Map:
+    x = call.map
+    if len(x.shape) != axes:
+        raise NoRuleError(f"is called without a batch axis, with {len(x.shape)} axes")
+    return x
+
+
+@rule(nn.Conv1d, nn.Conv2d, nn.Conv3d)
+def convolution(call: Call) -> Map:
+    """New channels; a depthwise one passes its own on, and groups stay whole."""
+    module = call.module
+    assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    x = _map_of(call, 2 + len(module.kernel_size))
+    _others_fixed(call, x, 1)
+    inputs = _joins(call, x.axes[1])
+    outputs = _makes(call, module.out_channels) if module.groups == 1 else _grouped(call, inputs)
+    call.bind(inputs, outputs)
+    return call.result(None, outputs, *[None] * len(module.kernel_size))
+
+
+def _grouped(call: Call, inputs: Axis | None) -> Axis | None:
+    """Whole groups stay; each gives as many channels as before."""
+    module = call.module
+    assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    if inputs is None:
+        return None
+    width, factor = module.in_channels // module.groups, module.out_channels / module.in_channels
+    whole = all(s.factor == 1 and s.size % width == 0 for s in inputs.segments)
+    if not whole or not factor.is_integer():
+        call.fix(inputs, why="has groups that do not follow its channels")
+        return None
+    for group in inputs.groups:
+        group.of_units(width)
+    return inputs if factor == 1 else inputs.times(int(factor))
+
+
+@rule(nn.Linear)
+def linear(call: Call) -> Map:
+    """New features."""
+    module, x = call.module, call.map
+    assert isinstance(module, nn.Linear)
+    _others_fixed(call, x, -1)
+    inputs, outputs = _joins(call, x.axes[-1]), _makes(call, module.out_features)
+    call.bind(inputs, outputs)
+    return call.result(*[None] * (len(x.shape) - 1), outputs)
+
+
+@rule(nn.BatchNorm2d)
+def batch_norm(call: Call) -> Map:
+    """Follows; its statistics travel with an architecture."""
+    module = call.module
+    assert isinstance(module, nn.modules.batchnorm._BatchNorm)
+    x = _map_of(call, 4)
+    _others_fixed(call, x, 1)
+    if module.running_mean is None or not module.affine:
+        raise NoRuleError("has no running statistics, or no weights")
+    axis = _joins(call, x.axes[1])
+    call.bind(axis, axis)
+    return call.result(None, axis, *[None] * (len(x.shape) - 2))
+
+
+@rule(nn.Dropout, nn.Dropout2d)
+def dropout(call: Call) -> Map:
+    """Passes on; what is dropped is drawn by the library."""
+    x = call.map
+    call.bind(None, None)
+    return x
+
+
+@rule(
+    nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.LPPool2d,
+    nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d, nn.ZeroPad2d, nn.ReflectionPad2d,
+    nn.ReplicationPad2d, nn.ConstantPad2d, nn.CircularPad2d,
+    nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d, nn.LPPool1d,
+    nn.MaxPool3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d,
+    "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
+    "adaptive_max_pool2d", "adaptive_max_pool3d", "lp_pool2d", "interpolate", "upsample",
+)  # fmt: skip
+def pooling(call: Call) -> Map:
+    """Works on the pixels of each channel, which lie behind axis 1."""
+    x = call.map
+    if len(x.shape) < 3 or isinstance(call.form, tuple):
+        raise NoRuleError("is called without a batch axis, or gives more than a map")
+    call.fix(x.axes[0], *x.axes[2:], why="works on pixels, and gets channels there")
+    return call.result(None, x.axes[1], *[None] * (len(call.form.shape) - 2))

@@ -1,0 +1,329 @@
+"""What a network's operators do with channels, one rule for each; what has none stays fixed.
+
+The graph is read in order. The rule of an operator says which axes of its result are which of its
+arguments', unites those that must be one, and fixes those that it mixes. **An operator without a
+rule is a boundary**: all channels that it sees stay as they are, and the report says where.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.fx.node import map_aggregate
+from torch.nn import functional as F
+
+from boundnas.convert.axes import Axis, Group, Map, Reason, Segment, Size, plain, unite
+from boundnas.convert.trace import Form, Traced
+
+
+class NoRuleError(Exception):
+    """Why an operator has no rule for what it was called with."""
+
+
+@dataclass
+class Binding:
+    """A module with weights, or that drops, and the channels that it is built with.
+
+    Args:
+        name: Of the module.
+        module: It.
+        inputs: The axis that it takes.
+        outputs: The axis that it gives; the same where it follows.
+        source: File and line of its first call.
+        nodes: Its calls.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: Axis | None
+    outputs: Axis | None
+    source: str
+    nodes: list[fx.Node] = field(default_factory=list)
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether any of its channels may be searched."""
+        axes = (self.inputs, self.outputs)
+        return any(axis is not None and not axis.is_fixed for axis in axes)
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """An operator that keeps channels fixed.
+
+    Args:
+        name: As a user knows it: a module's name, or a function's.
+        reason: Why, and where.
+    """
+
+    name: str
+    reason: Reason
+
+
+@dataclass
+class Read:
+    """All that is known of a network.
+
+    Args:
+        traced: Its graph.
+        values: What every node gives.
+        bindings: By module.
+        boundaries: Operators without a rule that met channels, in order.
+        sizes: New arguments for functions that were told numbers of channels, where these change.
+    """
+
+    traced: Traced
+    values: dict[fx.Node, Any] = field(default_factory=dict)
+    bindings: dict[str, Binding] = field(default_factory=dict)
+    boundaries: list[Boundary] = field(default_factory=list)
+    sizes: dict[fx.Node, tuple[Axis, Callable[[], None]]] = field(default_factory=dict)
+
+    def groups(self) -> list[Group]:
+        """All groups that a module gives, in the order of their first calls."""
+        made = (b.outputs for b in self.bindings.values() if b.outputs is not None)
+        return list(dict.fromkeys(group for axis in made for group in axis.groups))
+
+
+@dataclass
+class Call:
+    """A node that is being read.
+
+    Args:
+        read: What is known so far.
+        node: It.
+        name: Of the function or module.
+        args: What its arguments are known to be.
+        kwargs: Likewise, by name.
+        module: The module that it calls, if it does.
+    """
+
+    read: Read
+    node: fx.Node
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    module: nn.Module | None = None
+
+    @property
+    def source(self) -> str:
+        """File and line."""
+        return str(self.node.meta.get("source", ""))
+
+    @property
+    def form(self) -> Any:
+        """What it gave in the example."""
+        return self.node.meta["form"]
+
+    def reason(self, text: str) -> Reason:
+        """Why something stays fixed here."""
+        return Reason(text, self.source)
+
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument that may be given either way."""
+        if position < len(self.args):
+            return self.args[position]
+        return self.kwargs.get(name, default)
+
+    @property
+    def map(self) -> Map:
+        """The first argument, a tensor."""
+        x = self.argument(0, "input", self.kwargs.get("x", self.kwargs.get("self")))
+        if not isinstance(x, Map):
+            raise NoRuleError("its first argument is no tensor")
+        return x
+
+    def arguments(self) -> Iterator[Any]:
+        """Every value among the arguments, however nested."""
+        yield from _leaves((self.args, self.kwargs))
+
+    def maps(self) -> list[Map]:
+        """Every tensor among the arguments."""
+        return [x for x in self.arguments() if isinstance(x, Map)]
+
+    def result(self, *axes: Axis | None) -> Map:
+        """A tensor of the shape that it gave, with these axes."""
+        assert isinstance(self.form, Form)
+        assert len(axes) == len(self.form.shape), f"{self.name}: {len(axes)} axes"
+        return Map(self.form.shape, axes)
+
+    def fix(self, *axes: Axis | None, why: str) -> None:
+        """Keep channels as they are."""
+        for axis in axes:
+            if axis is not None and not axis.is_fixed:
+                self.meets_boundary(why)
+            if axis is not None:
+                axis.fix(self.reason(f"{self.name} {why}"))
+
+    def meets_boundary(self, why: str) -> None:
+        """Note that channels stay fixed here."""
+        name = self.name if self.module is not None else f"{self.name}()"
+        self.read.boundaries.append(Boundary(name, self.reason(why)))
+
+    def bind(self, inputs: Axis | None, outputs: Axis | None) -> None:
+        """The module is built with these channels; called again, with the same."""
+        assert self.module is not None
+        name = str(self.node.target)
+        held = self.read.bindings.get(name)
+        if held is None:
+            held = Binding(name, self.module, inputs, outputs, self.source)
+            self.read.bindings[name] = held
+        held.nodes.append(self.node)
+        for axis in (inputs, outputs):
+            for group in axis.groups if axis is not None else ():
+                if name not in group.users:
+                    group.users.append(name)
+
+    def held(self) -> Binding | None:
+        """What the module was bound to at an earlier call."""
+        return self.read.bindings.get(str(self.node.target))
+
+    def produced(self, size: int, unit: int = 1) -> Axis:
+        """New channels, which the module makes."""
+        group = Group(size, unit, makers=[str(self.node.target)])
+        return Axis((Segment(group),))
+
+
+Rule = Callable[[Call], Any]
+"""What an operator gives; it raises `NoRuleError` where there is none for such arguments."""
+
+MODULES: dict[type[nn.Module], Rule] = {}
+"""Rules of modules, by their exact type."""
+
+FUNCTIONS: dict[str, Rule] = {}
+"""Rules of functions and of tensors' methods, by their common name."""
+
+
+def rule(*kinds: type[nn.Module] | str) -> Callable[[Rule], Rule]:
+    """Enter a rule for modules and functions."""
+
+    def enter(function: Rule) -> Rule:
+        for kind in kinds:
+            if isinstance(kind, str):
+                FUNCTIONS[kind] = function
+            else:
+                MODULES[kind] = function
+        return function
+
+    return enter
+
+
+def read(traced: Traced) -> Read:
+    """Find the channel groups of a network."""
+    found = Read(traced)
+    for node in traced.graph.nodes:
+        found.values[node] = _value(found, node)
+    for node in traced.read:
+        value = found.values[node]
+        if isinstance(value, Size):
+            source = str(node.meta.get("source", ""))
+            value.fix(Reason("a branch or a loop depends on its size", source))
+    return found
+
+
+def _value(found: Read, node: fx.Node) -> Any:
+    if node.op in ("placeholder", "get_attr"):
+        return unknown(node.meta["form"])
+    args, kwargs = map_aggregate((node.args, node.kwargs), lambda a: _known(found, a))
+    call = Call(found, node, "", args, kwargs)
+    if node.op == "output":
+        for x in call.arguments():
+            if isinstance(x, Map | Size):
+                x.fix(Reason("the network returns it"))
+        return None
+    try:
+        return _rule(call)(call)
+    except NoRuleError as error:
+        return boundary(call, str(error))
+
+
+def _known(found: Read, argument: Any) -> Any:
+    return found.values[argument] if isinstance(argument, fx.Node) else argument
+
+
+def _rule(call: Call) -> Rule:
+    node, traced = call.node, call.read.traced
+    if node.op == "call_module":
+        call.module, call.name = traced.model.get_submodule(str(node.target)), str(node.target)
+        if call.name in traced.whole:
+            raise NoRuleError(f"stays as it is: {traced.whole[call.name]}")
+        if type(call.module) not in MODULES:
+            raise NoRuleError(f"is a {type(call.module).__name__}, for which there is no rule")
+        return MODULES[type(call.module)]
+    if node.op == "call_method":
+        call.name = str(node.target)
+        name = call.name.removesuffix("_") if not call.name.endswith("__") else call.name
+    else:
+        call.name = getattr(node.target, "__name__", str(node.target))
+        name = known_name(node.target)
+    if name not in FUNCTIONS:
+        raise NoRuleError("has no rule")
+    return FUNCTIONS[name]
+
+
+_HOMES = (torch, F, operator, torch.special, math, builtins, torch.Tensor)
+
+
+def known_name(function: Any) -> str:
+    """The name of a function of torch or of Python's; nothing for one of somebody else's."""
+    name = getattr(function, "__name__", "")
+    if any(getattr(home, name, None) is function for home in _HOMES):
+        return str(name).removesuffix("_") if not name.endswith("__") else str(name)
+    return ""
+
+
+def boundary(call: Call, why: str) -> Any:
+    """All channels that an operator sees stay as they are."""
+    if any(isinstance(x, Map | Size) and x.is_searched for x in call.arguments()):
+        call.meets_boundary(why)
+    reason = call.reason(f"{call.name} {why}")
+    for x in call.arguments():
+        if isinstance(x, Map | Size):
+            x.fix(reason)
+    return unknown(call.form)
+
+
+def unknown(form: Any) -> Any:
+    """A result without searched channels."""
+    if isinstance(form, Form):
+        return plain(form.shape)
+    if isinstance(form, tuple):
+        return tuple(map(unknown, form))
+    if isinstance(form, Mapping):
+        return {key: unknown(each) for key, each in form.items()}
+    return Size(form) if isinstance(form, int | float) else form
+
+
+def _leaves(argument: Any) -> Iterator[Any]:
+    if isinstance(argument, Mapping):
+        argument = tuple(argument.values())
+    if isinstance(argument, slice):
+        argument = (argument.start, argument.stop, argument.step)
+    if isinstance(argument, list | tuple):
+        for part in argument:
+            yield from _leaves(part)
+    else:
+        yield argument
+
+
+def unite_axes(one: Axis | None, other: Axis | None, call: Call, why: str) -> Axis | None:
+    """The axis of what treats two maps channel by channel.
+
+    What cannot be one stays fixed, and is noted.
+    """
+    if one is None or other is None:
+        call.fix(one, other, why=why)
+        return None
+    sizes = [[(s.size, s.factor) for s in axis.segments] for axis in (one, other)]
+    if sizes[0] != sizes[1]:
+        call.fix(one, other, why=why)
+        return None
+    for a, b in zip(one.segments, other.segments, strict=True):
+        unite(a.group, b.group)
+    return one

@@ -1,0 +1,300 @@
+"""Rules of what moves, cuts, joins and sums axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from boundnas.convert.axes import Axis, Map, Size
+from boundnas.convert.reading import Call, NoRuleError, rule, unite_axes
+from boundnas.convert.reshaping import follows, number
+from boundnas.convert.trace import Form
+
+
+def numbers(given: Any) -> list[int]:
+    """One number or several."""
+    given = number(given)
+    return [given] if isinstance(given, int) else [int(number(x)) for x in given]
+
+
+@rule("getattr")
+def attribute(call: Call) -> Any:
+    """What is read off a tensor."""
+    x, name = call.args[0], call.args[1]
+    if not isinstance(x, Map):
+        raise NoRuleError(f"reads .{name}")
+    if name == "shape":
+        return sizes(x)
+    if name in ("T", "mT", "H"):
+        return x.with_axes((*x.axes[:-2], x.axes[-1], x.axes[-2])) if len(x.axes) > 1 else x
+    if isinstance(call.form, Form):
+        raise NoRuleError(f"reads .{name}")
+    return call.form
+
+
+def sizes(x: Map) -> tuple[Size, ...]:
+    """The shape of a tensor."""
+    return tuple(
+        Size(n, () if axis is None else (axis,), axis)
+        for n, axis in zip(x.shape, x.axes, strict=True)
+    )
+
+
+@rule("size")
+def size(call: Call) -> Any:
+    """A shape, or one of its numbers."""
+    axis = call.argument(1, "dim")
+    found = sizes(call.map)
+    return found if axis is None else found[number(axis)]
+
+
+@rule("dim", "ndimension", "is_floating_point", "is_contiguous", "get_device", "type", "device")
+def about(call: Call) -> Any:
+    """What does not follow the number of channels."""
+    if isinstance(call.form, Form):
+        raise NoRuleError("has no rule")
+    return call.form
+
+
+@rule("numel", "len")
+def count(call: Call) -> Any:
+    """A number that follows all axes, or the first."""
+    x = call.args[0]
+    if not isinstance(x, Map):
+        return len(x) if isinstance(x, tuple | list) else call.form
+    of = x.axes if call.name == "numel" else x.axes[:1]
+    return Size(call.form, tuple(axis for axis in of if axis is not None))
+
+
+@rule("_assert", "_check")
+def assertion(call: Call) -> None:
+    """Held in the example."""
+    return
+
+
+@rule("int", "bool", "sqrt", "prod", "range", "sum_of_numbers")
+def of_numbers(call: Call) -> Any:
+    """A number that is computed from numbers."""
+    if call.maps() or not isinstance(call.form, int | float):
+        raise NoRuleError("has no rule")
+    of = [axis for x in call.arguments() if isinstance(x, Size) for axis in x.of]
+    return Size(call.form, tuple(of))
+
+
+@rule("getitem")
+def item(call: Call) -> Any:
+    """A part of a tuple, or of a tensor."""
+    x, key = call.args
+    if isinstance(x, dict):
+        return x[key]
+    if isinstance(x, tuple):
+        if isinstance(key, slice):
+            return x[slice(*(number(k) for k in (key.start, key.stop, key.step)))]
+        return x[number(key)]
+    if not isinstance(x, Map):
+        raise NoRuleError("takes a part of what is no tensor")
+    keys = list(key) if isinstance(key, tuple) else [key]
+    return call.result(*_indexed(call, x, keys))
+
+
+def _indexed(call: Call, x: Map, keys: list[Any]) -> list[Axis | None]:
+    if any(isinstance(k, Map | list | bool) for k in keys):
+        raise NoRuleError("takes entries by a list or a tensor")
+    if Ellipsis in keys:
+        at = keys.index(Ellipsis)
+        given = sum(k is not None for k in keys) - 1
+        keys[at : at + 1] = [slice(None)] * (len(x.shape) - given)
+    keys += [slice(None)] * (len(x.shape) - sum(k is not None for k in keys))
+    found: list[Axis | None] = []
+    axes = iter(zip(x.shape, x.axes, strict=True))
+    for k in keys:
+        if k is None:
+            found.append(None)
+            continue
+        n, axis = next(axes)
+        if isinstance(k, slice):
+            found.append(_sliced(call, n, axis, k))
+        else:
+            call.fix(axis, why="takes one of its channels")
+    return found
+
+
+def _sliced(call: Call, n: int, axis: Axis | None, key: slice) -> Axis | None:
+    key = slice(*(number(k) for k in (key.start, key.stop, key.step)))
+    start, stop, step = key.indices(n)
+    if axis is None or (start, stop, step) == (0, n, 1):
+        return axis
+    part = axis.between(start, stop) if step == 1 else None
+    # A literal would cut elsewhere in a narrower network.
+    call.fix(axis, why="cuts its channels")
+    return part
+
+
+@rule("permute")
+def permute(call: Call) -> Map:
+    """Axes in another order."""
+    x = call.map
+    order = call.args[1:] or (call.kwargs["dims"],)
+    if len(order) == 1 and isinstance(order[0], tuple | list):
+        order = tuple(order[0])
+    return call.result(*(x.axes[number(i)] for i in order))
+
+
+@rule("transpose", "swapaxes", "swapdims", "t")
+def transpose(call: Call) -> Map:
+    """Two axes change places."""
+    x = call.map
+    names = (("dim0", "axis0"), ("dim1", "axis1"))
+    one, other = (
+        number(call.argument(i + 1, a, call.kwargs.get(b, i))) for i, (a, b) in enumerate(names)
+    )
+    axes = list(x.axes)
+    if len(axes) > 1:
+        axes[one], axes[other] = axes[other], axes[one]
+    return call.result(*axes)
+
+
+@rule("movedim", "moveaxis")
+def movedim(call: Call) -> Map:
+    """Axes move."""
+    x, n = call.map, len(call.map.shape)
+    start = [i % n for i in numbers(call.argument(1, "source"))]
+    end = [i % n for i in numbers(call.argument(2, "destination"))]
+    rest = iter(i for i in range(n) if i not in start)
+    order = [start[end.index(i)] if i in end else next(rest) for i in range(n)]
+    return call.result(*(x.axes[i] for i in order))
+
+
+@rule("unsqueeze")
+def unsqueeze(call: Call) -> Map:
+    """A further axis."""
+    axes = list(call.map.axes)
+    at = number(call.argument(1, "dim")) % (len(axes) + 1)
+    return call.result(*axes[:at], None, *axes[at:])
+
+
+@rule("squeeze")
+def squeeze(call: Call) -> Map:
+    """Without axes of one entry, which are named."""
+    x, given = call.map, call.argument(1, "dim")
+    if given is None:
+        raise NoRuleError("names no axis, so that a batch or a width of one would be lost too")
+    gone = {i % len(x.shape) for i in numbers(given) if x.shape[i] == 1}
+    call.fix(*(x.axes[i] for i in gone), why="takes its axis away")
+    return call.result(*(a for i, a in enumerate(x.axes) if i not in gone))
+
+
+@rule(
+    "mean", "sum", "amax", "amin", "prod", "var", "std", "logsumexp", "norm", "all", "any",
+    "argmax", "argmin",
+)  # fmt: skip
+def reduction(call: Call) -> Map:
+    """Axes are summed over; those of channels stay fixed then."""
+    x = call.map
+    at = 2 if call.name == "norm" else 1
+    given = call.argument(at, "dim", call.kwargs.get("axis"))
+    gone = {i % len(x.shape) for i in (range(len(x.shape)) if given is None else numbers(given))}
+    call.fix(*(x.axes[i] for i in gone), why="sums over its channels")
+    if len(call.form.shape) == len(x.shape):
+        return call.result(*(None if i in gone else a for i, a in enumerate(x.axes)))
+    return call.result(*(a for i, a in enumerate(x.axes) if i not in gone))
+
+
+@rule(
+    "softmax", "log_softmax", "softmin", "cumsum", "normalize", "flip", "roll", "sort", "glu",
+    nn.Softmax, nn.LogSoftmax,
+)  # fmt: skip
+def along(call: Call) -> Map:
+    """Mixes the entries along some axes."""
+    x, module = call.map, call.module
+    if module is not None:
+        given: Any = module.dim
+    else:
+        at = {"normalize": 2, "roll": 2}.get(call.name, 1)
+        default = {"normalize": 1, "glu": -1}.get(call.name)
+        given = call.argument(at, "dim", call.kwargs.get("dims", default))
+    if given is None or isinstance(call.form, tuple):
+        raise NoRuleError("names no axis")
+    call.fix(*(x.axes[i] for i in numbers(given)), why="mixes its channels")
+    return call.result(*x.axes)
+
+
+@rule("pad")
+def pad(call: Call) -> Map:
+    """Axes from the last on become larger."""
+    x = call.map
+    given = numbers(call.argument(1, "pad"))
+    axes = list(x.axes)
+    for i in range(len(given) // 2):
+        if given[2 * i] or given[2 * i + 1]:
+            call.fix(axes[-1 - i], why="pads its channels")
+            axes[-1 - i] = None
+    return call.result(*axes)
+
+
+@rule("expand", "expand_as", "broadcast_to")
+def expand(call: Call) -> Map:
+    """Axes of one entry are repeated."""
+    x = call.map
+    new = len(call.form.shape) - len(x.shape)
+    for n in call.arguments():
+        if isinstance(n, Size) and n.is_searched:
+            call.fix(*n.of, why="repeats by a number of channels")
+    for other in call.maps()[1:]:
+        call.fix(*other.axes, why="repeats by a number of channels")
+    axes = [*[None] * new, *x.axes]
+    for i, axis in enumerate(x.axes):
+        repeated = x.shape[i] != call.form.shape[new + i]
+        literal = axis is not None and not axis.is_fixed and not _kept(call, new + i)
+        if repeated or literal:
+            call.fix(axis, why="is told its number of channels")
+    return call.result(*axes)
+
+
+def _kept(call: Call, i: int) -> bool:
+    told = call.args[1:]
+    given = list(told[0]) if len(told) == 1 and isinstance(told[0], tuple | list) else list(told)
+    return i < len(given) and follows(given[i], None)
+
+
+@rule("cat", "concat", "concatenate")
+def concatenate(call: Call) -> Map:
+    """Along channels a list of segments; along other axes the channels are one."""
+    maps = list(call.argument(0, "tensors"))
+    at = number(call.argument(1, "dim", call.kwargs.get("axis", 0)))
+    if not maps or not all(isinstance(x, Map) for x in maps):
+        raise NoRuleError("joins what are no tensors")
+    n = len(maps[0].shape)
+    axes: list[Axis | None] = []
+    for i in range(n):
+        each = [x.axes[i] for x in maps]
+        axes.append(_side_by_side(call, maps, i) if i == at % n else _one(call, each))
+    return call.result(*axes)
+
+
+def _one(call: Call, axes: list[Axis | None]) -> Axis | None:
+    if not any(axes):
+        return None
+    found = axes[0]
+    for axis in axes[1:]:
+        found = unite_axes(found, axis, call, "joins maps of other channels")
+    return found
+
+
+def _side_by_side(call: Call, maps: list[Map], i: int) -> Axis | None:
+    call.fix(*(x.axes[i] for x in maps), why="joins channels")
+    return None
+
+
+@rule("chunk", "split", "tensor_split", "unbind")
+def split(call: Call) -> tuple[Map, ...]:
+    """Parts of an axis; one of channels stays fixed."""
+    x = call.map
+    at = number(call.argument(1, "dim", 0) if call.name == "unbind" else call.argument(2, "dim", 0))
+    axes = list(x.axes)
+    call.fix(axes[at], why="cuts its channels")
+    axes[at] = None
+    if call.name == "unbind":
+        del axes[at]
+    return tuple(Map(form.shape, tuple(axes)) for form in call.form)

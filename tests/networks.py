@@ -1,0 +1,154 @@
+"""The table of plain networks that are made elastic; a new one joins by adding a line."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class Basic(nn.Module):
+    """A residual block as of ResNet-18, in place where it can be."""
+
+    def __init__(self, inputs, outputs, stride=1):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut = None
+        if stride > 1 or inputs != outputs:
+            conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(outputs))
+
+    def forward(self, x):
+        identity = x if self.shortcut is None else self.shortcut(x)
+        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        y += identity
+        return self.relu(y)
+
+
+class ResNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 5, 1, 2, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.layer1 = nn.Sequential(Basic(8, 8), Basic(8, 8))
+        self.layer2 = nn.Sequential(Basic(8, 16, 2), Basic(16, 16), Basic(16, 16))
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(16, 4)
+
+    def forward(self, x):
+        x = F.relu(self.norm(self.stem(x)), inplace=True)
+        x = self.pool(self.layer2(self.layer1(x)))
+        return self.fc(torch.flatten(x, 1))
+
+
+class Inverted(nn.Module):
+    """An inverted residual with a depthwise convolution and squeeze-and-excite of plain layers."""
+
+    def __init__(self, inputs, hidden, outputs, stride):
+        super().__init__()
+        self.expand = nn.Conv2d(inputs, hidden, 1)
+        self.norm = nn.BatchNorm2d(hidden)
+        self.depthwise = nn.Conv2d(hidden, hidden, 5, stride, 2, groups=hidden, bias=False)
+        self.down, self.up = nn.Conv2d(hidden, 4, 1), nn.Conv2d(4, hidden, 1)
+        self.project = nn.Conv2d(hidden, outputs, 1, bias=False)
+        self.last = nn.BatchNorm2d(outputs)
+        self.keeps = stride == 1 and inputs == outputs
+
+    def forward(self, x):
+        y = F.hardswish(self.depthwise(F.relu6(self.norm(self.expand(x)))))
+        scale = F.adaptive_avg_pool2d(y, 1)
+        y = y * torch.sigmoid(self.up(F.relu(self.down(scale))))
+        y = self.last(self.project(y))
+        return x + y if self.keeps else y
+
+
+def mobile():
+    blocks = [Inverted(8, 16, 12, 2), Inverted(12, 24, 12, 1), Inverted(12, 20, 12, 1)]
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), *blocks,
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(12, 4),
+    )  # fmt: skip
+
+
+class VGG(nn.Module):
+    """Layers in a row, flattened with their pixels, by sizes told in the ways users tell them."""
+
+    def __init__(self, flat):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(True), nn.MaxPool2d(2),
+            nn.Conv2d(8, 12, 3, padding=1), nn.ReLU(True), nn.MaxPool2d(2),
+        )  # fmt: skip
+        self.classifier = nn.Sequential(
+            nn.Linear(12 * 4, 16), nn.ReLU(True), nn.Dropout(), nn.Linear(16, 4)
+        )
+        self.flat = flat
+
+    def forward(self, x):
+        return self.classifier(self.flat(self.features(x)))
+
+
+class Opaque(nn.Module):
+    """Control flow that follows the values of a tensor, in a module of its own."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels)
+
+    def forward(self, x):
+        return self.norm(self.conv(x)) if x.mean() > -1e9 else x
+
+
+class Mixed(nn.Module):
+    """A module called twice, an untraceable one, and channels that are mixed by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.twice = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.middle = nn.Conv2d(8, 16, 1)
+        self.opaque = Opaque(16)
+        self.wide, self.narrow = nn.Conv2d(16, 12, 1), nn.Conv2d(12, 6, 1)
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, x):
+        x = self.first(x)
+        for _ in range(2):
+            x = torch.tanh(self.norm(self.twice(x)))
+        x = F.leaky_relu(self.middle(x), 0.1)
+        x = self.opaque(x)
+        x = self.narrow(F.silu(self.wide(x)))
+        x = x / x.norm(dim=1, keepdim=True).clamp(min=1e-3)
+        return self.fc(x.mean((2, 3)))
+
+
+FLATS = {
+    "flatten": lambda x: torch.flatten(x, 1),
+    "reshape": lambda x: x.reshape(x.shape[0], -1),
+    "view": lambda x: x.view(x.size(0), 48),
+    "literal": lambda x: x.view(-1, 12 * 2 * 2),
+}
+
+NETWORKS = {
+    "resnet": (ResNet, (3, 8, 8)),
+    "mobile": (mobile, (3, 8, 8)),
+    **{f"vgg {name}": (lambda f=flat: VGG(f), (3, 8, 8)) for name, flat in FLATS.items()},
+    "mixed": (Mixed, (3, 6, 6)),
+}
+
+
+def network(name):
+    """A network of the table, with statistics and weights as if trained, and a batch."""
+    build, shape = NETWORKS[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build()
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.running_mean.normal_(0, 0.3)
+                module.running_var.uniform_(0.5, 2)
+                nn.init.normal_(module.weight, 1, 0.2)
+                nn.init.normal_(module.bias, 0, 0.2)
+        return model.eval(), torch.randn(1, *shape)

@@ -1,0 +1,276 @@
+"""Any network as a supernet: laws over a table of plain networks, rules, refusals, the report."""
+
+import copy
+from functools import cache
+
+import pytest
+import torch
+from tests.costs import counted_macs, counted_parameters
+from tests.networks import NETWORKS, network
+from tests.oracle import masked
+from tests.small import few_digits
+from tests.spaces import images
+from tests.test_gradient import assert_near, gradients_of
+from torch import nn
+
+import boundnas as bn
+from boundnas import guard
+from boundnas.cost import MACs, Parameters
+from boundnas.errors import ConvertError
+from boundnas.guard.learnable import check_learnable
+from boundnas.method.policy import BOUNDARIES, initial_policy
+from boundnas.randomness import stream
+
+every = pytest.mark.parametrize("name", NETWORKS)
+
+
+@cache
+def elastic(name, sort=True):
+    """A network of the table made elastic; not to be changed."""
+    model, example = network(name)
+    return bn.elasticize(model, example, sort=sort)
+
+
+def batch(name, number=4):
+    return images(elastic(name), number)
+
+
+@every
+def test_the_largest_network_is_the_original_bit_for_bit(name):
+    model, _ = network(name)
+    made = copy.deepcopy(elastic(name, sort=False)).eval()
+    with torch.no_grad():
+        assert torch.equal(made(batch(name), made.original), model(batch(name)))
+
+
+@every
+def test_sorting_channels_changes_the_largest_network_by_rounding(name):
+    model, _ = network(name)
+    made = copy.deepcopy(elastic(name)).double().eval()
+    net = bn.extract(elastic(name), elastic(name).original).double()
+    x = batch(name).double()
+    with torch.no_grad():
+        torch.testing.assert_close(net(x), model.double()(x), rtol=1e-5, atol=1e-6)
+    assert made.space == elastic(name).space
+
+
+@every
+def test_an_extracted_network_equals_its_slice_bit_for_bit(name):
+    made = elastic(name)
+    for i in range(4):
+        drawn = made.space.sample(stream(0, "architecture", i))
+        arch = bn.calibrate(made, drawn if i else made.space.smallest, [batch(name, 8)])
+        net = bn.extract(made, arch)
+        x = batch(name, 3)
+        with torch.no_grad():
+            assert torch.equal(net(x), copy.deepcopy(made).eval()(x, arch))
+
+
+@every
+def test_costs_are_what_is_counted_on_the_extracted_network(name):
+    made, x = elastic(name), batch(name, 1)
+    macs, parameters = MACs(made), Parameters(made)
+    for i in range(4):
+        drawn = made.space.sample(stream(1, "architecture", i))
+        arch = bn.calibrate(made, drawn if i else made.space.largest, [batch(name, 4)])
+        net = bn.extract(made, arch)
+        assert (counted_macs(net, x), counted_parameters(net, x)) == (macs(arch), parameters(arch))
+    assert made.report.macs == macs(made.space.largest)
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@every
+def test_the_gradient_equals_that_of_the_masked_network(name, boundary):
+    made = copy.deepcopy(elastic(name)).double().train()
+    policy = initial_policy(made.space, boundary, stream(0, "start"), std=0.07).double()
+    x = batch(name, 5).double()
+    values, found, weights = gradients_of(made, policy, x, 0)
+    with masked(made):
+        expected = gradients_of(made, policy, x, 0)
+    torch.testing.assert_close(values, expected[0], rtol=1e-9, atol=1e-11)
+    scale = expected[1].norm()
+    for dimension, one, other in zip(made.space.dimensions, found, expected[1], strict=True):
+        assert_near(one, other, 1e-9, scale, dimension.name)
+    total = sum(gradient.norm() for gradient in expected[2].values())
+    for weight, gradient in expected[2].items():
+        assert_near(weights[weight], gradient, 1e-9, total, weight)
+
+
+@every
+def test_it_passes_the_check_before_training(name):
+    made = copy.deepcopy(elastic(name))
+    guard.check(made)
+    check_learnable(made)
+
+
+def test_the_network_is_left_as_it_is_and_nothing_global_is_drawn():
+    model, example = network("resnet")
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    made = bn.elasticize(model, example)
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.layer1[0].relu.inplace
+    assert not {id(p) for p in model.parameters()} & {id(p) for p in made.parameters()}
+
+
+def test_dimensions_are_named_after_the_modules_and_cover_width_kernel_and_depth():
+    found = {d.name: d.choices for d in elastic("resnet").space.dimensions}
+    assert found == {
+        "stem.width": (2, 4, 6, 8),
+        "stem.kernel": (3, 5),
+        "layer1.0.conv1.width": (2, 4, 6, 8),
+        "layer1.1.conv1.width": (2, 4, 6, 8),
+        "layer1.depth": (1, 2),
+        "layer2.0.conv1.width": (4, 8, 12, 16),
+        "layer2.0.shortcut.0.width": (4, 8, 12, 16),
+        "layer2.1.conv1.width": (4, 8, 12, 16),
+        "layer2.2.conv1.width": (4, 8, 12, 16),
+        "layer2.depth": (2, 3),
+    }
+
+
+def named(rules, name="resnet"):
+    model, example = network(name)
+    return {d.name: d.choices for d in bn.elasticize(model, example, rules).space.dimensions}
+
+
+def test_rules_say_choices_ratios_kernels_and_depths_and_the_last_one_counts():
+    found = named({
+        "*": None,
+        "layer1.0.*": bn.Rule(choices=(3, 8)),
+        "layer2.*": bn.Rule(ratios=(0.5, 1), divisor=8),
+        "stem": bn.Rule(kernel=(5,)),
+        "layer2": bn.Rule(depth=(1, 3)),
+        "layer2.2.*": None,
+    })  # fmt: skip
+    assert found == {
+        "stem.width": (3, 8),
+        "layer1.0.conv1.width": (3, 8),
+        "layer2.0.conv1.width": (8, 16),
+        "layer2.1.conv1.width": (8, 16),
+        "layer2.depth": (1, 3),
+    }
+
+
+WRONG_RULES = {
+    "nothing has this name": ({"layer9.*": None}, "'layer9.*' matches no dimension"),
+    "a fixed layer": ({"fc": bn.Rule(choices=(2, 4))}, "fc stays as it is: the network returns it"),
+    "no kernel there": ({"layer1.*": bn.Rule(kernel=(3,))}, "stem.kernel"),
+    "too wide": ({"stem": bn.Rule(choices=(8, 16))}, "it can have 1 to 8"),
+    "not its own": ({"stem": bn.Rule(choices=(2, 4))}, "the last is the network's own, 8"),
+    "an even kernel": ({"stem": bn.Rule(kernel=(4, 5))}, "it can have 3 to 5, odd"),
+    "too deep": ({"layer2": bn.Rule(depth=(2, 4))}, "it can have 1 to 3"),
+    "no rule": ({"stem": (8, 16)}, "rules are a bn.Rule, or None"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_RULES)
+def test_a_rule_that_nothing_meets_is_refused_and_says_what_there_is(name):
+    rules, message = WRONG_RULES[name]
+    model, example = network("resnet")
+    with pytest.raises(ConvertError) as error:
+        bn.elasticize(model, example, rules)
+    assert message in str(error.value)
+
+
+WRONG_RULE = {
+    "descending": ({"choices": (8, 4)}, "choices are whole numbers of at least 1, ascending"),
+    "ratios of zero": ({"ratios": (0.0, 1.0)}, "ratios lie in (0, 1]"),
+    "ratios without 1": ({"ratios": (0.5,)}, "1 is one"),
+    "two ways": ({"choices": (4, 8), "divisor": 2}, "by choices, or by ratios and a divisor"),
+    "a divisor of 0": ({"divisor": 0}, "at least 1"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_RULE)
+def test_a_rule_that_cannot_be_is_refused(name):
+    given, message = WRONG_RULE[name]
+    with pytest.raises(ConvertError) as error:
+        bn.Rule(**given)
+    assert message in str(error.value)
+
+
+def test_the_report_says_what_is_searched_and_what_stays_fixed_why_and_where():
+    made = elastic("mixed")
+    rows = {row.module: row for row in made.report.rows}
+    assert rows["middle"].dimensions == ("first.width",)
+    assert rows["opaque"].reason.startswith("stays as it is: it branches on the value of a tensor")
+    assert "networks.py, line" in rows["opaque"].source
+    assert rows["norm"].dimensions == ("first.width",)
+    assert rows["norm()"].kind == "boundary"
+    assert rows["narrow"].reason == "norm sums over its channels"
+    assert rows["narrow"].dimensions == ("wide.width",)
+    assert rows["fc"].reason == "the network returns it"
+    assert 0.5 < made.report.searched_macs < 1
+    assert "wide.width; fixed: norm sums over its channels" in str(made.report)
+    assert not made.net.opaque.norm.training
+
+
+def test_sorting_puts_the_channels_with_the_largest_weights_first():
+    norms = elastic("vgg flatten").get_submodule("net.features.0").weight.abs().flatten(1).sum(1)
+    assert torch.equal(norms, norms.sort(descending=True).values)
+    model, _ = network("vgg flatten")
+    plain = elastic("vgg flatten", sort=False).get_submodule("net.features.0").weight
+    assert torch.equal(plain, model.features[0].weight)
+
+
+class Value(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+class Random(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 8, 1), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.fc(self.conv(x + torch.rand_like(x)).mean((2, 3)))
+
+
+REFUSED = {
+    "control flow of its own": (
+        Value,
+        "Value.forward cannot be followed: it branches on",
+    ),
+    "nothing to search": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), "the network ret"),
+    "random in evaluation": (Random, "gives something else every time"),
+    "a supernet": (lambda: copy.deepcopy(elastic("resnet")), "is a supernet already"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_is_refused(name):
+    build, message = REFUSED[name]
+    with torch.random.fork_rng(devices=[]), pytest.raises(ConvertError) as error:
+        bn.elasticize(build(), torch.zeros(1, 3, 2, 2))
+    assert message in str(error.value)
+
+
+def test_a_converter_says_what_a_module_computes_in_layers_that_have_rules():
+    model, example = network("mixed")
+
+    def converted(module):
+        return nn.Sequential(module.conv, module.norm)
+
+    made = bn.elasticize(model, example, converters={type(model.opaque): converted})
+    assert {"middle.width", "wide.width"} <= {d.name for d in made.space.dimensions}
+    assert "opaque" not in {row.module for row in made.report.rows}
+
+
+def test_a_wrong_converter_is_noticed():
+    model, example = network("mixed")
+    with pytest.raises(ConvertError, match="computes something else than Mixed: they differ by"):
+        bn.elasticize(model, example, converters={type(model.opaque): lambda m: m.conv})
+
+
+def test_one_step_of_training_searches_and_keeps_the_rest():
+    model, _ = network("resnet")
+    digits = few_digits()
+    with torch.random.fork_rng(devices=[]):
+        model.stem, model.fc = nn.Conv2d(1, 8, 5, 1, 2, bias=False), nn.Linear(16, 10)
+    made = bn.elasticize(model, torch.zeros(1, 1, 8, 8))
+    run = bn.fit(
+        made, digits, cost_range=(2e4, 4e5), settings=bn.TrainSettings(steps=1, batch_size=16)
+    )
+    assert run.model is made
