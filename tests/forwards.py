@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from boundnas import Supernet, elastic
+from boundnas.space import Joined
 
 SIZE = 6
 """Pixels of an image, both ways."""
@@ -120,7 +121,8 @@ class Drawn(Supernet):
         self.used_branch = False
         self.faulty = self.draw.random() < 0.4
         """Whether steps are drawn that may not be there."""
-        first, second = (self.dimension(n, self._widths()) for n in ("first", "second"))
+        names = ("first", "second", "beside")
+        first, second, self.beside = (self.dimension(n, self._widths()) for n in names)
         self.stem = elastic.Conv2d(2, first, self.kernel, bias=True)
         self.plan = [*self._between(first), *self._change(first, second), *self._between(second)]
         head = self._pick(HEADS)
@@ -145,10 +147,9 @@ class Drawn(Supernet):
         return name
 
     def _between(self, width):
-        kinds = ["function"] * 5 + ["norm", "beside", "map", "fixed", "depthwise", "se", "cat"]
-        for kind in self.draw.choices([*kinds, "branch"], k=self.draw.randint(1, 3)):
-            if kind == "cat" and not self.faulty:
-                continue
+        kinds = ["function"] * 5 + ["norm", "beside", "map", "fixed", "depthwise", "se"]
+        kinds += ["cat", "split", "branch"]
+        for kind in self.draw.choices(kinds, k=self.draw.randint(1, 3)):
             yield getattr(self, f"_{kind}")(width)
 
     def _function(self, width):
@@ -174,13 +175,43 @@ class Drawn(Supernet):
         return lambda m, y, x, arch: y + getattr(m, name)(x, arch)
 
     def _cat(self, width):
-        self.steps.append("cat")
-        self.sound = False
-        name = self._add(elastic.Conv2d(2, width, 3))
-        tail = self._add(elastic.Conv2d(width.map(lambda c: 2 * c), width))
+        """Maps side by side into a layer that is built for them, or not quite."""
+        other = self.draw.choice([width, self.beside, 2])
+        given = {"cat": Joined((width, other)), "cat the other way": Joined((other, width))}
+        if other == width:
+            given["cat as one width"] = width.map(lambda c: 2 * c)
+        name = self.draw.choice(sorted(given) if self.faulty else ["cat"])
+        self.steps.append(f"{name}, {other}")
+        self.sound = self.sound and (name == "cat" or (other == width and "way" in name))
+        beside = self._add(elastic.Conv2d(2, other, 3, bias=True))
+        norm = self._add(elastic.BatchNorm2d(Joined((width, other)), activation="swish"))
+        tail = self._add(elastic.Conv2d(given[name], width, self.draw.choice([1, self.kernel])))
 
         def apply(m, y, x, arch):
-            return getattr(m, tail)(torch.cat([y, getattr(m, name)(x, arch)], 1), arch)
+            y = torch.cat([y, getattr(m, beside)(x, arch)], 1)
+            return getattr(m, tail)(getattr(m, norm)(y, arch).tanh(), arch)
+
+        return apply
+
+    def _split(self, width):
+        """Maps side by side that are taken apart, where they join or elsewhere."""
+        name = self.draw.choice(["chunk", "split", "apart", *["across"] * self.faulty])
+        self.steps.append(f"{name} of two")
+        self.sound = self.sound and name != "across"
+        others = Joined((self.beside, width, 1)) if name == "apart" else Joined((width, width))
+        into = self._add(elastic.Conv2d(width, others, bias=True))
+        deep = self._add(elastic.DepthwiseConv2d(others, self.kernel))
+        apart = self._add(elastic.Split(others)) if name == "apart" else None
+        take = {
+            "chunk": lambda m, y, arch: y.chunk(2, 1),
+            "split": lambda m, y, arch: y.split(y.shape[1] // 2, dim=1),
+            "across": lambda m, y, arch: y.split(1, 1)[:2],
+            "apart": lambda m, y, arch: getattr(m, apart)(y, arch)[1:],
+        }[name]
+
+        def apply(m, y, x, arch):
+            first, second = take(m, getattr(m, deep)(getattr(m, into)(y, arch), arch), arch)
+            return first * second.sigmoid()
 
         return apply
 

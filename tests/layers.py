@@ -2,8 +2,10 @@
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from boundnas import Supernet, elastic
+from boundnas.space import Joined
 
 
 class Chain(Supernet):
@@ -37,6 +39,29 @@ class Plain(nn.Module):
 
     def forward(self, x, arch):
         return self.function(x)
+
+
+class Beside(nn.Module):
+    """Maps of elastic layers side by side, or the map itself where there is none."""
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.layers = nn.ModuleList(Plain(lambda x: x) if m is None else m for m in layers)
+
+    def forward(self, x, arch):
+        return torch.cat([layer(x, arch) for layer in self.layers], 1)
+
+
+class Parts(nn.Module):
+    """The sum of two maps that lie side by side, and what a layer makes of a third one."""
+
+    def __init__(self, split, third):
+        super().__init__()
+        self.split, self.third = split, third
+
+    def forward(self, x, arch):
+        first, second, rest = self.split(x, arch)
+        return first + second.tanh() + self.third(rest, arch)
 
 
 IMAGE, SEQUENCE, VOLUME = (2, 9, 8), (2, 11), (2, 4, 5, 3)
@@ -112,6 +137,65 @@ def _fixed_groups(net):
     return steps, net.width
 
 
+def _joined(net):
+    """Every layer on maps side by side: a fixed one, two of one dimension, one of another."""
+    other = net.dimension("other", (1, 3))
+    width, wide = net.width, net.width.map(lambda c: 2 * c)
+    both = Joined((2, wide, other, width))
+    steps = [
+        Beside(None, elastic.Conv2d(2, wide, 3, bias=True), elastic.Conv2d(2, other),
+               elastic.Conv2d(2, width, bias=True)),
+        elastic.BatchNorm2d(both, activation="swish"),
+        elastic.DepthwiseConv2d(both, net.kernel, bias=True), elastic.SqueezeExcite(both),
+        elastic.Conv2d(both, both, net.kernel, bias=True), torch.tanh,
+        elastic.Conv2d(both, width, stride=2), torch.tanh,
+    ]  # fmt: skip
+    return steps, width
+
+
+def _dense(net):
+    """Each layer sees all maps before it, and the head every pixel of them."""
+    width, parts, steps = net.width, (2,), []
+    for _ in range(2):
+        steps += [Beside(None, elastic.Conv2d(Joined(parts), width, 3, bias=True)), torch.tanh]
+        parts = (*parts, width)
+    pixels = Joined(parts).map(lambda c: 16 * c)
+    steps += [lambda x: F.max_pool2d(x, 2).flatten(1), elastic.Linear(pixels, width), torch.tanh]
+    return [*steps, lambda x: x.unflatten(1, (-1, 1))], width
+
+
+def _split(net):
+    other = net.dimension("other", (1, 3))
+    width, parts = net.width, Joined((net.width, net.width, other))
+    steps = [
+        elastic.Conv2d(2, parts, net.kernel, bias=True), torch.tanh,
+        Parts(elastic.Split(parts), elastic.Conv2d(other, width)),
+    ]  # fmt: skip
+    return steps, width
+
+
+def _chunks(net):
+    width = net.width
+    steps = [
+        elastic.Conv2d(2, Joined((width, width)), 3, bias=True),
+        lambda x: x.chunk(2, 1)[0] * x.chunk(2, 1)[1].sigmoid(),
+        elastic.Conv2d(width, Joined((width,) * 3)),
+        lambda x: x.split(x.shape[1] // 3, 1)[0] * x.split([x.shape[1] // 3] * 3, 1)[2],
+    ]
+    return steps, width
+
+
+def _joined_groups(net):
+    wide = Joined((net.width.map(lambda c: 2 * c), net.width))
+    both = Joined((net.width, net.width.map(lambda c: c // 2)))
+    steps = [
+        Beside(*(elastic.Conv2d(2, w, 3, bias=True) for w in wide.parts)), torch.tanh,
+        elastic.Conv2d(wide, both, net.kernel, group_width=2, bias=True), torch.tanh,
+        elastic.Conv2d(both, net.width),
+    ]  # fmt: skip
+    return steps, net.width
+
+
 def _tokens(net):
     """Whole numbers, of which one stands for padding, with positions and a class token."""
     steps = [
@@ -172,6 +256,11 @@ LAYERS = {
     "groups": _groups(elastic.Conv2d, IMAGE, bias=True),
     "groups, dilated": _groups(elastic.Conv2d, IMAGE, dilation=2, padding_mode="circular"),
     "fixed groups": (IMAGE, _fixed_groups),
+    "joined": (IMAGE, _joined),
+    "joined in groups": (IMAGE, _joined_groups),
+    "dense": (IMAGE, _dense),
+    "split": (IMAGE, _split),
+    "chunks": (IMAGE, _chunks),
     "sequences": _along(elastic.Conv1d, SEQUENCE, padding=0, bias=True),
     "sequences in groups": _groups(elastic.Conv1d, SEQUENCE),
     "volumes": _along(elastic.Conv3d, VOLUME, dilation=(1, 2, 1)),

@@ -131,6 +131,10 @@ def _squeeze_excite(layer: elastic.SqueezeExcite, x: Tensor, arch: Architecture)
     return _combine(layer.enabled, arch, options)
 
 
+def _split(layer: elastic.Split, x: Tensor, arch: Architecture) -> tuple[Tensor, ...]:
+    return x.split([largest(part) for part in layer.channels.parts], layer.axis)
+
+
 def _stage(layer: elastic.Stage, x: Tensor, arch: Architecture) -> Tensor:
     outputs = []
     for i, child in enumerate(layer._modules.values()):  # one may be there twice
@@ -152,5 +156,6 @@ _FORWARD: dict[type[nn.Module], object] = {
     elastic.BatchNorm2d: _batch_norm,
     elastic.Activation: _activation,
     elastic.SqueezeExcite: _squeeze_excite,
+    elastic.Split: _split,
     elastic.Stage: _stage,
 }

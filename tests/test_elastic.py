@@ -8,6 +8,7 @@ from boundnas import Architecture, Dimension, SearchSpace, Supernet, elastic
 from boundnas.elastic.ghost import Ghosted, join, split
 from boundnas.errors import SpaceError
 from boundnas.randomness import stream
+from boundnas.space import Joined
 
 WIDTH = Dimension("width", (2, 4, 6))
 OUT = Dimension("out", (3, 5))
@@ -190,6 +191,18 @@ def layers(number):
         ),
         (lambda: elastic.DepthwiseConv2d(3, Dimension("k", (2, 3))), r"found \[2\]"),
         (lambda: elastic.DepthwiseConv2d(3, -1), "kernel_size must be .* found -1"),
+        (lambda: elastic.Split(WIDTH), "Split: channels is the boundnas.space.Joined width of"),
+        (lambda: elastic.Split(Joined((2, WIDTH)), axis=2), "on axis 1 or -1, found 2"),
+        (lambda: Joined(()), "at least one part, found none"),
+        (
+            lambda: Joined((3, Joined((0,)))),
+            "part 0 of a joined width: channels must be .* found 0",
+        ),
+        (
+            lambda: elastic.Conv2d(Joined((4, WIDTH)), Joined((WIDTH, 4)), group_width=2),
+            "follow one dimension, in one ratio",
+        ),
+        (lambda: elastic.Conv2d(Joined((4, WIDTH)), WIDTH, group_width=2), "follow one dimension"),
         (
             lambda: elastic.Conv2d(3, 4, KERNEL, padding=1, dilation=2),
             r"a kernel of 1 within one of 5 with a padding of 1 and .* 2 leaves out pixels",

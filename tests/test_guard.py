@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from boundnas import Architecture, Supernet, TrainSettings, elastic, fit, guard
 from boundnas.elastic.ghost import join, resized, split
 from boundnas.errors import SpaceError
+from boundnas.space import Joined
 from boundnas.space.polynomial import amount
 
 
@@ -29,6 +30,7 @@ class Between(Supernet):
         self.a, self.b = elastic.Conv2d(1, self.width, 3), elastic.Conv2d(1, self.width, 3)
         self.norm = elastic.BatchNorm2d(self.width)
         self.fixed = elastic.Conv2d(1, 4, 3)
+        self.wide = elastic.Conv2d(Joined((self.width, 1)), self.width)
         self.parts = nn.ModuleDict(parts() if parts else {})
         self.tail = elastic.Conv2d(self.width, 6, 3)
         self.head = head(self.width) if head else elastic.Linear(6, 3)
@@ -235,9 +237,9 @@ MIXED = {
     "argmax": (lambda m, y, x, a: y * y.argmax(1, keepdim=True), None, "argmax"),
     "norm": (lambda m, y, x, a: y / y.norm(dim=1, keepdim=True), None, "norm"),
     "std": (lambda m, y, x, a: y / y.std(1, keepdim=True, correction=0), None, "std"),
-    "cat of two": (lambda m, y, x, a: torch.cat([y, m.b(x, a)], 1), None, "cat"),
-    "cat with a fixed one": (lambda m, y, x, a: torch.cat([m.fixed(x, a), y], 1), None, "cat"),
-    "cat with the images": (lambda m, y, x, a: torch.cat([y, x], 1), None, "cat"),
+    "cat of two": (lambda m, y, x, a: torch.cat([y, m.b(x, a)], 1), None, "beside"),
+    "cat with a fixed one": (lambda m, y, x, a: torch.cat([m.fixed(x, a), y], 1), None, "4 and"),
+    "cat with the images": (lambda m, y, x, a: torch.cat([y, x], 1), None, "and 1 here"),
     "stack": (lambda m, y, x, a: torch.stack([y, y], 1).flatten(1, 2), None, "flatten"),
     "repeat": (lambda m, y, x, a: y.repeat(1, 2, 1, 1), None, "repeat"),
     "channel shuffle": (
@@ -252,6 +254,16 @@ MIXED = {
     "glu": (lambda m, y, x, a: F.glu(y, 1), None, "glu"),
     "chunk": (lambda m, y, x, a: y.chunk(2, 1)[0], None, "chunk"),
     "split": (lambda m, y, x, a: y.split(2, 1)[0], None, "split"),
+    "a split in unequal parts": (
+        lambda m, y, x, a: torch.cat([y, y], 1).split([y.shape[1] // 2, 3 * y.shape[1] // 2], 1)[1],
+        None, "split",
+    ),
+    "a split by a number": (
+        lambda m, y, x, a: torch.cat([y, y], 1).split(1, 1)[0], None, "split",
+    ),
+    "maps turned around": (
+        lambda m, y, x, a: m.wide(torch.cat([x, y], 1), a), None, "1 and 1 of width",
+    ),
     "unbind": (lambda m, y, x, a: y.unbind(1)[0], None, "unbind"),
     "one channel": (lambda m, y, x, a: y * y[:, :1], None, "getitem"),
     "one channel set": (in_place_on_all, None, "setitem"),
@@ -694,7 +706,9 @@ class TwoWidths(Supernet):
 
 
 def test_maps_of_two_widths_are_not_summed():
-    with pytest.raises(SpaceError, match=r"line \d+: add of the output of a .*first and second"):
+    with pytest.raises(
+        SpaceError, match=r"line \d+: add of the output of a .* of first .* of second"
+    ):
         guard.check(seeded(TwoWidths))
 
 

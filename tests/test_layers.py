@@ -15,6 +15,7 @@ from boundnas.randomness import stream
 every = pytest.mark.parametrize("name", LAYERS)
 EXPORTED = (
     "one of two kernels", "searched, replicated", "sequences in groups", "volumes", "embedding",
+    "joined",
 )  # fmt: skip
 """In every profile; the others in the full one."""
 

@@ -7,6 +7,7 @@ from boundnas.elastic.layer import ElasticLayer, ElasticModule
 from boundnas.elastic.linear import Linear
 from boundnas.elastic.normalization import BatchNorm2d
 from boundnas.elastic.regularization import DropConnect, Dropout
+from boundnas.elastic.split import Split
 from boundnas.elastic.squeeze_excite import SqueezeExcite
 from boundnas.elastic.stage import Stage
 
@@ -25,6 +26,7 @@ __all__ = [
     "Embedding",
     "Linear",
     "Parameter",
+    "Split",
     "SqueezeExcite",
     "Stage",
 ]

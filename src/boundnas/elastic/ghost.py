@@ -52,6 +52,7 @@ class Ghosted(Tensor):
                 return result  # what is read off: sizes, types
             first = next(maps(args, kwargs))
             with torch.no_grad():
+                args, kwargs = _for_ghosts(func, first, args, kwargs)
                 if func in SIZED and isinstance(result, Tensor) and _same_type(result, first):
                     sizes = resized(first.active.shape, first.ghost.shape, result.shape)
                     return join(result, first.ghost.reshape(sizes))
@@ -65,6 +66,43 @@ _PARTS = (Tensor, list, tuple, type(None))
 
 SIZED = {Tensor.reshape, torch.reshape, Tensor.view, Tensor.unflatten, torch.unflatten}
 """Functions that are told sizes, which users write from those of the active part."""
+
+
+CATS = {torch.cat, torch.concat, torch.concatenate}
+"""Functions that put maps side by side; a plain one has no channels that were not chosen."""
+
+SPLITS = {torch.split, Tensor.split}
+"""Functions that take them apart by sizes, which users write from those of the active part."""
+
+
+def _for_ghosts(func: Callable, first: Ghosted, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """The arguments as they are for the ghosts, where these are other maps or sizes."""
+    if func in CATS:
+        return tuple(map(_searched, args)), {k: _searched(v) for k, v in kwargs.items()}
+    if func in SPLITS:
+        axis = kwargs.get("dim", 0)
+        old, new = first.active.shape[axis], first.ghost.shape[axis]
+        return (args[0], _in_proportion(args[1], old, new), *args[2:]), kwargs
+    return args, kwargs
+
+
+def _searched(argument: Any) -> Any:
+    """A list of maps without those that have no ghost."""
+    if not isinstance(argument, list | tuple):
+        return argument
+    return [x for x in argument if isinstance(x, Ghosted)]
+
+
+def _in_proportion(sizes: Any, old: int, new: int) -> Any:
+    """The sizes that ghost channels are split into, where all parts are alike in proportion."""
+    if isinstance(sizes, list | tuple):
+        return [_in_proportion(size, old, new) for size in sizes]
+    if old == 0 or sizes * new % old:
+        raise SpaceError(
+            f"split of a searched map into {sizes} of {old} channels: those not chosen, {new}, "
+            "cannot be split likewise; take its maps apart with elastic.Split"
+        )
+    return int(sizes) * new // old
 
 
 def replaced(argument: Any, part: Callable[[Any], Any]) -> Any:

@@ -14,7 +14,16 @@ from boundnas.elastic.ghost import join, part, split
 from boundnas.elastic.layer import ElasticModule
 from boundnas.elastic.linear import Linear
 from boundnas.errors import SpaceError
-from boundnas.space import Architecture, Derived, Dimension, Setting, check_sizes, choices, largest
+from boundnas.space import (
+    Architecture,
+    Derived,
+    Dimension,
+    Setting,
+    Width,
+    check_sizes,
+    choices,
+    largest,
+)
 from boundnas.space.polynomial import Polynomial, amount
 
 
@@ -24,13 +33,14 @@ class SqueezeExcite(ElasticModule):
     Args:
         channels: Number of channels.
         enabled: ``True``, ``False`` or a dimension over ``(False, True)``.
-        reduction: The squeezed width is ``max(1, channels // reduction)``.
+        reduction: The squeezed width is ``max(1, channels // reduction)``; of maps side by side,
+            of the most channels.
 
     Shape:
         ``(N, C, H, W)`` to the same.
     """
 
-    def __init__(self, channels: Setting, enabled: Setting = True, reduction: int = 4) -> None:
+    def __init__(self, channels: Width, enabled: Setting = True, reduction: int = 4) -> None:
         super().__init__()
         check_sizes("SqueezeExcite", channels=channels, reduction=reduction)
         if not all(isinstance(choice, bool) for choice in choices(enabled)):

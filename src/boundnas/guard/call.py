@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from boundnas.elastic.ghost import SIZED, Ghosted, leading, replaced, resized
+from boundnas.elastic.ghost import SIZED, SPLITS, Ghosted, leading, replaced, resized
 from boundnas.errors import BoundNASError
 from boundnas.guard.counts import counted, counts, wholes
+from boundnas.guard.segments import (
+    Segment,
+    Segments,
+    along,
+    merged,
+    parted,
+    scaled,
+    shown,
+    side_by_side,
+    width_of,
+)
 from boundnas.space import Dimension
 from boundnas.supernet.place import first_line
 
@@ -27,13 +38,20 @@ class Trace:
         channels: Axis of its channels.
         samples: Axis of its samples; none where they were averaged over.
         source: The layer it comes from.
-        dimension: Whose choice its width is; none where that is not known.
+        segments: Which channels lie where; none where nothing was noted, empty where a function
+            left it unclear.
     """
 
     channels: int = 1
     samples: int | None = 0
     source: str = "an elastic layer"
-    dimension: Dimension | None = None
+    segments: Segments | None = None
+
+    @property
+    def dimensions(self) -> tuple[Dimension, ...]:
+        """Whose choices its width is."""
+        found = (part.dimension for part in self.segments or ())
+        return tuple(dict.fromkeys(d for d in found if d is not None))
 
 
 def trace_of(x: Ghosted) -> Trace:
@@ -67,6 +85,8 @@ class Call:
         if any(t._version != version for t, version in self.plain):
             return "writes into a tensor that is no searched map"
         self.known = result
+        if along(self.func, self.args, self.kwargs) in {t.channels for t in self.traces}:
+            return self._arranged(result)
         with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
             try:
                 expected = self._on_whole(result)
@@ -136,14 +156,49 @@ class Call:
                 "than of both together"
             )
         samples, fault = self._samples(result.ghost, part)
-        first = self.traces[0]
-        dimensions = {t.dimension for t in self.traces if t.dimension is not None}
-        if len(dimensions) > 1:
-            names = " and ".join(sorted(d.name for d in dimensions))
+        widths = width_of(result, channels)
+        known = [t.segments for t in self.traces if t.segments is not None]
+        found = {scaled(segments, *widths) for segments in known}
+        if len(found) > 1:
+            names = " and ".join(sorted({shown(segments) for segments in known}))
             return f"takes maps of two widths that are searched by themselves, {names}"
-        dimension = next(iter(dimensions), None)
-        result.__dict__["trace"] = Trace(channels, samples, first.source, dimension)
+        segments = next(iter(found), None)
+        result.__dict__["trace"] = Trace(channels, samples, self.traces[0].source, segments)
         return fault
+
+    def _arranged(self, result: Any) -> str | None:
+        """What is wrong with maps that are put side by side, or taken apart, along channels."""
+        first = self.traces[0]
+        if any((t.channels, t.samples) != (first.channels, first.samples) for t in self.traces):
+            return "takes maps whose channels or samples lie on different axes"
+        if not all(t.segments for t in self.traces):
+            return "takes a map of which it is not known any more which channels lie where"
+        if isinstance(result, Ghosted):
+            maps = side_by_side(self.func, self.args, self.kwargs)
+            segments = merged(part for x in maps for part in self._segments(x))
+            source = first.source if len(maps) == 1 else f"{first.source} with others beside it"
+            result.__dict__["trace"] = replace(first, source=source, segments=segments)
+            return None
+        sizes = [width_of(x, first.channels) for x in result]
+        found = parted(first.segments or (), sizes)
+        if found is None or not self._means(sizes):
+            return f"splits the channels within a map, here {shown(first.segments or ())}"
+        for x, segments in zip(result, found, strict=True):
+            x.__dict__["trace"] = replace(first, segments=segments)
+        return None
+
+    def _means(self, sizes: Sequence[tuple[int, int]]) -> bool:
+        """Whether the sizes that a map is split into are, for all its channels, those it got."""
+        if self.func not in SPLITS:
+            return True
+        given = wholes(self.args[1] if len(self.args) > 1 else next(iter(self.kwargs.values())))
+        each = given if isinstance(given, list | tuple) else [given] * len(sizes)
+        return list(each) == [active + ghost for active, ghost in sizes]
+
+    def _segments(self, x: Tensor) -> Segments:
+        if isinstance(x, Ghosted):
+            return trace_of(x).segments or ()
+        return (Segment(None, x.shape[self.traces[0].channels], 0),)
 
     def _samples(self, ghost: Tensor, part: Tensor | None) -> tuple[int | None, str | None]:
         """The axis of a result's samples, and what is wrong with it.

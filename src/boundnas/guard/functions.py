@@ -24,15 +24,17 @@ from boundnas.elastic import (
     ElasticLayer,
     ElasticModule,
     Parameter,
+    Split,
     SqueezeExcite,
     Stage,
 )
 from boundnas.elastic.ghost import Ghosted, maps
 from boundnas.errors import BoundNASError, SpaceError
+from boundnas.guard import segments
 from boundnas.guard.call import SIZES, Call, Trace, name_of, trace_of
 from boundnas.guard.counts import Count, counts
 from boundnas.guard.state import random_states
-from boundnas.space import Architecture, Derived, Dimension, Setting, largest
+from boundnas.space import Architecture, Width
 from boundnas.supernet import place
 from boundnas.supernet.place import first_line
 
@@ -44,15 +46,17 @@ _HARMLESS = {
 """What is read off a map and changes no network."""
 
 _INSTEAD = {
-    "cat": "give each map an elastic layer of its own and add what they give: a convolution of "
-    "maps side by side is the sum of one of each",
+    "cat": "put maps side by side along the axis of their channels, and build the layer that takes "
+    "them with boundnas.space.Joined of their widths",
+    "split": "give the layer before it the width boundnas.space.Joined((width, width)), which is "
+    "split into whole maps, or take maps of other widths apart with elastic.Split",
     "squeeze": "name the axes, squeeze((2, 3)), or use flatten(1): without them an axis of one "
     "channel or one sample is lost too",
     "reshape": "keep the channels on an axis of their own, x.reshape(x.shape[0], x.shape[1], -1), "
     "or use flatten(1)",
 }
 _SAME = {
-    "concat": "cat", "concatenate": "cat", "stack": "cat", "hstack": "cat", "view": "reshape",
+    "concat": "cat", "concatenate": "cat", "hstack": "cat", "chunk": "split", "view": "reshape",
     "unflatten": "reshape",
 }  # fmt: skip
 _OTHERWISE = (
@@ -170,7 +174,7 @@ class Watch(TorchFunctionMode):
 
     def _enters(self, layer: ElasticModule, args: Any, kwargs: Any) -> None:
         """Check a map that arrives at an elastic layer."""
-        if not isinstance(layer, ElasticLayer | SqueezeExcite):
+        if not isinstance(layer, ElasticLayer | SqueezeExcite | Split):
             return
         x = _input(args, kwargs)
         anywhere = getattr(layer, "axis", 1) is None or isinstance(layer, Parameter)
@@ -191,33 +195,42 @@ class Watch(TorchFunctionMode):
             )
         if setting is None:
             return
-        dimension = _dimension(setting)
-        if dimension is None or trace.dimension not in (None, dimension):
-            built = "a fixed number" if dimension is None else f"the dimension {dimension.name}"
-            follows = "" if trace.dimension is None else f", which follows {trace.dimension.name}"
-            raise SpaceError(f"{where}{follows}, and is built with {built}; give it the former")
+        built = segments.of_width(setting, self.arch)
         with torch._C.DisableTorchFunctionSubclass():
-            width = x.active.shape[axis] + x.ghost.shape[axis]
-        if width != largest(setting):
+            given = segments.as_built(x, axis, built) if trace.segments is None else trace.segments
+        if built != given:
             raise SpaceError(
-                f"{where}, which has at most {width} channels, and is built for {largest(setting)}"
+                f"{where}, whose channels are {segments.shown(given)} here, and is built for "
+                f"{segments.shown(built)}; give it the width of what it gets, of maps side by side "
+                "boundnas.space.Joined of theirs"
             )
 
     def _leaves(self, layer: ElasticModule, args: Any, kwargs: Any, output: object) -> None:
         """Note where a map comes from, or that one ends here."""
+        if isinstance(layer, Split) and isinstance(output, tuple):
+            self._leaves_split(layer, output)
+            return
         if not isinstance(output, Ghosted):
             self._ends(layer, _input(args, kwargs), output)
             return
         setting = _setting(layer, "out_channels", "out_features", "channels", "features")
-        dimension = None if setting is None else _dimension(setting)
+        own = None if setting is None else segments.of_width(setting, self.arch)
         x = _input(args, kwargs)
-        trace = Trace(_axis(layer) % output.active.dim(), dimension=dimension)
+        trace = Trace(_axis(layer) % output.active.dim(), segments=own)
         if isinstance(layer, Stage):
             trace = replace(self.last.get(layer, trace))
         elif isinstance(x, Ghosted) and setting is None:
             trace = replace(trace_of(x))
         trace.source = f"{self.names[layer]} ({type(layer).__name__})"
         output.__dict__["trace"] = trace
+
+    def _leaves_split(self, layer: Split, output: tuple[Tensor, ...]) -> None:
+        for part, x in zip(layer.channels.parts, output, strict=True):
+            if isinstance(x, Ghosted):
+                source = f"{self.names[layer]} (Split)"
+                own = segments.of_width(part, self.arch)
+                axis = layer.axis % x.active.dim()
+                x.__dict__["trace"] = Trace(axis, source=source, segments=own)
 
     def _ends(self, layer: ElasticModule, x: object, output: object) -> None:
         """Refuse a user's layer that leaves the gradient of its input's width out."""
@@ -226,10 +239,8 @@ class Watch(TorchFunctionMode):
             return
         with torch._C.DisableTorchFunctionSubclass():
             before, after = x.active.grad_fn, output.grad_fn  # what `split` gives of it
-        gate = None
-        if (dimension := trace_of(x).dimension) is not None:
-            gate = self.arch.gate(dimension)
-        if gate is not None and not reaches(after, gate, but_for=before):
+        gates = [self.arch.gate(dimension) for dimension in trace_of(x).dimensions]
+        if any(gate is not None and not reaches(after, gate, but_for=before) for gate in gates):
             raise SpaceError(
                 f"{self.names[layer]} ({type(layer).__name__}) takes the output of "
                 f"{trace_of(x).source}, whose width is searched, and its own forward gives the "
@@ -262,17 +273,11 @@ def reaches(node: Any, leaf: Tensor, but_for: Any) -> bool:
 
 def _axis(layer: ElasticModule) -> int:
     """Where a layer's channels lie."""
-    return (isinstance(layer, ElasticLayer) and layer.axis) or 1
+    return (isinstance(layer, ElasticLayer | Split) and layer.axis) or 1
 
 
-def _setting(layer: nn.Module, *names: str) -> Setting | None:
+def _setting(layer: nn.Module, *names: str) -> Width | None:
     if isinstance(layer, SqueezeExcite):
         layer = layer.reduce
         names = ("in_features",)
     return next((getattr(layer, name) for name in names if hasattr(layer, name)), None)
-
-
-def _dimension(setting: Setting) -> Dimension | None:
-    if isinstance(setting, Derived):
-        return setting.dimension
-    return setting if isinstance(setting, Dimension) else None
