@@ -216,6 +216,67 @@ def _scales(net):
     return steps, net.width
 
 
+def normed(*steps, norm=elastic.LayerNorm, **options):
+    """A norm over the width of tokens, then what ``steps`` make, and tokens again."""
+
+    def make(net):
+        before = [
+            elastic.Embedding(7, net.width),
+            Added(elastic.Parameter((5, net.width), std=1.0)),
+        ]
+        after = [step(net) for step in steps]
+        last = [elastic.Linear(net.width, net.width), lambda x: x.transpose(1, 2).sin()]
+        return [*before, norm(net.width, **options), *after, *last], net.width
+
+    return torch.arange(5) % 7, make
+
+
+def _linear(net):
+    return elastic.Linear(net.width, net.width)
+
+
+def _choice(net):
+    return elastic.Activation(net.dimension("function", ("relu", "swish"), "activation"))
+
+
+def _depth(net):
+    def layer():
+        return Residual(elastic.LayerNorm(net.width), elastic.Linear(net.width, net.width))
+
+    return elastic.Stage([layer() for _ in range(3)], net.dimension("depth", (1, 2, 3), "depth"))
+
+
+def normed_pixels(*steps):
+    """A norm over the channels of an image, which stand last for it alone."""
+
+    def make(net):
+        before = [
+            elastic.Conv2d(2, net.width, bias=True), lambda x: x.permute(0, 2, 3, 1),
+            elastic.LayerNorm(net.width), lambda x: x.permute(0, 3, 1, 2),
+        ]  # fmt: skip
+        return [*before, *(step(net) for step in steps)], net.width
+
+    return IMAGE, make
+
+
+class Residual(nn.Module):
+    """A map and what two layers make of it, one after the other."""
+
+    def __init__(self, first, second):
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x, arch):
+        return x + self.second(self.first(x, arch), arch)
+
+
+class PostNorm(Residual):
+    """The norm after the sum."""
+
+    def forward(self, x, arch):
+        return self.first(x + self.second(x, arch), arch)
+
+
 class Added(nn.Module):
     """A map and a learned one."""
 
@@ -267,6 +328,34 @@ LAYERS = {
     "volumes in groups": _groups(elastic.Conv3d, VOLUME, bias=True),
     "embedding": (torch.arange(6) % 5, _tokens),
     "learned maps": (IMAGE, _scales),
+    "layer norm": normed(),
+    "layer norm without bias": normed(bias=False, eps=0.1),
+    "layer norm without weights": normed(elementwise_affine=False),
+    "RMS norm": normed(norm=elastic.RMSNorm),
+    "RMS norm without weights": normed(norm=elastic.RMSNorm, elementwise_affine=False, eps=0.3),
+    "a function after a norm": normed(lambda net: F.gelu),
+    "a choice after a norm": normed(_choice),
+    "a norm of a norm": normed(lambda net: elastic.RMSNorm(net.width)),
+    "a class token before normed ones": normed(
+        lambda net: Before(elastic.Parameter((1, net.width)))
+    ),
+    "a scale of normed ones": normed(
+        lambda net: Times(elastic.Parameter((1, net.width), mean=1.0))
+    ),
+    "a normed map added to another": normed(
+        lambda net: Residual(elastic.Activation("swish"), _linear(net)), norm=elastic.RMSNorm
+    ),
+    "norms before the sum, of a searched depth": normed(_depth),
+    "norms after the sum": normed(
+        *[lambda net: PostNorm(elastic.LayerNorm(net.width), _linear(net))] * 2
+    ),
+    "a norm of pixels before a convolution": normed_pixels(
+        lambda net: elastic.Conv2d(net.width, net.width, net.kernel, bias=True)
+    ),
+    "a norm of pixels before a depthwise one": normed_pixels(
+        lambda net: elastic.DepthwiseConv2d(net.width, net.kernel, bias=True),
+        lambda net: elastic.Conv2d(net.width, net.width),
+    ),
 }
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from boundnas import elastic
+from boundnas.elastic.ghost import replaced
 from boundnas.space import Architecture, Setting, Width, choices, dimension_of, largest, parts_of
 from boundnas.supernet.supernet import Supernet
 
@@ -72,22 +73,31 @@ def _channels(mask: Tensor | float, x: Tensor) -> Tensor | float:
 
 
 def _convolution(layer: elastic.convolution.Convolution, x: Tensor, arch: Architecture) -> Tensor:
-    window = layer.window
-    groups = layer.groups.number(x.shape[1])
-    if groups == 1:
-        x = x * _channels(_mask(layer.in_channels, arch), x)
-    weight = layer.weight * _kernel_mask(layer, arch)
+    weight, bias = layer.weight * _kernel_mask(layer, arch), layer.bias
+    if not layer.groups.apart:
+        return _convolved(layer, _consumed(x, layer.in_channels, arch, 1), weight, bias)
+    if not isinstance(x, Each):
+        return _convolved(layer, x, weight, bias)
+    maps = [(m, m.shape[1]) for m in x.maps]  # of depthwise ones
+    found = [_convolved(layer, m, weight[:c], None if bias is None else bias[:c]) for m, c in maps]
+    return Each.of(found, x.setting, x.chosen)
+
+
+def _convolved(
+    layer: elastic.convolution.Convolution, x: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
+    window, groups = layer.window, layer.groups.number(x.shape[1])
     numbers = {"stride": window.stride, "padding": window.padding, "dilation": window.dilation}
     with torch.device("meta"):
         plain = layer.plain_layer(
-            x.shape[1], largest(layer.out_channels), weight.shape[2:], **numbers, groups=groups,
+            x.shape[1], len(weight), weight.shape[2:], **numbers, groups=groups,
             padding_mode=window.mode,
         )  # fmt: skip
-    return plain._conv_forward(x, weight, layer.bias)
+    return plain._conv_forward(x, weight, bias)
 
 
 def _linear(layer: elastic.Linear, x: Tensor, arch: Architecture) -> Tensor:
-    return F.linear(x * _mask(layer.in_features, arch), layer.weight, layer.bias)
+    return F.linear(_consumed(x, layer.in_features, arch, -1), layer.weight, layer.bias)
 
 
 def _batch_norm(layer: elastic.BatchNorm2d, x: Tensor, arch: Architecture) -> Tensor:
@@ -99,6 +109,70 @@ def _batch_norm(layer: elastic.BatchNorm2d, x: Tensor, arch: Architecture) -> Te
         fixed = F.batch_norm(x[:, :c], *statistics, weight, bias, eps=layer.eps)
         y = torch.cat((fixed, y[:, c:]), 1)
     return y if layer.activation is None else _activated(layer.activation, y, arch)
+
+
+class Each(Tensor):
+    """Every option of a map, of its own width each, with a graph; functions act on each."""
+
+    @classmethod
+    def of(cls, maps: list[Tensor], setting: Setting, chosen: int) -> Each:
+        each = maps[chosen].as_subclass(cls)
+        each.maps, each.setting, each.chosen = maps, setting, chosen
+        return each
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        found: list[Tensor] = []
+        replaced((args, kwargs or {}), found.append)
+        first = next(x for x in found if isinstance(x, cls))
+        with torch._C.DisableTorchFunctionSubclass():
+            sizes = [m.shape for m in first.maps]
+            axis = next(i for i, n in enumerate(zip(*sizes, strict=True)) if len(set(n)) > 1)
+            axis -= len(sizes[0])
+            results = []
+            for j, shape in enumerate(sizes):
+
+                def own(x, j=j, size=shape[axis]):
+                    if isinstance(x, cls):
+                        return x.maps[j]
+                    has = x.dim() >= -axis and x.shape[axis] == largest(first.setting)
+                    return x.narrow(axis, 0, size) if has else x
+
+                results.append(func(*replaced(args, own), **replaced(kwargs or {}, own)))
+        if isinstance(results[0], Tensor):
+            return cls.of(results, first.setting, first.chosen)
+        return results[first.chosen]
+
+
+def _consumed(x: Tensor, width: Width, arch: Architecture, axis: int) -> Tensor:
+    """The input of a layer whose weights range over all channels: what the gates let through."""
+    if isinstance(x, Each):
+        gate = arch.gate(x.setting)
+        return sum(
+            z
+            * F.pad(m.movedim(axis, -1), (0, largest(x.setting) - m.shape[axis])).movedim(-1, axis)
+            for z, m in zip(gate, x.maps, strict=True)
+        )
+    mask = _mask(width, arch)
+    return x * (mask if axis == -1 else _channels(mask, x))
+
+
+def _layer_norm(layer: elastic.LayerNorm, x: Tensor, arch: Architecture) -> Tensor:
+    def normalized(x: Tensor) -> Tensor:
+        c, centred = x.shape[-1], type(layer) is elastic.LayerNorm
+        if centred:
+            x = x - x.mean(-1, keepdim=True)
+        eps = torch.finfo(x.dtype).eps if layer.eps is None else layer.eps
+        y = x / (x.square().mean(-1, keepdim=True) + eps).sqrt()
+        y = y if layer.weight is None else y * layer.weight[:c]
+        return y if not centred or layer.bias is None else y + layer.bias[:c]
+
+    gate = arch.gate(layer.features)
+    if gate is None:
+        return normalized(x)
+    maps = x.maps if isinstance(x, Each) else [x[..., : int(c)] for c in choices(layer.features)]
+    chosen = arch.indices[arch.space.position(dimension_of(layer.features))]
+    return Each.of([normalized(m) for m in maps], layer.features, chosen)
 
 
 def _embedding(layer: elastic.Embedding, x: Tensor, arch: Architecture) -> Tensor:
@@ -151,6 +225,8 @@ _FORWARD: dict[type[nn.Module], object] = {
     elastic.Conv3d: _convolution,
     elastic.DepthwiseConv2d: _convolution,
     elastic.Linear: _linear,
+    elastic.LayerNorm: _layer_norm,
+    elastic.RMSNorm: _layer_norm,
     elastic.Embedding: _embedding,
     elastic.Parameter: _parameter,
     elastic.BatchNorm2d: _batch_norm,

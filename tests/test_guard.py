@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.oracle import masked
 from tests.small import few_digits
-from tests.spaces import seeded
+from tests.spaces import seeded, supernet
 from torch import nn
 from torch.nn import functional as F
 
@@ -722,6 +722,10 @@ class ToLinear(Supernet):
 
     def forward(self, x, arch):
         return self.head(self.conv(x, arch).flatten(2), arch).mean(1)
+
+
+def test_layers_on_tokens_are_accepted():
+    guard.check(supernet("tokens"))
 
 
 def test_a_linear_layer_takes_channels_on_the_last_axis():

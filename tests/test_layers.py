@@ -4,13 +4,15 @@ import onnxruntime
 import pytest
 import torch
 from tests.costs import COSTS
-from tests.layers import LAYERS, chain
+from tests.layers import LAYERS, Chain, Residual, chain, normed, normed_pixels
 from tests.oracle import masked
 from tests.spaces import images, seeded
 from tests.test_gradient import relaxed
 
-from boundnas import calibrate, export, extract, guard
+from boundnas import calibrate, elastic, export, extract, guard
+from boundnas.errors import SpaceError
 from boundnas.randomness import stream
+from boundnas.space import Joined
 
 every = pytest.mark.parametrize("name", LAYERS)
 EXPORTED = (
@@ -28,9 +30,9 @@ def architectures(space):
     return [space.smallest, space.largest, *(space.sample(stream(i, "layers")) for i in range(3))]
 
 
-def gradients(model, x, arch):
+def gradients(model, x, arch, fraction=1.0):
     """Of every option of every dimension, and of the weights."""
-    arch = relaxed(arch)
+    arch = relaxed(arch, fraction)
     inputs = [*arch.gates, *model.parameters()]
     loss = model(x, arch).square().sum()
     return torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
@@ -47,6 +49,16 @@ def test_the_gradient_of_every_option_is_that_of_the_masked_pass(name):
         scale = max(float(e.abs().max()) for e in expected)
         for f, e in zip(found, expected, strict=True):
             torch.testing.assert_close(f, e, rtol=1e-9, atol=1e-11 * scale, msg=str(arch))
+
+
+@every
+def test_a_part_of_the_batch_stands_for_samples_like_it(name):
+    model = built(name).double()
+    x = images(model, 2).repeat_interleave(2, 0)[[0, 2, 1, 3]]
+    for arch in architectures(model.space)[2:]:
+        found = gradients(model, x, arch, 0.5)
+        for f, e in zip(found, gradients(model, x, arch), strict=True):
+            torch.testing.assert_close(f, e, rtol=1e-9, atol=1e-9 * float(e.abs().max()))
 
 
 @every
@@ -80,3 +92,72 @@ def test_it_is_exported(name, full, tmp_path):
     session = onnxruntime.InferenceSession(path)
     (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     torch.testing.assert_close(torch.from_numpy(found), net(x), rtol=1e-4, atol=1e-5)
+
+
+def batch_norm(net):
+    return elastic.BatchNorm2d(net.width)
+
+
+def own_map(net):
+    return Residual(elastic.Activation(), elastic.Linear(net.width, net.width))
+
+
+AFTER_A_NORM = {
+    "softmax": (normed(lambda net: lambda x: x.softmax(-1)), "softmax .* mixes channels"),
+    "a mean over channels": (
+        normed(lambda net: lambda x: x - x.mean(-1, keepdim=True)), "mean .* mixes channels",
+    ),
+    "channels turned around": (normed(lambda net: lambda x: x.flip(-1)), "flip .* mixes channels"),
+    "tokens and channels in one": (normed(lambda net: lambda x: x.flatten(1)), "flatten .* mixes"),
+    "a weight of each channel": (
+        normed(lambda net: lambda x: x * torch.arange(6)), "mul .* fails in the architecture",
+    ),
+    "samples turned around": (normed(lambda net: lambda x: x + x.flip(0)), "flip .* mixes samples"),
+    "side by side": (
+        normed(lambda net: lambda x: torch.cat([x, x], -1)), "cat of a map that was normalized",
+    ),
+    "channels first": (
+        normed(lambda net: lambda x: x.transpose(1, 2)), r"Linear\) gets .* channels on axis 1",
+    ),
+    "batch normalization": (normed_pixels(batch_norm), r"BatchNorm2d\) .* every option of it has"),
+    "squeeze and excite": (
+        normed_pixels(lambda net: elastic.SqueezeExcite(net.width)),
+        "SqueezeExcite.* every option of it has",
+    ),
+    "products with another map": (
+        normed(lambda net: Gram(own_map(net))),
+        "matmul of a map that was normalized .* with others",
+    ),
+}  # fmt: skip
+
+
+class Gram(Residual):
+    """Products of a normed map's channels with those of another."""
+
+    def __init__(self, own):
+        super().__init__(own.first, own.second)
+
+    def forward(self, x, arch):
+        y = self.second(x, arch)
+        return x @ (y.transpose(1, 2) @ x)
+
+
+@pytest.mark.parametrize("name", AFTER_A_NORM)
+def test_what_does_not_stand_after_a_norm_is_refused_by_name(name):
+    case, message = AFTER_A_NORM[name]
+    with pytest.raises(SpaceError, match=message):
+        guard.check(seeded(lambda: Chain(*case)))
+
+
+def test_a_norm_takes_channels_that_lie_last():
+    def make(net):
+        return [elastic.Conv2d(2, net.width), elastic.LayerNorm(net.width)], net.width
+
+    with pytest.raises(SpaceError, match=r"LayerNorm\) gets .* on axis 1 .* channels on the last"):
+        guard.check(seeded(lambda: Chain((2, 6, 6), make)))
+
+
+@pytest.mark.parametrize("kind", [elastic.LayerNorm, elastic.RMSNorm])
+def test_a_norm_of_joined_widths_is_refused(kind):
+    with pytest.raises(SpaceError, match=f"{kind.__name__}: a norm is over one width, found"):
+        kind(Joined((2, 3)))

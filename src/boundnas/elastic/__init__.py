@@ -4,6 +4,7 @@ from boundnas.elastic.activation import Activation
 from boundnas.elastic.convolution import Conv1d, Conv2d, Conv3d, Convolution, DepthwiseConv2d
 from boundnas.elastic.embedding import Embedding, Parameter
 from boundnas.elastic.layer import ElasticLayer, ElasticModule
+from boundnas.elastic.layer_norm import LayerNorm, RMSNorm
 from boundnas.elastic.linear import Linear
 from boundnas.elastic.normalization import BatchNorm2d
 from boundnas.elastic.regularization import DropConnect, Dropout
@@ -24,8 +25,10 @@ __all__ = [
     "ElasticLayer",
     "ElasticModule",
     "Embedding",
+    "LayerNorm",
     "Linear",
     "Parameter",
+    "RMSNorm",
     "Split",
     "SqueezeExcite",
     "Stage",

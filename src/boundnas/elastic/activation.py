@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boundnas.elastic.ghost import mix, part, split
+from boundnas.elastic.ghost import alone, mix, part
 from boundnas.elastic.layer import ElasticLayer
 from boundnas.errors import SpaceError
 from boundnas.space import Architecture, Setting, choices
@@ -31,7 +31,7 @@ class Activation(ElasticLayer):
         Any, to the same.
     """
 
-    axis = None
+    axis, varied = None, True
 
     def __init__(self, function: Setting = "relu") -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def activated(x: Tensor, function: Setting, arch: Architecture, inplace: bool = 
     y = _APPLY[chosen](x, inplace=inplace and unneeded)
     if gate is None:
         return y
-    inputs = part(split(x)[0], arch.ghost_fraction)
+    inputs = part(alone(x), arch.ghost_fraction)
     functions = [_APPLY[str(c)] for c in choices(function)]
     alternatives = {j: lambda f=f: f(inputs) for j, f in enumerate(functions)}
     return mix(y, gate, alternatives, arch.ghost_fraction, [inputs])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -16,12 +17,13 @@ from torch import Tensor, nn
 
 from boundnas.elastic import native
 from boundnas.elastic.depthwise import depthwise, depthwise_apart
-from boundnas.elastic.ghost import gate_weight, ghost_inputs, join, part, split
+from boundnas.elastic.ghost import gate_weight, ghost_inputs, join, mix, part, split
 from boundnas.elastic.groups import groups_of
 from boundnas.elastic.kernel import KernelSize, kernel
 from boundnas.elastic.layer import ElasticLayer, frozen
 from boundnas.elastic.pointwise import input_products, pointwise, weight_products
 from boundnas.elastic.strided import concerned, strided
+from boundnas.elastic.varied import Varied, each_option, with_option
 from boundnas.elastic.width import active, ghosts_of, membership, others
 from boundnas.elastic.window import Numbers, Window, window
 from boundnas.space import Architecture, Width, check_sizes, largest
@@ -50,6 +52,7 @@ class Convolution(ElasticLayer):
 
     plain_layer: ClassVar[Callable[..., nn.Conv1d | nn.Conv2d | nn.Conv3d]]
     """Of torch, with as many spatial axes."""
+    varied = True
     rows_axis, columns_axis = 0, 1
     """Axes of the weight that range over output and input channels."""
 
@@ -98,6 +101,8 @@ class Convolution(ElasticLayer):
 
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
         """Convolve with the active slice; see the class for shapes."""
+        if isinstance(x, Varied):
+            return each_option(self, x, arch) if self.groups.apart else self._of_options(x, arch)
         x, ghost = split(x)
         self.check_width(x, arch.size(self.in_channels))
         if self.groups.apart:
@@ -123,6 +128,24 @@ class Convolution(ElasticLayer):
             return y
         unchosen = others(rows, self.in_channels, arch, self.columns_axis)
         return ghost_inputs(y, gate, ghost, unchosen, ghost_table, self._products)
+
+    def _of_options(self, x: Varied, arch: Architecture) -> Tensor:
+        """The same of a map that was normalized over its width, whose gates sit there."""
+        self.check_width(x.active, arch.size(self.in_channels))
+        weight, options = self._cropped(arch), x.options
+        rows = active(weight, self.out_channels, arch, self.rows_axis)
+        columns = active(rows, self.in_channels, arch, self.columns_axis)
+        y = self._convolved(x.active, self.kernel.gated(columns, arch), self._bias(arch))
+
+        def convolved(option: int) -> Tensor:
+            own = with_option(arch, options.dimension, option)
+            columns = active(rows.detach(), self.in_channels, own, self.columns_axis)
+            return self._convolve_apart(options.maps[option], columns, None)
+
+        alternatives = {j: partial(convolved, j) for j in range(len(options.maps))}
+        y = mix(y, arch.gate(options.dimension), alternatives, arch.ghost_fraction)
+        y = self._mix_larger_kernels(y, x.active, arch)
+        return join(y, self._ghost(x.active, weight, arch))
 
     def _ghost(self, x: Tensor, weight: Tensor, arch: Architecture) -> Tensor | None:
         if not ghosts_of(self.out_channels, arch):

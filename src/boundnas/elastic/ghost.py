@@ -40,6 +40,10 @@ class Ghosted(Tensor):
     """The same map as a plain tensor."""
     ghost: Tensor
 
+    def beside(self, active: Tensor) -> Tensor:
+        """Another tensor of the active channels with the same ghost."""
+        return join(active, self.ghost)
+
     @classmethod
     def __torch_function__(
         cls, func: Callable, types: Any, args: Any = (), kwargs: Any = None
@@ -47,8 +51,8 @@ class Ghosted(Tensor):
         """Apply ``func`` to the active part and, without a graph, to the ghost."""
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunctionSubclass():
-            result = func(*replaced(args, _active), **replaced(kwargs, _active))
-            if not isinstance(result, _PARTS) or isinstance(result, torch.Size):
+            result = func(*replaced(args, alone), **replaced(kwargs, alone))
+            if not isinstance(result, PARTS) or isinstance(result, torch.Size):
                 return result  # what is read off: sizes, types
             first = next(maps(args, kwargs))
             with torch.no_grad():
@@ -61,7 +65,7 @@ class Ghosted(Tensor):
             return _joined(result, ghost, func)
 
 
-_PARTS = (Tensor, list, tuple, type(None))
+PARTS = (Tensor, list, tuple, type(None))
 """What a function gives that has two parts; none stands for one that works in place."""
 
 SIZED = {Tensor.reshape, torch.reshape, Tensor.view, Tensor.unflatten, torch.unflatten}
@@ -132,7 +136,8 @@ def _same_type(x: Tensor, y: Ghosted) -> bool:
     return x.dtype is y.active.dtype
 
 
-def _active(x: Tensor) -> Tensor:
+def alone(x: Tensor) -> Tensor:
+    """The active part as a plain tensor."""
     return x.active if isinstance(x, Ghosted) else x
 
 
@@ -356,5 +361,5 @@ def mix(
     """
     if gate is None or not alternatives:
         return y
-    active, ghost = split(y)
-    return join(_Mix.apply(active, gate, alternatives, fraction, inputs), ghost)
+    mixed: Tensor = _Mix.apply(alone(y), gate, alternatives, fraction, inputs)
+    return y.beside(mixed) if isinstance(y, Ghosted) else mixed

@@ -38,6 +38,8 @@ class ElasticLayer(ElasticModule):
     """What `check_width` expects of an input."""
     axis: int | None = 1
     """Where the channels of its maps lie: 1, -1 for the last axis, or none for anywhere."""
+    varied: bool = False
+    """Whether it takes maps that were normalized over a searched width."""
 
     @abstractmethod
     def macs(self, positions: int) -> Polynomial:

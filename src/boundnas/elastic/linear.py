@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from boundnas.elastic.ghost import gate_weight, ghost_inputs, join, part, split
 from boundnas.elastic.layer import ElasticLayer, frozen
 from boundnas.elastic.pointwise import input_products
+from boundnas.elastic.varied import Varied, sent_back, tapped
 from boundnas.elastic.width import active, ghosts_of, membership, others
 from boundnas.space import Architecture, Width, check_sizes, largest
 from boundnas.space.polynomial import Polynomial, amount
@@ -28,7 +29,7 @@ class Linear(ElasticLayer):
     """
 
     takes = "(N, ..., features)"
-    axis = -1
+    axis, varied = -1, True
 
     def __init__(self, in_features: Width, out_features: Width, bias: bool = True) -> None:
         super().__init__()
@@ -40,6 +41,8 @@ class Linear(ElasticLayer):
 
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
         """Multiply by the active slice; see the class for shapes."""
+        if isinstance(x, Varied):
+            return self._of_options(x, arch)
         x, ghost = split(x)
         fi = arch.size(self.in_features)
         self.check_width(x, fi)
@@ -61,6 +64,19 @@ class Linear(ElasticLayer):
             of_ghost = others(rows, self.in_features, arch, 1)
             y = ghost_inputs(y, gate, ghost, of_ghost, ghost_table, _row_products)
         return join(y, self._ghost(x, arch))
+
+    def _of_options(self, x: Varied, arch: Architecture) -> Tensor:
+        """The same of a map that was normalized over its width, whose gates sit there."""
+        self.check_width(x.active, arch.size(self.in_features))
+        rows = active(self.weight, self.out_features, arch)
+        weight = active(rows, self.in_features, arch, 1).contiguous()
+        unchosen = others(rows.detach(), self.in_features, arch, 1)
+        bias = None if self.bias is None else active(self.bias, self.out_features, arch)
+        inputs, stand_in = tapped(x, arch, -1)
+        y = sent_back(
+            F.linear(inputs, weight, bias), stand_in, lambda gradient: gradient @ unchosen
+        )
+        return join(y, self._ghost(x.active, arch))
 
     def _ghost(self, x: Tensor, arch: Architecture) -> Tensor | None:
         if not ghosts_of(self.out_features, arch):

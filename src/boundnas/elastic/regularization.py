@@ -7,8 +7,9 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from boundnas.elastic.ghost import join, split
+from boundnas.elastic.ghost import Ghosted, alone, join
 from boundnas.elastic.layer import ElasticLayer
+from boundnas.elastic.varied import Varied
 from boundnas.errors import SpaceError
 from boundnas.space import Architecture
 from boundnas.space.polynomial import Polynomial, amount
@@ -21,6 +22,8 @@ class _Drop(ElasticLayer):
         probability: Of being dropped, in ``[0, 1)``.
     """
 
+    varied = True
+
     def __init__(self, probability: float = 0.2) -> None:
         super().__init__()
         if not 0 <= probability < 1:
@@ -31,16 +34,26 @@ class _Drop(ElasticLayer):
         """Drop and rescale, ghosts by the same draw."""
         if arch.noise is None or self.probability == 0:
             return x
-        active, ghost = split(x)
-        axis = self.axis or 0  # 0: all channels are dropped together
-        more = 0 if ghost is None or axis == 0 else ghost.shape[axis]
+        active, axis = alone(x), self.axis or 0  # 0: all channels are dropped together
+        more, few = self._unchosen(x)
         draw = torch.rand(self._draw_shape(active, more), generator=arch.noise)
         if active.is_cuda:
             draw = draw.pin_memory()  # else the host would wait here for all work before
         draw = draw.to(active.device, non_blocking=True)
         keep = (draw >= self.probability).to(active) / (1 - self.probability)
-        kept, others = keep.split([keep.shape[axis] - more, more], axis) if axis else (keep, keep)
-        return join(active * kept, None if ghost is None else ghost * others[: len(ghost)])
+        if more == 0:
+            return x * keep
+        kept, others = keep.split([keep.shape[axis] - more, more], axis)
+        return x * join(kept, others[:few])
+
+    def _unchosen(self, x: Tensor) -> tuple[int, int]:
+        """Channels that were not chosen and are dropped by themselves, and their samples."""
+        if self.axis is None or not isinstance(x, Ghosted):
+            return 0, 0
+        if isinstance(x, Varied):
+            whole = x.options.whole
+            return whole[self.axis] - x.active.shape[self.axis], whole[0]
+        return x.ghost.shape[self.axis], len(x.ghost)
 
     @abstractmethod
     def _draw_shape(self, x: Tensor, more: int) -> list[int]:

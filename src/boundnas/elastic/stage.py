@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from boundnas.elastic.ghost import mix, part, split
+from boundnas.elastic.ghost import alone, mix, part
 from boundnas.elastic.layer import ElasticModule
 from boundnas.errors import SpaceError
 from boundnas.space import Architecture, Setting, choices, largest
@@ -45,15 +45,15 @@ class Stage(ElasticModule):
             outputs.append(x)
         if gate is None:
             return x
-        last = _Deeper(layers[depth:], depth, arch, part(split(x)[0], arch.ghost_fraction))
+        last = _Deeper(layers[depth:], depth, arch, part(alone(x), arch.ghost_fraction))
         alternatives = {}
         for j, option in enumerate(choices(self.depth)):
             if int(option) <= depth:
-                y = part(split(outputs[int(option) - 1])[0], arch.ghost_fraction)
+                y = part(alone(outputs[int(option) - 1]), arch.ghost_fraction)
                 alternatives[j] = lambda y=y: y
             else:
                 alternatives[j] = lambda d=int(option): last.at(d)
-        kept = [split(y)[0].detach() for y in outputs]
+        kept = [alone(y).detach() for y in outputs]
         return mix(x, gate, alternatives, arch.ghost_fraction, kept)
 
     def presence(self, child: str) -> Polynomial:

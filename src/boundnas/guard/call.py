@@ -56,8 +56,8 @@ class Trace:
 
 def trace_of(x: Ghosted) -> Trace:
     """What is known of a map; one that nothing is known of came out of an elastic layer."""
-    found: Trace = x.__dict__.setdefault("trace", Trace())
-    return found
+    found: Trace | None = x.__dict__.get("trace")
+    return found or Trace()
 
 
 class Call:
@@ -150,7 +150,7 @@ class Call:
                 f"{tuple(active.shape)} and {tuple(ghost.shape)}, of both together "
                 f"{tuple(expected.shape)}"
             )
-        if not _near(torch.cat([active, ghost], channels), expected):
+        if not near(torch.cat([active, ghost], channels), expected):
             return (
                 "mixes channels: of active ones and those not chosen apart it gives other values "
                 "than of both together"
@@ -217,7 +217,7 @@ class Call:
         axis = differ[0]
         if part.dim() == ghost.dim() and len(differ) == 1:
             few, many = part.shape[axis], ghost.shape[axis]
-            if few * self.samples == many * self.few and _near(part, ghost.narrow(axis, 0, few)):
+            if few * self.samples == many * self.few and near(part, ghost.narrow(axis, 0, few)):
                 return axis, None
         return None, (
             "mixes samples: those that serve options not chosen would not be the leading ones of "
@@ -247,7 +247,7 @@ class Call:
         """What is wrong with maps that the function changed in place."""
         for x, trace in zip(self.searched, self.traces, strict=True):
             together = torch.cat([x.active.detach(), x.ghost], trace.channels)
-            if together.shape != self.whole[id(x)].shape or not _near(together, self.whole[id(x)]):
+            if together.shape != self.whole[id(x)].shape or not near(together, self.whole[id(x)]):
                 return "changes channels in place, active ones and those not chosen differently"
         return None
 
@@ -288,7 +288,7 @@ def _axis(active: torch.Size, ghost: torch.Size, whole: torch.Size) -> int | Non
     return differ[0] if all(active[i] == ghost[i] for i in rest) else None
 
 
-def _near(found: Tensor, expected: Tensor) -> bool:
+def near(found: Tensor, expected: Tensor) -> bool:
     """Whether two results are equal but for rounding."""
     if not (found.is_floating_point() or found.is_complex()):
         return torch.equal(found, expected)

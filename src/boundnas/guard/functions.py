@@ -28,12 +28,14 @@ from boundnas.elastic import (
     SqueezeExcite,
     Stage,
 )
-from boundnas.elastic.ghost import Ghosted, maps
+from boundnas.elastic.ghost import Ghosted, maps, replaced
+from boundnas.elastic.varied import Varied
 from boundnas.errors import BoundNASError, SpaceError
 from boundnas.guard import segments
 from boundnas.guard.call import SIZES, Call, Trace, name_of, trace_of
 from boundnas.guard.counts import Count, counts
 from boundnas.guard.state import random_states
+from boundnas.guard.varied import agree, follow, stand_ins
 from boundnas.space import Architecture, Width
 from boundnas.supernet import place
 from boundnas.supernet.place import first_line
@@ -142,9 +144,41 @@ class Watch(TorchFunctionMode):
             self._own_gradient(x)
         if name_of(func) == "squeeze" and len(args) == 1 and not kwargs:
             raise self.refusal(func, "names no axis", searched)
+        if any(isinstance(x, Varied) for x in searched):
+            return self._checked_options(func, args, kwargs, searched)
         call = Call(func, args, kwargs, searched)
+        result = self._called(func, args, kwargs, searched)
+        name = name_of(func)
+        if name in _HARMLESS:
+            return result
+        if what := call.fault(result):
+            self._drew(func)  # of which the fault comes, then
+            raise self.refusal(func, what, searched)
+        return call.known if name in SIZES else result
+
+    def _checked_options(
+        self, func: Callable, args: Any, kwargs: Any, searched: list[Ghosted]
+    ) -> Any:
+        """Likewise where maps among them were normalized over their width."""
+        found = stand_ins(searched)
+        result = self._called(func, args, kwargs, searched)
+        if name_of(func) in _HARMLESS:
+            return result
+        if not found:  # all channels are active
+            follow(result, searched[0])
+            return result
+        args, kwargs = replaced((args, kwargs), lambda x: found.get(id(x), x))
+        known = self._checked(func, args, kwargs, list(maps(args, kwargs)))
+        if name_of(func) in SIZES:
+            return known
+        if not agree(result, known):
+            raise self.refusal(func, "takes maps whose channels lie on different axes", searched)
+        return result
+
+    def _called(self, func: Callable, args: Any, kwargs: Any, searched: list[Ghosted]) -> Any:
+        """The result as in training."""
         try:
-            result = call.apart()
+            result = func(*args, **kwargs)
         except BoundNASError as error:
             raise self.refusal(func, f"cannot be: {error}", searched) from error
         except Exception as error:
@@ -153,13 +187,7 @@ class Watch(TorchFunctionMode):
             ) from error
         if self.draws:
             self._drew(func)
-        name = name_of(func)
-        if name in _HARMLESS:
-            return result
-        if what := call.fault(result):
-            self._drew(func)  # of which the fault comes, then
-            raise self.refusal(func, what, searched)
-        return call.known if name in SIZES else result
+        return result
 
     def _own_gradient(self, x: Ghosted) -> None:
         """Refuse what a user's autograd function gave: it knows nothing of the parts."""
@@ -193,6 +221,12 @@ class Watch(TorchFunctionMode):
                 f"{'none' if trace.samples is None else trace.samples}; it takes samples on axis "
                 f"0 and channels on {'axis 1' if _axis(layer) == 1 else 'the last axis'}"
             )
+        if isinstance(x, Varied) and not getattr(layer, "varied", False):
+            raise SpaceError(
+                f"{where}, a map that was normalized over a searched width: every option of it has "
+                "values of its own, which this layer has no gradient for; let elastic.Linear, a "
+                "convolution or elastic.Activation take it, or normalize after this layer"
+            )
         if setting is None:
             return
         built = segments.of_width(setting, self.arch)
@@ -218,8 +252,12 @@ class Watch(TorchFunctionMode):
         x = _input(args, kwargs)
         trace = Trace(_axis(layer) % output.active.dim(), segments=own)
         if isinstance(layer, Stage):
-            trace = replace(self.last.get(layer, trace))
+            if (last := self.last.pop(layer, None)) is None:
+                return
+            trace = replace(last)
         elif isinstance(x, Ghosted) and setting is None:
+            if "trace" not in x.__dict__:
+                return
             trace = replace(trace_of(x))
         trace.source = f"{self.names[layer]} ({type(layer).__name__})"
         output.__dict__["trace"] = trace
@@ -249,7 +287,7 @@ class Watch(TorchFunctionMode):
             )
 
     def _leaves_layer(self, stage: Stage, _: nn.Module, __: Any, output: object) -> None:
-        if isinstance(output, Ghosted):
+        if isinstance(output, Ghosted) and "trace" in output.__dict__:
             self.last[stage] = trace_of(output)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from boundnas.elastic.ghost import CATS, SPLITS, Ghosted
+from boundnas.elastic.varied import Varied
 from boundnas.elastic.width import segments
 from boundnas.space import Architecture, Dimension, Width, dimension_of, parts_of
 
@@ -136,4 +137,6 @@ def width_of(x: Tensor, axis: int) -> tuple[int, int]:
     """Channels of a map along an axis that are active, and not chosen."""
     if not isinstance(x, Ghosted):
         return x.shape[axis], 0
+    if isinstance(x, Varied):
+        return x.active.shape[axis], x.options.whole[axis] - x.active.shape[axis]
     return x.active.shape[axis], x.ghost.shape[axis]
