@@ -98,7 +98,7 @@ class Opaque(nn.Module):
         self.conv, self.norm = nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels)
 
     def forward(self, x):
-        return self.norm(self.conv(x)) if x.mean() > -1e9 else x
+        return self.norm(self.conv(x)) if x.mean().item() > -1e9 else x
 
 
 class Mixed(nn.Module):
@@ -124,6 +124,48 @@ class Mixed(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
+class Dense(nn.Module):
+    """Maps that grow side by side, as in DenseNet, and are cut apart again."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(8 + 4 * i) for i in range(2))
+        self.convs = nn.ModuleList(nn.Conv2d(8 + 4 * i, 4, 3, padding=1) for i in range(2))
+        self.mix, self.norm = nn.Conv2d(19, 16, 1), nn.BatchNorm2d(16)
+        self.depthwise = nn.Conv2d(16, 16, 3, padding=2, dilation=2, groups=16)
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x):
+        maps = [torch.relu(self.first(x))]
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            y = conv(norm(torch.cat(maps, 1)).relu_())
+            maps.append(F.dropout(y, 0.1, self.training))
+        y = self.depthwise(self.norm(self.mix(torch.cat([*maps, x], dim=1))))
+        y, gate = y.chunk(2, dim=1)
+        return self.fc(F.max_pool2d(y * gate.sigmoid(), 2).mean((2, 3)))
+
+
+class Grouped(nn.Module):
+    """Grouped convolutions of several kinds, uneven strides and paddings, channel dropouts."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, (3, 1), (2, 1), (2, 0), padding_mode="replicate")
+        self.drop = nn.Dropout2d(0.2)
+        self.grouped = nn.Conv2d(16, 16, 3, padding=1, groups=4, bias=False)
+        self.norm = nn.BatchNorm2d(16)
+        self.multiplied = nn.Conv2d(16, 32, 3, padding="same", groups=16)
+        self.large = nn.Conv2d(32, 12, 7, padding=2)
+        self.last = nn.Conv2d(12, 4, 1)
+
+    def forward(self, x):
+        x = self.drop(F.gelu(self.first(x)))
+        x = F.relu6(self.norm(self.grouped(x))) + x
+        x = F.elu(self.large(self.multiplied(x)))
+        return F.conv2d(x, self.last.weight, self.last.bias).amax((-1, -2))
+
+
 FLATS = {
     "flatten": lambda x: torch.flatten(x, 1),
     "reshape": lambda x: x.reshape(x.shape[0], -1),
@@ -135,6 +177,8 @@ NETWORKS = {
     "resnet": (ResNet, (3, 8, 8)),
     "mobile": (mobile, (3, 8, 8)),
     **{f"vgg {name}": (lambda f=flat: VGG(f), (3, 8, 8)) for name, flat in FLATS.items()},
+    "dense": (Dense, (3, 6, 6)),
+    "grouped": (Grouped, (3, 8, 8)),
     "mixed": (Mixed, (3, 6, 6)),
 }
 

@@ -311,6 +311,16 @@ def test_dropout_of_tokens_draws_per_element():
         assert not torch.equal(whole, whole.narrow(axis, 0, 1).expand_as(x))
 
 
+def test_dropout_of_pixels_draws_per_entry_wherever_channels_lie():
+    x = torch.ones(40, 6, 3, 3)
+    drop = elastic.Dropout(0.5, pixels=True)
+    y, ghost = split(drop(join(x[:, :4], x[:7, 4:]), noisy(SPACE.largest)))
+    whole = drop(x, noisy(SPACE.largest))
+    assert torch.equal(torch.cat([y[:7], ghost], 1), whole[:7])
+    for axis in range(4):
+        assert not torch.equal(whole, whole.narrow(axis, 0, 1).expand_as(x))
+
+
 def test_dropout_draws_per_channel_and_drop_connect_per_sample():
     x = torch.ones(400, 6, 3, 3)
     channels = elastic.Dropout(0.5)(x, noisy(SPACE.largest))

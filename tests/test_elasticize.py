@@ -12,6 +12,7 @@ from tests.small import few_digits
 from tests.spaces import images
 from tests.test_gradient import assert_near, gradients_of
 from torch import nn
+from torch.nn import functional as F
 
 import boundnas as bn
 from boundnas import guard
@@ -129,6 +130,67 @@ def test_dimensions_are_named_after_the_modules_and_cover_width_kernel_and_depth
     }
 
 
+DIMENSIONS = {
+    "dense": {
+        "first.width": (2, 4, 6, 8),
+        "convs.0.width": (1, 2, 3, 4),
+        "convs.1.width": (1, 2, 3, 4),
+        "mix.width": (2, 4, 6, 8),
+    },
+    "grouped": {"first.width": (4, 8, 12, 16), "large.kernel": (3, 5, 7)},
+}
+
+
+@pytest.mark.parametrize("name", DIMENSIONS)
+def test_concatenations_parts_and_groups_have_the_widths_they_can(name):
+    found = {d.name: d.choices for d in elastic(name).space.dimensions}
+    assert DIMENSIONS[name].items() <= found.items()
+
+
+class Drops(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.entries, self.maps = nn.Conv2d(3, 8, 1), nn.Dropout(0.1), nn.Dropout2d(0.2)
+        self.fc, self.out, self.last = nn.Linear(8, 16), nn.Linear(16, 4), nn.Dropout(0.3)
+
+    def forward(self, x):
+        x = F.dropout2d(self.maps(self.entries(self.conv(x))), 0.4, self.training)
+        x = F.relu(self.fc(x.flatten(2).transpose(1, 2)))
+        return self.out(self.last(F.dropout(x, training=self.training))).mean(1)
+
+
+def test_dropout_stays_in_its_place_with_its_probability_and_draws_what_it_drew():
+    with torch.random.fork_rng(devices=[]):
+        made = bn.elasticize(Drops(), torch.zeros(1, 3, 4, 4))
+    drops = {n: m for n, m in made.net.named_modules() if isinstance(m, bn.elastic.Dropout)}
+    assert {n: (m.probability, m.axis, m.pixels) for n, m in drops.items()} == {
+        "entries": (0.1, 1, True),
+        "maps": (0.2, 1, False),
+        "dropout2d": (0.4, 1, False),
+        "dropout": (0.5, -1, True),
+        "last": (0.3, -1, True),
+    }
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.d = (nn.Linear(8, 8) for _ in range(4))
+        self.b.weight = self.a.weight
+
+    def forward(self, x):
+        return self.d(self.c(self.b(self.a(x).tanh()).tanh()).tanh())
+
+
+def test_layers_that_share_a_weight_stay_as_they_are_and_share_it():
+    with torch.random.fork_rng(devices=[]):
+        made = bn.elasticize(Tied(), torch.zeros(1, 8))
+    rows = {row.module: row.reason for row in made.report.rows}
+    assert (rows["a"], rows["b"]) == ("shares a weight with b", "shares a weight with a")
+    assert [d.name for d in made.space.dimensions] == ["c.width"]
+    assert made.net.a.weight is made.net.b.weight
+
+
 def named(rules, name="resnet"):
     model, example = network(name)
     return {d.name: d.choices for d in bn.elasticize(model, example, rules).space.dimensions}
@@ -194,7 +256,7 @@ def test_the_report_says_what_is_searched_and_what_stays_fixed_why_and_where():
     made = elastic("mixed")
     rows = {row.module: row for row in made.report.rows}
     assert rows["middle"].dimensions == ("first.width",)
-    assert rows["opaque"].reason.startswith("stays as it is: it branches on the value of a tensor")
+    assert rows["opaque"].reason.startswith("stays as it is: it reads the value of a tensor")
     assert "networks.py, line" in rows["opaque"].source
     assert rows["norm"].dimensions == ("first.width",)
     assert rows["norm()"].kind == "boundary"

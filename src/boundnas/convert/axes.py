@@ -9,7 +9,7 @@ is an ordered list of segments, each of them a group; a concatenation has severa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -43,6 +43,7 @@ class Group:
         makers: Names of the modules whose output channels these are, in the order of their calls.
         users: Names of all modules that are built with it.
         number: The order in which groups were made.
+        pieces: What it was cut into, where a part of its channels goes another way.
     """
 
     size: int
@@ -51,6 +52,7 @@ class Group:
     makers: list[str] = field(default_factory=list)
     users: list[str] = field(default_factory=list)
     number: int = field(default_factory=count().__next__)
+    pieces: tuple[Group, Group] | None = None
     _united: Group | None = None
 
     @property
@@ -69,6 +71,22 @@ class Group:
     def of_units(self, unit: int) -> None:
         """Only whole multiples of ``unit`` channels may stay."""
         self.root.unit = math.lcm(self.root.unit, unit)
+
+    def cut(self, size: int) -> bool:
+        """Let the first ``size`` channels and the others be two groups.
+
+        Returns:
+            Whether they can be.
+        """
+        root = self.root
+        if size % root.unit or root.size % root.unit:
+            return False
+        first, second = (
+            Group(n, root.unit, root.reason, [*root.makers], [*root.users])
+            for n in (size, root.size - size)
+        )
+        root.pieces = first, second
+        return True
 
 
 def unite(a: Group, b: Group) -> None:
@@ -100,12 +118,31 @@ class Segment:
         """Entries along the axis."""
         return self.group.root.size * self.factor
 
+    @property
+    def whole(self) -> Iterator[Segment]:
+        """It as it is by now, in pieces if its group was cut."""
+        root = self.group.root
+        if root.pieces is None:
+            yield Segment(root, self.factor)
+            return
+        for piece in root.pieces:
+            yield from Segment(piece, self.factor).whole
+
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis along which channels lie."""
+    """An axis along which channels lie.
 
-    segments: tuple[Segment, ...]
+    Args:
+        parts: In order, as they were when it was made.
+    """
+
+    parts: tuple[Segment, ...]
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """In order, as they are by now."""
+        return tuple(segment for part in self.parts for segment in part.whole)
 
     @property
     def size(self) -> int:
@@ -115,7 +152,7 @@ class Axis:
     @property
     def groups(self) -> list[Group]:
         """The group of each segment."""
-        return [s.group.root for s in self.segments]
+        return [s.group for s in self.segments]
 
     @property
     def is_fixed(self) -> bool:
@@ -129,18 +166,47 @@ class Axis:
 
     def times(self, factor: int) -> Axis:
         """With ``factor`` entries for each of its own."""
-        return Axis(tuple(Segment(s.group, s.factor * factor) for s in self.segments))
+        return Axis(tuple(Segment(s.group, s.factor * factor) for s in self.parts))
 
-    def between(self, start: int, stop: int) -> Axis | None:
-        """The whole segments from one entry to another; none where it would cut one."""
+    def cut(self, at: int) -> bool:
+        """Let a segment end at an entry.
+
+        Returns:
+            Whether one does now.
+        """
+        start = 0
+        for segment in self.segments:
+            inside = at - start
+            if inside in (0, segment.size):
+                return True
+            if inside < segment.size:
+                return inside % segment.factor == 0 and segment.group.cut(inside // segment.factor)
+            start += segment.size
+        return False
+
+    def between(self, start: int, stop: int) -> Axis:
+        """Its segments from one entry to another, which are ends of segments."""
         found, at = [], 0
         for segment in self.segments:
             if start <= at and at + segment.size <= stop:
                 found.append(segment)
-            elif at < stop and at + segment.size > start:
-                return None
             at += segment.size
         return Axis(tuple(found))
+
+
+def align(a: Axis, b: Axis) -> bool:
+    """Cut two axes into the same segments.
+
+    Returns:
+        Whether they have the same ones now.
+    """
+    if a.size != b.size:
+        return False
+    ends = {sum(s.size for s in axis.segments[: i + 1]) for axis in (a, b)
+            for i in range(len(axis.segments))}  # fmt: skip
+    if not all(axis.cut(end) for end in sorted(ends) for axis in (a, b)):
+        return False
+    return [(s.size, s.factor) for s in a.segments] == [(s.size, s.factor) for s in b.segments]
 
 
 def constant(size: int, reason: Reason) -> Axis:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from boundnas import elastic
 from boundnas.convert.axes import Group
 from boundnas.convert.dimensions import Plan
 from boundnas.convert.importance import along
+from boundnas.convert.known import DropBranch
 from boundnas.convert.reading import Binding
 
 
@@ -112,8 +113,28 @@ def _batch_norm(builder: Builder, binding: Binding) -> nn.Module:
 
 
 def _dropout(builder: Builder, binding: Binding) -> nn.Module:
+    """Entry by entry: on maps of pixels too, wherever their channels lie."""
+    assert isinstance(binding.module, nn.Dropout)
+    x = builder.plan.read.values[_input(binding)]
+    last = len(x.shape) > 2 and (x.axes[1] is None or x.axes[-1] is not None)
+    return elastic.Dropout(binding.module.p, -1 if last else 1, pixels=len(x.shape) > 2)
+
+
+def _dropout_of_channels(builder: Builder, binding: Binding) -> nn.Module:
     assert isinstance(binding.module, nn.modules.dropout._DropoutNd)
     return elastic.Dropout(binding.module.p)
+
+
+def _drop_branch(builder: Builder, binding: Binding) -> nn.Module:
+    assert isinstance(binding.module, DropBranch)
+    return elastic.DropConnect(binding.module.p)
+
+
+def _input(binding: Binding) -> fx.Node:
+    node = binding.nodes[0]
+    found = node.args[0] if node.args else next(iter(node.kwargs.values()))
+    assert isinstance(found, fx.Node)
+    return found
 
 
 _CONVOLUTIONS: dict[type[nn.Module], type[elastic.Convolution]] = {
@@ -127,8 +148,11 @@ _BUILT: dict[type[nn.Module], Callable[[Builder, Binding], nn.Module]] = {
     nn.Linear: _linear,
     nn.BatchNorm2d: _batch_norm,
     nn.Dropout: _dropout,
-    nn.Dropout2d: _dropout,
+    **dict.fromkeys((nn.Dropout1d, nn.Dropout2d, nn.Dropout3d), _dropout_of_channels),
+    DropBranch: _drop_branch,
 }
 
-_ALWAYS = (nn.BatchNorm2d, nn.Dropout, nn.Dropout2d)
+_ALWAYS = (
+    nn.BatchNorm2d, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, DropBranch,
+)  # fmt: skip
 """Layers that are elastic whatever is searched: plain ones keep statistics, or draw at random."""

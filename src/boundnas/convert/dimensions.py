@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,7 +80,7 @@ def propose(read: Read, rules: Rules) -> Plan:
         candidates[candidate.name] = candidate, what
 
     for group in groups:
-        name = f"{group.makers[0]}.width"
+        name = _free(f"{group.makers[0]}.width", candidates)
         enter(Candidate(name, "width", tuple(group.makers), group.size, group.unit), group)
     for binding in read.bindings.values():
         if (kernel := _kernel(binding)) is not None:
@@ -93,6 +95,12 @@ def propose(read: Read, rules: Rules) -> Plan:
     if not plan.dimensions:
         raise ConvertError(_nothing(read))
     return plan
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    """Of channels that were cut into several groups, the later ones are numbered."""
+    numbered = (f"{name}.{i}" for i in itertools.count(2))
+    return name if name not in taken else next(n for n in numbered if n not in taken)
 
 
 def _decide(plan: Plan, candidate: Candidate, what: Any, options: tuple[int, ...] | str) -> None:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from boundnas.convert import elementwise, layers, shapes  # noqa: F401  (they enter their rules)
 from boundnas.convert.building import Builder
 from boundnas.convert.dimensions import propose
+from boundnas.convert.functional import as_modules
 from boundnas.convert.importance import orders
+from boundnas.convert.known import known
 from boundnas.convert.reading import read
 from boundnas.convert.report import Report, report
 from boundnas.convert.rewrite import rewrite
@@ -103,7 +105,8 @@ def elasticize(
     _check_arguments(model, example, rules or {}, converters or {})
     own = _converted(copy.deepcopy(model).eval(), converters or {})
     batch = mapped(_two, example)
-    traced = trace(own, batch, ())
+    traced = trace(own, batch)
+    as_modules(traced)
     plan = propose(read(traced), rules or {})
     samples = count(batch)
     table = report(plan, samples)
@@ -157,6 +160,8 @@ def _converted(model: nn.Module, converters: Mapping[type[nn.Module], Converter]
                 f"the converter of {type(model).__name__} gives a module, found {found!r:.60}"
             )
         return found.eval()
+    if (same := known(model)) is not None:
+        return same.eval()
     for name, child in _children(model):
         setattr(model, name, _converted(child, converters))
     return model

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from boundnas.convert.axes import Axis, Map
+from boundnas.convert.known import DropBranch
 from boundnas.convert.reading import Call, NoRuleError, rule, unite_axes
 
 _TOGETHER = "is called with several maps, which must have the same channels"
@@ -93,12 +96,33 @@ def batch_norm(call: Call) -> Map:
     return call.result(None, axis, *[None] * (len(x.shape) - 2))
 
 
-@rule(nn.Dropout, nn.Dropout2d)
+@rule(nn.Dropout)
 def dropout(call: Call) -> Map:
-    """Passes on; what is dropped is drawn by the library."""
+    """Passes on; what is dropped is drawn by the library, entry by entry."""
     x = call.map
     call.bind(None, None)
     return x
+
+
+_AXES: dict[Any, int] = {nn.Dropout1d: 3, nn.Dropout2d: 4, nn.Dropout3d: 5}
+
+
+@rule(nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+def dropout_of_channels(call: Call) -> Map:
+    """Likewise, whole channels."""
+    x = call.map
+    if len(x.shape) != _AXES[type(call.module)]:
+        raise NoRuleError("is called without a batch axis")
+    _others_fixed(call, x, 1)
+    call.bind(None, None)
+    return x
+
+
+@rule(DropBranch)
+def drop_branch(call: Call) -> Map:
+    """Likewise, whole samples."""
+    call.bind(None, None)
+    return call.map
 
 
 @rule(

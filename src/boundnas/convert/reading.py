@@ -19,7 +19,7 @@ from torch import fx, nn
 from torch.fx.node import map_aggregate
 from torch.nn import functional as F
 
-from boundnas.convert.axes import Axis, Group, Map, Reason, Segment, Size, plain, unite
+from boundnas.convert.axes import Axis, Group, Map, Reason, Segment, Size, align, plain, unite
 from boundnas.convert.trace import Form, Traced
 
 
@@ -76,6 +76,8 @@ class Read:
         values: What every node gives.
         bindings: By module.
         boundaries: Operators without a rule that met channels, in order.
+        shared: Modules whose weights another has too, and its name.
+        splits: Functions that take maps apart, the channels that they cut, and on which axis.
         sizes: New arguments for functions that were told numbers of channels, where these change.
     """
 
@@ -84,6 +86,8 @@ class Read:
     bindings: dict[str, Binding] = field(default_factory=dict)
     boundaries: list[Boundary] = field(default_factory=list)
     sizes: dict[fx.Node, tuple[Axis, Callable[[], None]]] = field(default_factory=dict)
+    shared: dict[str, str] = field(default_factory=dict)
+    splits: dict[fx.Node, tuple[Axis, int]] = field(default_factory=dict)
 
     def groups(self) -> list[Group]:
         """All groups that a module gives, in the order of their first calls."""
@@ -156,7 +160,7 @@ class Call:
     def fix(self, *axes: Axis | None, why: str) -> None:
         """Keep channels as they are."""
         for axis in axes:
-            if axis is not None and not axis.is_fixed:
+            if axis is not None and any(g.makers and g.reason is None for g in axis.groups):
                 self.meets_boundary(why)
             if axis is not None:
                 axis.fix(self.reason(f"{self.name} {why}"))
@@ -216,7 +220,7 @@ def rule(*kinds: type[nn.Module] | str) -> Callable[[Rule], Rule]:
 
 def read(traced: Traced) -> Read:
     """Find the channel groups of a network."""
-    found = Read(traced)
+    found = Read(traced, shared=_shared(traced))
     for node in traced.graph.nodes:
         found.values[node] = _value(found, node)
     for node in traced.read:
@@ -224,6 +228,24 @@ def read(traced: Traced) -> Read:
         if isinstance(value, Size):
             source = str(node.meta.get("source", ""))
             value.fix(Reason("a branch or a loop depends on its size", source))
+    return found
+
+
+def _shared(traced: Traced) -> dict[str, str]:
+    """Modules that are called and hold a weight that something else uses too, and what."""
+    holders: dict[int, list[str]] = {}
+    used = {str(n.target) for n in traced.graph.nodes if n.op == "call_module"}
+    for name in sorted(used):
+        for parameter in traced.model.get_submodule(name).parameters():
+            holders.setdefault(id(parameter), []).append(name)
+    for node in traced.graph.nodes:
+        if node.op == "get_attr" and node.users:
+            tensor = traced.attribute(str(node.target))
+            holders.setdefault(id(tensor), []).append(str(node.target))
+    found: dict[str, str] = {}
+    for names in holders.values():
+        for name in names if len(names) > 1 else ():
+            found[name] = next(other for other in names if other != name)
     return found
 
 
@@ -253,6 +275,8 @@ def _rule(call: Call) -> Rule:
         call.module, call.name = traced.model.get_submodule(str(node.target)), str(node.target)
         if call.name in traced.whole:
             raise NoRuleError(f"stays as it is: {traced.whole[call.name]}")
+        if call.name in call.read.shared:
+            raise NoRuleError(f"shares a weight with {call.read.shared[call.name]}")
         if type(call.module) not in MODULES:
             raise NoRuleError(f"is a {type(call.module).__name__}, for which there is no rule")
         return MODULES[type(call.module)]
@@ -280,7 +304,8 @@ def known_name(function: Any) -> str:
 
 def boundary(call: Call, why: str) -> Any:
     """All channels that an operator sees stay as they are."""
-    if any(isinstance(x, Map | Size) and x.is_searched for x in call.arguments()):
+    weighs = call.module is not None and any(True for _ in call.module.parameters())
+    if weighs or any(isinstance(x, Map | Size) and x.is_searched for x in call.arguments()):
         call.meets_boundary(why)
     reason = call.reason(f"{call.name} {why}")
     for x in call.arguments():
@@ -317,11 +342,7 @@ def unite_axes(one: Axis | None, other: Axis | None, call: Call, why: str) -> Ax
 
     What cannot be one stays fixed, and is noted.
     """
-    if one is None or other is None:
-        call.fix(one, other, why=why)
-        return None
-    sizes = [[(s.size, s.factor) for s in axis.segments] for axis in (one, other)]
-    if sizes[0] != sizes[1]:
+    if one is None or other is None or not align(one, other):
         call.fix(one, other, why=why)
         return None
     for a, b in zip(one.segments, other.segments, strict=True):

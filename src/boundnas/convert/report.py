@@ -87,8 +87,10 @@ def report(plan: Plan, samples: int) -> Report:
         kind = type(binding.module).__name__
         rows.append(Row(binding.name, kind, names, reason, binding.source, macs))
     for boundary in dict.fromkeys(read.boundaries):
-        why = boundary.reason
-        rows.append(Row(boundary.name, "boundary", (), why.text, why.source, 0))
+        name, why = boundary.name, boundary.reason
+        calls = (n for n in read.traced.graph.nodes if n.op == "call_module" and n.target == name)
+        macs = sum(node.meta["macs"] for node in calls) // samples
+        rows.append(Row(name, "boundary", (), why.text, why.source, macs))
     total = sum(node.meta["macs"] for node in read.traced.graph.nodes)
     searched = sum(node.meta["macs"] for node in _searched(plan, cut))
     return Report(tuple(rows), total // samples, searched / total if total else 0.0)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from boundnas import elastic
+from boundnas.convert.axes import Axis
 from boundnas.convert.blocks import Block, Run
 from boundnas.convert.building import Builder
 from boundnas.convert.dimensions import Plan
-from boundnas.space import Dimension
+from boundnas.convert.functional import added
+from boundnas.space import Dimension, Joined
 from boundnas.supernet.tracing import WHOLE
 
 
@@ -29,6 +31,9 @@ def rewrite(plan: Plan, builder: Builder) -> fx.GraphModule:
     for axis, tell in plan.read.sizes.values():
         if plan.is_searched(axis):
             tell()
+    for node, (axis, at) in plan.read.splits.items():
+        if plan.is_searched(axis):
+            parts.split(node, axis, at)
     for node in list(graph.nodes):
         node.type = None
         if node.op == "call_module" and parts.is_elastic(str(node.target)):
@@ -77,6 +82,15 @@ class _Parts:
         found: nn.Module = self.made[name]
         return found
 
+    def split(self, node: fx.Node, axis: Axis, at: int) -> None:
+        """Have a function that takes a map apart follow its widths."""
+        width = self.plan.width(axis, axis.size)
+        assert isinstance(width, Joined)
+        module = elastic.Split(width, at)
+        name = added(self.plan.read.traced.model, node, "split", module)
+        node.op, node.target, node.args, node.kwargs = "call_module", name, (_first(node),), {}
+        self.made[name] = module
+
     def _kept(self, name: str, module: nn.Module) -> nn.Module:
         """A module as it was; what keeps statistics is frozen, as those would be no network's."""
         traced = self.plan.read.traced
@@ -100,17 +114,11 @@ class _Parts:
             full = str(node.target)
             node.target = full.removeprefix(f"{inside}.") if inside else full
             parts[node.target] = (
-                self.module(full) if node.op == "call_module" else self._tensor(full)
+                self.module(full)
+                if node.op == "call_module"
+                else self.plan.read.traced.attribute(full)
             )
         return fx.GraphModule(parts, graph, class_name=name)
-
-    def _tensor(self, name: str) -> Tensor:
-        traced = self.plan.read.traced
-        if name in traced.constants:
-            return traced.constants[name]
-        owner, _, attribute = name.rpartition(".")
-        found: Tensor = getattr(traced.model.get_submodule(owner), attribute)
-        return found
 
 
 def _carve(graph: fx.Graph, arch: fx.Node, run: Run, depth: Dimension, parts: _Parts) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from boundnas.convert.axes import Axis, Map, Size
+from boundnas.convert.axes import Axis, Map, Reason, Segment, Size, constant
 from boundnas.convert.reading import Call, NoRuleError, rule, unite_axes
 from boundnas.convert.reshaping import follows, number
 from boundnas.convert.trace import Form
@@ -125,10 +125,8 @@ def _sliced(call: Call, n: int, axis: Axis | None, key: slice) -> Axis | None:
     start, stop, step = key.indices(n)
     if axis is None or (start, stop, step) == (0, n, 1):
         return axis
-    part = axis.between(start, stop) if step == 1 else None
-    # A literal would cut elsewhere in a narrower network.
-    call.fix(axis, why="cuts its channels")
-    return part
+    call.fix(axis, why="cuts its channels")  # a number would cut elsewhere in a narrower network
+    return None
 
 
 @rule("permute")
@@ -283,18 +281,45 @@ def _one(call: Call, axes: list[Axis | None]) -> Axis | None:
 
 
 def _side_by_side(call: Call, maps: list[Map], i: int) -> Axis | None:
-    call.fix(*(x.axes[i] for x in maps), why="joins channels")
-    return None
+    if not any(x.axes[i] for x in maps):
+        return None
+    segments: list[Segment] = []
+    for x in maps:
+        axis = x.axes[i] or constant(x.shape[i], Reason("is joined as it is", call.source))
+        segments += axis.parts
+    return Axis(tuple(segments))
 
 
-@rule("chunk", "split", "tensor_split", "unbind")
+@rule("chunk", "split", "tensor_split")
 def split(call: Call) -> tuple[Map, ...]:
-    """Parts of an axis; one of channels stays fixed."""
+    """Parts of an axis; of channels, groups of their own."""
     x = call.map
-    at = number(call.argument(1, "dim", 0) if call.name == "unbind" else call.argument(2, "dim", 0))
-    axes = list(x.axes)
-    call.fix(axes[at], why="cuts its channels")
-    axes[at] = None
-    if call.name == "unbind":
-        del axes[at]
-    return tuple(Map(form.shape, tuple(axes)) for form in call.form)
+    at = number(call.argument(2, "dim", 0)) % len(x.shape)
+    axis, sizes = x.axes[at], [form.shape[at] for form in call.form]
+    pieces = [None] * len(sizes) if axis is None else _taken_apart(call, axis, at, sizes)
+    return tuple(
+        Map(form.shape, (*x.axes[:at], piece, *x.axes[at + 1 :]))
+        for form, piece in zip(call.form, pieces, strict=True)
+    )
+
+
+def _taken_apart(call: Call, axis: Axis, at: int, sizes: list[int]) -> list[Axis | None]:
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    if at not in (1, len(call.map.shape) - 1) or not all(map(axis.cut, ends)):
+        call.fix(axis, why="cuts its channels")
+        return [None] * len(sizes)
+    pieces = [axis.between(end - n, end) for end, n in zip(ends, sizes, strict=True)]
+    if any(len(piece.segments) > 1 for piece in pieces):
+        call.fix(axis, why="cuts its channels")
+    call.read.splits[call.node] = axis, at if at == 1 else -1
+    return list(pieces)
+
+
+@rule("unbind")
+def unbind(call: Call) -> tuple[Map, ...]:
+    """The entries of an axis; one of channels stays fixed."""
+    x = call.map
+    at = number(call.argument(1, "dim", 0)) % len(x.shape)
+    call.fix(x.axes[at], why="takes its channels one by one")
+    axes = (*x.axes[:at], *x.axes[at + 1 :])
+    return tuple(Map(form.shape, axes) for form in call.form)

@@ -28,6 +28,10 @@ from boundnas.supernet.place import first_line
 from boundnas.supernet.products import multiplications
 
 _TORCH = f"{Path(torch.__file__).parent}/"
+_VALUES = ("item", "tolist", "numpy", "equal", "allclose", "is_nonzero")
+"""Functions that give numbers that follow the values of tensors."""
+LEAVES = "boundnas.convert.known"
+"""Where modules are defined that are one node, beside those of ``torch.nn``."""
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
@@ -53,8 +57,8 @@ class Traced:
     Args:
         model: Whose modules the graph calls by name.
         graph: Of each node, ``meta["form"]`` is what it gave, with shapes in place of tensors, and
-            ``meta["source"]`` the file and line it is called from, ``meta["macs"]`` its
-            multiply-accumulates for the whole batch.
+            ``meta["source"]`` the file and line it is called from, ``meta["inside"]`` the module
+            whose ``forward`` calls it, ``meta["macs"]`` its multiply-accumulates for the batch.
         calls: The calls of modules with modules inside, the inner ones first.
         whole: Modules that could not be followed, by name, and why.
         read: Numbers that a branch or a loop depended on.
@@ -68,19 +72,22 @@ class Traced:
     read: list[fx.Node] = field(default_factory=list)
     constants: dict[str, Tensor] = field(default_factory=dict)
 
+    def attribute(self, name: str) -> Any:
+        """What the graph reads under a name."""
+        return self.constants[name] if name in self.constants else attrgetter(name)(self.model)
 
-def trace(model: nn.Module, example: Inputs, leaves: tuple[type[nn.Module], ...]) -> Traced:
+
+def trace(model: nn.Module, example: Inputs) -> Traced:
     """Read a network in evaluation mode, without gradients.
 
     Args:
         model: The network; it is run, and afterwards nothing of it works in place.
         example: A batch that it takes.
-        leaves: Modules to be taken as one, beside those of ``torch.nn``.
 
     Raises:
         ConvertError: The outermost ``forward`` itself cannot be followed; names the line.
     """
-    tracer = _Tracer(model, leaves)
+    tracer = _Tracer(model)
     with torch.no_grad():
         try:
             tracer.found.graph = tracer.follow(example)
@@ -171,15 +178,16 @@ def _parts(model: nn.Module, example: Inputs) -> Sequence[Any]:
 class _Tracer(fx.Tracer):
     """Records calls and makes them."""
 
-    def __init__(self, model: nn.Module, leaves: tuple[type[nn.Module], ...]) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.found, self._leaves = Traced(model), leaves
+        self.found = Traced(model)
         self._paths = {m: name for name, m in model.named_modules()}
         tensors = (*model.named_parameters(), *model.named_buffers())
         self._tensors = {id(tensor): name for name, tensor in tensors}
         self._held: dict[str, fx.Proxy] = {}
         self._making = False  # whether a recorded call is being made
         self._macs = 0  # of the last one
+        self._inside = ""  # the module that is being followed
 
     def follow(self, example: Inputs) -> fx.Graph:
         """The graph of the model, called with an example."""
@@ -194,8 +202,8 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a module is one node."""
-        known = type(m).__module__.startswith(("torch.nn.", "torch.ao.nn."))
-        return isinstance(m, self._leaves) or (known and not isinstance(m, _CONTAINERS))
+        known = type(m).__module__.startswith(("torch.nn.", "torch.ao.nn.", LEAVES))
+        return known and not isinstance(m, _CONTAINERS)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: Any) -> Any:
         """Parameters and buffers are recorded, unless a recorded call reads them."""
@@ -224,6 +232,7 @@ class _Tracer(fx.Tracer):
         if self.is_leaf_module(m, name):
             return self.create_proxy("call_module", name, args, kwargs)
         before, calls = len(self.graph.nodes), len(self.found.calls)
+        outer, self._inside = self._inside, name
         try:
             output = forward(*args, **kwargs)
         except (BoundNASError, MemoryError):
@@ -233,7 +242,10 @@ class _Tracer(fx.Tracer):
                 raise
             self._forget(before, calls)
             self.found.whole[name] = f"{_why(error)}{_where(error)}"
+            self._inside = outer
             return self.create_proxy("call_module", name, args, kwargs)
+        finally:
+            self._inside = outer
         nodes = list(self.graph.nodes)[before:]
         result = output.node if isinstance(output, fx.Proxy) else None
         self.found.calls.append(Called(name, nodes, result))
@@ -251,8 +263,10 @@ class _Tracer(fx.Tracer):
         self, kind: str, target: Any, args: Any, kwargs: Any, *others: Any, **named: Any
     ) -> fx.Proxy:
         """Record a call and make it."""
+        if getattr(target, "__name__", target) in _VALUES:
+            raise fx.proxy.TraceError("it reads the value of a tensor")
         proxy = super().create_proxy(kind, target, args, kwargs, *others, **named)
-        proxy.node.meta["source"] = source()
+        proxy.node.meta["source"], proxy.node.meta["inside"] = source(), self._inside
         proxy.node.meta["value"] = self._made(kind, target, args, kwargs)
         proxy.node.meta["macs"] = self._macs
         return proxy
@@ -276,12 +290,7 @@ class _Tracer(fx.Tracer):
             return getattr(args[0], target)(*args[1:], **kwargs)
         if kind == "call_module":
             return self.found.model.get_submodule(target)(*args, **kwargs)
-        return self._attribute(target) if kind == "get_attr" else args[0]
-
-    def _attribute(self, target: str) -> Any:
-        if target in self.found.constants:
-            return self.found.constants[target]
-        return attrgetter(target)(self.found.model)
+        return self.found.attribute(target) if kind == "get_attr" else args[0]
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """A recorded value."""

@@ -39,12 +39,14 @@ def check_corners(model: Supernet, whole: Mapping[nn.Module, Any], samples: int)
         module.forward = partial(_made_of, form)
     empty.to("meta").train()
     inputs, wanted = zeros(empty, samples), None
+    gates = tuple(
+        torch.empty(len(d), device="meta", requires_grad=True) for d in model.space.dimensions
+    )
     for arch in _corners(model):
-        gates = tuple(
-            torch.empty(len(d), device="meta", requires_grad=True) for d in model.space.dimensions
-        )
+        if arch == model.space.smallest:
+            arch = arch.carrying(gates=gates)
         try:
-            found = _forms(empty(inputs, arch.carrying(gates=gates)))
+            found = _forms(empty(inputs, arch))
         except BoundNASError as error:
             raise _unlike(arch, str(error)) from error
         except Exception as error:

@@ -79,18 +79,21 @@ class Dropout(_Drop):
         probability: Of being dropped, in ``[0, 1)``.
         axis: Where channels lie. 1, as after convolutions: a channel is dropped with all of its
             pixels. -1, as after linear layers on tokens: each feature of each token by itself.
+        pixels: Whether each pixel of a channel on axis 1 is dropped by itself, as ``nn.Dropout``
+            does.
     """
 
-    def __init__(self, probability: float = 0.2, axis: int = 1) -> None:
+    def __init__(self, probability: float = 0.2, axis: int = 1, pixels: bool = False) -> None:
         super().__init__(probability)
         if axis not in (1, -1):
             raise SpaceError(f"Dropout: channels lie on axis 1 or -1, found {axis}")
-        self.axis = axis
+        self.axis, self.pixels = axis, pixels
 
     def _draw_shape(self, x: Tensor, more: int) -> list[int]:
         if self.axis == -1:
             return [*x.shape[:-1], x.shape[-1] + more]
-        return [len(x), x.shape[1] + more, *[1] * (x.dim() - 2)]
+        apart = x.shape[2:] if self.pixels else [1] * (x.dim() - 2)
+        return [len(x), x.shape[1] + more, *apart]
 
 
 class DropConnect(_Drop):

@@ -1,0 +1,135 @@
+"""Functions that are given weights become the layers that they are.
+
+``F.conv2d(x, self.weight)`` is a convolution; as a module it has a rule, as any. Only weights that
+are parameters or buffers as they stand are taken: of computed ones the function has no rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from boundnas.convert.trace import Traced
+
+_Given = Mapping[str, Any]
+
+
+def as_modules(traced: Traced) -> None:
+    """Replace functions in a graph by modules, which are added to its model."""
+    for node in traced.graph.nodes:
+        if node.op != "call_function" or node.target not in _MADE:
+            continue
+        names, weights, make = _MADE[node.target]
+        given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+        held = {name: _tensor(traced, given.pop(name, None)) for name in weights}
+        x = given.pop("input", None)
+        if not isinstance(x, fx.Node) or any(isinstance(v, fx.Node) for v in given.values()):
+            continue
+        if any(found is _UNKNOWN for found in held.values()):
+            continue
+        module = make(held, given)
+        if module is not None:
+            name = added(traced.model, node, node.target.__name__, module)
+            node.op, node.target, node.args, node.kwargs = "call_module", name, (x,), {}
+
+
+def added(model: nn.Module, node: fx.Node, name: str, module: nn.Module) -> str:
+    """Put a module into the one whose ``forward`` calls a node, under a free name: its full one."""
+    inside = str(node.meta["inside"])
+    holder = model.get_submodule(inside)
+    free, number = name, 2
+    while hasattr(holder, free):
+        free, number = f"{name}{number}", number + 1
+    holder.add_module(free, module)
+    return f"{inside}.{free}".lstrip(".")
+
+
+_UNKNOWN = object()
+
+
+def _tensor(traced: Traced, given: Any) -> Any:
+    """The parameter or buffer that a node reads; none where none is given."""
+    if given is None:
+        return None
+    if not isinstance(given, fx.Node) or given.op != "get_attr":
+        return _UNKNOWN
+    if str(given.target) in traced.constants:
+        return _UNKNOWN
+    return traced.attribute(str(given.target))
+
+
+def _convolution(kind: type[nn.Module]) -> Callable[[_Given, _Given], nn.Module | None]:
+    def make(held: _Given, given: _Given) -> nn.Module | None:
+        weight, groups = held["weight"], given.get("groups", 1)
+        if not isinstance(weight, Tensor):
+            return None
+        with torch.device("meta"):
+            module = kind(
+                weight.shape[1] * groups, weight.shape[0], tuple(weight.shape[2:]),
+                given.get("stride", 1), given.get("padding", 0), given.get("dilation", 1), groups,
+                held["bias"] is not None,
+            )  # fmt: skip
+        return _holding(module, held)
+
+    return make
+
+
+def _linear(held: _Given, given: _Given) -> nn.Module | None:
+    weight = held["weight"]
+    if not isinstance(weight, Tensor) or weight.dim() != 2:
+        return None
+    with torch.device("meta"):
+        module = nn.Linear(weight.shape[1], weight.shape[0], held["bias"] is not None)
+    return _holding(module, held)
+
+
+def _batch_norm(held: _Given, given: _Given) -> nn.Module | None:
+    mean = held["running_mean"]
+    if given.get("training", False) or not all(isinstance(t, Tensor) for t in held.values()):
+        return None
+    with torch.device("meta"):
+        module = nn.BatchNorm2d(len(mean), given.get("eps", 1e-5))
+    return _holding(module, held)
+
+
+def _dropout(held: _Given, given: _Given) -> nn.Module:
+    return nn.Dropout(given.get("p", 0.5))
+
+
+def _holding(module: nn.Module, held: _Given) -> nn.Module:
+    for name, tensor in held.items():
+        if tensor is None:
+            continue
+        if name in module._buffers:
+            module._buffers[name] = tensor
+        else:
+            kept = isinstance(tensor, nn.Parameter)
+            module._parameters[name] = tensor if kept else nn.Parameter(tensor, False)
+    return module
+
+
+_CONVOLVED = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_NORMALIZED = (
+    "input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps",
+)  # fmt: skip
+_WEIGHTS = ("weight", "bias")
+
+_MADE: dict[Any, tuple[tuple[str, ...], tuple[str, ...], Any]] = {
+    F.conv1d: (_CONVOLVED, _WEIGHTS, _convolution(nn.Conv1d)),
+    F.conv2d: (_CONVOLVED, _WEIGHTS, _convolution(nn.Conv2d)),
+    F.conv3d: (_CONVOLVED, _WEIGHTS, _convolution(nn.Conv3d)),
+    F.linear: (("input", "weight", "bias"), _WEIGHTS, _linear),
+    F.batch_norm: (_NORMALIZED, ("running_mean", "running_var", *_WEIGHTS), _batch_norm),
+    F.dropout: (("input", "p", "training", "inplace"), (), _dropout),
+    F.dropout2d: (
+        ("input", "p", "training", "inplace"),
+        (),
+        lambda _, g: nn.Dropout2d(g.get("p", 0.5)),
+    ),
+}
+"""Of a function: its arguments in order, those of them that are weights, and what makes a module of
+the weights and the rest."""
