@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from boundnas import Supernet, elastic
+from boundnas.elastic.activation import FUNCTIONS
 from boundnas.space import Joined
 
 
@@ -196,6 +197,55 @@ def _joined_groups(net):
     return steps, net.width
 
 
+def _normalized(conv, norm, shape, **options):
+    """A normalization, squeeze-and-excite and a slope for every channel, then a choice."""
+
+    def make(net):
+        choice = net.dimension("choice", ("relu", "silu", "gelu", "tanh"), "activation")
+        se = elastic.SqueezeExcite(net.width, True, 2, axes=len(shape) - 1, **options)
+        steps = [
+            conv(2, net.width, net.kernel), norm(net.width, activation=choice), se,
+            elastic.PReLU(net.width), conv(net.width, net.width), norm(net.width),
+        ]  # fmt: skip
+        return steps, net.width
+
+    return shape, make
+
+
+def _features(net):
+    """A normalization of features without pixels."""
+    kind = net.dimension("kind", ("silu", "relu"), "activation")
+    steps = [
+        lambda x: x.mean((2, 3)), elastic.Linear(2, net.width),
+        elastic.BatchNorm1d(net.width, activation=kind), elastic.PReLU(net.width),
+        lambda x: x.unflatten(1, (-1, 1)),
+    ]  # fmt: skip
+    return steps, net.width
+
+
+def _choices(net):
+    """Every activation, as a choice of each place for one."""
+    names = tuple(FUNCTIONS)
+    first, after = (net.dimension(n, names, "activation") for n in ("first", "after"))
+    on, gate = net.dimension("on", (False, True), "se"), net.dimension("gate", names, "activation")
+    steps = [
+        elastic.Conv2d(2, net.width, bias=True), elastic.Activation(first),
+        elastic.BatchNorm2d(net.width, activation=after),
+        elastic.SqueezeExcite(net.width, on, squeezed=3, activation=gate, gate=gate),
+    ]  # fmt: skip
+    return steps, net.width
+
+
+def _group_norms(net):
+    both = Joined((net.width.map(lambda c: 2 * c), 2, net.width))
+    steps = [
+        elastic.Conv2d(2, net.width, 3), elastic.GroupNorm(net.width, 2), torch.tanh,
+        elastic.Conv2d(net.width, both), elastic.GroupNorm(both, 2, eps=0.1), elastic.PReLU(both),
+        elastic.Conv2d(both, net.width), elastic.GroupNorm(net.width, 1),
+    ]  # fmt: skip
+    return steps, net.width
+
+
 def _tokens(net):
     """Whole numbers, of which one stands for padding, with positions and a class token."""
     steps = [
@@ -322,6 +372,16 @@ LAYERS = {
     "dense": (IMAGE, _dense),
     "split": (IMAGE, _split),
     "chunks": (IMAGE, _chunks),
+    "normalized sequences": _normalized(
+        elastic.Conv1d, elastic.BatchNorm1d, SEQUENCE, activation="gelu", gate="hardsigmoid"
+    ),
+    "normalized images": _normalized(elastic.Conv2d, elastic.BatchNorm2d, IMAGE, gate="tanh"),
+    "normalized volumes": _normalized(
+        elastic.Conv3d, elastic.BatchNorm3d, VOLUME, activation="softplus", squeezed=3
+    ),
+    "normalized features": (IMAGE, _features),
+    "activations": (IMAGE, _choices),
+    "group norms": (IMAGE, _group_norms),
     "sequences": _along(elastic.Conv1d, SEQUENCE, padding=0, bias=True),
     "sequences in groups": _groups(elastic.Conv1d, SEQUENCE),
     "volumes": _along(elastic.Conv3d, VOLUME, dilation=(1, 2, 1)),

@@ -6,7 +6,7 @@ Slow and simple; the library's pass must give the same values and the same gradi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -100,7 +100,7 @@ def _linear(layer: elastic.Linear, x: Tensor, arch: Architecture) -> Tensor:
     return F.linear(_consumed(x, layer.in_features, arch, -1), layer.weight, layer.bias)
 
 
-def _batch_norm(layer: elastic.BatchNorm2d, x: Tensor, arch: Architecture) -> Tensor:
+def _batch_norm(layer: elastic.BatchNorm, x: Tensor, arch: Architecture) -> Tensor:
     y = F.batch_norm(x, None, None, layer.weight, layer.bias, training=True, eps=layer.eps)
     c = arch.size(layer.channels)
     statistics = arch.statistics(layer.name, x[:, :c])
@@ -195,12 +195,29 @@ def _activation(layer: elastic.Activation, x: Tensor, arch: Architecture) -> Ten
 
 
 def _activated(function: Setting, x: Tensor, arch: Architecture) -> Tensor:
-    functions = {"relu": F.relu, "swish": F.silu}
-    return _combine(function, arch, [functions[c](x) for c in choices(function)])
+    return _combine(function, arch, [_function(c)(x) for c in choices(function)])
+
+
+def _function(name: str) -> Callable[[Tensor], Tensor]:
+    own = {
+        "swish": F.silu, "gelu_tanh": partial(F.gelu, approximate="tanh"),
+        "identity": nn.Identity(), "tanh": torch.tanh, "sigmoid": torch.sigmoid,
+    }  # fmt: skip
+    return own.get(name) or getattr(F, name)
+
+
+def _group_norm(layer: elastic.GroupNorm, x: Tensor, arch: Architecture) -> Tensor:
+    return F.group_norm(x, x.shape[1] // layer.group_width, layer.weight, layer.bias, layer.eps)
+
+
+def _prelu(layer: elastic.PReLU, x: Tensor, arch: Architecture) -> Tensor:
+    return F.prelu(x, layer.weight)
 
 
 def _squeeze_excite(layer: elastic.SqueezeExcite, x: Tensor, arch: Architecture) -> Tensor:
-    scaled = x * layer._scale(x.mean((2, 3)), arch)[:, :, None, None]
+    squeezed = _activated(layer.activation, layer.reduce(x.flatten(2).mean(2), arch), arch)
+    scale = _activated(layer.gate, layer.expand(squeezed, arch), arch)
+    scaled = x * scale.view(*scale.shape, *[1] * (x.dim() - 2))
     options = [scaled if c else x for c in choices(layer.enabled)]
     return _combine(layer.enabled, arch, options)
 
@@ -229,7 +246,11 @@ _FORWARD: dict[type[nn.Module], object] = {
     elastic.RMSNorm: _layer_norm,
     elastic.Embedding: _embedding,
     elastic.Parameter: _parameter,
+    elastic.BatchNorm1d: _batch_norm,
     elastic.BatchNorm2d: _batch_norm,
+    elastic.BatchNorm3d: _batch_norm,
+    elastic.GroupNorm: _group_norm,
+    elastic.PReLU: _prelu,
     elastic.Activation: _activation,
     elastic.SqueezeExcite: _squeeze_excite,
     elastic.Split: _split,

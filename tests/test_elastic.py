@@ -191,6 +191,12 @@ def layers(number):
         ),
         (lambda: elastic.DepthwiseConv2d(3, Dimension("k", (2, 3))), r"found \[2\]"),
         (lambda: elastic.DepthwiseConv2d(3, -1), "kernel_size must be .* found -1"),
+        (
+            lambda: elastic.GroupNorm(WIDTH, 4),
+            "GroupNorm: channels come in whole groups of 4, found 2",
+        ),
+        (lambda: elastic.SqueezeExcite(4, gate="tan"), "unknown activation 'tan'"),
+        (lambda: elastic.SqueezeExcite(4, activation="tan"), "unknown activation 'tan'"),
         (lambda: elastic.Split(WIDTH), "Split: channels is the boundnas.space.Joined width of"),
         (lambda: elastic.Split(Joined((2, WIDTH)), axis=2), "on axis 1 or -1, found 2"),
         (lambda: Joined(()), "at least one part, found none"),
@@ -226,14 +232,17 @@ def layers(number):
             lambda: elastic.Conv2d(WIDTH, WIDTH.map(lambda c: c // 2), group_width=4),
             "whole groups of 4, found 2",
         ),
-        (lambda: elastic.Activation("gelu"), "unknown activation 'gelu'; allowed are relu, swish"),
         (
-            lambda: elastic.BatchNorm2d(4, activation="gelu"),
-            "unknown activation 'gelu'; allowed are relu, swish",
+            lambda: elastic.Activation("rrelu"),
+            "unknown activation 'rrelu'; allowed are relu, swish",
         ),
         (
-            lambda: elastic.Activation(Dimension("a", ("relu", "tanh"))),
-            "unknown activation 'tanh'; allowed are relu, swish",
+            lambda: elastic.BatchNorm2d(4, activation="ReLU"),
+            "unknown activation 'ReLU'; allowed are relu, swish",
+        ),
+        (
+            lambda: elastic.Activation(Dimension("a", ("relu", "tan"))),
+            "unknown activation 'tan'; allowed are relu, swish",
         ),
         (
             lambda: elastic.Stage(layers(2), 3),

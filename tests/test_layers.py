@@ -17,7 +17,7 @@ from boundnas.space import Joined
 every = pytest.mark.parametrize("name", LAYERS)
 EXPORTED = (
     "one of two kernels", "searched, replicated", "sequences in groups", "volumes", "embedding",
-    "joined",
+    "joined", "activations", "group norms", "normalized sequences",
 )  # fmt: skip
 """In every profile; the others in the full one."""
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from boundnas.cost.base import COSTS, Cost
 from boundnas.cost.counts import total
-from boundnas.elastic import BatchNorm2d, ElasticLayer
+from boundnas.elastic import BatchNorm, ElasticLayer
 from boundnas.errors import CostError
 from boundnas.space import Architecture
 from boundnas.space.polynomial import Polynomial, amount
@@ -70,7 +70,7 @@ def _values(module: nn.Module, found: Tensors) -> Polynomial:
         return amount(0)
     values = widths.pop() * module.parameter_count()
     # Mean and variance are as many as scale and shift; a counter of steps is beside them.
-    return 2 * values + 8 if isinstance(module, BatchNorm2d) else values
+    return 2 * values + 8 if isinstance(module, BatchNorm) else values
 
 
 def _size(tensors: Tensors) -> int:

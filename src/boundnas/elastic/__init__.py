@@ -1,12 +1,13 @@
 """Elastic layers: built with dimensions, called as ``layer(x, arch)``."""
 
-from boundnas.elastic.activation import Activation
+from boundnas.elastic.activation import Activation, PReLU
 from boundnas.elastic.convolution import Conv1d, Conv2d, Conv3d, Convolution, DepthwiseConv2d
 from boundnas.elastic.embedding import Embedding, Parameter
+from boundnas.elastic.group_norm import GroupNorm
 from boundnas.elastic.layer import ElasticLayer, ElasticModule
 from boundnas.elastic.layer_norm import LayerNorm, RMSNorm
 from boundnas.elastic.linear import Linear
-from boundnas.elastic.normalization import BatchNorm2d
+from boundnas.elastic.normalization import BatchNorm, BatchNorm1d, BatchNorm2d, BatchNorm3d
 from boundnas.elastic.regularization import DropConnect, Dropout
 from boundnas.elastic.split import Split
 from boundnas.elastic.squeeze_excite import SqueezeExcite
@@ -14,7 +15,10 @@ from boundnas.elastic.stage import Stage
 
 __all__ = [
     "Activation",
+    "BatchNorm",
+    "BatchNorm1d",
     "BatchNorm2d",
+    "BatchNorm3d",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -25,8 +29,10 @@ __all__ = [
     "ElasticLayer",
     "ElasticModule",
     "Embedding",
+    "GroupNorm",
     "LayerNorm",
     "Linear",
+    "PReLU",
     "Parameter",
     "RMSNorm",
     "Split",

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from boundnas.elastic import native
-from boundnas.elastic.activation import FUNCTIONS, activated, check_functions, plain_activation
+from boundnas.elastic.activation import (
+    COMPILED,
+    activated,
+    check_functions,
+    kernel_name,
+    plain_activation,
+)
 from boundnas.elastic.convolution import Convolution
 from boundnas.elastic.ghost import join, part, split
 from boundnas.elastic.layer import ElasticLayer, frozen
@@ -19,11 +25,11 @@ from boundnas.errors import CalibrationError
 from boundnas.space import Architecture, Setting, Value, Width, check_sizes, choices, largest
 from boundnas.space.polynomial import Polynomial, amount
 
-_CODES = {function: code for code, function in enumerate((None, *FUNCTIONS))}
+_CODES = {function: code for code, function in enumerate((None, *COMPILED))}
 """The kernels' numbers of what follows."""
 
 
-class BatchNorm2d(ElasticLayer):
+class BatchNorm(ElasticLayer):
     """Batch normalization over a searchable width.
 
     It has no running statistics: a supernet's would belong to no network in it. In training every
@@ -33,24 +39,29 @@ class BatchNorm2d(ElasticLayer):
     Args:
         channels: Number of channels.
         eps: Added to the variance.
-        activation: The function that follows, ``"relu"``, ``"swish"`` or a dimension over them,
-            or none. As part of this layer it costs little time of its own in training, nor does
-            the choice.
+        activation: The function that follows, as of `Activation`, or none. ReLU, Swish and the
+            choice between them cost little time of their own in training as part of this layer.
 
     Shape:
-        ``(N, C, H, W)`` to the same.
+        ``(N, C, …)`` to the same.
     """
+
+    plain_layer: ClassVar[Callable[..., nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d]]
+    """Of torch, with as many spatial axes."""
 
     def __init__(
         self, channels: Width, eps: float = 1e-5, activation: Setting | None = None
     ) -> None:
         super().__init__()
-        check_sizes("BatchNorm2d", channels=channels)
+        check_sizes(type(self).__name__, channels=channels)
         if activation is not None:
             check_functions(activation)
         self.channels, self.eps, self.activation = channels, eps, activation
         self.weight = nn.Parameter(torch.ones(largest(channels)))
         self.bias = nn.Parameter(torch.zeros(largest(channels)))
+        names = [] if activation is None else [kernel_name(c) for c in choices(activation)]
+        self._is_compiled = None not in names and len({*names}) == len(names)
+        """Whether the kernels know what follows."""
 
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
         """Normalize the active channels, and ghosts with their own statistics.
@@ -100,17 +111,18 @@ class BatchNorm2d(ElasticLayer):
         statistics: tuple[Tensor, Tensor] | None,
         arch: Architecture,
     ) -> Tensor:
-        if statistics is None and native.takes(x) and x.numel() > x.shape[1]:
-            follows = self.activation
-            function = None if follows is None else str(arch.value(follows))
+        if statistics is None and _compiled(x) and x.numel() > x.shape[1]:
+            follows = self.activation if self._is_compiled else None
+            function = None if follows is None else kernel_name(arch.value(follows))
             if not torch.is_grad_enabled():
-                return _normalized(x, weight, bias, self.eps, function)[0]
-            gate = None if follows is None else arch.gate(follows)
-            options = () if follows is None else choices(follows)
-            y: Tensor = _BatchNorm.apply(
-                x, weight, bias, gate, self.eps, function, options, arch.ghost_fraction
-            )
-            return y
+                y = _normalized(x, weight, bias, self.eps, function)[0]
+            else:
+                gate = None if follows is None else arch.gate(follows)
+                options = () if follows is None else tuple(map(kernel_name, choices(follows)))
+                y = _BatchNorm.apply(
+                    x, weight, bias, gate, self.eps, function, options, arch.ghost_fraction
+                )
+            return y if self._is_compiled else self._activate(y, arch)
         mean, var = statistics or (None, None)
         y = F.batch_norm(x, mean, var, weight, bias, training=mean is None, eps=self.eps)
         return self._activate(y, arch)
@@ -129,14 +141,14 @@ class BatchNorm2d(ElasticLayer):
         return 2 * amount(self.channels)
 
     def plain(self, arch: Architecture) -> nn.Module:
-        """An ``nn.BatchNorm2d`` with the statistics the architecture carries."""
+        """The layer of torch with the statistics the architecture carries."""
         statistics = arch.statistics(self.name, self.weight)
         if statistics is None:
             raise CalibrationError(
                 f"{self.name}: a network with BatchNorm can be extracted only with its statistics; "
                 "use the architecture that calibrate(model, arch, images) returns"
             )
-        plain = nn.BatchNorm2d(arch.size(self.channels), eps=self.eps)
+        plain = self.plain_layer(arch.size(self.channels), eps=self.eps)
         plain.weight, plain.bias = map(frozen, self._affine(arch))
         plain.running_mean, plain.running_var = (s.clone() for s in statistics)
         if self.activation is None:
@@ -147,15 +159,42 @@ class BatchNorm2d(ElasticLayer):
         return nn.Sequential(plain, function).eval()
 
 
+class BatchNorm1d(BatchNorm):
+    """A `BatchNorm` of sequences or of features, of shape ``(N, C, L)`` or ``(N, C)``."""
+
+    takes, plain_layer = "(N, C, L)", nn.BatchNorm1d
+
+    def check_width(self, x: Tensor, expected: int) -> None:
+        """As of any layer; features may lack the axis of positions."""
+        super().check_width(x[..., None] if x.dim() == 2 else x, expected)
+
+
+class BatchNorm2d(BatchNorm):
+    """A `BatchNorm` of images, of shape ``(N, C, H, W)``."""
+
+    plain_layer = nn.BatchNorm2d
+
+
+class BatchNorm3d(BatchNorm):
+    """A `BatchNorm` of volumes, of shape ``(N, C, D, H, W)``."""
+
+    takes, plain_layer = "(N, C, D, H, W)", nn.BatchNorm3d
+
+
+def _compiled(x: Tensor) -> bool:
+    """Whether the kernels normalize a map: of an image, whose layout they know."""
+    return x.dim() == 4 and native.takes(x)
+
+
 def batch_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance of each channel of a batch, shape ``(C,)`` each, no gradient.
 
     Args:
-        x: Shape ``(N, C, H, W)``; of half precision, as under autocast, it is taken to float32.
+        x: Shape ``(N, C, …)``; of half precision, as under autocast, it is taken to float32.
     """
     x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
-    if not native.takes(x):
-        var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+    if not _compiled(x):
+        var, mean = torch.var_mean(x, (0, *range(2, x.dim())), correction=0)
         return mean, var
     c = x.shape[1]
     mean, var = native.empty((c,)), native.empty((c,))
@@ -198,7 +237,7 @@ def activation_products(
     c, z = x.shape[1], native.empty((len(options),))
     results = dict(zip(options, z.unbind(), strict=True))
     native.call(
-        "activation_products", x, gradient, *normalization, *map(results.get, FUNCTIONS),
+        "activation_products", x, gradient, *normalization, *map(results.get, COMPILED),
         x.numel() // c, c, scale,
     )  # fmt: skip
     return z

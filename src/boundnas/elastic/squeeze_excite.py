@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from boundnas.elastic import native
+from boundnas.elastic.activation import activated, check_functions
 from boundnas.elastic.ghost import join, part, split
 from boundnas.elastic.layer import ElasticModule
 from boundnas.elastic.linear import Linear
@@ -28,36 +28,47 @@ from boundnas.space.polynomial import Polynomial, amount
 
 
 class SqueezeExcite(ElasticModule):
-    """Scale each channel by ``sigmoid(W2 relu(W1 mean(x)))`` (Hu et al., 2018), or do nothing.
+    """Scale each channel by ``gate(W2 activation(W1 mean(x)))`` (Hu et al., 2018), or do nothing.
 
     Args:
         channels: Number of channels.
         enabled: ``True``, ``False`` or a dimension over ``(False, True)``.
         reduction: The squeezed width is ``max(1, channels // reduction)``; of maps side by side,
             of the most channels.
+        squeezed: The squeezed width itself, in place of ``reduction``.
+        activation: Of the squeezed channels, as of `Activation`.
+        gate: What makes a scale of each channel, likewise.
+        axes: Number of spatial axes: two of images.
 
     Shape:
-        ``(N, C, H, W)`` to the same.
+        ``(N, C, …)`` to the same.
     """
 
-    def __init__(self, channels: Width, enabled: Setting = True, reduction: int = 4) -> None:
+    def __init__(
+        self,
+        channels: Width,
+        enabled: Setting = True,
+        reduction: int = 4,
+        squeezed: Width | None = None,
+        activation: Setting = "relu",
+        gate: Setting = "sigmoid",
+        axes: int = 2,
+    ) -> None:
         super().__init__()
-        check_sizes("SqueezeExcite", channels=channels, reduction=reduction)
+        check_sizes("SqueezeExcite", channels=channels, reduction=reduction, axes=axes)
         if not all(isinstance(choice, bool) for choice in choices(enabled)):
             raise SpaceError(
                 "SqueezeExcite: enabled is True, False or a dimension over (False, True), found "
                 f"{', '.join(map(repr, choices(enabled)))}"
             )
-        self.enabled = enabled
-
-        def squeeze(c: int) -> int:
-            return max(1, c // reduction)
-
-        hidden: Setting = squeeze(largest(channels))
-        if isinstance(channels, Dimension | Derived):
-            hidden = channels.map(squeeze)
-        self.reduce = Linear(channels, hidden)
-        self.expand = Linear(hidden, channels)
+        for function in (activation, gate):
+            check_functions(function)
+        self.enabled, self.activation, self.gate = enabled, activation, gate
+        self.axes = tuple(range(2, 2 + axes))
+        if squeezed is None:
+            squeezed = _reduced(channels, reduction)
+        self.reduce = Linear(channels, squeezed)
+        self.expand = Linear(squeezed, channels)
 
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
         """Scale the channels where the architecture has this switched on."""
@@ -65,33 +76,54 @@ class SqueezeExcite(ElasticModule):
         if on and (self.training or gate is not None):
             return self._excited(x, gate, arch)
         if on:  # evaluation, which extraction follows
-            return x * self._scale(x.mean((2, 3)), arch)[:, :, None, None]
+            scale = self._scale(x.mean(self.axes), arch)
+            return x * scale[:, :, *[None] * len(self.axes)]
         if gate is None:
             return x
 
-        def scale(inputs: Tensor) -> Tensor:
-            return self._scale(inputs.mean((2, 3)), arch.plain)
+        def scaled(inputs: Tensor) -> Tensor:
+            return self._scale(inputs.mean(self.axes), arch.plain)
 
         x, ghost = split(x)
-        return join(_Bypass.apply(x, gate, scale, arch.ghost_fraction), ghost)
+        return join(_Bypass.apply(x, gate, scaled, arch.ghost_fraction), ghost)
 
     def _excited(self, x: Tensor, gate: Tensor | None, arch: Architecture) -> Tensor:
         """The same in training, with a backward pass of its own for what is as large as ``x``."""
         x, ghost = split(x)
         x, mean = _Squeeze.apply(x)
-        mean = join(mean, None if ghost is None else ghost.mean((2, 3)))
+        mean = join(mean, None if ghost is None else _mean(ghost))
         scale, ghost_scale = split(self._scale(mean, arch))
         y = _Excite.apply(x, scale, gate, arch.ghost_fraction)
         if ghost is not None:
-            ghost = None if ghost_scale is None else ghost * ghost_scale[:, :, None, None]
+            ghost = None if ghost_scale is None else ghost * _over(ghost_scale, ghost)
         return join(y, ghost)
 
     def _scale(self, mean: Tensor, arch: Architecture) -> Tensor:
-        return self.expand(F.relu(self.reduce(mean, arch)), arch).sigmoid()
+        squeezed = activated(self.reduce(mean, arch), self.activation, arch)
+        return activated(self.expand(squeezed, arch), self.gate, arch)
 
     def presence(self, child: str) -> Polynomial:
         """Both layers are in use exactly where it is switched on."""
         return amount(self.enabled)
+
+
+def _reduced(channels: Width, reduction: int) -> Setting:
+    def squeeze(c: int) -> int:
+        return max(1, c // reduction)
+
+    if isinstance(channels, Dimension | Derived):
+        return channels.map(squeeze)
+    return squeeze(largest(channels))
+
+
+def _mean(x: Tensor) -> Tensor:
+    """Of the pixels of each channel."""
+    return x.mean(tuple(range(2, x.dim())))
+
+
+def _over(scale: Tensor, x: Tensor) -> Tensor:
+    """Numbers of channels, for all pixels of a map."""
+    return scale[(..., *[None] * (x.dim() - 2))]
 
 
 class _Squeeze(torch.autograd.Function):
@@ -100,12 +132,12 @@ class _Squeeze(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         ctx.pixels = x.shape[2:].numel()
-        return x.detach(), x.mean((2, 3))
+        return x.detach(), _mean(x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, of_mean: Tensor) -> Tensor:
         # In place: `_Excite` made this tensor, and nobody else has it.
-        return gradient.add_((of_mean / ctx.pixels)[:, :, None, None])
+        return gradient.add_(_over(of_mean / ctx.pixels, gradient))
 
 
 class _Excite(torch.autograd.Function):
@@ -115,7 +147,7 @@ class _Excite(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor, gate: Tensor | None, fraction: float) -> Tensor:
         ctx.save_for_backward(x, scale)
         ctx.gated, ctx.fraction = gate is not None, fraction
-        return x * scale[:, :, None, None]
+        return x * _over(scale, x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
@@ -162,15 +194,15 @@ def scale_gradients(x: Tensor, scale: Tensor, gradient: Tensor) -> tuple[Tensor,
     """Gradients of ``y = x * scale`` by both factors.
 
     Args:
-        x: Shape ``(N, C, H, W)``.
+        x: Shape ``(N, C, …)``.
         scale: Of each image's channels, shape ``(N, C)``.
         gradient: ``dL/dy``, shaped like ``x``.
 
     Returns:
         Those by ``x`` and ``scale``, shaped like them.
     """
-    if not (native.takes(x) and native.takes(scale)):
-        return gradient * scale[:, :, None, None], (gradient * x).sum((2, 3))
+    if not (x.dim() == 4 and native.takes(x) and native.takes(scale)):
+        return gradient * _over(scale, x), (gradient * x).sum(tuple(range(2, x.dim())))
     gradient = gradient.contiguous(memory_format=torch.channels_last)
     n, c, h, w = x.shape
     dx, dscale = torch.empty_like(x), torch.empty_like(scale)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from boundnas.elastic import BatchNorm2d, ElasticLayer, Stage
+from boundnas.elastic import BatchNorm, ElasticLayer, Stage
 from boundnas.elastic.ghost import Ghosted
 from boundnas.errors import SpaceError
 from boundnas.guard.call import trace_of
@@ -76,10 +76,11 @@ def _check_layers(model: Supernet) -> None:
                 f"{', '.join(module._modules)}; its weights are sliced and counted as they are, so "
                 "parametrize plain layers only"
             )
-        if isinstance(module, BatchNorm2d) and not module.training:
+        if isinstance(module, BatchNorm) and not module.training:
             raise SpaceError(
-                f"{name} (BatchNorm2d) is in evaluation mode while the model trains; it keeps no "
-                "statistics to evaluate with. To freeze its weights use requires_grad_(False)"
+                f"{name} ({type(module).__name__}) is in evaluation mode while the model trains; "
+                "it keeps no statistics to evaluate with. To freeze its weights use "
+                "requires_grad_(False)"
             )
 
 
@@ -275,8 +276,9 @@ def _check_state(model: Supernet, state: State, attributes: dict[tuple[str, str]
 
 
 def _instead(module: nn.Module) -> str:
-    if isinstance(module, nn.BatchNorm2d):
-        return f"elastic.BatchNorm2d({module.num_features}), which takes fixed numbers too"
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+        name = type(module).__name__
+        return f"elastic.{name}({module.num_features}), which takes fixed numbers too"
     if isinstance(module, nn.modules.batchnorm._NormBase):
         return "elastic.BatchNorm2d, or a normalization without running statistics"
     return "one that keeps nothing"

@@ -1,0 +1,70 @@
+"""Elastic group normalization."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from boundnas.elastic.ghost import join, split
+from boundnas.elastic.groups import check_whole
+from boundnas.elastic.layer import ElasticLayer, frozen
+from boundnas.elastic.width import active, others
+from boundnas.space import Architecture, Width, check_sizes, largest
+from boundnas.space.polynomial import Polynomial, amount
+
+
+class GroupNorm(ElasticLayer):
+    """Group normalization over a searchable width, of which whole groups are active.
+
+    A group sees nothing of the others, so that those not chosen change nothing.
+
+    Args:
+        channels: Number of channels, in every choice a multiple of ``group_width``.
+        group_width: Channels that are normalized together: ``nn.GroupNorm``'s ``channels //
+            groups`` at the largest width. One makes it an instance normalization.
+        eps: Added to the variance.
+
+    Shape:
+        ``(N, C, …)`` to the same.
+    """
+
+    takes = "(N, C, ...)"
+
+    def __init__(self, channels: Width, group_width: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        check_sizes("GroupNorm", channels=channels, group_width=group_width)
+        check_whole("GroupNorm", channels, group_width)
+        self.channels, self.group_width, self.eps = channels, group_width, eps
+        self.weight = nn.Parameter(torch.ones(largest(channels)))
+        self.bias = nn.Parameter(torch.zeros(largest(channels)))
+
+    def forward(self, x: Tensor, arch: Architecture) -> Tensor:
+        """Normalize every group of every sample by itself, ghosts likewise."""
+        x, ghost = split(x)
+        self.check_width(x, arch.size(self.channels))
+        y = self._normalize(x, *(active(p, self.channels, arch) for p in (self.weight, self.bias)))
+        if ghost is not None:
+            with torch.no_grad():
+                rest = (others(p, self.channels, arch) for p in (self.weight, self.bias))
+                ghost = self._normalize(ghost, *rest)
+        return join(y, ghost)
+
+    def _normalize(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.group_norm(x, x.shape[1] // self.group_width, weight, bias, self.eps)
+
+    def macs(self, positions: int) -> Polynomial:
+        """None: no products of weights and sums."""
+        return amount(0)
+
+    def parameter_count(self) -> Polynomial:
+        """A scale and a shift per channel."""
+        return 2 * amount(self.channels)
+
+    def plain(self, arch: Architecture) -> nn.Module:
+        """An ``nn.GroupNorm`` of the active groups."""
+        channels = arch.size(self.channels)
+        plain = nn.GroupNorm(channels // self.group_width, channels, self.eps)
+        plain.weight = frozen(active(self.weight, self.channels, arch))
+        plain.bias = frozen(active(self.bias, self.channels, arch))
+        return plain
