@@ -130,6 +130,32 @@ def _along(layer, shape, **options):
     )  # fmt: skip
 
 
+def _transposed(layer, conv, shape, **options):
+    """A decoder of maps side by side, in groups, dilated."""
+
+    def make(net):
+        kernel = net.dimension("wide", (3, 5), "kernel")
+        both = Joined((net.width.map(lambda c: 2 * c), net.width))
+        steps = [
+            conv(2, both, bias=True), torch.tanh,
+            layer(both, net.width, kernel, stride=2, output_padding=1, **options), torch.tanh,
+            layer(net.width, net.width.map(lambda c: c // 2), net.kernel, group_width=2, bias=True),
+            layer(net.width.map(lambda c: c // 2), net.width, (4,) * (len(shape) - 1), 2, 1),
+        ]  # fmt: skip
+        return steps, net.width
+
+    return shape, make
+
+
+def _fixed_transposed(net):
+    steps = [
+        elastic.ConvTranspose2d(2, 4, net.kernel, groups=2, bias=True), torch.tanh,
+        elastic.ConvTranspose2d(4, 4, 3, (2, 1), dilation=2, groups=4),
+        elastic.Conv2d(4, net.width),
+    ]  # fmt: skip
+    return steps, net.width
+
+
 def _fixed_groups(net):
     steps = [
         elastic.Conv2d(2, 4, net.kernel, groups=2, bias=True), torch.tanh,
@@ -382,6 +408,12 @@ LAYERS = {
     "normalized features": (IMAGE, _features),
     "activations": (IMAGE, _choices),
     "group norms": (IMAGE, _group_norms),
+    "transposed": _transposed(elastic.ConvTranspose2d, elastic.Conv2d, (2, 5, 4), bias=True),
+    "transposed, fixed groups": (IMAGE, _fixed_transposed),
+    "transposed sequences": _transposed(
+        elastic.ConvTranspose1d, elastic.Conv1d, SEQUENCE, dilation=2, padding=1 + 3
+    ),
+    "transposed volumes": _transposed(elastic.ConvTranspose3d, elastic.Conv3d, (2, 2, 3, 2)),
     "sequences": _along(elastic.Conv1d, SEQUENCE, padding=0, bias=True),
     "sequences in groups": _groups(elastic.Conv1d, SEQUENCE),
     "volumes": _along(elastic.Conv3d, VOLUME, dilation=(1, 2, 1)),

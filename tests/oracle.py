@@ -96,6 +96,16 @@ def _convolved(
     return plain._conv_forward(x, weight, bias)
 
 
+def _transposed(layer: elastic.TransposedConvolution, x: Tensor, arch: Architecture) -> Tensor:
+    window, groups = layer.window, layer.groups.number(x.shape[1])
+    if groups == 1:
+        x = x * _channels(_mask(layer.in_channels, arch), x)
+    weight = layer.weight * _kernel_mask(layer, arch)
+    convolve = {3: F.conv_transpose1d, 4: F.conv_transpose2d, 5: F.conv_transpose3d}[x.dim()]
+    numbers = window.stride, window.padding, layer.output_padding, groups, window.dilation
+    return convolve(x, weight, layer.bias, *numbers)
+
+
 def _linear(layer: elastic.Linear, x: Tensor, arch: Architecture) -> Tensor:
     return F.linear(_consumed(x, layer.in_features, arch, -1), layer.weight, layer.bias)
 
@@ -241,6 +251,9 @@ _FORWARD: dict[type[nn.Module], object] = {
     elastic.Conv2d: _convolution,
     elastic.Conv3d: _convolution,
     elastic.DepthwiseConv2d: _convolution,
+    elastic.ConvTranspose1d: _transposed,
+    elastic.ConvTranspose2d: _transposed,
+    elastic.ConvTranspose3d: _transposed,
     elastic.Linear: _linear,
     elastic.LayerNorm: _layer_norm,
     elastic.RMSNorm: _layer_norm,

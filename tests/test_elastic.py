@@ -197,6 +197,15 @@ def layers(number):
         ),
         (lambda: elastic.SqueezeExcite(4, gate="tan"), "unknown activation 'tan'"),
         (lambda: elastic.SqueezeExcite(4, activation="tan"), "unknown activation 'tan'"),
+        (
+            lambda: elastic.ConvTranspose1d(WIDTH, 3, 3, stride=2, output_padding=2),
+            r"ConvTranspose1d: output_padding is below the stride or the dilation, found \(2,\)",
+        ),
+        (
+            lambda: elastic.ConvTranspose2d(3, 4, KERNEL, stride=2),
+            r"a kernel of one pixel with a stride of \(2, 2\) leaves the pixels between empty",
+        ),
+        (lambda: elastic.ConvTranspose2d(3, 4, 2, stride=2), "of 2 .* no centre, .* as a number"),
         (lambda: elastic.Split(WIDTH), "Split: channels is the boundnas.space.Joined width of"),
         (lambda: elastic.Split(Joined((2, WIDTH)), axis=2), "on axis 1 or -1, found 2"),
         (lambda: Joined(()), "at least one part, found none"),

@@ -17,7 +17,7 @@ from boundnas.space import Joined
 every = pytest.mark.parametrize("name", LAYERS)
 EXPORTED = (
     "one of two kernels", "searched, replicated", "sequences in groups", "volumes", "embedding",
-    "joined", "activations", "group norms", "normalized sequences",
+    "joined", "activations", "group norms", "transposed", "normalized sequences",
 )  # fmt: skip
 """In every profile; the others in the full one."""
 
@@ -161,3 +161,19 @@ def test_a_norm_takes_channels_that_lie_last():
 def test_a_norm_of_joined_widths_is_refused(kind):
     with pytest.raises(SpaceError, match=f"{kind.__name__}: a norm is over one width, found"):
         kind(Joined((2, 3)))
+
+
+@every
+def test_a_convolution_takes_scale_and_shift_of_its_outputs_into_itself(name):
+    model, seen = built(name).double().eval(), []
+    convolutions = [m for m in model.modules() if isinstance(m, elastic.Convolution)]
+    for module in convolutions:
+        module.register_forward_hook(lambda *call: seen.append(call))
+    arch = model.space.sample(stream(2, "layers"))
+    model(images(model, 2), calibrate(model, arch, [images(model, 8)]))
+    for module, (x, arch), y in seen[-len(convolutions) :] if convolutions else ():
+        draw = torch.Generator().manual_seed(0)
+        scale, shift = torch.randn(2, y.shape[1], dtype=y.dtype, generator=draw)
+        found = module.scaled(x, arch, scale, shift)
+        expected = (y.flatten(2) * scale[:, None] + shift[:, None]).view(y.shape)
+        torch.testing.assert_close(found, expected)

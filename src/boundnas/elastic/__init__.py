@@ -12,6 +12,12 @@ from boundnas.elastic.regularization import DropConnect, Dropout
 from boundnas.elastic.split import Split
 from boundnas.elastic.squeeze_excite import SqueezeExcite
 from boundnas.elastic.stage import Stage
+from boundnas.elastic.transposed import (
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    TransposedConvolution,
+)
 
 __all__ = [
     "Activation",
@@ -22,6 +28,9 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Convolution",
     "DepthwiseConv2d",
     "DropConnect",
@@ -38,4 +47,5 @@ __all__ = [
     "Split",
     "SqueezeExcite",
     "Stage",
+    "TransposedConvolution",
 ]

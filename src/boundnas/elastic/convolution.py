@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,7 @@ class Convolution(ElasticLayer):
             and both widths follow one dimension.
     """
 
-    plain_layer: ClassVar[Callable[..., nn.Conv1d | nn.Conv2d | nn.Conv3d]]
+    plain_layer: ClassVar[Callable[..., nn.modules.conv._ConvNd]]
     """Of torch, with as many spatial axes."""
     varied = True
     rows_axis, columns_axis = 0, 1
@@ -262,6 +262,10 @@ class Convolution(ElasticLayer):
         taps = self.groups.inputs(self.in_channels) * self.kernel.taps
         return amount(self.out_channels) * (taps + int(self.bias is not None))
 
+    def _further(self, where: Window) -> dict[str, Any]:
+        """What torch's layer of this kind takes besides."""
+        return {"padding_mode": where.mode}
+
     def plain(self, arch: Architecture) -> nn.Module:
         """The layer of torch of the active slice."""
         weight = self._active(self._cropped(arch), arch)
@@ -271,7 +275,7 @@ class Convolution(ElasticLayer):
             plain = self.plain_layer(
                 inputs, outputs, tuple(weight.shape[2:]), where.stride, where.padding,
                 dilation=where.dilation, groups=self.groups.number(inputs),
-                bias=self.bias is not None, padding_mode=where.mode,
+                bias=self.bias is not None, **self._further(where),
             )  # fmt: skip
         plain.weight = frozen(weight)
         if (bias := self._bias(arch)) is not None:

@@ -43,7 +43,16 @@ class ElasticLayer(ElasticModule):
 
     @abstractmethod
     def macs(self, positions: int) -> Polynomial:
-        """Multiply-accumulates for one sample with ``positions`` output pixels."""
+        """Multiply-accumulates for one sample with so many output pixels; see `positions`."""
+
+    def positions(self, x: Tensor, y: Tensor) -> int:
+        """Over how many places of one sample `macs` counts: by default those of what it gives.
+
+        Args:
+            x: What it took.
+            y: What it gave.
+        """
+        return 1 if self.axis is None else y.shape[1:].numel() // y.shape[self.axis]
 
     @abstractmethod
     def parameter_count(self) -> Polynomial:

@@ -77,12 +77,14 @@ class _Recorder(TorchFunctionMode):
             self.stack[-1][1].append(self.names[module])
         self.stack.append((module, []))
 
-    def leave(self, module: nn.Module, args: object, output: object) -> None:
+    def leave(self, module: nn.Module, args: Any, kwargs: Any, output: object) -> None:
         _, steps = self.stack.pop()
         name = self.names[module]
         if not isinstance(module, ElasticModule):
             self.steps.setdefault(name, set()).add(tuple(steps))
-        self.positions[name] = self.positions.get(name, 0) + _pixels(module, output)
+        self.positions[name] = self.positions.get(name, 0) + _pixels(
+            module, args[0] if args else kwargs.get("x"), output
+        )
 
     def multiply(self, name: str, macs: int) -> None:
         self.products[name] = self.products.get(name, 0) + macs
@@ -167,7 +169,7 @@ def follow(model: Supernet, arch: Architecture, number: int = 2) -> Trail:
     with ExitStack() as stack:
         for module in recorder.names:
             stack.callback(module.register_forward_pre_hook(recorder.enter).remove)
-            stack.callback(module.register_forward_hook(recorder.leave).remove)
+            stack.callback(module.register_forward_hook(recorder.leave, with_kwargs=True).remove)
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(evaluating(model))
@@ -178,13 +180,11 @@ def follow(model: Supernet, arch: Architecture, number: int = 2) -> Trail:
     return recorder.trail(number)
 
 
-def _pixels(module: nn.Module, output: object) -> int:
-    """Output positions of one call; one of what is no elastic layer, whose functions count."""
-    if not isinstance(module, ElasticLayer) or not isinstance(output, Tensor):
-        return 1
-    if module.axis is None:
-        return 1
-    return output.shape[1:].numel() // output.shape[module.axis]
+def _pixels(module: nn.Module, x: object, output: object) -> int:
+    """Positions of one call; one of what is no elastic layer, whose functions count."""
+    if isinstance(module, ElasticLayer) and isinstance(x, Tensor) and isinstance(output, Tensor):
+        return module.positions(x, output)
+    return 1
 
 
 def _holds_tensor(result: object) -> bool:
