@@ -126,6 +126,43 @@ class Renamed(Supernet):
         return self.bn(self.conv(x, arch), arch).mean((2, 3))
 
 
+class Tokens(Supernet):
+    """Of what is held and made, told sizes that are read off the images."""
+
+    def __init__(self, tokens):
+        super().__init__((3, 4, 4))
+        self.tokens = tokens
+        self.conv = elastic.Conv2d(3, 8)
+        self.token, self.places = (nn.Parameter(torch.randn(1, n, 8)) for n in (1, 40))
+        self.hidden = elastic.Linear(8, self.dimension("width", (2, 4)))
+
+    def forward(self, x, arch):
+        x = self.conv(x, arch).flatten(2).transpose(1, 2)
+        x = torch.cat([self.tokens(self, x), x], 1)
+        return self.hidden(x + self.places[:, : x.shape[1]], arch).mean((1, 2))
+
+
+TOLD = {
+    "expand": lambda net, x: net.token.expand(x.shape[0], -1, -1),
+    "expand by a tuple": lambda net, x: net.token.expand((len(net.token) * x.size(0), 1, 8)),
+    "repeat": lambda net, x: net.token.repeat(x.shape[0], 1, 1),
+    "zeros": lambda net, x: torch.zeros(x.shape[0], 2, x.shape[2]) + net.token,
+    "new ones": lambda net, x: net.token.new_ones((x.shape[0], 1, 8)),
+    "arange": lambda net, x: torch.arange(x.shape[0] * 8.0).view(x.shape[0], 1, 8),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_what_a_model_holds_may_be_told_sizes_of_its_images(name):
+    model = seeded(lambda: Tokens(TOLD[name])).eval()
+    before = {each: getattr(torch.Tensor, each) for each in ("expand", "__getitem__")}
+    net = extract(model, model.space.largest)
+    assert {each: getattr(torch.Tensor, each) for each in before} == before
+    for number in (1, 3):
+        x = images(model, number)
+        assert torch.equal(net(x), model(x, model.space.largest))
+
+
 class Branching(Supernet):
     """Whose ``forward`` does what the function given to it says."""
 

@@ -11,7 +11,9 @@ import linecache
 import operator
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from threading import RLock
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -153,7 +155,7 @@ def trace(model: Supernet, arch: Architecture) -> tuple[fx.Graph, dict[str, Tens
     """
     tracer = _Tracer(model)
     try:
-        with evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad(), _told_sizes(tracer):
             graph = tracer.trace(_Bound(model, arch))
     except (BoundNASError, MemoryError):
         raise
@@ -167,6 +169,61 @@ def trace(model: Supernet, arch: Architecture) -> tuple[fx.Graph, dict[str, Tens
     if tracer.stopped is not None:
         _refuse(model, "it catches the error of a branch on a tensor", tracer.stopped, None)
     return graph, tracer.tensors
+
+
+_TOLD = [
+    *((Tensor, name) for name in ("expand", "repeat", "tile", "view", "reshape", "__getitem__")),
+    *((Tensor, name) for name in ("new_zeros", "new_ones", "new_full", "new_empty")),
+    *((torch, name) for name in ("arange", "zeros", "ones", "full")),
+]
+"""What is told sizes in a way that torch.fx does not see."""
+
+
+@contextmanager
+def _told_sizes(tracer: _Tracer) -> Iterator[None]:
+    """Within it tensors that are held or made may be told sizes that were read off the images.
+
+    ``self.token.expand(len(x), -1, -1)`` is a method of a tensor that is none of the traced ones.
+    """
+    with _ONE_AT_A_TIME:
+        own = {(owner, name): vars(owner).get(name) for owner, name in _TOLD}
+        try:
+            for owner, name in _TOLD:
+                setattr(owner, name, _followed(tracer, owner, name, getattr(owner, name)))
+            yield
+        finally:
+            for (owner, name), function in own.items():
+                if function is None:
+                    delattr(owner, name)
+                else:
+                    setattr(owner, name, function)
+
+
+_ONE_AT_A_TIME = RLock()
+
+
+def _followed(tracer: _Tracer, owner: Any, name: str, function: Any) -> Any:
+    def follow(*args: Any, **kwargs: Any) -> Any:
+        held = owner is Tensor and not isinstance(args[0], fx.Proxy)
+        if not _holds_traced((args, kwargs)) or not (held or owner is torch):
+            return function(*args, **kwargs)
+        if owner is torch:
+            return tracer.create_proxy("call_function", function, args, kwargs)
+        if name == "__getitem__":
+            return tracer.create_proxy("call_function", operator.getitem, args, kwargs)
+        return tracer.create_proxy("call_method", name, args, kwargs)
+
+    return follow
+
+
+def _holds_traced(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return any(map(_holds_traced, value))
+    if isinstance(value, dict):
+        return any(map(_holds_traced, value.values()))
+    if isinstance(value, slice):
+        return _holds_traced((value.start, value.stop, value.step))
+    return isinstance(value, fx.Proxy)
 
 
 def _refuse(
