@@ -139,9 +139,9 @@ class RMSNorm(LayerNorm):
 
 @cache
 def _contained(features: Setting, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Which channels which options contain, shape ``(C, d)``, and how many, shape ``(d,)``."""
+    """Which options contain which channels, shape ``(d, C)``, and how many, shape ``(d,)``."""
     sizes = torch.tensor([int(c) for c in choices(features)], device=device)
-    return torch.arange(largest(features), device=device)[:, None] < sizes, sizes
+    return torch.arange(largest(features), device=device) < sizes[:, None], sizes
 
 
 class _Normalized(Options):
@@ -190,12 +190,16 @@ class _Normalized(Options):
         norm: Any = self.norm
         if norm.centred:
             x = x - x.mean(1, keepdim=True)  # else small variances of large numbers vanish
-        mean = (x @ table) / sizes if norm.centred else 0.0
+        sizes = sizes[:, None]
+        # Options as rows: three times as fast as columns, of which there are few.
+        mean = table @ x.T / sizes if norm.centred else 0.0
         eps = torch.finfo(self.inputs.dtype).eps if norm.eps is None else norm.eps
-        inverse = ((x * x) @ table / sizes - mean * mean + eps).rsqrt()
+        inverse = (table @ (x * x).T / sizes - mean * mean + eps).rsqrt()
         weighted = g if norm.weight is None else g * norm.weight.detach()
-        found = (weighted * x) @ table - mean * (weighted @ table)
-        products = (found * inverse).sum(0)
+        found = table @ (weighted * x).T
+        if norm.centred:
+            found = found - mean * (table @ weighted.T)
+        products = (found * inverse).sum(1)
         if norm.bias is not None:
-            products = products + (g.sum(0) * norm.bias.detach()) @ table
+            products = products + table @ (g.sum(0) * norm.bias.detach())
         return products

@@ -231,15 +231,20 @@ class _SentBack(torch.autograd.Function):
 def tapped(x: Varied, arch: Architecture, axis: int) -> tuple[Tensor, Tensor]:
     """The chosen option for a layer that takes it, and a stand-in for all other channels.
 
+    Layers that take the same map share both, so that their gradients are summed before the products
+    with the options are taken.
+
     Args:
         x: The map.
         arch: The architecture, with gates.
         axis: Where channels lie.
     """
-    gate = arch.gate(x.options.dimension)
-    assert gate is not None, "options were made for a gate"
-    chosen: tuple[Tensor, Tensor] = _Tap.apply(x.active, gate, x.options, axis)
-    return chosen
+    held: dict[int, tuple[Tensor, Tensor]] = x.__dict__.setdefault("tapped", {})
+    if axis not in held:
+        gate = arch.gate(x.options.dimension)
+        assert gate is not None, "options were made for a gate"
+        held[axis] = _Tap.apply(x.active, gate, x.options, axis)
+    return held[axis]
 
 
 def sent_back(y: Tensor, unchosen: Tensor, send: Callable[[Tensor], Tensor]) -> Tensor:
