@@ -335,6 +335,48 @@ def normed_pixels(*steps):
     return IMAGE, make
 
 
+def attention(kind=None, **options):
+    """Attention of a searched number of heads, after a norm."""
+
+    def make(net):
+        heads = net.dimension("heads", (2, 4, 8), "heads")
+        layer = elastic.MultiheadAttention(net.width, heads, 3, **options)
+        before = [
+            elastic.Embedding(7, net.width),
+            Added(elastic.Parameter((5, net.width), std=1.0)),
+        ]
+        own = layer if kind is None else kind(layer, net)
+        steps = [*before, Residual(elastic.LayerNorm(net.width), own), torch.sin]
+        return [*steps, lambda x: x.movedim(-1, 1)], net.width
+
+    return torch.arange(5) % 7, make
+
+
+class Cross(nn.Module):
+    """Attention to tokens of another width, where a mask lets it."""
+
+    def __init__(self, layer, memory):
+        super().__init__()
+        self.layer, self.memory = layer, memory
+
+    def forward(self, x, arch):
+        memory = self.memory(x[:, 1:], arch).tanh()
+        allowed = torch.ones(5, 4, dtype=torch.bool).tril(1)
+        return self.layer(x, arch, memory, mask=allowed)
+
+
+class Windows(nn.Module):
+    """Attention within two windows of tokens."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x, arch):
+        y = self.layer(torch.stack([x[:, :4], x[:, 1:]], 1), arch)
+        return torch.cat([y[:, 0], y[:, 1, 3:]], 1)
+
+
 class Residual(nn.Module):
     """A map and what two layers make of it, one after the other."""
 
@@ -441,6 +483,13 @@ LAYERS = {
     "norms after the sum": normed(
         *[lambda net: PostNorm(elastic.LayerNorm(net.width), _linear(net))] * 2
     ),
+    "attention": attention(),
+    "causal attention without biases": attention(causal=True, bias=False),
+    "attention of grouped queries": attention(group=2),
+    "attention to others": attention(
+        lambda layer, net: Cross(layer, elastic.Linear(net.width, 4)), memory_features=4
+    ),
+    "attention within windows": attention(lambda layer, net: Windows(layer)),
     "a norm of pixels before a convolution": normed_pixels(
         lambda net: elastic.Conv2d(net.width, net.width, net.kernel, bias=True)
     ),

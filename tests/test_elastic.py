@@ -268,6 +268,11 @@ def layers(number):
         ),
         (lambda: elastic.Parameter(()), r"found \(\)"),
         (lambda: elastic.Parameter((2, 0)), "size must be a whole number of at least 1, found 0"),
+        (
+            lambda: elastic.MultiheadAttention(4, Dimension("heads", (2, 3, 4, 5)), 3, group=2),
+            "heads come in groups of 2 that share keys and values, found 3, 5",
+        ),
+        (lambda: elastic.MultiheadAttention(Joined((2, 2)), 2, 3), "of joined features, say out_"),
         (lambda: elastic.Dropout(axis=2), "Dropout: channels lie on axis 1 or -1, found 2"),
         (lambda: elastic.DropConnect(-0.1), r"a drop probability lies in \[0, 1\), found -0\.1"),
     ],

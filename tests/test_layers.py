@@ -18,6 +18,7 @@ every = pytest.mark.parametrize("name", LAYERS)
 EXPORTED = (
     "one of two kernels", "searched, replicated", "sequences in groups", "volumes", "embedding",
     "joined", "activations", "group norms", "transposed", "normalized sequences",
+    "attention of grouped queries", "attention to others", "RMS norm",
 )  # fmt: skip
 """In every profile; the others in the full one."""
 

@@ -1,6 +1,7 @@
 """Elastic layers: built with dimensions, called as ``layer(x, arch)``."""
 
 from boundnas.elastic.activation import Activation, PReLU
+from boundnas.elastic.attention import MultiheadAttention
 from boundnas.elastic.convolution import Conv1d, Conv2d, Conv3d, Convolution, DepthwiseConv2d
 from boundnas.elastic.embedding import Embedding, Parameter
 from boundnas.elastic.group_norm import GroupNorm
@@ -41,6 +42,7 @@ __all__ = [
     "GroupNorm",
     "LayerNorm",
     "Linear",
+    "MultiheadAttention",
     "PReLU",
     "Parameter",
     "RMSNorm",

@@ -311,7 +311,7 @@ def reaches(node: Any, leaf: Tensor, but_for: Any) -> bool:
 
 def _axis(layer: ElasticModule) -> int:
     """Where a layer's channels lie."""
-    return (isinstance(layer, ElasticLayer | Split) and layer.axis) or 1
+    return getattr(layer, "axis", 1) or 1
 
 
 def _setting(layer: nn.Module, *names: str) -> Width | None:
