@@ -139,6 +139,7 @@ def _own_stages():
 
 
 SPACES = {
+    "resnet1d": lambda: models.resnet1d(0.05, length=12, in_channels=2),
     "resnet": lambda: models.resnet(0.05, image_size=8, in_channels=2),
     "mobilenet_v2": lambda: models.mobilenet_v2(0.125, image_size=16),
     "mobilenet_v3": lambda: models.mobilenet_v3(0.125, image_size=8, in_channels=1),

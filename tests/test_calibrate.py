@@ -19,7 +19,8 @@ NORMALIZED = [name for name in SPACES if name not in ("sample_wise", "tokens")]
 def norms_of(net):
     """The BatchNorm layers by their name in the supernet; one with a ReLU is the first of two."""
     named = net.named_modules()
-    return {name.removesuffix(".0"): m for name, m in named if isinstance(m, nn.BatchNorm2d)}
+    kinds = nn.BatchNorm1d | nn.BatchNorm2d
+    return {name.removesuffix(".0"): m for name, m in named if isinstance(m, kinds)}
 
 
 def values_per_channel(net, x):

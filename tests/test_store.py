@@ -178,6 +178,12 @@ def test_canonical_json_does_not_depend_on_the_order_of_keys(value):
     assert canonical_json(dict(reversed(value.items()))) == text
 
 
+def test_text_stays_readable_and_what_is_no_number_is_no_json():
+    assert canonical_json({"class": "Äpfel"}) == '{\n  "class": "Äpfel"\n}\n'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json({"score": float("nan")})
+
+
 def log(path, steps):
     with JsonLines(path) as lines:
         for step in steps:

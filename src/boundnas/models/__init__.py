@@ -12,7 +12,7 @@ from boundnas.models.mobilenet import (
     paper_space,
     width_only,
 )
-from boundnas.models.resnet import ResNet, ResNetStage, resnet
+from boundnas.models.resnet import ResNet, ResNetStage, resnet, resnet1d
 from boundnas.supernet.supernet import Supernet
 
 NETWORKS: dict[str, Callable[..., Supernet]] = {"resnet": resnet}
@@ -31,5 +31,6 @@ __all__ = [
     "mobilenet_v3",
     "paper_space",
     "resnet",
+    "resnet1d",
     "width_only",
 ]

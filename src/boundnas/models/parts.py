@@ -47,17 +47,24 @@ class Searched:
         return self.net.dimension(f"{self.prefix}.{name}", choices, kind)
 
 
+_NORMS: tuple[type[elastic.BatchNorm], ...] = (
+    elastic.BatchNorm1d, elastic.BatchNorm1d, elastic.BatchNorm2d, elastic.BatchNorm3d
+)  # fmt: skip
+"""By the number of spatial axes."""
+
+
 class ConvNorm(nn.Module):
     """A convolution, its normalization, and the activation if there is one."""
 
     def __init__(
         self,
-        conv: elastic.Conv2d | elastic.DepthwiseConv2d,
+        conv: elastic.Convolution,
         channels: Setting,
         activation: Setting | None = None,
     ) -> None:
         super().__init__()
-        self.conv, self.norm = conv, elastic.BatchNorm2d(channels, activation=activation)
+        norm = _NORMS[len(conv.kernel.largest)]
+        self.conv, self.norm = conv, norm(channels, activation=activation)
 
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
         """Convolve, normalize, activate: where the architecture folds, in one convolution."""

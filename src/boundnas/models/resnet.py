@@ -1,8 +1,11 @@
-"""ResNet-like supernets: stages of two convolutions with a shortcut (He et al., CVPR 2016)."""
+"""ResNet-like supernets: stages of two convolutions with a shortcut (He et al., CVPR 2016).
+
+Of images, and of sequences, as in Wang et al., IJCNN 2017.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -23,26 +26,29 @@ class ResNetStage:
         intermediate: Channels between the two convolutions, searched for every block by itself.
         output: Channels that the blocks give; none stands for those that come in.
         depth: Numbers of blocks.
+        kernel: Kernel sizes, of both convolutions of every block.
         stride: Stride of the first block.
     """
 
     intermediate: tuple[int, ...]
     output: tuple[int, ...] | None = None
     depth: tuple[int, ...] = (1,)
+    kernel: tuple[int, ...] = (3,)
     stride: int = 1
 
 
 class _Basic(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where shapes change."""
+    """Two convolutions beside a shortcut, which is a 1x1 convolution where shapes change."""
 
     def __init__(
-        self, inputs: Setting, mid: Setting, output: Setting, stride: int, drop: float
-    ) -> None:
+        self, conv: type[elastic.Convolution], inputs: Setting, mid: Setting, output: Setting,
+        kernel: Setting, stride: int, drop: float,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.first = ConvNorm(elastic.Conv2d(inputs, mid, 3, stride), mid, "relu")
-        self.second = ConvNorm(elastic.Conv2d(mid, output, 3), output)
+        self.first = ConvNorm(conv(inputs, mid, kernel, stride), mid, "relu")
+        self.second = ConvNorm(conv(mid, output, kernel), output)
         same = stride == 1 and inputs == output
-        shortcut = None if same else elastic.Conv2d(inputs, output, 1, stride)
+        shortcut = None if same else conv(inputs, output, 1, stride)
         self.shortcut = shortcut and ConvNorm(shortcut, output)
         self.drop = elastic.DropConnect(drop)
 
@@ -54,21 +60,22 @@ class _Basic(nn.Module):
 class ResNet(Supernet):
     """A ResNet-like supernet of basic blocks: stem, stages, mean over pixels, classifier.
 
-    Widths inside and between blocks and the depth of every stage are searched.
+    Widths inside and between blocks, the kernels and the depth of every stage are searched.
 
     Args:
         stem: Choices of the first convolution's output channels.
         stages: Choices of every stage.
-        image_size: Height and width of the images. Above 64 pixels the stem is a 7x7 convolution
-            and a pooling, of stride 2 each, else a 3x3 convolution of stride 1.
-        in_channels: Channels of the images.
+        input_shape: Channels and size of a sample: a sequence ``(C, L)``, an image ``(C, H, W)``
+            or a volume ``(C, D, H, W)``.
+        stem_kernel: Size of the first convolution.
+        stem_stride: Its stride; where that is 2, a pooling of stride 2 follows.
         classes: Number of classes.
         dropout: Probability before the classifier, on the max network.
         drop_connect: Probability at the last block, rising linearly from the first; on the max
             network.
 
     Shape:
-        ``(N, in_channels, image_size, image_size)`` to logits ``(N, classes)``.
+        ``(N, *input_shape)`` to logits ``(N, classes)``.
     """
 
     @checked
@@ -76,18 +83,19 @@ class ResNet(Supernet):
         self,
         stem: Sequence[int],
         stages: Sequence[ResNetStage],
-        image_size: int = 32,
-        in_channels: int = 3,
+        input_shape: Sequence[int] = (3, 32, 32),
+        stem_kernel: int = 3,
+        stem_stride: int = 1,
         classes: int = 10,
         dropout: float = 0.0,
         drop_connect: float = 0.0,
     ) -> None:
-        super().__init__((in_channels, image_size, image_size))
-        check_sizes("ResNet", classes=classes)
+        super().__init__(input_shape)
+        check_sizes("ResNet", classes=classes, axes=len(input_shape) - 1)
+        self.conv, self.pool = _CONVOLUTIONS[len(input_shape) - 1]
         width = Searched(self, "stem")("width", stem, "width")
-        self.large = image_size > 64
-        conv = elastic.Conv2d(in_channels, width, *((7, 2) if self.large else (3, 1)))
-        self.stem = ConvNorm(conv, width, "relu")
+        conv = self.conv(input_shape[0], width, stem_kernel, stem_stride)
+        self.stem, self.pools = ConvNorm(conv, width, "relu"), stem_stride > 1
         self.stages = nn.ModuleList()
         blocks = sum(max(s.depth) for s in stages)
         drops = iter([drop_connect * i / max(1, blocks - 1) for i in range(blocks)])
@@ -107,33 +115,48 @@ class ResNet(Supernet):
         ]
         output = inputs if table.output is None else searched("output", table.output, "width")
         depth = searched("depth", table.depth, "depth")
+        kernel = searched("kernel", table.kernel, "kernel")
         blocks = [
-            _Basic(output if i else inputs, mid, output, 1 if i else table.stride, drop)
+            _Basic(
+                self.conv, output if i else inputs, mid, output, kernel,
+                1 if i else table.stride, drop,
+            )
             for i, (mid, drop) in enumerate(zip(middles, drops, strict=True))
-        ]
+        ]  # fmt: skip
         return output, elastic.Stage(blocks, depth)
 
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
         """Logits of the sub-network ``arch``."""
         x = self.stem(x, arch)
-        if self.large:
-            x = F.max_pool2d(x, 3, stride=2, padding=1)
+        if self.pools:
+            x = self.pool(x, 3, stride=2, padding=1)
         for stage in self.stages:
             x = stage(x, arch)
-        return self.classifier(self.dropout(x.mean((2, 3)), arch), arch)
+        x = x.flatten(2).mean(2)
+        return self.classifier(self.dropout(x, arch), arch)
 
+
+_CONVOLUTIONS: dict[int, tuple[type[elastic.Convolution], Callable[..., Tensor]]] = {
+    1: (elastic.Conv1d, F.max_pool1d),
+    2: (elastic.Conv2d, F.max_pool2d),
+    3: (elastic.Conv3d, F.max_pool3d),
+}
+"""By the number of spatial axes."""
 
 _WIDTHS, _DEPTHS = (64, 128, 256, 512), (3, 4, 6, 3)
 
 
-def resnet(width: float = 1.0, image_size: int = 32, **options: object) -> ResNet:
+def resnet(
+    width: float = 1.0, image_size: int = 32, in_channels: int = 3, **options: object
+) -> ResNet:
     """A space whose largest network is ResNet-34: all widths in eighths, depths from one block.
 
     Args:
         width: Multiplier of all channel choices.
-        image_size: Height and width of the images.
-        options: Passed on to `ResNet`: ``in_channels``, ``classes``, ``dropout``,
-            ``drop_connect``.
+        image_size: Height and width of the images; up to 64 pixels the first convolution is of 3x3
+            pixels and no pooling follows, as is usual for CIFAR.
+        in_channels: Channels of the images.
+        options: Passed on to `ResNet`: ``classes``, ``dropout``, ``drop_connect``.
 
     Examples:
         >>> len(resnet(width=0.125).space.dimensions)
@@ -142,5 +165,32 @@ def resnet(width: float = 1.0, image_size: int = 32, **options: object) -> ResNe
     widths = [scaled(eighths(w), width) for w in _WIDTHS]
     depths = [tuple(range(1, depth + 1)) for depth in _DEPTHS]
     first = ResNetStage(widths[0], depth=depths[0])
-    rest = [ResNetStage(w, w, d, 2) for w, d in zip(widths[1:], depths[1:], strict=True)]
-    return ResNet(widths[0], [first, *rest], image_size, **options)  # type: ignore[arg-type]
+    rest = [ResNetStage(w, w, d, stride=2) for w, d in zip(widths[1:], depths[1:], strict=True)]
+    stem, shape = (7, 2) if image_size > 64 else (3, 1), (in_channels, image_size, image_size)
+    return ResNet(widths[0], [first, *rest], shape, *stem, **options)  # type: ignore[arg-type]
+
+
+def resnet1d(
+    width: float = 1.0, length: int = 128, in_channels: int = 1, **options: object
+) -> ResNet:
+    """A space of networks for sequences: three stages of up to three blocks, kernels of 3 to 7.
+
+    Args:
+        width: Multiplier of all channel choices; at 1 they are eighths of 64, 128 and 128.
+        length: Positions of a sequence.
+        in_channels: Channels at every position.
+        options: Passed on to `ResNet`: ``classes``, ``dropout``, ``drop_connect``.
+
+    Shape:
+        ``(N, in_channels, length)`` to logits ``(N, classes)``.
+
+    Examples:
+        >>> len(resnet1d(width=0.25, length=40).space.dimensions)
+        18
+    """
+    first, *others = (scaled(eighths(w), width) for w in (64, 128, 128))
+    depth, kernel = (1, 2, 3), (3, 5, 7)
+    stages = [ResNetStage(w, w, depth, kernel, stride=2) for w in others]
+    shape = (in_channels, length)
+    stages.insert(0, ResNetStage(first, None, depth, kernel))
+    return ResNet(first, stages, shape, 7, **options)  # type: ignore[arg-type]
