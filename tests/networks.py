@@ -166,6 +166,87 @@ class Grouped(nn.Module):
         return F.conv2d(x, self.last.weight, self.last.bias).amax((-1, -2))
 
 
+class Mlp(nn.Module):
+    """A residual block of tokens."""
+
+    def __init__(self, width, hidden):
+        super().__init__()
+        self.norm, self.drop = nn.LayerNorm(width), nn.Dropout(0.1)
+        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.shortcut, self.scale = nn.Identity(), nn.Parameter(torch.rand(width))
+        self.shift = nn.Parameter(torch.rand(width))
+
+    def forward(self, x):
+        y = self.drop(self.fc2(F.gelu(self.fc1(self.norm(x * self.scale)))))
+        return self.shortcut(x) + y + self.shift.reshape(1, 1, -1)
+
+
+class Tokens(nn.Module):
+    """Patches with a class token and learned positions, as in a vision transformer."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Conv2d(3, 8, 2, 2)
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.positions = nn.Parameter(torch.randn(1, 10, 8))
+        self.blocks = nn.ModuleList(Mlp(8, 16) for _ in range(3))
+        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], dim=1) + self.positions
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x)[:, 0])
+
+
+class ConvNeXt(nn.Module):
+    """Norms of pixels and a scale of each channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.first = nn.Conv2d(3, 8, 2, 2), nn.LayerNorm(8)
+        self.depthwise = nn.Conv2d(8, 8, 7, padding=3, groups=8)
+        self.weight, self.bias = nn.Parameter(torch.rand(8)), nn.Parameter(torch.randn(8))
+        self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 8)
+        self.scale, self.other = nn.Parameter(torch.rand(8)), nn.Parameter(torch.rand(8, 1, 1))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.first(self.stem(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        y = self.depthwise(x).permute(0, 2, 3, 1)
+        y = F.layer_norm(y, (8,), self.weight, self.bias, 1e-6)
+        y = self.down(F.gelu(self.up(y))).permute(0, 3, 1, 2)
+        x = x + y * self.scale.view(1, -1, 1, 1)
+        return self.head((self.other * x).mean([-2, -1]))
+
+
+class Mixer(nn.Module):
+    """A linear layer over tokens between those over channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.tokens = nn.Conv2d(3, 8, 2, 2), nn.Linear(9, 9)
+        self.block, self.head = Mlp(8, 12), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.embed(x).flatten(2)
+        x = x + F.gelu(self.tokens(x))
+        return self.head(self.block(x.transpose(1, 2)).mean(1))
+
+
+class Text(nn.Module):
+    """Letters to a class."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.blocks = nn.Embedding(5, 8), nn.Sequential(Mlp(8, 12), Mlp(8, 12))
+        self.norm, self.head = nn.RMSNorm(8), nn.Linear(8, 4)
+
+    def forward(self, ids):
+        return self.head(self.norm(self.blocks(self.embed(ids))).mean(1))
+
+
 FLATS = {
     "flatten": lambda x: torch.flatten(x, 1),
     "reshape": lambda x: x.reshape(x.shape[0], -1),
@@ -179,6 +260,10 @@ NETWORKS = {
     **{f"vgg {name}": (lambda f=flat: VGG(f), (3, 8, 8)) for name, flat in FLATS.items()},
     "dense": (Dense, (3, 6, 6)),
     "grouped": (Grouped, (3, 8, 8)),
+    "tokens": (Tokens, (3, 6, 6)),
+    "convnext": (ConvNeXt, (3, 6, 6)),
+    "mixer": (Mixer, (3, 6, 6)),
+    "text": (Text, torch.arange(5).repeat(2)[:7]),
     "mixed": (Mixed, (3, 6, 6)),
 }
 
@@ -195,4 +280,5 @@ def network(name):
                 module.running_var.uniform_(0.5, 2)
                 nn.init.normal_(module.weight, 1, 0.2)
                 nn.init.normal_(module.bias, 0, 0.2)
-        return model.eval(), torch.randn(1, *shape)
+        given = shape if isinstance(shape, torch.Tensor) else torch.randn(shape)
+        return model.eval(), given[None]

@@ -9,7 +9,6 @@ from tests.costs import counted_macs, counted_parameters
 from tests.networks import NETWORKS, network
 from tests.oracle import masked
 from tests.small import few_digits
-from tests.spaces import images
 from tests.test_gradient import assert_near, gradients_of
 from torch import nn
 from torch.nn import functional as F
@@ -21,6 +20,7 @@ from boundnas.errors import ConvertError
 from boundnas.guard.learnable import check_learnable
 from boundnas.method.policy import BOUNDARIES, initial_policy
 from boundnas.randomness import stream
+from boundnas.supernet.inputs import noise
 
 every = pytest.mark.parametrize("name", NETWORKS)
 
@@ -33,7 +33,11 @@ def elastic(name, sort=True):
 
 
 def batch(name, number=4):
-    return images(elastic(name), number)
+    return noise(elastic(name), number, stream(0, "batch"))
+
+
+def doubled(x):
+    return x.double() if x.is_floating_point() else x
 
 
 @every
@@ -49,7 +53,7 @@ def test_sorting_channels_changes_the_largest_network_by_rounding(name):
     model, _ = network(name)
     made = copy.deepcopy(elastic(name)).double().eval()
     net = bn.extract(elastic(name), elastic(name).original).double()
-    x = batch(name).double()
+    x = doubled(batch(name))
     with torch.no_grad():
         torch.testing.assert_close(net(x), model.double()(x), rtol=1e-5, atol=1e-6)
     assert made.space == elastic(name).space
@@ -84,7 +88,7 @@ def test_costs_are_what_is_counted_on_the_extracted_network(name):
 def test_the_gradient_equals_that_of_the_masked_network(name, boundary):
     made = copy.deepcopy(elastic(name)).double().train()
     policy = initial_policy(made.space, boundary, stream(0, "start"), std=0.07).double()
-    x = batch(name, 5).double()
+    x = doubled(batch(name, 5))
     values, found, weights = gradients_of(made, policy, x, 0)
     with masked(made):
         expected = gradients_of(made, policy, x, 0)
@@ -138,6 +142,9 @@ DIMENSIONS = {
         "mix.width": (2, 4, 6, 8),
     },
     "grouped": {"first.width": (4, 8, 12, 16), "large.kernel": (3, 5, 7)},
+    "tokens": {"embed.width": (2, 4, 6, 8), "blocks.depth": (2, 3)},
+    "convnext": {"stem.width": (2, 4, 6, 8), "up.width": (4, 8, 12, 16)},
+    "text": {"embed.width": (2, 4, 6, 8), "blocks.depth": (1, 2)},
 }
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import fx
+from torch import fx, nn
 
 from boundnas.convert.axes import Map
+from boundnas.convert.known import DropBranch
 from boundnas.convert.reading import Read, known_name
 from boundnas.convert.trace import Called
 
@@ -51,8 +52,7 @@ def runs(read: Read) -> list[Run]:
     parents = dict.fromkeys(b.name.rpartition(".")[0] for b in blocks)
     found: list[Run] = []
     taken: set[fx.Node] = set()
-    # Inner calls end before outer ones, so that the innermost runs come first.
-    for parent in parents:
+    for parent in sorted(parents, key=_level, reverse=True):  # the innermost runs first
         children = [b for b in blocks if b.name.rpartition(".")[0] == parent]
         for run in _chains(children):
             nodes = {node for block in run for node in block.nodes}
@@ -60,6 +60,10 @@ def runs(read: Read) -> list[Run]:
                 taken |= nodes
                 found.append(Run(_name(read, parent, run), run))
     return found
+
+
+def _level(name: str) -> int:
+    return len(name.split(".")) if name else 0
 
 
 def _chains(blocks: list[Block]) -> Iterator[list[Block]]:
@@ -98,7 +102,7 @@ def _block(read: Read, call: Called) -> Block | None:
     if len(inputs) != 1 or outwards != {call.output} or not once or not _own(read, call, inside):
         return None
     (x,) = inputs
-    residual = _alike(read.values[x], read.values[call.output]) and _adds(call.nodes, x)
+    residual = _alike(read.values[x], read.values[call.output]) and _adds(read, call.nodes, x)
     return Block(call.name, call.nodes, x, call.output, residual)
 
 
@@ -123,14 +127,22 @@ def _alike(x: object, y: object) -> bool:
     return True
 
 
-def _adds(nodes: list[fx.Node], x: fx.Node) -> bool:
+def _adds(read: Read, nodes: list[fx.Node], x: fx.Node) -> bool:
     """Whether something is added to what a block gets."""
-    adding = ("add", "iadd")
-    return any(
-        x in node.args
-        and (
-            (node.op == "call_function" and known_name(node.target) in adding)
-            or (node.op == "call_method" and str(node.target).removesuffix("_") in adding)
-        )
-        for node in nodes
-    )
+    same = {x}
+    for node in nodes:
+        if _is_identity(read, node) and node.args[0] in same:
+            same.add(node)
+    return any(_is_sum(node) and not same.isdisjoint(node.all_input_nodes) for node in nodes)
+
+
+def _is_identity(read: Read, node: fx.Node) -> bool:
+    if node.op != "call_module" or not node.args:
+        return False
+    return isinstance(read.traced.model.get_submodule(str(node.target)), nn.Identity | DropBranch)
+
+
+def _is_sum(node: fx.Node) -> bool:
+    if node.op == "call_method":
+        return str(node.target).removesuffix("_") == "add"
+    return node.op == "call_function" and known_name(node.target) == "add"

@@ -15,6 +15,7 @@ from boundnas.convert.dimensions import Plan
 from boundnas.convert.importance import along
 from boundnas.convert.known import DropBranch
 from boundnas.convert.reading import Binding
+from boundnas.convert.weights import Weight
 
 
 @dataclass
@@ -40,6 +41,21 @@ class Builder:
         if not searched and binding.name not in self.plan.kernels and type(module) not in _ALWAYS:
             return None
         return _BUILT[type(module)](self, binding).train()
+
+    def parameter_of(self, weight: Weight) -> nn.Module | None:
+        """The elastic form of a weight; none for one that stays as it is."""
+        read = self.plan.read
+        map_ = read.values[weight.last]
+        axes = weight.axes(map_)
+        if not weight.is_repeated and not any(map(self.plan.is_searched, axes)):
+            return None
+        sizes = zip(axes, weight.shape(map_), strict=True)
+        layer = _empty(elastic.Parameter, [self.plan.width(axis, n) for axis, n in sizes])
+        value = weight.value(read.traced, read.values)
+        held = self.ordered(value, *(along(axis, self.orders) for axis in axes))
+        trained = read.traced.attribute(weight.name).requires_grad
+        layer.weight = nn.Parameter(held, requires_grad=trained)
+        return layer.train()
 
     def parameter(self, held: Tensor | None, *orders: Tensor | None) -> nn.Parameter | None:
         """A copy of a weight, each of its axes in an order."""
@@ -112,6 +128,32 @@ def _batch_norm(builder: Builder, binding: Binding) -> nn.Module:
     return layer
 
 
+def _layer_norm(builder: Builder, binding: Binding) -> nn.Module:
+    module = binding.module
+    assert isinstance(module, nn.LayerNorm | nn.RMSNorm)
+    features = builder.plan.width(binding.inputs, module.normalized_shape[0])
+    layer: Any
+    if isinstance(module, nn.LayerNorm):
+        affine, bias = module.elementwise_affine, module.bias is not None
+        layer = _empty(elastic.LayerNorm, features, module.eps, affine, bias)
+    else:
+        layer = _empty(elastic.RMSNorm, features, module.eps, module.elementwise_affine)
+    order = along(binding.inputs, builder.orders)
+    layer.weight = builder.parameter(module.weight, order)
+    layer.bias = builder.parameter(getattr(module, "bias", None), order)
+    return layer
+
+
+def _embedding(builder: Builder, binding: Binding) -> nn.Module:
+    module = binding.module
+    assert isinstance(module, nn.Embedding)
+    features = builder.plan.width(binding.outputs, module.embedding_dim)
+    layer = _empty(elastic.Embedding, module.num_embeddings, features)
+    layer.padding_idx = module.padding_idx
+    layer.weight = builder.parameter(module.weight, None, along(binding.outputs, builder.orders))
+    return layer
+
+
 def _dropout(builder: Builder, binding: Binding) -> nn.Module:
     """Entry by entry: on maps of pixels too, wherever their channels lie."""
     assert isinstance(binding.module, nn.Dropout)
@@ -147,6 +189,9 @@ _BUILT: dict[type[nn.Module], Callable[[Builder, Binding], nn.Module]] = {
     **dict.fromkeys(_CONVOLUTIONS, _convolution),
     nn.Linear: _linear,
     nn.BatchNorm2d: _batch_norm,
+    nn.LayerNorm: _layer_norm,
+    nn.RMSNorm: _layer_norm,
+    nn.Embedding: _embedding,
     nn.Dropout: _dropout,
     **dict.fromkeys((nn.Dropout1d, nn.Dropout2d, nn.Dropout3d), _dropout_of_channels),
     DropBranch: _drop_branch,

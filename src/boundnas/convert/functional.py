@@ -96,6 +96,17 @@ def _batch_norm(held: _Given, given: _Given) -> nn.Module | None:
     return _holding(module, held)
 
 
+def _layer_norm(held: _Given, given: _Given) -> nn.Module | None:
+    shape, weight, bias = given["normalized_shape"], held["weight"], held["bias"]
+    if weight is None and bias is not None:
+        return None
+    with torch.device("meta"):
+        module = nn.LayerNorm(
+            list(shape), given.get("eps", 1e-5), weight is not None, bias is not None
+        )
+    return _holding(module, held)
+
+
 def _dropout(held: _Given, given: _Given) -> nn.Module:
     return nn.Dropout(given.get("p", 0.5))
 
@@ -124,6 +135,7 @@ _MADE: dict[Any, tuple[tuple[str, ...], tuple[str, ...], Any]] = {
     F.conv3d: (_CONVOLVED, _WEIGHTS, _convolution(nn.Conv3d)),
     F.linear: (("input", "weight", "bias"), _WEIGHTS, _linear),
     F.batch_norm: (_NORMALIZED, ("running_mean", "running_var", *_WEIGHTS), _batch_norm),
+    F.layer_norm: (("input", "normalized_shape", "weight", "bias", "eps"), _WEIGHTS, _layer_norm),
     F.dropout: (("input", "p", "training", "inplace"), (), _dropout),
     F.dropout2d: (
         ("input", "p", "training", "inplace"),

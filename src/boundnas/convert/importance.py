@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from boundnas.convert.axes import Axis, Group
 from boundnas.convert.reading import Binding, Read
@@ -27,7 +27,8 @@ def _add(norms: Mapping[Group, Tensor], binding: Binding) -> None:
     axis, weight = binding.outputs, getattr(binding.module, "weight", None)
     if axis is None or axis is binding.inputs or not isinstance(weight, Tensor):
         return
-    rows = weight.detach().double().cpu().abs().flatten(1).sum(1)
+    made = weight.detach().double().cpu().abs()
+    rows = made.sum(0) if isinstance(binding.module, nn.Embedding) else made.flatten(1).sum(1)
     at = 0
     for segment in axis.segments:
         if segment.group.root in norms:

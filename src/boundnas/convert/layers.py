@@ -76,7 +76,10 @@ def linear(call: Call) -> Map:
     """New features."""
     module, x = call.module, call.map
     assert isinstance(module, nn.Linear)
-    _others_fixed(call, x, -1)
+    others = x.axes[:-1]
+    if any(axis is not None and not axis.is_fixed for axis in others):  # as of an MLP over tokens
+        call.fix(x.axes[-1], why="takes its channels on another axis")
+        return call.result(*others, None)
     inputs, outputs = _joins(call, x.axes[-1]), _makes(call, module.out_features)
     call.bind(inputs, outputs)
     return call.result(*[None] * (len(x.shape) - 1), outputs)
@@ -94,6 +97,34 @@ def batch_norm(call: Call) -> Map:
     axis = _joins(call, x.axes[1])
     call.bind(axis, axis)
     return call.result(None, axis, *[None] * (len(x.shape) - 2))
+
+
+@rule(nn.LayerNorm, nn.RMSNorm)
+def layer_norm(call: Call) -> Map:
+    """Follows, over the last axis."""
+    module, x = call.module, call.map
+    assert isinstance(module, nn.LayerNorm | nn.RMSNorm)
+    if len(module.normalized_shape) != 1:
+        raise NoRuleError("normalizes over several axes")
+    _others_fixed(call, x, -1)
+    axis = _joins(call, x.axes[-1])
+    if axis is not None and len(axis.segments) > 1:
+        call.fix(axis, why="normalizes over channels of several layers")
+    call.bind(axis, axis)
+    return call.result(*[None] * (len(x.shape) - 1), axis)
+
+
+@rule(nn.Embedding)
+def embedding(call: Call) -> Map:
+    """New features."""
+    module, x = call.module, call.map
+    assert isinstance(module, nn.Embedding)
+    if module.max_norm is not None or module.scale_grad_by_freq or module.sparse:
+        raise NoRuleError("limits norms, scales gradients or is sparse")
+    x.fix(call.reason("takes it for numbers of rows"))
+    outputs = _makes(call, module.embedding_dim)
+    call.bind(None, outputs)
+    return call.result(*[None] * len(x.shape), outputs)
 
 
 @rule(nn.Dropout)

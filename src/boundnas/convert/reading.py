@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from boundnas.convert.axes import Axis, Group, Map, Reason, Segment, Size, align, plain, unite
 from boundnas.convert.trace import Form, Traced
+from boundnas.convert.weights import Weight, settle, weights
 
 
 class NoRuleError(Exception):
@@ -78,6 +79,7 @@ class Read:
         boundaries: Operators without a rule that met channels, in order.
         shared: Modules whose weights another has too, and its name.
         splits: Functions that take maps apart, the channels that they cut, and on which axis.
+        weights: Those that functions of maps take, by the node that they take.
         sizes: New arguments for functions that were told numbers of channels, where these change.
     """
 
@@ -88,6 +90,7 @@ class Read:
     sizes: dict[fx.Node, tuple[Axis, Callable[[], None]]] = field(default_factory=dict)
     shared: dict[str, str] = field(default_factory=dict)
     splits: dict[fx.Node, tuple[Axis, int]] = field(default_factory=dict)
+    weights: dict[fx.Node, Weight] = field(default_factory=dict)
 
     def groups(self) -> list[Group]:
         """All groups that a module gives, in the order of their first calls."""
@@ -220,9 +223,12 @@ def rule(*kinds: type[nn.Module] | str) -> Callable[[Rule], Rule]:
 
 def read(traced: Traced) -> Read:
     """Find the channel groups of a network."""
-    found = Read(traced, shared=_shared(traced))
+    found = Read(traced, shared=_shared(traced), weights=weights(traced))
     for node in traced.graph.nodes:
-        found.values[node] = _value(found, node)
+        weight = found.weights.get(node)
+        found.values[node] = _value(found, node) if weight is None else weight.unknown()
+    for node, weight in found.weights.items():
+        settle(found.values[node], weight.name)
     for node in traced.read:
         value = found.values[node]
         if isinstance(value, Size):

@@ -7,11 +7,12 @@ from typing import Any
 from torch import fx, nn
 
 from boundnas import elastic
-from boundnas.convert.axes import Axis
+from boundnas.convert.axes import Axis, Map
 from boundnas.convert.blocks import Block, Run
 from boundnas.convert.building import Builder
 from boundnas.convert.dimensions import Plan
 from boundnas.convert.functional import added
+from boundnas.convert.weights import Weight
 from boundnas.space import Dimension, Joined
 from boundnas.supernet.tracing import WHOLE
 
@@ -25,12 +26,16 @@ def rewrite(plan: Plan, builder: Builder) -> fx.GraphModule:
     """
     traced = plan.read.traced
     graph, parts = traced.graph, _Parts(plan, builder)
+    parts.traced = set(graph.nodes)
     x = next(node for node in graph.nodes if node.op == "placeholder")
     with graph.inserting_after(x):
         arch = graph.placeholder("arch")
+    parts.traced.add(arch)
     for axis, tell in plan.read.sizes.values():
         if plan.is_searched(axis):
             tell()
+    for node, weight in plan.read.weights.items():
+        parts.weight(node, weight)
     for node, (axis, at) in plan.read.splits.items():
         if plan.is_searched(axis):
             parts.split(node, axis, at)
@@ -64,6 +69,7 @@ class _Parts:
         self.plan, self.builder = plan, builder
         self.made: dict[str, Any] = {}
         self.stages: dict[str, nn.Module] = {}
+        self.traced: set[fx.Node] = set()
 
     def is_elastic(self, name: str) -> bool:
         """Whether a module is called with an architecture."""
@@ -81,6 +87,29 @@ class _Parts:
             self.made[name] = self._kept(name, module) if layer is None else layer
         found: nn.Module = self.made[name]
         return found
+
+    def weight(self, node: fx.Node, weight: Weight) -> None:
+        """Have a weight that ``forward`` uses itself follow the width of what it meets."""
+        layer = self.builder.parameter_of(weight)
+        if layer is None:
+            return
+        user = next(iter(node.users))
+        with node.graph.inserting_before(user):
+            made = node.graph.call_module(weight.name, (self._met(user, node),))
+        node.replace_all_uses_with(made)
+        for each in reversed(weight.nodes):
+            if not each.users:
+                node.graph.erase_node(each)
+        self.made[weight.name] = layer
+
+    def _met(self, user: fx.Node, node: fx.Node) -> fx.Node:
+        """A map that a weight meets, which has as many samples."""
+        values, weights = self.plan.read.values, self.plan.read.weights
+        return next(
+            n
+            for n in user.all_input_nodes
+            if n is not node and n not in weights and isinstance(values.get(n), Map)
+        )
 
     def split(self, node: fx.Node, axis: Axis, at: int) -> None:
         """Have a function that takes a map apart follow its widths."""
@@ -127,8 +156,11 @@ def _carve(graph: fx.Graph, arch: fx.Node, run: Run, depth: Dimension, parts: _P
     place = {node: i for i, node in enumerate(nodes)}
     layers, gone = [], []
     for block in run.blocks:
-        inside = [node for node in block.nodes if node in place]
-        span = nodes[place[inside[0]] : place[inside[-1]] + 1]
+        inside = [place[node] for node in block.nodes if node in place]
+        start = inside[0]
+        while nodes[start - 1] not in parts.traced:  # what was put before the first of them
+            start -= 1
+        span = nodes[start : inside[-1] + 1]
         layers.append(_layer(block, span, arch, parts))
         gone += span
     last = run.blocks[-1].output

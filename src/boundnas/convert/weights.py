@@ -1,0 +1,140 @@
+"""Weights that a ``forward`` uses by itself: positions, class tokens, a scale of each channel.
+
+``x + self.positions`` follows the width of ``x`` if the weight does. What is computed of a weight
+alone, as ``self.scale.view(1, -1, 1, 1)`` or ``self.token.expand(len(x), -1, -1)``, is part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate
+
+from boundnas.convert.axes import Axis, Group, Map, Reason, Segment, Size
+from boundnas.convert.trace import Form, Traced
+
+_SHAPING = {
+    "view", "reshape", "unsqueeze", "permute", "transpose", "flatten", "getitem", "expand",
+    "repeat", "expand_as",
+}  # fmt: skip
+_TAKING = {
+    "add", "sub", "mul", "div", "truediv", "true_divide", "subtract", "multiply", "divide", "cat",
+    "concat", "concatenate",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight as a function of maps takes it.
+
+    Args:
+        name: Of the parameter.
+        nodes: What makes it of the parameter, in order, which is the first.
+        rank: Axes of the map that it meets.
+        is_repeated: Whether it was repeated for every sample.
+    """
+
+    name: str
+    nodes: tuple[fx.Node, ...]
+    rank: int
+    is_repeated: bool
+
+    @property
+    def last(self) -> fx.Node:
+        """What functions of maps take."""
+        return self.nodes[-1]
+
+    def unknown(self) -> Map:
+        """A map whose every axis may be one of channels."""
+        shape = self.last.meta["form"].shape
+        return Map(shape, tuple(None if n == 1 else _fresh(n) for n in self._own(shape)))
+
+    def _own(self, shape: torch.Size) -> Iterator[int]:
+        """Its sizes, but one for samples."""
+        for i, n in enumerate(shape):
+            yield 1 if i == 0 and len(shape) == self.rank else n
+
+    def shape(self, map_: Map) -> tuple[int, ...]:
+        """Of the weight for one sample, with as many axes as that has."""
+        own = tuple(map_.shape[1:] if len(map_.shape) == self.rank else map_.shape)
+        return (1,) * (self.rank - 1 - len(own)) + own
+
+    def axes(self, map_: Map) -> tuple[Axis | None, ...]:
+        """Of the same."""
+        own = map_.axes[1:] if len(map_.shape) == self.rank else map_.axes
+        return (None,) * (self.rank - 1 - len(own)) + tuple(own)
+
+    def value(self, traced: Traced, values: Mapping[fx.Node, Any]) -> Tensor:
+        """The weight as it stands, of the shape for one sample."""
+        found: dict[fx.Node, Any] = {self.nodes[0]: traced.attribute(self.name).detach()}
+        for node in self.nodes[1:]:
+            args, kwargs = map_aggregate(
+                (node.args, node.kwargs),
+                lambda a: found.get(a, _number(values.get(a))) if isinstance(a, fx.Node) else a,
+            )
+            call = node.target if callable(node.target) else getattr(Tensor, str(node.target))
+            found[node] = call(*args, **kwargs)
+        whole: Tensor = found[self.last]
+        return (whole[:1] if whole.dim() == self.rank else whole).reshape(
+            self.shape(values[self.last])
+        )
+
+
+def _number(value: Any) -> Any:
+    return value.value if isinstance(value, Size) else value
+
+
+def _fresh(size: int) -> Axis:
+    return Axis((Segment(Group(size)),))
+
+
+def weights(traced: Traced) -> dict[fx.Node, Weight]:
+    """The weights that functions of maps take, by the node that they take."""
+    found = {}
+    for node in traced.graph.nodes:
+        if node.op == "get_attr" and (weight := _weight(traced, node)) is not None:
+            found[weight.last] = weight
+    return found
+
+
+def _weight(traced: Traced, first: fx.Node) -> Weight | None:
+    name = str(first.target)
+    if name in traced.constants or not isinstance(traced.attribute(name), nn.Parameter):
+        return None
+    nodes = [first]
+    while len(nodes[-1].users) == 1 and _name(user := next(iter(nodes[-1].users))) in _SHAPING:
+        if user.args[0] is not nodes[-1] or not isinstance(user.meta["form"], Form):
+            return None
+        nodes.append(user)
+    users, last = list(nodes[-1].users), nodes[-1]
+    if not users or any(_name(user) not in _TAKING for user in users):
+        return None
+    ranks = {len(user.meta["form"].shape) for user in users}
+    shape = last.meta["form"].shape
+    if len(ranks) != 1 or len(shape) > (rank := ranks.pop()):
+        return None
+    repeated = any(_name(node) in ("expand", "repeat", "expand_as") for node in nodes)
+    if len(shape) == rank and shape[0] != 1 and not repeated:
+        return None
+    return Weight(name, tuple(nodes), rank, repeated)
+
+
+def _name(node: fx.Node) -> str:
+    if node.op == "call_method":
+        return str(node.target)
+    return getattr(node.target, "__name__", "") if node.op == "call_function" else ""
+
+
+def settle(map_: Map, name: str) -> None:
+    """At most one axis of a weight is searched."""
+    searched = [a for a in map_.axes if a is not None and not a.is_fixed and _is_made(a)]
+    if len(searched) > 1 or any(len(axis.segments) > 1 for axis in searched):
+        map_.fix(Reason(f"{name} has several axes, or channels of several layers in one"))
+
+
+def _is_made(axis: Axis) -> bool:
+    return any(group.makers for group in axis.groups)
