@@ -1,15 +1,12 @@
 """A moving average of the weights: what is searched, checkpointed and opened, and by which rule."""
 
-import pytest
 import torch
-from tests.faults import Killed
-from tests.small import digest, few_digits, files
+from tests.small import digest, few_digits
 from tests.spaces import seeded
 from tests.test_recipe import Net
 
 import boundnas as bn
 from boundnas import Observer, TrainSettings, fit
-from boundnas.fit import loop
 from boundnas.search import Evaluator
 
 STEPS, DECAY, COST_RANGE = 9, 0.3, (2e3, 4e3)
@@ -74,26 +71,10 @@ def test_what_does_not_train_stays_bit_for_bit():
     assert not torch.equal(run.model.head.weight, before.head.weight)
 
 
-def test_a_run_with_an_average_goes_on_and_opens_in_the_same_bytes(tmp_path, monkeypatch):
-    whole = trained(tmp_path / "whole")
-    save = loop.checkpoint.save
-
-    def stopping(path, step, *rest, **options):
-        save(path, step, *rest, **options)
-        if step == 6:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.checkpoint, "save", stopping)
-        with pytest.raises(Killed):
-            trained(tmp_path / "stopped")
-    for _ in range(2):  # goes on, then finds the run finished
-        again = trained(tmp_path / "stopped")
-        assert digest(again.model) == digest(whole.model)
-    kept, found = (files(tmp_path / name) for name in ("whole", "stopped"))
-    assert kept == found
-    opened = bn.open(tmp_path / "whole", model=seeded(Net), data=few_digits())
-    assert digest(opened.model) == digest(whole.model)
+def test_a_run_opens_with_the_average(tmp_path):
+    run = trained(tmp_path / "run")
+    opened = bn.open(tmp_path / "run", model=seeded(Net), data=few_digits())
+    assert digest(opened.model) == digest(run.model)
 
 
 def test_validation_while_training_measures_what_the_training_would_end_with():

@@ -82,6 +82,8 @@ MOVED = {
     "train.warmup_fraction": 0.5,
     "train.momentum": 0.5,
     "train.weight_decay": 0.01,
+    "train.mixup": 0.2,
+    "train.cutmix": 1.0,
     "train.ema": 0.9,
     "train.clip_value": 2e-2,
     "train.learn": "max",

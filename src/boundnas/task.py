@@ -40,11 +40,14 @@ class Task(ABC):
         unit: Its unit as it is shown, as ``"%"``; none by default.
         scale: What a score is multiplied by where it is shown: 100 for per cent, -1 for an error,
             whose score is negative, as a higher score is always better.
+        mixes: Whether two samples may be mixed for training (``train.mixup``): the loss of a mixed
+            one is then the mean of its losses for both targets. False by default.
     """
 
     metric: str
     unit: str = ""
     scale: float = 1.0
+    mixes: bool = False
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -168,6 +171,7 @@ class Classification(Task):
     metric = "accuracy"
     unit = "%"
     scale = 100.0
+    mixes = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1:

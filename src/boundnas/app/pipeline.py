@@ -99,7 +99,7 @@ class Job:
             preferred(model.space, boundary, config.train.prior or ())
         # These two refuse a batch size.
         TrainingOrder(len(data.train), config.train.batch_size, config.seed)
-        share(config.train.batch_size, config.train.accumulate)
+        share(config.train.batch_size, config.train.accumulate, config.train.mixes)
         return job
 
     def identity(self) -> identity.Identity:

@@ -115,21 +115,24 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def share(batch_size: int, accumulate: int = 1) -> slice:
+def share(batch_size: int, accumulate: int = 1, pairs: bool = False) -> slice:
     """This process's part of a batch; all parts are equal, so that means of them are the mean.
 
     Args:
         batch_size: Images of the batch.
         accumulate: So many parts of its own each process computes one after the other.
+        pairs: Whether each of these is of pairs, which are mixed.
 
     Raises:
         DataError: The batch does not divide.
     """
-    if batch_size % (size() * accumulate):
+    unit = size() * accumulate * (1 + pairs)
+    if batch_size % unit:
         each = f" in {accumulate} parts each (train.accumulate)" if accumulate > 1 else ""
+        each += " of pairs (train.mixup, train.cutmix)" if pairs else ""
         raise DataError(
             f"train.batch_size is {batch_size}, which {size()} processes cannot share equally"
-            f"{each}; take a multiple of {size() * accumulate}, or another number of processes"
+            f"{each}; take a multiple of {unit}, or another number of processes"
         )
     length = batch_size // size()
     return slice(rank() * length, (rank() + 1) * length)

@@ -55,7 +55,7 @@ class Trainer:
         settings, parameters = run.settings, list(run.model.parameters())
         self.device = parameters[0].device
         self.order = TrainingOrder(len(run.data.train), settings.batch_size, run.seed)
-        self.part = share(settings.batch_size, settings.accumulate)
+        self.part = share(settings.batch_size, settings.accumulate, settings.mixes)
         self.steps = steps_of(settings, len(run.data.train))
         optimizer = run.recipe.optimizer_of(parameters, settings)
         self.schedule = run.recipe.schedule_of(optimizer, settings, self.steps)

@@ -11,6 +11,7 @@ from boundnas.data import Samples
 from boundnas.errors import CostError, SpaceError, TaskError
 from boundnas.fit.match import check_match
 from boundnas.guard.learnable import check_learnable, check_used
+from boundnas.method.mixing import check_mixing
 from boundnas.method.policy import (
     BOUNDARIES,
     Boundaries,
@@ -50,10 +51,11 @@ def check_start(
         SpaceError: A dimension changes nothing, or is to be learned and has no exact gradient.
         CostError: A cost is not known, or the cost range cannot be met.
         DataError: The images are not what the model was built for.
-        TaskError: Students are to be compared otherwise than the task allows.
+        TaskError: Students are to be compared, or samples mixed, otherwise than the task allows.
         ExportError: A network of the space cannot be extracted.
     """
     check_match(model, data, task)
+    check_mixing(settings, task, model.example)
     if settings.distillation != "task" and not isinstance(task, Classification):
         raise TaskError(
             f"train.distillation = {settings.distillation} compares class logits, and the task is "

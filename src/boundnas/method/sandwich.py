@@ -12,7 +12,8 @@ from torch import Tensor
 
 from boundnas.cost import Budget
 from boundnas.engine.ranks import rank
-from boundnas.method.batch import gathering, parts_of
+from boundnas.method.batch import Part, gathering, parts_of
+from boundnas.method.mixing import mixture
 from boundnas.method.policy import BOUNDARIES, Boundaries, Boundary, Policy
 from boundnas.method.variants.parts import Objective, Variants
 from boundnas.randomness import stream
@@ -76,11 +77,12 @@ class Sandwich:
         # All that the policies decide is read off at once: a device waits for the host here only.
         max_arch, min_arch = (self._draw(boundary, step) for boundary in BOUNDARIES)
         allowed = self.boundaries.allowed if self.settings.random_networks else ()
-        parts = parts_of(inputs, targets, self.settings.accumulate)
+        mixed = mixture(self.settings, self.seed, step)
+        parts = parts_of(inputs, targets, self.settings.accumulate, mixed)
 
         def with_targets(arch: Architecture, number: int) -> tuple[Tensor, Tensor]:
             outputs = self.model(parts[number].inputs, arch)
-            return outputs, self.task.loss(outputs, parts[number].targets)
+            return outputs, parts[number].over_targets(self.task.loss, outputs)
 
         def with_targets_and_noise(arch: Architecture, number: int) -> tuple[Tensor, Tensor]:
             noise = stream(self.seed, _own("dropout", number), step)
@@ -101,7 +103,7 @@ class Sandwich:
                 loss = self._over_parts(arch, with_teacher)[1]
                 after("random", loss)
                 random_loss += loss / self.settings.random_networks
-        return self._scalars(largest, smallest, random_loss, targets)
+        return self._scalars(largest, smallest, random_loss, parts)
 
     def _learns(self, step: int) -> bool:
         """Whether the policies get a gradient in this step."""
@@ -204,7 +206,7 @@ class Sandwich:
         return dict(zip(names, costs, strict=True))
 
     def _scalars(
-        self, largest: Visit, smallest: Visit, random_loss: Tensor, targets: Tensor
+        self, largest: Visit, smallest: Visit, random_loss: Tensor, parts: Sequence[Part]
     ) -> dict[str, Tensor]:
         scalars = {
             "loss_max": largest.loss,
@@ -216,8 +218,9 @@ class Sandwich:
             "penalty_min": smallest.penalty,
         }
         if self.task.meter() is None:
-            score = self.task.score(torch.cat(largest.outputs), targets)
-            scalars["score_max"] = score.mean()
+            pairs = zip(parts, largest.outputs, strict=True)
+            scores = [part.over_targets(self.task.score, outputs) for part, outputs in pairs]
+            scalars["score_max"] = torch.cat(scores).mean()
         return {name: value.detach() for name, value in scalars.items()}
 
 

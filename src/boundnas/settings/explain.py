@@ -50,6 +50,8 @@ _OTHER_NAMES = {
     "policy_lr": "policy_learning_rate",
     "wd": "weight_decay",
     "ema_decay": "ema",
+    "mixup_alpha": "mixup",
+    "cutmix_alpha": "cutmix",
     "bs": "batch_size",
     "gradient_accumulation": "accumulate",
     "accumulate_grad_batches": "accumulate",

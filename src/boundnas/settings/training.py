@@ -76,6 +76,20 @@ class TrainSettings(Settings):
     )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="SGD momentum of the weights")
     weight_decay: float = Field(default=5e-4, ge=0, le=1, description="L2 penalty on the weights")
+    mixup: float | None = Field(
+        default=None,
+        gt=0,
+        le=100,
+        description="pairs of samples are added up in shares drawn from Beta(mixup, mixup), their "
+        "targets likewise, such as 0.2; null mixes nothing",
+    )
+    cutmix: float | None = Field(
+        default=None,
+        gt=0,
+        le=100,
+        description="a part of one image of a pair is put into the other, its area drawn from "
+        "Beta(cutmix, cutmix), such as 1; beside mixup each comes in half of the steps",
+    )
     ema: float | None = Field(
         default=None,
         gt=0,
@@ -185,6 +199,11 @@ class TrainSettings(Settings):
         default=200, ge=1, le=10**9, description="steps between checkpoints"
     )
 
+    @property
+    def mixes(self) -> bool:
+        """Whether samples are mixed in pairs."""
+        return self.mixup is not None or self.cutmix is not None
+
     @classmethod
     def _conflicts(cls, values: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
         if values.get("grad_from_random") and values.get("learn") == "none":
@@ -207,11 +226,13 @@ class TrainSettings(Settings):
                 "leave those options out of the space",
             )
         batch, parts = values.get("batch_size", 2), values.get("accumulate", 1)
-        if batch % parts or batch < 2 * parts:
+        mixing = [name for name in ("mixup", "cutmix") if values.get(name) is not None]
+        if batch % parts or batch < 2 * parts or (mixing and batch % (2 * parts)):
             yield (
                 ("accumulate",),
                 f"found {parts} beside {{here}}batch_size = {batch}, which does not come to equal "
-                "parts of two images or more; take a divisor of the batch",
+                f"parts of two images or more{', or of pairs' * bool(mixing)}; take a divisor of "
+                "the batch",
             )
         if not {"steps", "epochs"} <= values.keys():
             return

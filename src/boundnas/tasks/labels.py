@@ -24,6 +24,7 @@ class MultiLabel(Task):
     metric = "mean average precision"
     unit = "%"
     scale = 100.0
+    mixes = True
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Binary cross-entropy, averaged over samples and labels."""
