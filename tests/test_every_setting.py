@@ -76,6 +76,7 @@ MOVED = {
     "train.steps": 7,
     "train.epochs": (0.1, {"train.steps": 6}),
     "train.batch_size": 18,
+    "train.precision": "bf16",
     "train.accumulate": 2,
     "train.learning_rate": 0.05,
     "train.warmup_start": (1e-2, {"train.warmup_fraction": 0.5}),

@@ -16,6 +16,7 @@ STEPS, COST_RANGE = 7, (2e4, 6e4)
 
 RECIPES = {
     "averaged weights": {"ema": 0.3},
+    "bfloat16": {"precision": "bf16"},
     "a batch in parts": {"accumulate": 2},
     "mixup": {"mixup": 0.4},
     "cutmix": {"cutmix": 1.0},

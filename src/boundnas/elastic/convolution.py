@@ -246,6 +246,7 @@ class Convolution(ElasticLayer):
     def _weight_gradient(
         self, gradient: Tensor, x: Tensor, weight: Tensor, where: Window
     ) -> Tensor:
+        x, weight = x.to(gradient.dtype), weight.to(gradient.dtype)  # under autocast they differ
         found: Tensor = torch.ops.aten.convolution_backward(
             gradient, x, weight, None, where.stride, where.padding, where.dilation, False,
             [0] * len(where.stride), 1, [False, True, False],

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from boundnas.elastic import native
+from boundnas.elastic.exact import exact, summing
 
 
 def pointwise(x: Tensor, weight: Tensor) -> Tensor:
@@ -48,8 +49,8 @@ def input_products(
         Shape ``(d,)``.
     """
     if not (native.takes(gradient) and native.takes(x) and weight.stride(1) == 1):
-        products = _rows(gradient).T @ _rows(x) * weight.flatten(1)
-        return table.to(products) @ products.sum(0) * scale
+        products = exact(_rows(gradient).T @ _rows(x)) * weight.flatten(1)
+        return _of_options(table, products.sum(0)) * scale
     z = native.empty((len(table),))
     co, ci = weight.shape[:2]
     native.call(
@@ -76,8 +77,7 @@ def weight_products(weight: Tensor, gradient: Tensor, table: Tensor, axes: Seque
     whole = 0 not in axes and weight.numel() == rows * columns
     if not (whole and native.takes_flat(weight) and native.takes_flat(gradient)):
         others = [axis for axis in range(weight.dim()) if axis not in axes]
-        products = (weight * gradient).sum(others).flatten()
-        return table.to(products) @ products
+        return _of_options(table, (exact(weight) * exact(gradient)).sum(others).flatten())
     z = native.empty((options,))
     native.call(
         "weight_products", weight, gradient, table, table.stride(0), z, rows, columns, options
@@ -88,9 +88,15 @@ def weight_products(weight: Tensor, gradient: Tensor, table: Tensor, axes: Seque
 def inner_product(gradient: Tensor, y: Tensor, scale: float, z: Tensor) -> None:
     """Set the number ``z`` to ``scale * <dL/dy, y>``, for maps or rows."""
     if not (native.takes(gradient) and native.takes(y)):
-        z.copy_((gradient * y).sum() * scale)
+        z.copy_((exact(gradient) * exact(y)).sum() * scale)
         return
     native.call("inner_product", gradient, y, z, y.numel(), scale)
+
+
+def _of_options(table: Tensor, products: Tensor) -> Tensor:
+    """The sum over what every option contains."""
+    with summing(products):
+        return table.to(products) @ products
 
 
 def _rows(x: Tensor) -> Tensor:

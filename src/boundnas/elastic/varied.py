@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from boundnas.elastic.exact import exact, summing
 from boundnas.elastic.ghost import PARTS, SIZED, Ghosted, alone, leading, replaced, resized
 from boundnas.errors import SpaceError
 from boundnas.space import Architecture, Dimension
@@ -211,7 +212,8 @@ class _Tap(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, of_others: Tensor) -> Any:
         shared = gradient[: len(of_others)]
         whole = torch.cat((shared, of_others), ctx.axis)
-        products = ctx.options.products(whole) * (len(gradient) / len(shared))
+        with summing(whole):
+            products = ctx.options.products(exact(whole)) * (len(gradient) / len(shared))
         return gradient, products, None, None
 
 

@@ -21,6 +21,7 @@ from boundnas.method.policy import (
     initial_policy,
     point_mass,
 )
+from boundnas.method.precision import check_precision
 from boundnas.method.variants import ESTIMATORS
 from boundnas.randomness import stream
 from boundnas.settings import PriorSettings, TrainSettings
@@ -52,9 +53,11 @@ def check_start(
         CostError: A cost is not known, or the cost range cannot be met.
         DataError: The images are not what the model was built for.
         TaskError: Students are to be compared, or samples mixed, otherwise than the task allows.
+        TrainingError: The device does not compute in the precision that is asked for.
         ExportError: A network of the space cannot be extracted.
     """
     check_match(model, data, task)
+    check_precision(settings, next(model.parameters()).device)
     check_mixing(settings, task, model.example)
     if settings.distillation != "task" and not isinstance(task, Classification):
         raise TaskError(

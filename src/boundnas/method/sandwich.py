@@ -15,7 +15,9 @@ from boundnas.engine.ranks import rank
 from boundnas.method.batch import Part, gathering, parts_of
 from boundnas.method.mixing import mixture
 from boundnas.method.policy import BOUNDARIES, Boundaries, Boundary, Policy
+from boundnas.method.precision import reduced
 from boundnas.method.variants.parts import Objective, Variants
+from boundnas.nested import leaves
 from boundnas.randomness import stream
 from boundnas.settings import TrainSettings
 from boundnas.space import Allowed, Architecture
@@ -81,7 +83,7 @@ class Sandwich:
         parts = parts_of(inputs, targets, self.settings.accumulate, mixed)
 
         def with_targets(arch: Architecture, number: int) -> tuple[Tensor, Tensor]:
-            outputs = self.model(parts[number].inputs, arch)
+            outputs = self._answers(parts[number].inputs, arch)
             return outputs, parts[number].over_targets(self.task.loss, outputs)
 
         def with_targets_and_noise(arch: Architecture, number: int) -> tuple[Tensor, Tensor]:
@@ -89,7 +91,7 @@ class Sandwich:
             return with_targets(arch.carrying(noise=noise), number)
 
         def with_teacher(arch: Architecture, number: int) -> tuple[Tensor, Tensor]:
-            outputs = self.model(parts[number].inputs, arch)
+            outputs = self._answers(parts[number].inputs, arch)
             return outputs, distance(outputs, largest.outputs[number])
 
         # Train the max network with the true targets.
@@ -145,6 +147,15 @@ class Sandwich:
         outputs, value = self._over_parts(arch, loss, penalized)
         return Visit(outputs, value, *held[0])
 
+    def _answers(self, inputs: Any, arch: Architecture) -> Tensor:
+        """Outputs of a network, in float32 whatever it computes in."""
+        if self.settings.precision == "float32":
+            outputs: Tensor = self.model(inputs, arch)
+            return outputs
+        with reduced(self.settings, next(leaves(inputs))[1].device):
+            outputs = self.model(inputs, arch)
+        return outputs.float()
+
     def _over_parts(
         self,
         arch: Architecture,
@@ -168,7 +179,8 @@ class Sandwich:
                 if number == 0 and penalized is not None:
                     total = value + penalized(own)
                 if torch.is_grad_enabled():
-                    total.backward()
+                    with reduced(self.settings, value.device):
+                        total.backward()
                 outputs.append(found.detach())
                 values.append(value.detach())
         return outputs, torch.stack(values).sum()

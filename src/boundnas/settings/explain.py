@@ -106,6 +106,8 @@ _OTHER_VALUES = {
     "ilsvrc2012": "imagenet",
     "imagefolder": "folder",
     "all": "both",
+    "bfloat16": "bf16",
+    "fp32": "float32",
     "torch": "pt2",
 }
 

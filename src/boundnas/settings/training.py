@@ -56,6 +56,10 @@ class TrainSettings(Settings):
         default=None, gt=0, le=10**6, description="passes over the training set; give this or steps"
     )
     batch_size: int = Field(default=64, ge=2, le=65_536, description="images per training step")
+    precision: Literal["float32", "bf16"] = Field(
+        default="float32",
+        description="what layers compute in while they train; search and export are in float32",
+    )
     accumulate: int = Field(
         default=1,
         ge=1,
