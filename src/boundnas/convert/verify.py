@@ -24,7 +24,7 @@ from boundnas.supernet.supernet import Supernet
 
 
 def check_corners(model: Supernet, whole: Mapping[nn.Module, Any], samples: int) -> None:
-    """Follow the shapes of the extreme networks, and of those that differ in one dimension.
+    """Follow the shapes of the extreme networks, and of some that tell all dimensions apart.
 
     Args:
         model: The supernet.
@@ -68,25 +68,31 @@ def _made_of(form: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _unlike(arch: Architecture, what: str) -> ConvertError:
-    smaller = ", ".join(
+    smaller = [
         f"{d.name}={d.choices[i]}"
         for d, i in zip(arch.space.dimensions, arch.indices, strict=True)
         if i < len(d) - 1
-    )
+    ]
+    shown = ", ".join(smaller[:8]) + (f" and {len(smaller) - 8} more" if smaller[8:] else "")
     return ConvertError(
-        f"the network with {smaller or 'everything at its largest'} does not work: {what}. This "
+        f"the network with {shown or 'everything at its largest'} does not work: {what}. This "
         "is a fault of a rule of BoundNAS; keep what it names fixed (rules={name: None})"
     )
 
 
 def _corners(model: Supernet) -> Iterator[Architecture]:
+    """The largest, the smallest, and some by the binary digits of the dimensions' places.
+
+    Of any two dimensions each is once at its smallest where the other is at its largest.
+    """
     space = model.space
     yield space.largest
     yield space.smallest
-    for i in range(len(space)):
-        indices = list(space.largest.indices)
-        indices[i] = 0
-        yield Architecture(space, tuple(indices))
+    tops = space.largest.indices
+    for digit in range((len(space) - 1).bit_length()):
+        for side in (0, 1):
+            indices = (top if i >> digit & 1 == side else 0 for i, top in enumerate(tops))
+            yield Architecture(space, tuple(indices))
 
 
 def _forms(output: Any) -> Any:
