@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from boundnas import Supernet, elastic, models
-from boundnas.models import MobileNet, StageTable, StemTable
+from boundnas.models import ConvNeXt, ConvNeXtStage, MobileNet, StageTable, StemTable
 from boundnas.supernet.inputs import noise
 
 
@@ -138,7 +138,17 @@ def _own_stages():
     return MobileNet(StemTable((3, 4), (3, 5, 7), stride=2), stages, 12, image_size=16, classes=5)
 
 
+def _convnext():
+    stages = [ConvNeXtStage((4, 6, 8), (6, 12), (1, 2), (3, 7)), ConvNeXtStage((5, 10), (20,))]
+    model = ConvNeXt(stages, image_size=8, classes=4)
+    for name, parameter in model.named_parameters():
+        if name.endswith("scale.weight"):  # at its start hardly anything passes
+            parameter.data.fill_(0.7)
+    return model
+
+
 SPACES = {
+    "convnext": _convnext,
     "resnet1d": lambda: models.resnet1d(0.05, length=12, in_channels=2),
     "resnet": lambda: models.resnet(0.05, image_size=8, in_channels=2),
     "mobilenet_v2": lambda: models.mobilenet_v2(0.125, image_size=16),

@@ -13,7 +13,7 @@ from boundnas.errors import CalibrationError, SpaceError
 from boundnas.randomness import stream
 from boundnas.search import Evaluator
 
-NORMALIZED = [name for name in SPACES if name not in ("sample_wise", "tokens")]
+NORMALIZED = [name for name in SPACES if name not in ("sample_wise", "tokens", "convnext")]
 
 
 def norms_of(net):

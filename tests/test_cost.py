@@ -4,8 +4,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.foreign_networks import foreign
 from tests.spaces import SPACES, images, seeded, supernet
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from boundnas import Supernet, elastic, extract, models
 from boundnas.cost import MACs, Parameters
@@ -40,14 +42,18 @@ def test_a_configuration_can_name_every_family():
     assert set(models.NETWORKS) == OTHERS
 
 
-@pytest.mark.parametrize(
-    ("family", "macs", "parameters"),
-    [("resnet", 3_663_761_408, 21_797_672)],  # ResNet-34 in torchvision's table of weights
-)
-def test_the_largest_network_of_a_family_is_the_published_one(family, macs, parameters):
-    model = seeded(lambda: models.NETWORKS[family](1.0, 224, classes=1000))
-    assert MACs(model).reach[1] == macs
-    assert Parameters(model).reach[1] == parameters
+PUBLISHED = {"resnet": ("resnet34", 96), "convnext": ("convnext_tiny", 96)}
+
+
+@pytest.mark.parametrize("family", PUBLISHED)
+def test_the_largest_network_of_a_family_is_the_published_one(family):
+    name, size = PUBLISHED[family]
+    model = seeded(lambda: models.NETWORKS[family](1.0, size, classes=1000))
+    net = seeded(getattr(foreign("torchvision.models"), name)).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(torch.zeros(1, 3, size, size))
+    assert 2 * MACs(model).reach[1] == counter.get_total_flops()
+    assert Parameters(model).reach[1] == sum(p.numel() for p in net.parameters())
 
 
 def test_the_smaller_v3_space_searches_nothing_more_in_the_last_block():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from boundnas.models.convnext import ConvNeXt, ConvNeXtStage, convnext
 from boundnas.models.mobilenet import (
     FAMILIES,
     MobileNet,
@@ -15,18 +16,21 @@ from boundnas.models.mobilenet import (
 from boundnas.models.resnet import ResNet, ResNetStage, resnet, resnet1d
 from boundnas.supernet.supernet import Supernet
 
-NETWORKS: dict[str, Callable[..., Supernet]] = {"resnet": resnet}
+NETWORKS: dict[str, Callable[..., Supernet]] = {"resnet": resnet, "convnext": convnext}
 """Families for images beside those of the paper: ``(width, image_size, **options)`` to a supernet,
 with the options ``in_channels``, ``classes``, ``dropout`` and ``drop_connect``."""
 
 __all__ = [
     "FAMILIES",
     "NETWORKS",
+    "ConvNeXt",
+    "ConvNeXtStage",
     "MobileNet",
     "ResNet",
     "ResNetStage",
     "StageTable",
     "StemTable",
+    "convnext",
     "mobilenet_v2",
     "mobilenet_v3",
     "paper_space",
