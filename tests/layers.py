@@ -156,6 +156,68 @@ def _fixed_transposed(net):
     return steps, net.width
 
 
+class InTurn(nn.Module):
+    """Layers one after the other."""
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x, arch):
+        for layer in self.layers:
+            x = layer(x, arch)
+        return x
+
+
+def _expansion(net):
+    """Blocks whose expand ratio of one has no expansion, beside larger ones that do."""
+    expand = net.dimension("expand", (1, 2, 3), "expand")
+    width, wide = net.width, expand.map(lambda e: 6 * e)
+    shared = elastic.BatchNorm2d(width)
+    narrow = InTurn(
+        elastic.DepthwiseConv2d(width, net.kernel), elastic.Conv2d(width, width), shared
+    )
+    whole = InTurn(
+        elastic.Conv2d(width, wide, bias=True), elastic.BatchNorm2d(wide, activation="swish"),
+        elastic.DepthwiseConv2d(wide, net.kernel), elastic.Conv2d(wide, width), shared,
+    )  # fmt: skip
+    steps = [
+        elastic.Conv2d(2, width, 3, bias=True),
+        elastic.Choice(expand, {1: narrow, 2: whole, 3: whole}), torch.tanh,
+        elastic.Conv2d(width, Joined((wide, width))), torch.tanh,
+        elastic.Conv2d(Joined((wide, width)), width),
+    ]  # fmt: skip
+    return steps, width
+
+
+def _shortcut(net):
+    """A shortcut that two options have, within one of another kind that has none."""
+    kind, width = net.dimension("kind", ("a", "b", "c"), "kind"), net.width
+    own = kind.map(lambda k: k != "b")
+    inner = elastic.Choice(own, {True: None, False: elastic.Conv2d(width, width, 3, bias=True)})
+    outer = InTurn(elastic.PReLU(width), elastic.Choice(kind, {"a": inner, "b": inner, "c": None}))
+    both = InTurn(
+        Beside(inner, elastic.Conv2d(width, 1)), elastic.Conv2d(Joined((width, 1)), width)
+    )
+    steps = [
+        elastic.Conv2d(2, width, bias=True), outer,
+        elastic.Choice(net.kernel, {1: None, 3: both, 5: elastic.Conv2d(width, width, net.kernel)}),
+    ]  # fmt: skip
+    return steps, width
+
+
+def _resolutions(net):
+    """A network on images of a searched size, with a choice inside."""
+    size, width = net.dimension("size", (4, 6, 9), "resolution"), net.width
+    body = InTurn(
+        elastic.Conv2d(2, width, net.kernel, bias=True), elastic.BatchNorm2d(width),
+        elastic.Choice(net.kernel.map(lambda k: k > 1), {True: elastic.PReLU(width), False: None}),
+        Plain(lambda x: F.max_pool2d(x, 2).mean((2, 3), keepdim=True)),
+        elastic.Conv2d(width, 5, bias=True),
+    )  # fmt: skip
+    return [elastic.Resized(body, size)], 5
+
+
 def _fixed_groups(net):
     steps = [
         elastic.Conv2d(2, 4, net.kernel, groups=2, bias=True), torch.tanh,
@@ -456,6 +518,10 @@ LAYERS = {
         elastic.ConvTranspose1d, elastic.Conv1d, SEQUENCE, dilation=2, padding=1 + 3
     ),
     "transposed volumes": _transposed(elastic.ConvTranspose3d, elastic.Conv3d, (2, 2, 3, 2)),
+    "expansion or none": (IMAGE, _expansion),
+    "expansion alone": (IMAGE, lambda net: (_expansion(net)[0][:3], net.width)),
+    "choices within choices": (IMAGE, _shortcut),
+    "resolutions": (IMAGE, _resolutions),
     "sequences": _along(elastic.Conv1d, SEQUENCE, padding=0, bias=True),
     "sequences in groups": _groups(elastic.Conv1d, SEQUENCE),
     "volumes": _along(elastic.Conv3d, VOLUME, dilation=(1, 2, 1)),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from boundnas import elastic
+from boundnas.elastic.choice import Wholes
 from boundnas.elastic.ghost import replaced
 from boundnas.space import Architecture, Setting, Width, choices, dimension_of, largest, parts_of
 from boundnas.supernet.supernet import Supernet
@@ -35,13 +36,24 @@ def masked(model: Supernet) -> Iterator[Supernet]:
 
 def _mask(width: Width, arch: Architecture) -> Tensor | float:
     """One for every channel that the gates let through, shape ``(C,)``, or one for all."""
-    if arch.gate(width) is None:
+    if arch.gates is None:
         return 1.0
     return torch.cat([_mask_of_part(part, arch) for part in parts_of(width)])
 
 
+def _gate(setting: Setting, arch: Architecture) -> Tensor | None:
+    """The gate, and one-hot numbers where a choice as a whole around it has the gate."""
+    dimension = dimension_of(setting)
+    if dimension is None or arch.gates is None:
+        return None
+    gate = arch.gates[arch.space.position(dimension)]
+    if dimension not in arch.carried.settled:
+        return gate
+    return F.one_hot(torch.tensor(dimension.index(arch[dimension])), len(dimension)).to(gate)
+
+
 def _mask_of_part(part: Setting, arch: Architecture) -> Tensor:
-    gate = arch.gate(part)
+    gate = _gate(part, arch)
     if gate is None:
         return torch.ones(largest(part), dtype=arch.gates[0].dtype)
     width = torch.arange(largest(part))
@@ -53,7 +65,7 @@ def _kernel_mask(layer: elastic.convolution.Convolution, arch: Architecture) -> 
     sizes, whole = layer.kernel.sizes, layer.kernel.largest
     mask: Tensor | float = 1.0
     for dimension in {dimension_of(s) for s in sizes}:
-        gate = None if dimension is None else arch.gate(dimension)
+        gate = None if dimension is None else _gate(dimension, arch)
         if gate is None:
             continue
         options = []
@@ -194,7 +206,7 @@ def _parameter(layer: elastic.Parameter, x: Tensor, arch: Architecture) -> Tenso
 
 
 def _combine(setting: Setting, arch: Architecture, options: list[Tensor]) -> Tensor:
-    gate = arch.gate(setting)
+    gate = _gate(setting, arch)
     if gate is None:
         return options[choices(setting).index(arch.value(setting))]
     return sum(z * y for z, y in zip(gate, options, strict=True))
@@ -236,6 +248,18 @@ def _split(layer: elastic.Split, x: Tensor, arch: Architecture) -> tuple[Tensor,
     return x.split([largest(part) for part in layer.channels.parts], layer.axis)
 
 
+def _wholes(layer: Wholes, x: Tensor, arch: Architecture) -> Tensor:
+    dimension = dimension_of(layer.setting)
+    if dimension is None or dimension in arch.carried.settled:
+        return layer.alternative(arch.value(layer.setting), x, arch)
+    settled = {"gates": arch.gates, "settled": arch.carried.settled | {dimension}}
+    options = [
+        layer.alternative(value, x, arch.with_option(dimension, j).carrying(**settled))
+        for j, value in enumerate(choices(layer.setting))
+    ]
+    return _combine(layer.setting, arch, options)
+
+
 def _stage(layer: elastic.Stage, x: Tensor, arch: Architecture) -> Tensor:
     outputs = []
     for i, child in enumerate(layer._modules.values()):  # one may be there twice
@@ -267,5 +291,7 @@ _FORWARD: dict[type[nn.Module], object] = {
     elastic.Activation: _activation,
     elastic.SqueezeExcite: _squeeze_excite,
     elastic.Split: _split,
+    elastic.Choice: _wholes,
+    elastic.Resized: _wholes,
     elastic.Stage: _stage,
 }

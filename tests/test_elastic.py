@@ -206,6 +206,12 @@ def layers(number):
             r"a kernel of one pixel with a stride of \(2, 2\) leaves the pixels between empty",
         ),
         (lambda: elastic.ConvTranspose2d(3, 4, 2, stride=2), "of 2 .* no centre, .* as a number"),
+        (
+            lambda: elastic.Choice(DEPTH, {1: None, 3: None}),
+            "for each value of a dimension, found values 1, 2 and alternatives for 1, 3",
+        ),
+        (lambda: elastic.Choice(1, {1: None}), "for each value of a dimension, found values 1 and"),
+        (lambda: elastic.Resized(nn.Identity(), Dimension("r", (0, 8))), "size must be .* found 0"),
         (lambda: elastic.Split(WIDTH), "Split: channels is the boundnas.space.Joined width of"),
         (lambda: elastic.Split(Joined((2, WIDTH)), axis=2), "on axis 1 or -1, found 2"),
         (lambda: Joined(()), "at least one part, found none"),

@@ -10,7 +10,10 @@ from tests.spaces import images, seeded
 from tests.test_gradient import relaxed
 
 from boundnas import calibrate, elastic, export, extract, guard
+from boundnas.cost import MACs
 from boundnas.errors import SpaceError
+from boundnas.fit.start import check_forward
+from boundnas.guard.learnable import check_learnable
 from boundnas.randomness import stream
 from boundnas.space import Joined
 
@@ -79,6 +82,34 @@ def test_extraction_is_bit_for_bit_and_costs_are_counted(name):
 @every
 def test_the_guard_accepts_it(name):
     guard.check(built(name))
+
+
+@pytest.mark.parametrize(
+    "name", ["expansion or none", "choices within choices", "resolutions", "split", "transposed"]
+)
+def test_what_is_chosen_as_a_whole_is_learned(name):
+    model = built(name)
+    check_learnable(model)
+    check_forward(model)
+
+
+def test_parts_by_sizes_are_learned():
+    model = built("chunks")
+    with pytest.raises(SpaceError, match="no gradient of the outputs reaches kernel"):
+        check_learnable(model)  # which has none; nothing else is refused
+
+
+@pytest.mark.parametrize(("name", "searched"), [("expansion alone", 2), ("resolutions", 2)])
+def test_the_cost_of_every_option_of_a_choice_is_its_own(name, searched):
+    model = built(name)
+    macs, dimension = MACs(model), model.space.dimensions[searched]
+    for arch in architectures(model.space):
+        gates = relaxed(arch)
+        macs.relaxed(gates).backward()
+        found = gates.gates[searched].grad
+        options = [arch.with_option(dimension, j) for j in range(len(dimension))]
+        expected = torch.tensor([macs(each) - macs(arch) for each in options])
+        torch.testing.assert_close(found - found[arch.indices[searched]], expected.to(found))
 
 
 @every

@@ -94,8 +94,8 @@ def total(model: Supernet, own: Own) -> Polynomial:
     for name, use in found.uses.items():
         cost = Polynomial(())
         for positions, condition in use.cases():
-            cost += condition * own(modules.get(name), positions)
+            cost += own(modules.get(name), positions).given(condition)
         for condition in reversed(found.presence[name]):
-            cost = condition * cost
+            cost = cost.given(condition)
         summed += cost
     return summed

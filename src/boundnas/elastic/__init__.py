@@ -2,6 +2,7 @@
 
 from boundnas.elastic.activation import Activation, PReLU
 from boundnas.elastic.attention import MultiheadAttention
+from boundnas.elastic.choice import Choice, Resized
 from boundnas.elastic.convolution import Conv1d, Conv2d, Conv3d, Convolution, DepthwiseConv2d
 from boundnas.elastic.embedding import Embedding, Parameter
 from boundnas.elastic.group_norm import GroupNorm
@@ -26,6 +27,7 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "Choice",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -46,6 +48,7 @@ __all__ = [
     "PReLU",
     "Parameter",
     "RMSNorm",
+    "Resized",
     "Split",
     "SqueezeExcite",
     "Stage",

@@ -23,7 +23,7 @@ from boundnas.elastic.kernel import KernelSize, kernel
 from boundnas.elastic.layer import ElasticLayer, frozen
 from boundnas.elastic.pointwise import input_products, pointwise, weight_products
 from boundnas.elastic.strided import concerned, strided
-from boundnas.elastic.varied import Varied, each_option, with_option
+from boundnas.elastic.varied import Varied, each_option
 from boundnas.elastic.width import active, ghosts_of, membership, others
 from boundnas.elastic.window import Numbers, Window, window
 from boundnas.space import Architecture, Width, check_sizes, largest
@@ -120,7 +120,7 @@ class Convolution(ElasticLayer):
         gate = arch.gate(self.in_channels)
         if gate is None:
             return self._convolved(x, weight, bias)
-        self.check_ghost(ghost, self.in_channels, x.shape[1])
+        self.check_ghost(ghost, self.in_channels, arch)
         table, ghost_table = membership(self.in_channels, arch, weight.device)
         weight = gate_weight(weight.contiguous(), gate, table, (self.columns_axis,))
         y = self._convolved(x, weight, bias)
@@ -138,7 +138,7 @@ class Convolution(ElasticLayer):
         y = self._convolved(x.active, self.kernel.gated(columns, arch), self._bias(arch))
 
         def convolved(option: int) -> Tensor:
-            own = with_option(arch, options.dimension, option)
+            own = arch.with_option(options.dimension, option)
             columns = active(rows.detach(), self.in_channels, own, self.columns_axis)
             return self._convolve_apart(options.maps[option], columns, None)
 

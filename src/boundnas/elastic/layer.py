@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from boundnas.elastic.width import ghosts_of
 from boundnas.errors import SpaceError
-from boundnas.space import Architecture, Width, largest
+from boundnas.space import Architecture, Width
 from boundnas.space.polynomial import Polynomial, amount
 
 
@@ -83,13 +84,13 @@ class ElasticLayer(ElasticModule):
                 "the same dimension"
             )
 
-    def check_ghost(self, ghost: Tensor | None, width: Width, active: int) -> None:
+    def check_ghost(self, ghost: Tensor | None, width: Width, arch: Architecture) -> None:
         """Refuse an input that lost the channels whose gates wait for a gradient here.
 
         Raises:
             SpaceError: Names the layer and what may stand before it.
         """
-        if ghost is None and active < largest(width):
+        if ghost is None and ghosts_of(width, arch):
             raise SpaceError(
                 f"{self.name} ({type(self).__name__}): the channels that were not chosen did not "
                 "arrive, so their policy gradient would be missing; between elastic layers "

@@ -72,7 +72,7 @@ class LayerNorm(ElasticLayer):
                 maps = [self.normalized(each) for each in x.options.maps]
             return vary(y, Options(dimension, maps))
         ghost = x.ghost if isinstance(x, Ghosted) else None
-        self.check_ghost(ghost, self.features, active.shape[-1])
+        self.check_ghost(ghost, self.features, arch)
         inputs = part(active, arch.ghost_fraction)
         if ghost is not None:
             inputs = torch.cat((inputs, ghost), -1)

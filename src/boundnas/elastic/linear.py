@@ -51,7 +51,7 @@ class Linear(ElasticLayer):
         weight = active(rows, self.in_features, arch, 1).contiguous()
         gate = arch.gate(self.in_features)
         if gate is not None:
-            self.check_ghost(ghost, self.in_features, fi)
+            self.check_ghost(ghost, self.in_features, arch)
             table, ghost_table = membership(self.in_features, arch, x.device)
             weight = gate_weight(weight, gate, table, (1,))
         if not torch.is_grad_enabled():

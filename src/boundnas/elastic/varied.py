@@ -180,16 +180,10 @@ def each_option(layer: Any, x: Varied, arch: Architecture) -> Varied:
     y, dimension = layer.forward(x.active, arch), x.options.dimension
     with torch.no_grad():
         maps = [
-            layer.forward(each, with_option(arch, dimension, j))
+            layer.forward(each, arch.with_option(dimension, j))
             for j, each in enumerate(x.options.maps)
         ]
     return vary(y, Options(dimension, maps))
-
-
-def with_option(arch: Architecture, dimension: Dimension, option: int) -> Architecture:
-    """The architecture, by itself, with another option of a dimension."""
-    i = arch.space.position(dimension)
-    return Architecture(arch.space, (*arch.indices[:i], option, *arch.indices[i + 1 :]))
 
 
 class _Tap(torch.autograd.Function):

@@ -16,61 +16,68 @@ from torch import Tensor
 from boundnas.space import (
     Architecture,
     Dimension,
+    Joined,
     Setting,
     Width,
     choices,
     dimension_of,
     largest,
     parts_of,
-    searched,
 )
 
 
 def active(weight: Tensor, width: Width, arch: Architecture, axis: int = 0) -> Tensor:
     """The entries of active channels along an axis: a view, or of several parts a copy."""
+    if not isinstance(width, Joined):
+        return weight.narrow(axis, 0, arch.size(width))
     cuts = [weight.narrow(axis, start, c) for start, c, _ in segments(width, arch)]
-    return cuts[0] if len(cuts) == 1 else torch.cat(cuts, axis)
+    return torch.cat(cuts, axis)
 
 
 def others(weight: Tensor, width: Width, arch: Architecture, axis: int = 0) -> Tensor:
-    """The entries of channels that were not chosen, likewise."""
-    cuts = [weight.narrow(axis, start + c, all_ - c) for start, c, all_ in segments(width, arch)]
+    """The entries of channels that were not chosen and have gates, likewise."""
+    cuts = [weight.narrow(axis, start + c, rest) for start, c, rest in segments(width, arch)]
     return cuts[0] if len(cuts) == 1 else torch.cat(cuts, axis)
 
 
 def segments(width: Width, arch: Architecture) -> Iterator[tuple[int, int, int]]:
-    """Of each part where its channels start, how many are active, and how many there are."""
+    """Of each part where its channels start, how many are active, and how many are ghosts."""
     start = 0
     for part in parts_of(width):
-        yield start, arch.size(part), largest(part)
-        start += largest(part)
+        size, whole = arch.size(part), largest(part)
+        yield start, size, whole - size if arch.gated(part) else 0
+        start += whole
 
 
 def ghosts_of(width: Width, arch: Architecture) -> bool:
     """Whether channels beyond the active ones have a gate waiting for their gradient."""
-    return arch.gate(width) is not None and arch.size(width) < largest(width)
+    return any(rest for _, _, rest in segments(width, arch))
 
 
 def membership(width: Width, arch: Architecture, device: torch.device) -> tuple[Tensor, Tensor]:
     """Which options contain which channels: 1 when ``c < choices[j]``.
 
     Returns:
-        Of the active ones, shape ``(d, active)``, and of the others, ``(d, largest - active)``;
-        ``d`` counts the options of all dimensions that `Architecture.gate` gives gates of.
+        Of the active ones, shape ``(d, active)``, and of the others, ``(d, others)``; ``d`` counts
+        the options of all dimensions that `Architecture.gate` gives gates of.
     """
-    return _membership(width, tuple(map(arch.size, parts_of(width))), device)
+    sizes = tuple((active, rest) for _, active, rest in segments(width, arch))
+    return _membership(width, arch.gated(width), sizes, device)
 
 
 @cache
 def _membership(
-    width: Width, sizes: tuple[int, ...], device: torch.device
+    width: Width,
+    dimensions: tuple[Dimension, ...],
+    sizes: tuple[tuple[int, int], ...],
+    device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     inside, outside = [], []
-    for part, size in zip(parts_of(width), sizes, strict=True):
-        rows = [_contained(part, dimension, device) for dimension in searched(width)]
+    for part, (size, rest) in zip(parts_of(width), sizes, strict=True):
+        rows = [_contained(part, dimension, device) for dimension in dimensions]
         table = rows[0] if len(rows) == 1 else torch.cat(rows)
         inside.append(table[:, :size])
-        outside.append(table[:, size:])
+        outside.append(table[:, size : size + rest])
     if len(inside) == 1:
         return inside[0], outside[0]
     return torch.cat(inside, 1), torch.cat(outside, 1)

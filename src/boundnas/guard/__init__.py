@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from boundnas.elastic import BatchNorm, ElasticLayer, Stage
+from boundnas.elastic.choice import Wholes
 from boundnas.elastic.ghost import Ghosted
 from boundnas.errors import SpaceError
 from boundnas.guard.call import trace_of
@@ -27,7 +28,7 @@ from boundnas.guard.counts import Choice, counted
 from boundnas.guard.functions import Watch
 from boundnas.guard.state import State, marks, python_states, random_states, untouched
 from boundnas.randomness import stream
-from boundnas.space import Architecture, Derived, Dimension, Pass, Setting, Value
+from boundnas.space import Architecture, Derived, Dimension, Pass, Setting, Value, dimension_of
 from boundnas.supernet import modes, place
 from boundnas.supernet.inputs import noise
 from boundnas.supernet.supernet import Supernet
@@ -158,7 +159,8 @@ def _corners(model: Supernet) -> Iterator[Architecture]:
 
 def _branches(model: Supernet, reads: set[Dimension]) -> Iterator[Architecture]:
     """Architectures that take every branch of `forward`, or many; it was run before."""
-    asked = [d for d in model.space.dimensions if d in reads]
+    wholes = {dimension_of(m.setting) for m in model.modules() if isinstance(m, Wholes)}
+    asked = [d for d in model.space.dimensions if d in reads | wholes]
     deep = _deep(model, 0)
     options: Any = itertools.product(*(range(len(d)) for d in asked))
     if math.prod(len(d) for d in asked) > MOST:

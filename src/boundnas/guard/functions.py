@@ -28,6 +28,7 @@ from boundnas.elastic import (
     SqueezeExcite,
     Stage,
 )
+from boundnas.elastic.choice import Choice, Wholes
 from boundnas.elastic.ghost import Ghosted, maps, replaced
 from boundnas.elastic.varied import Varied
 from boundnas.errors import BoundNASError, SpaceError
@@ -82,7 +83,7 @@ class Watch(TorchFunctionMode):
         super().__init__()
         self.arch, self.hooks = arch, []
         self.last: dict[nn.Module, Trace] = {}
-        """Of a stage, what is known of its last layer's output."""
+        """Of a stage or a choice, what is known of its last layer's output."""
         self.names = {module: name for name, module in model.named_modules()}
         self.device = next(model.parameters()).device
         self.before, self.draws = random_states(self.device), draws
@@ -90,7 +91,8 @@ class Watch(TorchFunctionMode):
             if isinstance(module, ElasticModule):
                 self.hooks.append(module.register_forward_pre_hook(self._enters, with_kwargs=True))
                 self.hooks.append(module.register_forward_hook(self._leaves, with_kwargs=True))
-            if isinstance(module, Stage):
+        for module in model.modules():  # what leaves a layer is noted before it leaves its stage
+            if isinstance(module, Stage | Wholes):
                 of_layer = partial(self._leaves_layer, module)
                 self.hooks += [m.register_forward_hook(of_layer) for m in module.children()]
 
@@ -229,7 +231,7 @@ class Watch(TorchFunctionMode):
             )
         if setting is None:
             return
-        built = segments.of_width(setting, self.arch)
+        built = segments.of_width(setting, self._of(args, kwargs))
         with torch._C.DisableTorchFunctionSubclass():
             given = segments.as_built(x, axis, built) if trace.segments is None else trace.segments
         if built != given:
@@ -242,17 +244,20 @@ class Watch(TorchFunctionMode):
     def _leaves(self, layer: ElasticModule, args: Any, kwargs: Any, output: object) -> None:
         """Note where a map comes from, or that one ends here."""
         if isinstance(layer, Split) and isinstance(output, tuple):
-            self._leaves_split(layer, output)
+            self._leaves_split(layer, output, self._of(args, kwargs))
             return
         if not isinstance(output, Ghosted):
             self._ends(layer, _input(args, kwargs), output)
             return
         setting = _setting(layer, "out_channels", "out_features", "channels", "features")
-        own = None if setting is None else segments.of_width(setting, self.arch)
-        x = _input(args, kwargs)
+        x, arch = _input(args, kwargs), self._of(args, kwargs)
+        own = None if setting is None else segments.of_width(setting, arch)
         trace = Trace(_axis(layer) % output.active.dim(), segments=own)
-        if isinstance(layer, Stage):
-            if (last := self.last.pop(layer, None)) is None:
+        if isinstance(layer, Stage | Wholes):
+            last = self.last.pop(layer, None)
+            if isinstance(layer, Choice) and isinstance(x, Ghosted) and layer.passes(arch):
+                last = x.__dict__.get("trace")
+            if last is None:
                 return
             trace = replace(last)
         elif isinstance(x, Ghosted) and setting is None:
@@ -262,13 +267,18 @@ class Watch(TorchFunctionMode):
         trace.source = f"{self.names[layer]} ({type(layer).__name__})"
         output.__dict__["trace"] = trace
 
-    def _leaves_split(self, layer: Split, output: tuple[Tensor, ...]) -> None:
+    def _leaves_split(self, layer: Split, output: tuple[Tensor, ...], arch: Architecture) -> None:
         for part, x in zip(layer.channels.parts, output, strict=True):
             if isinstance(x, Ghosted):
                 source = f"{self.names[layer]} (Split)"
-                own = segments.of_width(part, self.arch)
+                own = segments.of_width(part, arch)
                 axis = layer.axis % x.active.dim()
                 x.__dict__["trace"] = Trace(axis, source=source, segments=own)
+
+    def _of(self, args: Any, kwargs: Any) -> Architecture:
+        """What a layer was called with: around it, options may be computed as wholes."""
+        found = args[1] if len(args) > 1 else kwargs.get("arch")
+        return found if isinstance(found, Architecture) else self.arch
 
     def _ends(self, layer: ElasticModule, x: object, output: object) -> None:
         """Refuse a user's layer that leaves the gradient of its input's width out."""
@@ -286,7 +296,7 @@ class Watch(TorchFunctionMode):
                 "elastic.Linear, whose forward does (boundnas.elastic.ghost says how)"
             )
 
-    def _leaves_layer(self, stage: Stage, _: nn.Module, __: Any, output: object) -> None:
+    def _leaves_layer(self, stage: nn.Module, _: nn.Module, __: Any, output: object) -> None:
         if isinstance(output, Ghosted) and "trace" in output.__dict__:
             self.last[stage] = trace_of(output)
 

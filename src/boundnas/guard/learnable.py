@@ -13,19 +13,20 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from boundnas.elastic.choice import Wholes
 from boundnas.errors import SpaceError
 from boundnas.guard.state import untouched
 from boundnas.randomness import stream
-from boundnas.space import Architecture, Dimension
+from boundnas.space import Architecture, Dimension, dimension_of
 from boundnas.supernet.inputs import noise
 from boundnas.supernet.modes import training
 from boundnas.supernet.paths import Paths, paths
 from boundnas.supernet.supernet import Supernet
 
 _INSTEAD = (
-    "let an elastic layer make the choice (elastic.Stage for depth, SqueezeExcite, a kernel size, "
-    "an activation or a width), read widths off the shape of a map, or train with learn: none, "
-    "where the choice is searched only"
+    "let an elastic layer make the choice (elastic.Stage for depth, Choice, Resized, "
+    "SqueezeExcite, a kernel size, an activation or a width), read widths off the shape of a map, "
+    "or train with learn: none, where the choice is searched only"
 )
 
 
@@ -101,9 +102,20 @@ def _check_steps(model: Supernet, found: Paths) -> None:
 def _check_uses(model: Supernet, found: Paths) -> None:
     """What changes the resolution, or the layers that an elastic module uses."""
     for name, use in found.uses.items():
-        if use.dimensions and not name.endswith("()"):
-            names = ", ".join(d.name for d in use.dimensions)
+        if not use.dimensions or name.endswith("()"):
+            continue
+        settled = _settled(model, name)
+        if free := [d for d in use.dimensions if d not in settled]:
+            names = ", ".join(d.name for d in free)
             _refuse(f"whether or at what resolution {name} is used follows {names}")
+
+
+def _settled(model: Supernet, name: str) -> set[Dimension | None]:
+    """The dimensions whose options are computed as wholes around a module, in any of its places."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    own = [place.split(".") for place, module in modules.items() if module is modules.get(name)]
+    around = [modules[".".join(parts[:i])] for parts in own for i in range(len(parts))]
+    return {dimension_of(m.setting) for m in around if isinstance(m, Wholes)}
 
 
 def _check_gates(model: Supernet, found: Paths) -> None:

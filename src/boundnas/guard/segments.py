@@ -42,8 +42,8 @@ def of_width(width: Width, arch: Architecture) -> Segments:
     """The segments that a layer built with a width takes or gives."""
     sizes = segments(width, arch)
     return merged(
-        Segment(dimension_of(part), active, whole - active)
-        for part, (_, active, whole) in zip(parts_of(width), sizes, strict=True)
+        Segment(dimension_of(part), active, ghost)
+        for part, (_, active, ghost) in zip(parts_of(width), sizes, strict=True)
     )
 
 

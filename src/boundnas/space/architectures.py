@@ -19,7 +19,6 @@ from boundnas.space.dimensions import (
     Setting,
     Value,
     Width,
-    dimension_of,
     searched,
 )
 from boundnas.space.passes import NOTHING, Pass
@@ -223,6 +222,11 @@ class Architecture:
         """
         return replace(self, carried=replace(self.carried, **parts))
 
+    def with_option(self, dimension: Dimension, option: int) -> Architecture:
+        """The architecture, by itself, with another option of a dimension."""
+        i = self.space.position(dimension)
+        return Architecture(self.space, (*self.indices[:i], option, *self.indices[i + 1 :]))
+
     @property
     def plain(self) -> Architecture:
         """The architecture alone, without what travels with it."""
@@ -249,21 +253,22 @@ class Architecture:
         """Whether normalizations that follow a convolution may be folded into it."""
         return self.carried.folds
 
+    def gated(self, width: Width) -> tuple[Dimension, ...]:
+        """The dimensions of a width that have gates here, each once, in order."""
+        if self.carried.gates is None:
+            return ()
+        return tuple(d for d in searched(width) if d not in self.carried.settled)
+
     def gate(self, width: Width) -> Tensor | None:
         """Straight-through sample of the setting's dimension, shape ``(d,)``; none when fixed.
 
-        Of maps side by side, the samples of all `searched` dimensions, one after the other.
+        Of maps side by side, the samples of all `gated` dimensions, one after the other.
         """
         gates = self.carried.gates
         if gates is None:
             return None
-        if isinstance(width, Joined):
-            found = [gates[self.space.position(d)] for d in searched(width)]
-            return torch.cat(found) if len(found) > 1 else next(iter(found), None)
-        dimension = dimension_of(width)
-        if dimension is not None and len(dimension) > 1:
-            return gates[self.space.position(dimension)]
-        return None
+        found = [gates[self.space.position(d)] for d in self.gated(width)]
+        return torch.cat(found) if len(found) > 1 else next(iter(found), None)
 
     def statistics(self, layer: str, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """Mean and variance BatchNorm ``layer`` normalizes ``x`` with; none means its own batch's.

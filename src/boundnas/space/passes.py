@@ -42,6 +42,8 @@ class Pass:
             computed, from 0 to 1.
         statistics: What BatchNorm normalizes by; none means the batch itself. With gates, channels
             and layers that were not chosen go by the batch, as they have none.
+        settled: Dimensions whose options are computed as wholes around what is being computed, so
+            that within it they have no gates.
         folds: Whether normalizations that follow a convolution are folded into it, for evaluation
             at speed: then statistics are not compared with the weights by value at every pass.
     """
@@ -50,6 +52,7 @@ class Pass:
     noise: torch.Generator | None = None
     ghost_fraction: float = 1.0
     statistics: Statistics | None = None
+    settled: frozenset[Any] = frozenset()
     folds: bool = False
 
 

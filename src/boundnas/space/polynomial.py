@@ -41,6 +41,21 @@ class Polynomial:
             )
         )
 
+    def given(self, condition: Polynomial) -> Polynomial:
+        """This where a condition holds, which is one there and zero elsewhere.
+
+        Of a dimension that both depend on, the factors become one: with ``p_j`` the condition and
+        ``a_j`` the amount, ``sum_j z_j p_j a_j``, so that every option counts as itself.
+        """
+        return Polynomial(
+            tuple(
+                (a * b, _joint(left, right))
+                for a, left in condition.terms
+                for b, right in self.terms
+                if a * b
+            )
+        )
+
     def value(self, arch: Architecture) -> int:
         """What it comes to in an architecture."""
         at = arch.space.position
@@ -51,6 +66,16 @@ class Polynomial:
 
     __radd__ = __add__
     __rmul__ = __mul__
+
+
+def _joint(conditions: tuple[Factor, ...], factors: tuple[Factor, ...]) -> tuple[Factor, ...]:
+    found = []
+    for condition in conditions:
+        same = [f for f in factors if f.dimension == condition.dimension]
+        table = tuple(map(math.prod, zip(condition.table, *(f.table for f in same), strict=True)))
+        found.append(Factor(condition.dimension, table))
+        factors = tuple(f for f in factors if f not in same)
+    return (*found, *factors)
 
 
 def _polynomial(value: Polynomial | int) -> Polynomial:

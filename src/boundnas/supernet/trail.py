@@ -22,7 +22,9 @@ from boundnas.supernet.modes import evaluating
 from boundnas.supernet.products import Products
 from boundnas.supernet.supernet import Supernet
 
-_RESHAPES = {"reshape", "view", "expand", "unflatten", "flatten", "reshape_as", "view_as"}
+_RESHAPES = {
+    "reshape", "view", "expand", "unflatten", "flatten", "reshape_as", "view_as", "split",
+}  # fmt: skip
 """Functions whose numbers follow the shape of a map without changing what is computed."""
 
 
