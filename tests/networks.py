@@ -181,6 +181,72 @@ class Mlp(nn.Module):
         return self.shortcut(x) + y + self.shift.reshape(1, 1, -1)
 
 
+class Attention(nn.Module):
+    """Queries, keys and values of one linear layer, as most people write them."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads, self.width = heads, width // heads
+        self.norm, self.qkv = nn.LayerNorm(width), nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+
+    def forward(self, x):
+        b, n, c = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(b, n, 3, self.heads, self.width)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v)
+        return x + self.project(y.transpose(1, 2).reshape(b, n, c))
+
+
+class ByHand(nn.Module):
+    """Layers of their own, products of matrices, and a scale that is read off the map."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.q, self.k, self.v = (nn.Linear(width, width, bias=False) for _ in range(3))
+        self.project, self.drop = nn.Linear(width, width), nn.Dropout(0.1)
+
+    def forward(self, x):
+        b, n, c = x.size()
+        q, k, v = (
+            layer(x).view(b, n, self.heads, c // self.heads).transpose(1, 2)
+            for layer in (self.q, self.k, self.v)
+        )
+        weights = torch.matmul(q, k.transpose(-2, -1)) / (c // self.heads) ** 0.5
+        weights = self.drop(torch.softmax(weights, dim=-1))
+        return x + self.project((weights @ v).transpose(1, 2).contiguous().view(b, n, c))
+
+
+class Transformer(nn.Module):
+    def __init__(self, attention):
+        super().__init__()
+        self.embed = nn.Conv2d(3, 16, 2, 2)
+        self.blocks = nn.Sequential(*(attention(16, 4) for _ in range(2)))
+        self.mlp, self.head = Mlp(16, 12), nn.Linear(16, 4)
+
+    def forward(self, x):
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        return self.head(self.mlp(self.blocks(x)).mean(1))
+
+
+class OfPixels(nn.Module):
+    """Attention among pixels, by convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.qkv = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 24, 1)
+        self.out, self.fc = nn.Conv2d(8, 8, 1), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.stem(x)
+        n, c, h, w = x.shape
+        q, k, v = self.qkv(x).reshape(n, 3, 4, c // 4, h * w).unbind(1)
+        weights = (q.transpose(-2, -1) @ k * (c // 4) ** -0.5).softmax(-1)
+        y = self.out((v @ weights.transpose(-2, -1)).reshape(n, c, h, w))
+        return self.fc((x + y).mean((2, 3)))
+
+
 class Tokens(nn.Module):
     """Patches with a class token and learned positions, as in a vision transformer."""
 
@@ -262,6 +328,9 @@ NETWORKS = {
     "grouped": (Grouped, (3, 8, 8)),
     "tokens": (Tokens, (3, 6, 6)),
     "convnext": (ConvNeXt, (3, 6, 6)),
+    "attention": (lambda: Transformer(Attention), (3, 6, 6)),
+    "attention by hand": (lambda: Transformer(ByHand), (3, 6, 6)),
+    "attention of pixels": (OfPixels, (3, 4, 4)),
     "mixer": (Mixer, (3, 6, 6)),
     "text": (Text, torch.arange(5).repeat(2)[:7]),
     "mixed": (Mixed, (3, 6, 6)),

@@ -142,6 +142,9 @@ DIMENSIONS = {
         "mix.width": (2, 4, 6, 8),
     },
     "grouped": {"first.width": (4, 8, 12, 16), "large.kernel": (3, 5, 7)},
+    "attention": {"blocks.0.qkv.heads": (1, 2, 3, 4), "blocks.depth": (1, 2)},
+    "attention by hand": {"blocks.1.q.heads": (1, 2, 3, 4), "blocks.depth": (1, 2)},
+    "attention of pixels": {"stem.width": (2, 4, 6, 8), "qkv.heads": (1, 2, 3, 4)},
     "tokens": {"embed.width": (2, 4, 6, 8), "blocks.depth": (2, 3)},
     "convnext": {"stem.width": (2, 4, 6, 8), "up.width": (4, 8, 12, 16)},
     "text": {"embed.width": (2, 4, 6, 8), "blocks.depth": (1, 2)},
@@ -219,6 +222,11 @@ def test_rules_say_choices_ratios_kernels_and_depths_and_the_last_one_counts():
         "layer2.1.conv1.width": (8, 16),
         "layer2.depth": (1, 3),
     }
+
+
+def test_rules_say_numbers_of_heads():
+    rules = {"*": None, "blocks.0.*": bn.Rule(heads=(2, 4))}
+    assert named(rules, "attention") == {"blocks.0.qkv.heads": (2, 4)}
 
 
 WRONG_RULES = {

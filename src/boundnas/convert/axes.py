@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import count
 
 import torch
@@ -43,6 +44,7 @@ class Group:
         makers: Names of the modules whose output channels these are, in the order of their calls.
         users: Names of all modules that are built with it.
         number: The order in which groups were made.
+        head: Channels of an attention head, where that is its unit.
         pieces: What it was cut into, where a part of its channels goes another way.
     """
 
@@ -52,6 +54,7 @@ class Group:
     makers: list[str] = field(default_factory=list)
     users: list[str] = field(default_factory=list)
     number: int = field(default_factory=count().__next__)
+    head: int | None = None
     pieces: tuple[Group, Group] | None = None
     _united: Group | None = None
 
@@ -72,6 +75,11 @@ class Group:
         """Only whole multiples of ``unit`` channels may stay."""
         self.root.unit = math.lcm(self.root.unit, unit)
 
+    @property
+    def heads(self) -> int | None:
+        """How many heads they are; none for channels that are no heads."""
+        return self.size // self.unit if self.head == self.unit else None
+
     def cut(self, size: int) -> bool:
         """Let the first ``size`` channels and the others be two groups.
 
@@ -82,7 +90,7 @@ class Group:
         if size % root.unit or root.size % root.unit:
             return False
         first, second = (
-            Group(n, root.unit, root.reason, [*root.makers], [*root.users])
+            Group(n, root.unit, root.reason, [*root.makers], [*root.users], head=root.head)
             for n in (size, root.size - size)
         )
         root.pieces = first, second
@@ -97,7 +105,7 @@ def unite(a: Group, b: Group) -> None:
         return
     if b.number < a.number:
         a, b = b, a
-    a.unit, a.reason = math.lcm(a.unit, b.unit), a.reason or b.reason
+    a.unit, a.reason, a.head = math.lcm(a.unit, b.unit), a.reason or b.reason, a.head or b.head
     a.makers += [m for m in b.makers if m not in a.makers]
     a.users += [m for m in b.users if m not in a.users]
     b._united = a
@@ -107,16 +115,17 @@ def unite(a: Group, b: Group) -> None:
 class Segment:
     """A piece of an axis: the channels of a group, ``factor`` entries in a row for each.
 
-    A map that was flattened has as many entries per channel as it had pixels.
+    A map that was flattened has as many entries per channel as it had pixels; an axis of heads one
+    for all the channels of a head.
     """
 
     group: Group
-    factor: int = 1
+    factor: Fraction = Fraction(1)
 
     @property
     def size(self) -> int:
         """Entries along the axis."""
-        return self.group.root.size * self.factor
+        return int(self.group.root.size * self.factor)
 
     @property
     def whole(self) -> Iterator[Segment]:
@@ -164,7 +173,7 @@ class Axis:
         for group in self.groups:
             group.fix(reason)
 
-    def times(self, factor: int) -> Axis:
+    def times(self, factor: int | Fraction) -> Axis:
         """With ``factor`` entries for each of its own."""
         return Axis(tuple(Segment(s.group, s.factor * factor) for s in self.parts))
 
@@ -180,7 +189,8 @@ class Axis:
             if inside in (0, segment.size):
                 return True
             if inside < segment.size:
-                return inside % segment.factor == 0 and segment.group.cut(inside // segment.factor)
+                channels = inside / segment.factor
+                return channels.denominator == 1 and segment.group.cut(int(channels))
             start += segment.size
         return False
 
@@ -256,11 +266,13 @@ class Size:
         value: In the example.
         of: The axes it depends on.
         whole: The axis whose number of entries it is; none for one that was computed.
+        plain: Whether it depends on axes without channels, as on the number of samples.
     """
 
     value: int | float | bool
     of: tuple[Axis, ...] = ()
     whole: Axis | None = None
+    plain: bool = False
 
     def fix(self, reason: Reason) -> None:
         """Keep all that it depends on as it is."""

@@ -119,12 +119,25 @@ def _batch_norm(builder: Builder, binding: Binding) -> nn.Module:
     module = binding.module
     assert isinstance(module, nn.modules.batchnorm._BatchNorm)
     channels = builder.plan.width(binding.inputs, module.num_features)
-    layer = _empty(elastic.BatchNorm2d, channels, module.eps)
+    layer = _empty(_BATCH_NORMS[type(module)], channels, module.eps)
     order = along(binding.inputs, builder.orders)
     layer.weight = builder.parameter(module.weight, order)
     layer.bias = builder.parameter(module.bias, order)
     mean, var = (builder.ordered(s, order) for s in (module.running_mean, module.running_var))
     builder.moments[layer] = mean, var
+    return layer
+
+
+def _group_norm(builder: Builder, binding: Binding) -> nn.Module:
+    module = binding.module
+    assert isinstance(module, nn.GroupNorm)
+    channels = builder.plan.width(binding.inputs, module.num_channels)
+    layer = _empty(
+        elastic.GroupNorm, channels, module.num_channels // module.num_groups, module.eps
+    )
+    order = along(binding.inputs, builder.orders)
+    layer.weight = builder.parameter(module.weight, order)
+    layer.bias = builder.parameter(module.bias, order)
     return layer
 
 
@@ -185,10 +198,17 @@ _CONVOLUTIONS: dict[type[nn.Module], type[elastic.Convolution]] = {
     nn.Conv3d: elastic.Conv3d,
 }
 
+_BATCH_NORMS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm1d: elastic.BatchNorm1d,
+    nn.BatchNorm2d: elastic.BatchNorm2d,
+    nn.BatchNorm3d: elastic.BatchNorm3d,
+}
+
 _BUILT: dict[type[nn.Module], Callable[[Builder, Binding], nn.Module]] = {
     **dict.fromkeys(_CONVOLUTIONS, _convolution),
     nn.Linear: _linear,
-    nn.BatchNorm2d: _batch_norm,
+    **dict.fromkeys(_BATCH_NORMS, _batch_norm),
+    nn.GroupNorm: _group_norm,
     nn.LayerNorm: _layer_norm,
     nn.RMSNorm: _layer_norm,
     nn.Embedding: _embedding,
@@ -198,6 +218,6 @@ _BUILT: dict[type[nn.Module], Callable[[Builder, Binding], nn.Module]] = {
 }
 
 _ALWAYS = (
-    nn.BatchNorm2d, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, DropBranch,
+    *_BATCH_NORMS, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, DropBranch,
 )  # fmt: skip
 """Layers that are elastic whatever is searched: plain ones keep statistics, or draw at random."""

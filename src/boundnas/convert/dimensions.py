@@ -56,9 +56,10 @@ class Plan:
         return parts[0] if len(parts) == 1 else Joined(parts)
 
     def _setting(self, segment: Segment) -> Setting:
-        dimension, factor = self.widths.get(segment.group.root), segment.factor
-        if dimension is None:
+        group = segment.group
+        if (dimension := self.widths.get(group)) is None:
             return segment.size
+        factor = int(segment.factor) * (group.unit if group.heads else 1)
         return dimension if factor == 1 else dimension.map(lambda c: c * factor)
 
     def is_searched(self, axis: Axis | None) -> bool:
@@ -80,8 +81,10 @@ def propose(read: Read, rules: Rules) -> Plan:
         candidates[candidate.name] = candidate, what
 
     for group in groups:
-        name = _free(f"{group.makers[0]}.width", candidates)
-        enter(Candidate(name, "width", tuple(group.makers), group.size, group.unit), group)
+        kind = "width" if group.heads is None else "heads"
+        name = _free(f"{group.makers[0]}.{kind}", candidates)
+        own, unit = (group.heads, 1) if group.heads else (group.size, group.unit)
+        enter(Candidate(name, kind, tuple(group.makers), own, unit), group)
     for binding in read.bindings.values():
         if (kernel := _kernel(binding)) is not None:
             enter(kernel, binding)
@@ -110,13 +113,13 @@ def _decide(plan: Plan, candidate: Candidate, what: Any, options: tuple[int, ...
         plan.kept[candidate.name] = f"{candidate.own} is the only choice"
     else:
         dimension = Dimension(candidate.name, options, candidate.kind)
-        if candidate.kind == "width":
+        if isinstance(what, Group):
             plan.widths[what] = dimension
         elif candidate.kind == "kernel":
             plan.kernels[what.name] = dimension
         else:
             plan.depths.append((what, dimension))
-    if candidate.kind == "width" and candidate.name in plan.kept:
+    if isinstance(what, Group) and candidate.name in plan.kept:
         what.fix(Reason(plan.kept[candidate.name]))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from boundnas.convert import elementwise, layers, shapes  # noqa: F401  (they enter their rules)
+from boundnas.convert import elementwise, layers, products, reshaping, shapes  # noqa: F401
 from boundnas.convert.building import Builder
 from boundnas.convert.dimensions import propose
 from boundnas.convert.functional import as_modules

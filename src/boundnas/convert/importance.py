@@ -32,7 +32,7 @@ def _add(norms: Mapping[Group, Tensor], binding: Binding) -> None:
     at = 0
     for segment in axis.segments:
         if segment.group.root in norms:
-            part = rows[at : at + segment.size].reshape(-1, segment.factor).sum(1)
+            part = rows[at : at + segment.size].reshape(segment.group.size, -1).sum(1)
             norms[segment.group.root] += part
         at += segment.size
 
@@ -48,7 +48,7 @@ def along(axis: Axis | None, orders: Mapping[Group, Tensor]) -> Tensor | None:
         return None
     found, at = [], 0
     for segment in axis.segments:
-        group, factor = segment.group.root, segment.factor
+        group, factor = segment.group, int(segment.factor)
         order = orders.get(group, torch.arange(group.size))
         found.append((order[:, None] * factor + torch.arange(factor)).flatten() + at)
         at += segment.size

@@ -62,12 +62,9 @@ def _grouped(call: Call, inputs: Axis | None) -> Axis | None:
     if inputs is None:
         return None
     width, factor = module.in_channels // module.groups, module.out_channels / module.in_channels
-    whole = all(s.factor == 1 and s.size % width == 0 for s in inputs.segments)
-    if not whole or not factor.is_integer():
+    if not factor.is_integer() or not _of_units(inputs, width):
         call.fix(inputs, why="has groups that do not follow its channels")
         return None
-    for group in inputs.groups:
-        group.of_units(width)
     return inputs if factor == 1 else inputs.times(int(factor))
 
 
@@ -85,18 +82,51 @@ def linear(call: Call) -> Map:
     return call.result(*[None] * (len(x.shape) - 1), outputs)
 
 
-@rule(nn.BatchNorm2d)
+_BATCHES: dict[Any, tuple[int, ...]] = {
+    nn.BatchNorm1d: (2, 3),
+    nn.BatchNorm2d: (4,),
+    nn.BatchNorm3d: (5,),
+}
+
+
+@rule(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 def batch_norm(call: Call) -> Map:
     """Follows; its statistics travel with an architecture."""
     module = call.module
     assert isinstance(module, nn.modules.batchnorm._BatchNorm)
-    x = _map_of(call, 4)
+    x = call.map
+    if len(x.shape) not in _BATCHES[type(module)]:
+        raise NoRuleError("is called without a batch axis")
     _others_fixed(call, x, 1)
     if module.running_mean is None or not module.affine:
         raise NoRuleError("has no running statistics, or no weights")
     axis = _joins(call, x.axes[1])
     call.bind(axis, axis)
     return call.result(None, axis, *[None] * (len(x.shape) - 2))
+
+
+@rule(nn.GroupNorm)
+def group_norm(call: Call) -> Map:
+    """Follows, by whole groups."""
+    module, x = call.module, call.map
+    assert isinstance(module, nn.GroupNorm)
+    if not module.affine:
+        raise NoRuleError("has no weights")
+    _others_fixed(call, x, 1)
+    width, axis = module.num_channels // module.num_groups, _joins(call, x.axes[1])
+    if axis is not None and not _of_units(axis, width):
+        call.fix(axis, why="has groups that do not follow its channels")
+    call.bind(axis, axis)
+    return call.result(None, axis, *[None] * (len(x.shape) - 2))
+
+
+def _of_units(axis: Axis, width: int) -> bool:
+    """Keep whole groups of channels; whether that can be."""
+    if not all(s.factor == 1 and s.size % width == 0 for s in axis.segments):
+        return False
+    for group in axis.groups:
+        group.of_units(width)
+    return True
 
 
 @rule(nn.LayerNorm, nn.RMSNorm)

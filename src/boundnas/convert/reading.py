@@ -68,6 +68,41 @@ class Boundary:
     reason: Reason
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A function that takes a map apart.
+
+    Args:
+        axis: The channels that it cuts.
+        at: On which axis of the map: 1 or -1.
+        pieces: Those of its parts.
+    """
+
+    axis: Axis
+    at: int
+    pieces: list[Axis]
+
+
+@dataclass(frozen=True)
+class Told:
+    """A function that is told the sizes of its result.
+
+    Args:
+        axes: Of the result.
+        given: The sizes, as they stand in the graph; none for one that stays as it was.
+        of: Axes that the sizes depend on.
+        stacked: The axis of the result along which parts of the channels lie one after the other,
+            as queries, keys and values do; none if there is none.
+        cut: How the channels are cut into these parts.
+    """
+
+    axes: tuple[Axis | None, ...]
+    given: tuple[Any, ...]
+    of: tuple[Axis, ...]
+    stacked: int | None = None
+    cut: Cut | None = None
+
+
 @dataclass
 class Read:
     """All that is known of a network.
@@ -78,18 +113,21 @@ class Read:
         bindings: By module.
         boundaries: Operators without a rule that met channels, in order.
         shared: Modules whose weights another has too, and its name.
-        splits: Functions that take maps apart, the channels that they cut, and on which axis.
+        splits: Functions that take maps apart.
         weights: Those that functions of maps take, by the node that they take.
-        sizes: New arguments for functions that were told numbers of channels, where these change.
+        sizes: Functions that are told sizes of maps with channels.
+        numbers: Functions that compute with numbers of channels, and those numbers: they stay what
+            they are in the largest network.
     """
 
     traced: Traced
     values: dict[fx.Node, Any] = field(default_factory=dict)
     bindings: dict[str, Binding] = field(default_factory=dict)
     boundaries: list[Boundary] = field(default_factory=list)
-    sizes: dict[fx.Node, tuple[Axis, Callable[[], None]]] = field(default_factory=dict)
+    sizes: dict[fx.Node, Told] = field(default_factory=dict)
+    numbers: dict[fx.Node, list[fx.Node]] = field(default_factory=dict)
     shared: dict[str, str] = field(default_factory=dict)
-    splits: dict[fx.Node, tuple[Axis, int]] = field(default_factory=dict)
+    splits: dict[fx.Node, Cut] = field(default_factory=dict)
     weights: dict[fx.Node, Weight] = field(default_factory=dict)
 
     def groups(self) -> list[Group]:
@@ -156,9 +194,11 @@ class Call:
 
     def result(self, *axes: Axis | None) -> Map:
         """A tensor of the shape that it gave, with these axes."""
-        assert isinstance(self.form, Form)
-        assert len(axes) == len(self.form.shape), f"{self.name}: {len(axes)} axes"
-        return Map(self.form.shape, axes)
+        shape = self.form.shape
+        sizes = [n if axis is None else axis.size for n, axis in zip(shape, axes, strict=True)]
+        if sizes != list(shape):
+            raise NoRuleError("gives another number of channels than its rule says")
+        return Map(shape, axes)
 
     def fix(self, *axes: Axis | None, why: str) -> None:
         """Keep channels as they are."""
@@ -177,6 +217,9 @@ class Call:
         """The module is built with these channels; called again, with the same."""
         assert self.module is not None
         name = str(self.node.target)
+        for axis in (inputs, outputs):
+            if axis is not None and any(s.factor.denominator > 1 for s in axis.segments):
+                self.fix(axis, why="works along an axis of heads")
         held = self.read.bindings.get(name)
         if held is None:
             held = Binding(name, self.module, inputs, outputs, self.source)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import fx
 
-from boundnas.convert.axes import Axis
+from boundnas.convert.axes import Axis, Map
 from boundnas.convert.dimensions import Plan
 from boundnas.convert.reading import Binding
 from boundnas.space import Dimension
@@ -107,9 +107,16 @@ def _cut(plan: Plan) -> dict[fx.Node, Dimension]:
 
 
 def _searched(plan: Plan, cut: dict[fx.Node, Dimension]) -> Iterator[fx.Node]:
+    """Calls whose cost some dimension changes."""
     bound = {n: b for b in plan.read.bindings.values() for n in b.nodes}
     for node in plan.read.traced.graph.nodes:
-        if node in cut or (node in bound and _dimensions(plan, bound[node], {})):
+        if node in bound:
+            searched = bool(_dimensions(plan, bound[node], {}))
+        else:
+            maps = (plan.read.values.get(n) for n in (node, *node.all_input_nodes))
+            axes = (axis for x in maps if isinstance(x, Map) for axis in x.axes)
+            searched = any(map(plan.is_searched, axes))
+        if searched or node in cut:
             yield node
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
-from torch import fx, nn
+from torch import nn
 
-from boundnas.convert.axes import Axis, Map, Size
-from boundnas.convert.reading import Call, NoRuleError, rule
+from boundnas.convert.axes import Axis, Map, Size, align, unite
+from boundnas.convert.reading import Call, Cut, NoRuleError, Told, rule
 
 
 def number(x: Any) -> Any:
@@ -50,21 +51,66 @@ def _merged(call: Call, x: Map, axes: Sequence[int]) -> Axis | None:
 
 @rule("reshape", "view", "unflatten", nn.Unflatten)
 def reshape(call: Call) -> Map:
-    """Axes that stay, become one, or are cut; those of channels may be in the first two only."""
+    """Axes that stay, become one, or are cut into heads; else channels stay fixed."""
     x = call.map
     if call.name == "view" and not isinstance(number(call.args[1]), int | tuple | list):
         raise NoRuleError("takes its memory for another type")
     found: list[Axis | None] = []
-    for old, new in _pieces(x.shape, call.form.shape):
+    heads: _Heads | None = None
+    pieces = _pieces(x.shape, call.form.shape)
+    for old, new in pieces:
         if len(new) == 1:
             found.append(_merged(call, x, old) if len(old) > 1 else x.axes[old[0]])
             continue
-        keep = [i for i in old if x.axes[i] is not None]
-        if len(new) and keep:
-            call.fix(*(x.axes[i] for i in keep), why="cuts its channels into several axes")
-        found += [None] * len(new)
-    _resize(call, x, found)
+        headed = None
+        if len(old) == 1 and (axis := x.axes[old[0]]) is not None and not axis.is_fixed:
+            headed = _headed(axis, old[0], new[0], [call.form.shape[i] for i in new])
+        if headed is None:
+            call.fix(*(x.axes[i] for i in old), why="cuts its channels into several axes")
+            found += [None] * len(new)
+        else:
+            heads, found = headed, [*found, *headed.axes]
+    of_samples = {i for old, new in pieces if 0 in old and (old, new) != ([0], [0]) for i in new}
+    _resize(call, found, heads, of_samples)
     return call.result(*found)
+
+
+@dataclass(frozen=True)
+class _Heads:
+    """Channels as heads, and queries, keys and values where these lie one after the other.
+
+    Args:
+        axes: Of the result, in place of that of the channels.
+        stacked: The axis of the result along which they do.
+        cut: How the channels are cut into them.
+    """
+
+    axes: list[Axis | None]
+    stacked: int | None = None
+    cut: Cut | None = None
+
+
+def _headed(axis: Axis, at: int, first: int, sizes: list[int]) -> _Heads | None:
+    """An axis cut into several, of which the outermost may be of heads."""
+    number = sizes[0] if len(sizes) > 2 and sizes[0] in (2, 3) else 1
+    inner, own = math.prod(sizes[2 if number > 1 else 1 :]), axis.size // number
+    if not all(axis.cut(own * (i + 1)) for i in range(number)):
+        return None
+    parts = [axis.between(own * i, own * (i + 1)) for i in range(number)]
+    if not all(align(parts[0], part) for part in parts):
+        return None
+    if any(s.factor != 1 or s.size % inner for part in parts for s in part.segments):
+        return None
+    for part in parts:
+        for one, other in zip(parts[0].segments, part.segments, strict=True):
+            unite(one.group, other.group)
+    for group in parts[0].groups:
+        group.of_units(inner)
+        group.head = inner
+    heads = [parts[0].times(Fraction(1, inner)), *[None] * (len(sizes) - 1 - (number > 1))]
+    if number == 1:
+        return _Heads(heads)
+    return _Heads([None, *heads], first, Cut(axis, at if at == 1 else -1, parts))
 
 
 def _pieces(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
@@ -89,28 +135,39 @@ def _pieces(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], lis
     return found
 
 
-def _resize(call: Call, x: Map, axes: list[Axis | None]) -> None:
-    """Say sizes that were told as numbers in a way that holds for other widths."""
-    searched = [i for i, axis in enumerate(axes) if axis is not None]
-    told = call.args[1:] or (call.kwargs.get("shape", call.kwargs.get("size")),)
-    if call.node.op == "call_module" or call.name == "unflatten":
-        call.fix(*axes, why="is told sizes")
-        return
-    given = list(told[0]) if len(told) == 1 and isinstance(told[0], tuple | list) else list(told)
-    if not searched or all(follows(given[i], axes[i]) for i in searched):
-        return
-    if len(searched) > 1:
-        call.fix(*axes, why="is told several sizes")
-        return
-    at = searched[0]
-    rest = [i for i, n in enumerate(given) if isinstance(n, int) and n == -1 and i != at]
-    if rest and (rest != [0] or x.axes[0] is not None or x.shape[0] != call.form.shape[0]):
-        call.fix(*axes, why="is told its number of channels")
-        return
-    axis = axes[at]
-    assert axis is not None
-    tell = partial(_told_anew, call.node, at, bool(rest))
-    call.read.sizes[call.node] = axis, tell
+def _resize(
+    call: Call, axes: list[Axis | None], heads: _Heads | None, of_samples: set[int]
+) -> None:
+    """Note the sizes that it is told, to be said in a way that holds for other widths.
+
+    Args:
+        call: Of a reshape.
+        axes: Of its result.
+        heads: The heads that it makes, if any.
+        of_samples: Axes of the result whose sizes follow the number of samples.
+    """
+    values, given = _given(call)
+    of = tuple(a for v in values if isinstance(v, Size) for a in v.of)
+    if sum(axis is not None for axis in axes) > 1:
+        call.fix(*axes, why="is told several numbers of channels")
+    unknown = any(number(v) == -1 and i in of_samples for i, v in enumerate(values))
+    if unknown or any(isinstance(v, Size) and v.of and v.plain for v in values):
+        call.fix(*axes, *of, why="is told its number of channels together with others")
+    stacked, cut = (None, None) if heads is None else (heads.stacked, heads.cut)
+    call.read.sizes[call.node] = Told(tuple(axes), given, of, stacked, cut)
+
+
+def _given(call: Call) -> tuple[list[Any], tuple[Any, ...]]:
+    """The sizes that a call is told, as they are known and as they stand in the graph."""
+    if call.name == "unflatten" or call.module is not None:
+        return [None] * len(call.form.shape), (None,) * len(call.form.shape)
+    node = call.node
+    raw: Any = node.args[1:] or (node.kwargs.get("shape", node.kwargs.get("size")),)
+    known: Any = call.args[1:] or (call.kwargs.get("shape", call.kwargs.get("size")),)
+    if len(known) == 1 and isinstance(known[0], tuple | list):
+        raw = raw[0] if isinstance(raw[0], tuple | list) else (None,) * len(known[0])
+        known = known[0]
+    return list(known), tuple(raw)
 
 
 def follows(given: Any, axis: Axis | None) -> bool:
@@ -118,16 +175,3 @@ def follows(given: Any, axis: Axis | None) -> bool:
     if isinstance(given, Size):
         return bool(given.of)
     return bool(given == -1)
-
-
-def _told_anew(node: fx.Node, at: int, batch: bool) -> None:
-    """Have a reshape find the size of an axis by itself."""
-    told: Any = node.args[1:]
-    several = len(told) == 1 and isinstance(told[0], tuple | list)
-    given = list(told[0]) if several else list(told)
-    given[at] = -1
-    if batch:
-        with node.graph.inserting_before(node):
-            given[0] = node.graph.call_method("size", (node.args[0], 0))
-    node.args = (node.args[0], tuple(given))
-    node.kwargs = {}

@@ -26,6 +26,7 @@ class Rule:
         divisor: Widths by ratios are multiples of it.
         kernel: Kernel sizes to choose from, ascending, the network's own the last.
         depth: Numbers of layers of a stage, ascending, all of them the last.
+        heads: Numbers of attention heads, ascending, all of them the last.
 
     Raises:
         ConvertError: Choices and ratios are both given, or what is given cannot be.
@@ -36,9 +37,10 @@ class Rule:
     divisor: int | None = None
     kernel: Sequence[int] | None = None
     depth: Sequence[int] | None = None
+    heads: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("choices", "kernel", "depth"):
+        for name in ("choices", "kernel", "depth", "heads"):
             _check_ascending(name, getattr(self, name))
         if self.choices is not None and (self.ratios or self.divisor):
             raise ConvertError("a rule says widths by choices, or by ratios and a divisor")
@@ -75,7 +77,7 @@ class Candidate:
 
     Args:
         name: Of the dimension.
-        kind: ``"width"``, ``"kernel"`` or ``"depth"``.
+        kind: ``"width"``, ``"heads"``, ``"kernel"`` or ``"depth"``.
         modules: Names of modules that rules may call it by.
         own: The value that the network has.
         unit: Widths are multiples of it.
@@ -116,6 +118,8 @@ def _by_default(candidate: Candidate) -> tuple[int, ...]:
     own, least = candidate.own, candidate.least
     if candidate.kind == "width":
         return widths(own, candidate.unit, RATIOS, _divisor(own))
+    if candidate.kind == "heads":
+        return widths(own, 1, RATIOS, 1)
     if candidate.kind == "depth":
         return tuple(range(max(least, (own + 1) // 2), own + 1))
     return tuple(range(max(least, 3), own + 1, 2))

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from boundnas.convert.axes import Axis, Map, Reason, Segment, Size, constant
-from boundnas.convert.reading import Call, NoRuleError, rule, unite_axes
+from boundnas.convert.reading import Call, Cut, NoRuleError, rule, unite_axes
 from boundnas.convert.reshaping import follows, number
 from boundnas.convert.trace import Form
 
@@ -36,7 +36,7 @@ def attribute(call: Call) -> Any:
 def sizes(x: Map) -> tuple[Size, ...]:
     """The shape of a tensor."""
     return tuple(
-        Size(n, () if axis is None else (axis,), axis)
+        Size(n, () if axis is None else (axis,), axis, axis is None)
         for n, axis in zip(x.shape, x.axes, strict=True)
     )
 
@@ -64,7 +64,13 @@ def count(call: Call) -> Any:
     if not isinstance(x, Map):
         return len(x) if isinstance(x, tuple | list) else call.form
     of = x.axes if call.name == "numel" else x.axes[:1]
-    return Size(call.form, tuple(axis for axis in of if axis is not None))
+    return Size(call.form, tuple(axis for axis in of if axis is not None), plain=None in of)
+
+
+def computed(call: Call) -> Size:
+    """A number that follows all that it was computed from."""
+    of = [x for x in call.arguments() if isinstance(x, Size)]
+    return Size(call.form, tuple(a for x in of for a in x.of), plain=any(x.plain for x in of))
 
 
 @rule("_assert", "_check")
@@ -78,8 +84,7 @@ def of_numbers(call: Call) -> Any:
     """A number that is computed from numbers."""
     if call.maps() or not isinstance(call.form, int | float):
         raise NoRuleError("has no rule")
-    of = [axis for x in call.arguments() if isinstance(x, Size) for axis in x.of]
-    return Size(call.form, tuple(of))
+    return computed(call)
 
 
 @rule("getitem")
@@ -214,8 +219,9 @@ def along(call: Call) -> Map:
         given = call.argument(at, "dim", call.kwargs.get("dims", default))
     if given is None or isinstance(call.form, tuple):
         raise NoRuleError("names no axis")
-    call.fix(*(x.axes[i] for i in numbers(given)), why="mixes its channels")
-    return call.result(*x.axes)
+    gone = {i % len(x.shape) for i in numbers(given)}
+    call.fix(*(x.axes[i] for i in gone), why="mixes its channels")
+    return call.result(*(None if i in gone else a for i, a in enumerate(x.axes)))
 
 
 @rule("pad")
@@ -254,6 +260,18 @@ def _kept(call: Call, i: int) -> bool:
     told = call.args[1:]
     given = list(told[0]) if len(told) == 1 and isinstance(told[0], tuple | list) else list(told)
     return i < len(given) and follows(given[i], None)
+
+
+@rule("stack")
+def stack(call: Call) -> Map:
+    """A further axis; the channels of the others are one."""
+    maps = list(call.argument(0, "tensors"))
+    if not maps or not all(isinstance(x, Map) for x in maps):
+        raise NoRuleError("joins what are no tensors")
+    n = len(maps[0].shape)
+    at = number(call.argument(1, "dim", 0)) % (n + 1)
+    axes = [_one(call, [x.axes[i] for x in maps]) for i in range(n)]
+    return call.result(*axes[:at], None, *axes[at:])
 
 
 @rule("cat", "concat", "concatenate")
@@ -309,9 +327,7 @@ def _taken_apart(call: Call, axis: Axis, at: int, sizes: list[int]) -> list[Axis
         call.fix(axis, why="cuts its channels")
         return [None] * len(sizes)
     pieces = [axis.between(end - n, end) for end, n in zip(ends, sizes, strict=True)]
-    if any(len(piece.segments) > 1 for piece in pieces):
-        call.fix(axis, why="cuts its channels")
-    call.read.splits[call.node] = axis, at if at == 1 else -1
+    call.read.splits[call.node] = Cut(axis, at if at == 1 else -1, pieces)
     return list(pieces)
 
 

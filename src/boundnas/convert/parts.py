@@ -1,0 +1,131 @@
+"""The modules that a rewritten graph calls, each made once."""
+
+from __future__ import annotations
+
+from operator import getitem
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.fx.node import map_aggregate
+
+from boundnas import elastic
+from boundnas.convert.axes import Map
+from boundnas.convert.building import Builder
+from boundnas.convert.dimensions import Plan
+from boundnas.convert.functional import added
+from boundnas.convert.reading import Cut
+from boundnas.convert.weights import Weight
+from boundnas.space import Joined
+from boundnas.supernet.tracing import WHOLE
+
+
+def first(node: fx.Node) -> Any:
+    """What a function or module is called with."""
+    return node.args[0] if node.args else next(iter(node.kwargs.values()))
+
+
+def _joined(graph: fx.Graph, nodes: list[fx.Node], at: int) -> fx.Node:
+    return nodes[0] if len(nodes) == 1 else graph.call_function(torch.cat, (nodes, at))
+
+
+class Parts:
+    """The modules and tensors that graphs are given, each made once."""
+
+    def __init__(self, plan: Plan, builder: Builder) -> None:
+        self.plan, self.builder = plan, builder
+        self.made: dict[str, Any] = {}
+        self.stages: dict[str, nn.Module] = {}
+        self.traced: set[fx.Node] = set()
+        self.replaced: dict[fx.Node, fx.Node] = {}
+
+    def is_elastic(self, name: str) -> bool:
+        """Whether a module is called with an architecture."""
+        return isinstance(self.module(name), elastic.ElasticModule)
+
+    def module(self, name: str) -> nn.Module:
+        """What stands in the place of a module."""
+        if name in self.stages:
+            return self.stages[name]
+        if name not in self.made:
+            read = self.plan.read
+            binding = read.bindings.get(name)
+            layer = None if binding is None else self.builder.built(binding)
+            module = read.traced.model.get_submodule(name)
+            self.made[name] = self._kept(name, module) if layer is None else layer
+        found: nn.Module = self.made[name]
+        return found
+
+    def weight(self, node: fx.Node, weight: Weight) -> None:
+        """Have a weight that ``forward`` uses itself follow the width of what it meets."""
+        layer = self.builder.parameter_of(weight)
+        if layer is None:
+            return
+        user = next(iter(node.users))
+        with node.graph.inserting_before(user):
+            made = node.graph.call_module(weight.name, (self._met(user, node),))
+        node.replace_all_uses_with(made)
+        for each in reversed(weight.nodes):
+            if not each.users:
+                node.graph.erase_node(each)
+        self.made[weight.name] = layer
+
+    def _met(self, user: fx.Node, node: fx.Node) -> fx.Node:
+        """A map that a weight meets, which has as many samples."""
+        values, weights = self.plan.read.values, self.plan.read.weights
+        return next(
+            n
+            for n in user.all_input_nodes
+            if n is not node and n not in weights and isinstance(values.get(n), Map)
+        )
+
+    def split(self, node: fx.Node, cut: Cut) -> None:
+        """Have a function that takes a map apart follow its widths."""
+        with node.graph.inserting_before(node):
+            parts = self.pieces(node, cut)
+        for user in list(node.users):
+            if user.target is getitem:
+                which: Any = user.args[1]
+                user.replace_all_uses_with(parts[which])
+            else:
+                user.args = map_aggregate(user.args, lambda a: parts if a is node else a)
+
+    def pieces(self, node: fx.Node, cut: Cut) -> tuple[fx.Node, ...]:
+        """The parts of a node's map, put where the graph inserts."""
+        width, graph = self.plan.width(cut.axis, cut.axis.size), node.graph
+        name = added(self.plan.read.traced.model, node, "split", nn.Identity())
+        joined = width if isinstance(width, Joined) else Joined((width,))
+        self.made[name] = elastic.Split(joined, cut.at)
+        apart = graph.call_module(name, (first(node),))
+        each = [graph.call_function(getitem, (apart, i)) for i in range(len(cut.axis.segments))]
+        rest = iter(each)
+        return tuple(_joined(graph, [next(rest) for _ in p.segments], cut.at) for p in cut.pieces)
+
+    def _kept(self, name: str, module: nn.Module) -> nn.Module:
+        """A module as it was; what keeps statistics is frozen, as those would be no network's."""
+        traced = self.plan.read.traced
+        if name not in traced.whole:
+            return module.train()
+        setattr(module, WHOLE, True)
+        self.builder.whole[module] = next(
+            node.meta["form"]
+            for node in traced.graph.nodes
+            if node.op == "call_module" and node.target == name
+        )
+        norms = nn.modules.batchnorm._NormBase
+        return module.train(not any(isinstance(m, norms) for m in module.modules()))
+
+    def assembled(self, graph: fx.Graph, inside: str = "", name: str = "Net") -> fx.GraphModule:
+        """A module of a graph, whose parts are named from the module ``inside`` on."""
+        parts: dict[str, Any] = {}
+        for node in graph.nodes:
+            if node.op not in ("call_module", "get_attr"):
+                continue
+            full = str(node.target)
+            node.target = full.removeprefix(f"{inside}.") if inside else full
+            parts[node.target] = (
+                self.module(full)
+                if node.op == "call_module"
+                else self.plan.read.traced.attribute(full)
+            )
+        return fx.GraphModule(parts, graph, class_name=name)

@@ -1,0 +1,49 @@
+"""Rules of products of maps: attention, whose heads are treated separately."""
+
+from __future__ import annotations
+
+from boundnas.convert.axes import Axis, Map
+from boundnas.convert.elementwise import keep_numbers
+from boundnas.convert.reading import Call, NoRuleError, rule, unite_axes
+
+_MIXES = "sums over its channels"
+
+
+@rule("matmul", "bmm", "baddbmm")
+def product(call: Call) -> Map:
+    """Matrices are multiplied; axes before those of the matrices are treated one by one."""
+    maps = call.maps()
+    if call.name == "baddbmm" or len(maps) != 2 or min(len(x.shape) for x in maps) < 2:
+        raise NoRuleError("multiplies what are no two matrices")
+    x, y = maps
+    call.fix(x.axes[-1], y.axes[-2], why=_MIXES)
+    rows, columns = x.axes[-2], y.axes[-1]
+    if x.is_searched and y.is_searched:
+        call.fix(rows, columns, why=_MIXES)
+    return call.result(*_separate(call, maps), rows, columns)
+
+
+def _separate(call: Call, maps: list[Map]) -> list[Axis | None]:
+    """The axes before the last two, which all maps share."""
+    number, found = len(call.form.shape), list[Axis | None]()
+    for i in range(-number, -2):
+        there = [x for x in maps if len(x.shape) >= -i and x.shape[i] == call.form.shape[i]]
+        axes = [x.axes[i] for x in there if call.form.shape[i] > 1 or x.axes[i] is not None]
+        axis = axes[0] if axes else None
+        for other in axes[1:]:
+            if axis is not None or other is not None:
+                axis = unite_axes(axis, other, call, "multiplies it with other heads")
+        found.append(axis)
+    return found
+
+
+@rule("scaled_dot_product_attention")
+def attention(call: Call) -> Map:
+    """Heads lie before tokens and their features."""
+    maps = call.maps()
+    if call.kwargs.get("enable_gqa"):
+        raise NoRuleError("groups its queries")
+    for x in maps:
+        call.fix(*x.axes[-2:], why=_MIXES)
+    keep_numbers(call)
+    return call.result(*_separate(call, maps), None, None)
