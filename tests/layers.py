@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from boundnas import Supernet, elastic
+from boundnas import Supernet, elastic, models
 from boundnas.elastic.activation import FUNCTIONS
 from boundnas.space import Joined
 
@@ -566,6 +566,16 @@ LAYERS = {
 }
 
 
+TABLE = models.TransformerTable((3, 5, 8), (1, 2, 4), (4, 9), (1, 2), head_width=2)
+
+MODELS = {
+    "text, classified": lambda: models.TextTransformer(TABLE, 6, 5, classes=3),
+    "the next token": lambda: models.TextTransformer(TABLE, 6, 5),
+    "mean of patches": lambda: models.VisionTransformer(TABLE, 2, 6, 1, 3, pool="mean"),
+}
+"""Whole supernets that the laws of layers run over, too."""
+
+
 def chain(name):
     """A fresh supernet of the table."""
-    return Chain(*LAYERS[name])
+    return MODELS[name]() if name in MODELS else Chain(*LAYERS[name])

@@ -147,6 +147,11 @@ def _convnext():
     return model
 
 
+def _vit():
+    table = models.TransformerTable((3, 5, 8), (2, 4), (4, 9), (1, 2), head_width=3, group=2)
+    return models.VisionTransformer(table, 4, image_size=8, in_channels=2, classes=4)
+
+
 SPACES = {
     "convnext": _convnext,
     "resnet1d": lambda: models.resnet1d(0.05, length=12, in_channels=2),
@@ -158,6 +163,7 @@ SPACES = {
     "own_network": OwnNetwork,
     "sample_wise": SampleWise,
     "tokens": Tokens,
+    "vit": _vit,
 }
 
 

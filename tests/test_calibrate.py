@@ -13,7 +13,8 @@ from boundnas.errors import CalibrationError, SpaceError
 from boundnas.randomness import stream
 from boundnas.search import Evaluator
 
-NORMALIZED = [name for name in SPACES if name not in ("sample_wise", "tokens", "convnext")]
+WITHOUT = ("sample_wise", "tokens", "convnext", "vit")
+NORMALIZED = [name for name in SPACES if name not in WITHOUT]
 
 
 def norms_of(net):

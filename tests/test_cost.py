@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from boundnas import Supernet, elastic, extract, models
 from boundnas.cost import MACs, Parameters
 from boundnas.errors import CostError, SpaceError
+from boundnas.models import TransformerTable, VisionTransformer
 from boundnas.models.parts import scaled
 from boundnas.settings import SpaceSettings
 from boundnas.settings.sections import OTHERS
@@ -54,6 +55,16 @@ def test_the_largest_network_of_a_family_is_the_published_one(family):
         net(torch.zeros(1, 3, size, size))
     assert 2 * MACs(model).reach[1] == counter.get_total_flops()
     assert Parameters(model).reach[1] == sum(p.numel() for p in net.parameters())
+
+
+def test_the_largest_vit_is_deit_tiny():
+    table = TransformerTable((192,), (3,), (768,), (11, 12))
+    model = seeded(lambda: VisionTransformer(table, 16, 224, classes=1000)).to("meta")
+    assert (MACs(model).reach[1], Parameters(model).reach[1]) == (1_253_683_200, 5_717_416)
+    space = seeded(lambda: models.vit(1.0, 224)).space
+    largest = {d.name.split(".")[-1]: d.choices[-1] for d in space.dimensions}
+    assert largest == {"width": 192, "depth": 12, "heads": 3, "hidden": 768}
+    assert len(space) == 26
 
 
 def test_the_smaller_v3_space_searches_nothing_more_in_the_last_block():

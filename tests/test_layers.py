@@ -4,7 +4,7 @@ import onnxruntime
 import pytest
 import torch
 from tests.costs import COSTS
-from tests.layers import LAYERS, Chain, Residual, chain, normed, normed_pixels
+from tests.layers import LAYERS, MODELS, Chain, Residual, chain, normed, normed_pixels
 from tests.oracle import masked
 from tests.spaces import images, seeded
 from tests.test_gradient import relaxed
@@ -17,11 +17,11 @@ from boundnas.guard.learnable import check_learnable
 from boundnas.randomness import stream
 from boundnas.space import Joined
 
-every = pytest.mark.parametrize("name", LAYERS)
+every = pytest.mark.parametrize("name", [*LAYERS, *MODELS])
 EXPORTED = (
     "one of two kernels", "searched, replicated", "sequences in groups", "volumes", "embedding",
     "joined", "activations", "group norms", "transposed", "normalized sequences",
-    "attention of grouped queries", "attention to others", "RMS norm",
+    "attention of grouped queries", "attention to others", "the next token", "RMS norm",
 )  # fmt: skip
 """In every profile; the others in the full one."""
 

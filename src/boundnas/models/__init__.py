@@ -14,9 +14,20 @@ from boundnas.models.mobilenet import (
     width_only,
 )
 from boundnas.models.resnet import ResNet, ResNetStage, resnet, resnet1d
+from boundnas.models.transformer import (
+    TextTransformer,
+    TransformerTable,
+    VisionTransformer,
+    text_transformer,
+    vit,
+)
 from boundnas.supernet.supernet import Supernet
 
-NETWORKS: dict[str, Callable[..., Supernet]] = {"resnet": resnet, "convnext": convnext}
+NETWORKS: dict[str, Callable[..., Supernet]] = {
+    "resnet": resnet,
+    "convnext": convnext,
+    "vit": vit,
+}
 """Families for images beside those of the paper: ``(width, image_size, **options)`` to a supernet,
 with the options ``in_channels``, ``classes``, ``dropout`` and ``drop_connect``."""
 
@@ -30,11 +41,16 @@ __all__ = [
     "ResNetStage",
     "StageTable",
     "StemTable",
+    "TextTransformer",
+    "TransformerTable",
+    "VisionTransformer",
     "convnext",
     "mobilenet_v2",
     "mobilenet_v3",
     "paper_space",
     "resnet",
     "resnet1d",
+    "text_transformer",
+    "vit",
     "width_only",
 ]

@@ -76,7 +76,7 @@ class StageSettings(Settings):
     stride: int = Field(ge=1, le=2, description="2 halves the image, 1 keeps its size")
 
 
-OTHERS = frozenset({"resnet", "convnext"})
+OTHERS = frozenset({"resnet", "convnext", "vit"})
 """Families that are not built of MobileNets' stages."""
 
 
@@ -92,6 +92,7 @@ class SpaceSettings(Settings):
         "width_depth",
         "resnet",
         "convnext",
+        "vit",
     ] = Field(default="mobilenet_v2", description="family of networks")
     width: float = Field(
         default=1.0, gt=0, le=4, description="multiplier of every number of channels"
