@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.foreign_networks import foreign
+from tests.test_init import images
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 JOBS = {
@@ -13,6 +15,7 @@ JOBS = {
     "multi_label_images": "mean average precision .* %",
     "segmentation": "mean IoU .* %",
     "text_classification": "accuracy .* %",
+    "own_network": "accuracy .* % validation, .* % test",
 }
 
 
@@ -29,12 +32,22 @@ def word_lists():
     return ["hard.txt", "soft.txt"]
 
 
+def photos():
+    """A folder of pictures, for a network of torchvision, which is imported by its helper."""
+    foreign("torchvision")
+    images(Path("photos"), {"cat": 30, "dog": 30})
+    return ["photos"]
+
+
+FILES = {"text_classification": word_lists, "own_network": photos}
+
+
 @pytest.mark.parametrize("name", JOBS)
 def test_a_job_runs_from_data_to_a_front(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     path = next(p for p in EXAMPLES if p.stem == name)
     with torch.random.fork_rng(devices=[]):
-        files = word_lists() if name.startswith("text") else []
+        files = FILES.get(name, list)()
         runpy.run_path(str(path))["main"](*files, steps=3, rounds=0)
     lines = capsys.readouterr().out.splitlines()
     assert all(re.search(JOBS[name], line) for line in lines if "MACs" in line)

@@ -46,6 +46,15 @@ class FrontNetwork:
         """Number of weights."""
         return self.costs["parameters"]
 
+    def __str__(self) -> str:
+        costs = ", ".join(
+            f"{cost:,} {'MACs' if n == 'macs' else n}" for n, cost in self.costs.items()
+        )
+        scores = (
+            f"{self.metric.shown(self.validation)} validation, {self.metric.shown(self.test)} test"
+        )
+        return f"{costs}: {self.metric.name} {scores}"
+
     def to_json(self) -> dict[str, Any]:
         """What is written of it, the architecture's values by name."""
         return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -171,7 +171,7 @@ class Architecture:
     space: SearchSpace
     indices: tuple[int, ...]
 
-    carried: Pass = NOTHING
+    carried: Pass = field(default=NOTHING, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.indices) != len(self.space):
