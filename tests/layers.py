@@ -206,6 +206,34 @@ def _shortcut(net):
     return steps, width
 
 
+class Around(nn.Module):
+    """A layer and a shortcut around it."""
+
+    def __init__(self, layer, shortcut):
+        super().__init__()
+        self.layer, self.shortcut = layer, shortcut
+
+    def forward(self, x, arch):
+        return self.shortcut(self.layer(x, arch).tanh(), x.sin(), arch)
+
+
+def _shortcuts(net):
+    """Around layers whose widths agree in some options: of two dimensions, of one, of a number."""
+    other, width = net.dimension("other", (2, 3, 6, 7)), net.width
+    few = width.map(lambda c: {2: 2, 4: 2, 6: 6}[c])
+
+    def around(inputs, outputs, **options):
+        layer = elastic.Conv2d(inputs, outputs, **options)
+        return Around(layer, elastic.Shortcut(inputs, outputs))
+
+    steps = [
+        elastic.Conv2d(2, width, bias=True), around(width, other, kernel_size=net.kernel),
+        around(other, width, bias=True), around(width, few), around(few, 4), around(4, 4),
+        around(4, width, bias=True), around(width, width),
+    ]  # fmt: skip
+    return steps, width
+
+
 def _resolutions(net):
     """A network on images of a searched size, with a choice inside."""
     size, width = net.dimension("size", (4, 6, 9), "resolution"), net.width
@@ -521,6 +549,7 @@ LAYERS = {
     "expansion or none": (IMAGE, _expansion),
     "expansion alone": (IMAGE, lambda net: (_expansion(net)[0][:3], net.width)),
     "choices within choices": (IMAGE, _shortcut),
+    "shortcuts of some widths": (IMAGE, _shortcuts),
     "resolutions": (IMAGE, _resolutions),
     "sequences": _along(elastic.Conv1d, SEQUENCE, padding=0, bias=True),
     "sequences in groups": _groups(elastic.Conv1d, SEQUENCE),

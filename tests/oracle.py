@@ -6,6 +6,8 @@ Slow and simple; the library's pass must give the same values and the same gradi
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -248,6 +250,22 @@ def _split(layer: elastic.Split, x: Tensor, arch: Architecture) -> tuple[Tensor,
     return x.split([largest(part) for part in layer.channels.parts], layer.axis)
 
 
+def _shortcut(layer: elastic.Shortcut, y: Tensor, x: Tensor, arch: Architecture) -> Tensor:
+    sides = layer.inputs, layer.channels
+    dimensions = list(dict.fromkeys(d for d in map(dimension_of, sides) if d is not None))
+    there = 0.0
+    for options in itertools.product(*(range(len(d)) for d in dimensions)):
+        chosen = dict(zip(dimensions, options, strict=True))
+        one, other = (
+            int(w if dimension_of(w) is None else choices(w)[chosen[dimension_of(w)]])
+            for w in sides
+        )
+        if one == other:
+            there += math.prod(_gate(d, arch)[j] for d, j in chosen.items())
+    both = min(y.shape[1], x.shape[1])
+    return torch.cat((y[:, :both] + there * x[:, :both], y[:, both:]), 1)
+
+
 def _wholes(layer: Wholes, x: Tensor, arch: Architecture) -> Tensor:
     dimension = dimension_of(layer.setting)
     if dimension is None or dimension in arch.carried.settled:
@@ -293,5 +311,6 @@ _FORWARD: dict[type[nn.Module], object] = {
     elastic.Split: _split,
     elastic.Choice: _wholes,
     elastic.Resized: _wholes,
+    elastic.Shortcut: _shortcut,
     elastic.Stage: _stage,
 }

@@ -177,6 +177,17 @@ def test_a_width_that_does_not_fit_names_the_layer(second, request):
         model(images(model, 2), model.space.smallest)
 
 
+def test_a_shortcut_names_the_map_that_does_not_fit():
+    shortcut, arch = elastic.Shortcut(WIDTH, OUT), SPACE.smallest
+    x, y = (torch.zeros(1, arch.size(width), 2) for width in (WIDTH, OUT))
+    assert torch.equal(shortcut(y, x, arch), y)
+    for pair, found in (((x, y), "y has 3 channels .* found 2"), ((y, y), "x has 2 .* found 3")):
+        with pytest.raises(SpaceError, match=rf"\(Shortcut\): {found}; it is called as"):
+            shortcut(*pair, arch)
+    with pytest.raises(SpaceError, match="its input that were not chosen did not arrive"):
+        shortcut(y, x, relaxed(arch))
+
+
 def layers(number):
     return [elastic.Activation() for _ in range(number)]
 
@@ -212,6 +223,7 @@ def layers(number):
         ),
         (lambda: elastic.Choice(1, {1: None}), "for each value of a dimension, found values 1 and"),
         (lambda: elastic.Resized(nn.Identity(), Dimension("r", (0, 8))), "size must be .* found 0"),
+        (lambda: elastic.Shortcut(0, WIDTH), "Shortcut: inputs must be .* found 0"),
         (lambda: elastic.Split(WIDTH), "Split: channels is the boundnas.space.Joined width of"),
         (lambda: elastic.Split(Joined((2, WIDTH)), axis=2), "on axis 1 or -1, found 2"),
         (lambda: Joined(()), "at least one part, found none"),

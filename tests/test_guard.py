@@ -30,6 +30,7 @@ class Between(Supernet):
         self.a, self.b = elastic.Conv2d(1, self.width, 3), elastic.Conv2d(1, self.width, 3)
         self.norm = elastic.BatchNorm2d(self.width)
         self.fixed = elastic.Conv2d(1, 4, 3)
+        self.across = elastic.Shortcut(4, self.width)
         self.wide = elastic.Conv2d(Joined((self.width, 1)), self.width)
         self.parts = nn.ModuleDict(parts() if parts else {})
         self.tail = elastic.Conv2d(self.width, 6, 3)
@@ -263,6 +264,9 @@ MIXED = {
     ),
     "maps turned around": (
         lambda m, y, x, a: m.wide(torch.cat([x, y], 1), a), None, "1 and 1 of width",
+    ),
+    "a shortcut of another map": (
+        lambda m, y, x, a: m.across(y, y, a), None, "across .*, whose channels are 1 of width .* 4",
     ),
     "unbind": (lambda m, y, x, a: y.unbind(1)[0], None, "unbind"),
     "one channel": (lambda m, y, x, a: y * y[:, :1], None, "getitem"),

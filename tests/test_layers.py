@@ -85,7 +85,15 @@ def test_the_guard_accepts_it(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["expansion or none", "choices within choices", "resolutions", "split", "transposed"]
+    "name",
+    [
+        "expansion or none",
+        "choices within choices",
+        "resolutions",
+        "split",
+        "transposed",
+        "shortcuts of some widths",
+    ],
 )
 def test_what_is_chosen_as_a_whole_is_learned(name):
     model = built(name)

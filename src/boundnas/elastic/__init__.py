@@ -11,6 +11,7 @@ from boundnas.elastic.layer_norm import LayerNorm, RMSNorm
 from boundnas.elastic.linear import Linear
 from boundnas.elastic.normalization import BatchNorm, BatchNorm1d, BatchNorm2d, BatchNorm3d
 from boundnas.elastic.regularization import DropConnect, Dropout
+from boundnas.elastic.shortcut import Shortcut
 from boundnas.elastic.split import Split
 from boundnas.elastic.squeeze_excite import SqueezeExcite
 from boundnas.elastic.stage import Stage
@@ -49,6 +50,7 @@ __all__ = [
     "Parameter",
     "RMSNorm",
     "Resized",
+    "Shortcut",
     "Split",
     "SqueezeExcite",
     "Stage",

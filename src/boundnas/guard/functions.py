@@ -24,6 +24,7 @@ from boundnas.elastic import (
     ElasticLayer,
     ElasticModule,
     Parameter,
+    Shortcut,
     Split,
     SqueezeExcite,
     Stage,
@@ -203,17 +204,26 @@ class Watch(TorchFunctionMode):
             )
 
     def _enters(self, layer: ElasticModule, args: Any, kwargs: Any) -> None:
-        """Check a map that arrives at an elastic layer."""
-        if not isinstance(layer, ElasticLayer | SqueezeExcite | Split):
+        """Check the maps that arrive at an elastic layer."""
+        if not isinstance(layer, ElasticLayer | SqueezeExcite | Split | Shortcut):
             return
-        x = _input(args, kwargs)
+        x, arch = _input(args, kwargs), self._of(args, kwargs)
+        setting = _setting(layer, "in_channels", "in_features", "channels", "features")
+        if isinstance(layer, Shortcut):
+            self._arrives(layer, args[1] if len(args) > 1 else kwargs["x"], layer.inputs, arch)
+            x = args[0] if args else kwargs["y"]
+        self._arrives(layer, x, setting, arch)
+
+    def _arrives(
+        self, layer: ElasticModule, x: object, setting: Width | None, arch: Architecture
+    ) -> None:
+        """Check a map that arrives where a layer is built for a width."""
         anywhere = getattr(layer, "axis", 1) is None or isinstance(layer, Parameter)
         if not isinstance(x, Ghosted) or anywhere:
             return
         self._own_gradient(x)
         known = "trace" in x.__dict__  # not of what an elastic layer computed inside
         trace, name = trace_of(x), f"{self.names[layer]} ({type(layer).__name__})"
-        setting = _setting(layer, "in_channels", "in_features", "channels", "features")
         where = f"{place.here()}: {name} gets the output of {trace.source}"
         with torch._C.DisableTorchFunctionSubclass():
             axis = _axis(layer) % x.dim()
@@ -231,7 +241,7 @@ class Watch(TorchFunctionMode):
             )
         if setting is None:
             return
-        built = segments.of_width(setting, self._of(args, kwargs))
+        built = segments.of_width(setting, arch)
         with torch._C.DisableTorchFunctionSubclass():
             given = segments.as_built(x, axis, built) if trace.segments is None else trace.segments
         if built != given:
@@ -277,8 +287,8 @@ class Watch(TorchFunctionMode):
 
     def _of(self, args: Any, kwargs: Any) -> Architecture:
         """What a layer was called with: around it, options may be computed as wholes."""
-        found = args[1] if len(args) > 1 else kwargs.get("arch")
-        return found if isinstance(found, Architecture) else self.arch
+        given = (each for each in (*args, *kwargs.values()) if isinstance(each, Architecture))
+        return next(given, self.arch)
 
     def _ends(self, layer: ElasticModule, x: object, output: object) -> None:
         """Refuse a user's layer that leaves the gradient of its input's width out."""
