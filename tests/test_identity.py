@@ -1,5 +1,6 @@
 """Digests name what differs: bytes, types, shapes, files, labels, settings."""
 
+import copy
 import importlib
 from dataclasses import replace
 
@@ -7,14 +8,15 @@ import pytest
 import torch
 from PIL import Image
 from tests.small import few_digits, mobilenet
-from torch import nn
+from torch import fx, nn
 
-from boundnas import TrainSettings
+from boundnas import Dimension, TrainSettings, elastic
 from boundnas.cost import Cost
 from boundnas.data import Decoding, ImageFiles, InMemory, Subset
 from boundnas.data.image_data import SPLITS
 from boundnas.errors import DataError
 from boundnas.fit import identity
+from boundnas.space import Joined
 from boundnas.space.polynomial import amount
 
 IMAGES = torch.arange(6 * 4, dtype=torch.uint8).view(6, 1, 2, 2)
@@ -218,3 +220,38 @@ def test_every_weight_buffer_and_plain_attribute_of_a_module_counts():
             parameter.copy_(before)
     norm = nn.BatchNorm2d(4)
     assert any(name.startswith("values of running") for name in identity.of_weights(norm))
+
+
+class Between(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+WIDTH, OTHER = Dimension("width", (4, 8)), Dimension("width", (2, 8))
+LAYERS = {
+    "stride": [elastic.Conv2d(4, 8, 3, stride=s) for s in (1, 2)],
+    "padding": [elastic.Conv2d(4, 8, 3, padding=p) for p in (0, 1)],
+    "dilation": [elastic.Conv2d(4, 8, 3, padding=1, dilation=d) for d in (1, 2)],
+    "what is padded": [elastic.Conv1d(4, 8, 3, padding_mode=m) for m in ("zeros", "reflect")],
+    "groups": [elastic.Conv2d(WIDTH, WIDTH, 3, group_width=g) for g in (2, 4)],
+    "output padding": [elastic.ConvTranspose2d(4, 8, 3, 2, output_padding=p) for p in (0, 1)],
+    "width": [elastic.Linear(w, 3) for w in (WIDTH, OTHER)],
+    "joined widths": [elastic.Linear(Joined(p), 3) for p in ((WIDTH, 4), (4, WIDTH))],
+    "kernel": [elastic.Conv2d(4, 8, Dimension("kernel", k)) for k in ((1, 5), (3, 5))],
+    "heads": [elastic.MultiheadAttention(8, h, 8 // h) for h in (2, 4)],
+    "a graph": [fx.symbolic_trace(Between(f)) for f in (torch.relu, torch.tanh)],
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_that_differ_in_one_number_are_told_apart(name):
+    models = []
+    for layer in LAYERS[name]:
+        model = mobilenet()
+        model.layer = copy.deepcopy(layer)
+        models.append(identity.of_structure(model))
+    assert "module layer" in different(*models)

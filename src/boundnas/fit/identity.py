@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from itertools import chain
 from pathlib import Path
 from textwrap import dedent
@@ -22,7 +23,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from pydantic import BaseModel
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from boundnas.cost import Cost
 from boundnas.data import Data, ImageData, ImageFiles, InMemory, Samples, Source, Subset, batches
@@ -195,6 +196,8 @@ def of_structure(model: Supernet) -> Identity:
         plain = {k: v for k, v in sorted(vars(module).items()) if k[0] != "_" and _is_plain(v)}
         frozen = name in model.frozen if not model.training else not module.training
         plain["training"] = not frozen  # once it trains, whatever mode it is in now
+        if isinstance(module, fx.GraphModule):
+            plain["graph"] = digest(module.code)
         found[f"module {name or 'itself'}"] = f"{type(module).__name__} {plain}"
     for name, value in _tensors(model).items():
         found[f"shape of {name}"] = (
@@ -300,6 +303,8 @@ def of_folder(path: Path | None) -> Identity:
 def _is_plain(value: object) -> bool:
     if isinstance(value, tuple):
         return all(map(_is_plain, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return all(_is_plain(getattr(value, each.name)) for each in fields(value))
     return value is None or isinstance(value, bool | int | float | str)
 
 
