@@ -1,5 +1,7 @@
 """Every option of every layer: gradient, extraction, costs and export."""
 
+import copy
+
 import onnxruntime
 import pytest
 import torch
@@ -36,7 +38,9 @@ def architectures(space):
 
 def gradients(model, x, arch, fraction=1.0):
     """Of every option of every dimension, and of the weights."""
-    arch = relaxed(arch, fraction)
+    weight = next(model.parameters())
+    gates = [g.detach().to(weight).requires_grad_() for g in relaxed(arch).gates]
+    arch = arch.plain.carrying(gates=tuple(gates), ghost_fraction=fraction)
     inputs = [*arch.gates, *model.parameters()]
     loss = model(x, arch).square().sum()
     return torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
@@ -63,6 +67,21 @@ def test_a_part_of_the_batch_stands_for_samples_like_it(name):
         found = gradients(model, x, arch, 0.5)
         for f, e in zip(found, gradients(model, x, arch), strict=True):
             torch.testing.assert_close(f, e, rtol=1e-9, atol=1e-9 * float(e.abs().max()))
+
+
+@every
+def test_single_precision_keeps_the_gradient(name):
+    model = built(name)
+    twin, x = copy.deepcopy(model).double(), images(model, 4)
+    if x.dim() == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    arch = model.space.sample(stream(3, "layers"))
+    exact = gradients(twin, x.double() if x.is_floating_point() else x, arch)
+    number = len(model.space.dimensions)
+    for group in (slice(0, number), slice(number, None)):  # gates, weights
+        found = torch.cat([g.flatten() for g in gradients(model, x, arch)[group]])
+        expected = torch.cat([g.flatten() for g in exact[group]])
+        assert (found - expected).norm() <= 1e-4 * expected.norm() + 1e-6
 
 
 @every

@@ -107,6 +107,13 @@ def test_options_of_a_kernel_range_over_its_taps():
     assert_near(weight_products(weight, gradient, table, (2, 3)), exact)
 
 
+def test_options_of_rows_are_not_taken_for_those_of_columns():
+    weight, gradient = torch.randn(2, 6, 6, 1, 1, generator=stream(3, "pointwise"))
+    table = (torch.rand(3, 6, generator=stream(4, "pointwise")) < 0.5).float()
+    found = weight_products(weight, gradient, table, (0,))
+    torch.testing.assert_close(found, table @ (weight * gradient).sum((1, 2, 3)))
+
+
 @pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_an_inner_product_is_that_of_double_precision(shape, number):

@@ -201,7 +201,7 @@ def scale_gradients(x: Tensor, scale: Tensor, gradient: Tensor) -> tuple[Tensor,
     Returns:
         Those by ``x`` and ``scale``, shaped like them.
     """
-    if not (x.dim() == 4 and native.takes(x) and native.takes(scale)):
+    if not (native.takes(x) and native.takes(scale)):
         return gradient * _over(scale, x), (gradient * x).sum(tuple(range(2, x.dim())))
     gradient = gradient.contiguous(memory_format=torch.channels_last)
     n, c, h, w = x.shape

@@ -54,6 +54,8 @@ _INSTEAD = {
     "them with boundnas.space.Joined of their widths",
     "split": "give the layer before it the width boundnas.space.Joined((width, width)), which is "
     "split into whole maps, or take maps of other widths apart with elastic.Split",
+    "glu": "give the layer before it the width boundnas.space.Joined((width, width)) and take "
+    "a, b = x.chunk(2, 1), a * b.sigmoid()",
     "squeeze": "name the axes, squeeze((2, 3)), or use flatten(1): without them an axis of one "
     "channel or one sample is lost too",
     "reshape": "keep the channels on an axis of their own, x.reshape(x.shape[0], x.shape[1], -1), "
