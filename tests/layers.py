@@ -194,7 +194,8 @@ def _shortcut(net):
     """A shortcut that two options have, within one of another kind that has none."""
     kind, width = net.dimension("kind", ("a", "b", "c"), "kind"), net.width
     own = kind.map(lambda k: k != "b")
-    inner = elastic.Choice(own, {True: None, False: elastic.Conv2d(width, width, 3, bias=True)})
+    layer = elastic.Conv2d(width, width, net.kernel, bias=True)
+    inner = elastic.Choice(own, {True: None, False: layer})
     outer = InTurn(elastic.PReLU(width), elastic.Choice(kind, {"a": inner, "b": inner, "c": None}))
     both = InTurn(
         Beside(inner, elastic.Conv2d(width, 1)), elastic.Conv2d(Joined((width, 1)), width)

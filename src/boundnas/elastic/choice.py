@@ -28,7 +28,6 @@ from boundnas.space import (
     choices,
     dimension_of,
 )
-from boundnas.space.polynomial import Polynomial, amount
 
 
 class Wholes(ElasticModule):
@@ -48,14 +47,13 @@ class Wholes(ElasticModule):
             return self.alternative(value, x, arch)
         chosen = arch.indices[arch.space.position(dimension)]
         shared = part(alone(x), arch.ghost_fraction)
-        others = {
-            j: partial(self.alternative, other, shared, arch.with_option(dimension, j))
-            for j, other in enumerate(choices(self.setting))
-            if j != chosen
+        options = {
+            j: partial(self.alternative, each, shared, arch.with_option(dimension, j))
+            for j, each in enumerate(choices(self.setting))
         }
         settled = arch.carrying(settled=arch.carried.settled | {dimension})
         y = self.alternative(value, x, settled)
-        return mix(y, gate, {**others, chosen: None}, arch.ghost_fraction, [shared])
+        return mix(y, gate, {**options, chosen: None}, arch.ghost_fraction, [shared])
 
 
 class Choice(Wholes):
@@ -103,10 +101,6 @@ class Choice(Wholes):
         name = self.names[value]
         y: Tensor = x if name is None else self.get_submodule(name)(x, arch)
         return y
-
-    def presence(self, child: str) -> Polynomial:
-        """An alternative is in use where a value of its own is chosen."""
-        return amount(self.setting, lambda value: int(self.names[value] == child))
 
 
 class Resized(Wholes):
