@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from tests.spaces import images, seeded
@@ -360,6 +362,26 @@ def test_dropout_of_pixels_draws_per_entry_wherever_channels_lie():
     assert torch.equal(torch.cat([y[:7], ghost], 1), whole[:7])
     for axis in range(4):
         assert not torch.equal(whole, whole.narrow(axis, 0, 1).expand_as(x))
+
+
+@pytest.mark.parametrize("drop", [partial(elastic.Dropout, axis=-1), elastic.DropConnect])
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_every_option_of_a_normed_map_shares_the_draw_of_the_full_width(drop, fraction):
+    layer, x = drop(0.5), torch.ones(8, 5, 6)
+    whole, norm = layer(x, noisy(SPACE.largest)), seeded(lambda: elastic.LayerNorm(WIDTH))
+    for width in WIDTH.choices:
+        arch = Architecture(SPACE, (WIDTH.index(width), *SPACE.largest.indices[1:]))
+        gated = relaxed(arch, fraction, noise=stream(0, "noise"))
+        few = round(8 * fraction)
+        y = norm(x[..., :width] if width == 6 else join(x[..., :width], x[:few, :, width:]), gated)
+        y = y + torch.ones(8, 1, 1)
+        dropped = layer(y, gated)
+        assert torch.equal(dropped.active, y.active * whole[..., :width])
+        for c, before, after in zip(
+            WIDTH.choices, y.options.maps, dropped.options.maps, strict=True
+        ):
+            assert before.shape == (few, 5, c)
+            assert torch.equal(after, before * whole[:few, :, :c])
 
 
 def test_dropout_draws_per_channel_and_drop_connect_per_sample():
