@@ -23,7 +23,7 @@ from boundnas.fit.start import start_policy
 from boundnas.settings import PriorSettings
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import JsonLines, read_jsonl
-from boundnas.store.records import MetricsRow
+from boundnas.store.rows import MetricsRow
 from boundnas.store.vouched import check_vouched
 from boundnas.supernet import weights
 

@@ -28,7 +28,8 @@ from boundnas.method.variants import chosen
 from boundnas.store import checkpoint
 from boundnas.store.environment import note_environment
 from boundnas.store.files import write_json
-from boundnas.store.records import BoundariesRow, Metric, MetricsRow
+from boundnas.store.records import Metric
+from boundnas.store.rows import BoundariesRow, MetricsRow
 from boundnas.supernet import modes, weights
 
 BOUNDARY_ROWS = 200
@@ -74,7 +75,7 @@ class Trainer:
     def train(self) -> None:
         """Train from the newest checkpoint, or from the start, to the last step."""
         modes.train(self.run.model)
-        step = resume(self.folder, self.identity, self.state)
+        step = self._begun()
         advance(self.schedule, min(step, self.steps - 1))
         if self.writes is not None:
             held = self.writes.held
@@ -106,11 +107,24 @@ class Trainer:
                     interruption.stop()
             boundaries.append(self._boundaries(step))
             logs = {log.name: log.sync() for log in (metrics, boundaries)}
+        self._finish(logs)
+
+    def _begun(self) -> int:
+        """The step that comes next, with the state of the newest checkpoint if there is one."""
+        step, held = resume(self.folder, self.identity, self.state)
+        if self.run.trained is not None:
+            self.run.trained.begin(held.get("largest"))
+        return step
+
+    def _finish(self, logs: dict[str, dict[str, Any]]) -> None:
+        """Leave the model as it is searched, and write down what came of the training."""
         if self.run.average is not None:
             self.run.average.settle()
         modes.evaluate(self.run.model)
+        largest = None if self.run.trained is None else self.run.trained.end()
         if self.writes is not None:
-            bounds = bounds_record(self.run, self.identity, weights.digest(self.run.model), logs)
+            ended = weights.digest(self.run.model)
+            bounds = bounds_record(self.run, self.identity, ended, logs, largest)
             write_json(self.writes.bounds, bounds.written(), self.writes.held)
 
     def _step(self, step: int, stopping: Callable[[], bool]) -> tuple[dict[str, Any], bool]:
@@ -154,7 +168,10 @@ class Trainer:
     def _save(self, step: int, *logs: Log) -> None:
         """Write a checkpoint, which vouches for the rows that the disk has by then."""
         if self.writes is not None:
-            values = {"identity": self.identity, "logs": {log.name: log.sync() for log in logs}}
+            values: dict[str, Any] = {"identity": self.identity}
+            values["logs"] = {log.name: log.sync() for log in logs}
+            if self.run.trained is not None:
+                values["largest"] = self.run.trained.before
             folder, tensors = self.writes, self.state.tensors()
             checkpoint.save(folder.checkpoints, step, tensors, values, held=folder.held)
             self.audience.tell("checkpoint", step)

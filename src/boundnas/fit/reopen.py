@@ -17,8 +17,8 @@ from boundnas.store.lines import END, check_rows, read_jsonl
 from boundnas.store.records import BoundsRecord, read_record
 from boundnas.supernet import modes, weights
 
-_RECIPE = ("optimizer", "schedule", "step sizes")
-"""What names of a recipe's identity begin with; it is not asked for, as nothing is trained."""
+_RECIPE = ("optimizer", "schedule", "step sizes", "start")
+"""What names begin with of how weights changed; it is not asked for, as nothing is trained."""
 
 
 def finished(folder: RunFolder, how: str) -> BoundsRecord:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ def of_training(run: Run) -> Identity:
     return {
         **identity.of_settings(run.settings, "train", ("train.checkpoint_every",)),
         "seed": str(run.seed),
+        **({} if run.trained is None else {"start": "trained weights"}),
         **identity.of_task(run.task),
         **run.recipe.tried(run.settings, steps_of(run.settings, len(run.data.train))),
         **identity.of_structure(run.model),
@@ -89,8 +91,11 @@ class State:
             raise RuntimeError(f"unknown tensors {', '.join(left)}")
 
 
-def resume(folder: RunFolder | None, now: Identity, state: State) -> int:
+def resume(folder: RunFolder | None, now: Identity, state: State) -> tuple[int, dict[str, Any]]:
     """Load the newest checkpoint, if there is one, and say which step comes next.
+
+    Returns:
+        The step, and what else the checkpoint holds.
 
     Args:
         folder: Where the run is kept, if it is.
@@ -109,7 +114,7 @@ def resume(folder: RunFolder | None, now: Identity, state: State) -> int:
             "give them one folder that all of them see"
         )
     if saved is None:
-        return 0
+        return 0, {}
     assert folder is not None
     which = f"{folder.checkpoints}: the checkpoint of step {saved.step}"
     different = identity.difference(saved.values.get("identity"), now)
@@ -125,7 +130,7 @@ def resume(folder: RunFolder | None, now: Identity, state: State) -> int:
             f"{which} does not fit this model ({str(error).splitlines()[0]}); give the folder of "
             "this very run, or start a new one"
         ) from error
-    return saved.step
+    return saved.step, saved.values
 
 
 def newest_checkpoint(folder: RunFolder) -> Checkpoint | None:

@@ -11,11 +11,12 @@ from boundnas.data import Samples
 from boundnas.fit.average import Average
 from boundnas.fit.recipe import Recipe
 from boundnas.fit.start import start_boundaries
+from boundnas.fit.trained import Trained
 from boundnas.method.policy import Boundaries, Policy
 from boundnas.settings import SearchSettings, TrainSettings
 from boundnas.space import Allowed
 from boundnas.store.folder import RunFolder
-from boundnas.store.records import BoundsOfDimension, BoundsRecord
+from boundnas.store.records import BoundsOfDimension, BoundsRecord, LargestRecord
 from boundnas.supernet.supernet import Supernet
 from boundnas.task import Task
 
@@ -36,6 +37,7 @@ class Run:
         recipe: What changed the weights, where it is not what the settings say.
         average: The average of the weights that a training is to end with, where it is not their
             last state.
+        trained: What the largest network is worth, where weights were trained already.
         metrics: One row of numbers per step, of this process.
         trajectory: The policies' expected values and deviations over time, of this process.
         searching: How it is searched where nothing else is said: as its configuration says, if it
@@ -52,6 +54,7 @@ class Run:
     folder: RunFolder | None = None
     recipe: Recipe = field(default_factory=Recipe)
     average: Average | None = None
+    trained: Trained | None = None
     metrics: list[dict[str, Any]] = field(default_factory=list)
     trajectory: list[dict[str, Any]] = field(default_factory=list)
     searching: SearchSettings = field(default_factory=SearchSettings)
@@ -77,7 +80,11 @@ class Run:
 
 
 def bounds_record(
-    run: Run, identity: dict[str, str], weights: str, logs: dict[str, dict[str, Any]]
+    run: Run,
+    identity: dict[str, str],
+    weights: str,
+    logs: dict[str, dict[str, Any]],
+    largest: LargestRecord | None = None,
 ) -> BoundsRecord:
     """The learned bounds per dimension, how peaked the policies' start was, and what came of it.
 
@@ -86,6 +93,7 @@ def bounds_record(
         identity: What decided it.
         weights: Digest of the weights.
         logs: What the logs hold, by name.
+        largest: What became of the largest network, where its weights were trained already.
     """
     start = start_boundaries(run.model, run.settings, run.seed)
     rows = zip(
@@ -99,6 +107,7 @@ def bounds_record(
         identity=identity,
         weights=weights,
         logs=logs,
+        largest=largest,
         p_largest=_peak(start.max),
         p_smallest=_peak(start.min),
         dimensions=[

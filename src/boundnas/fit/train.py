@@ -27,6 +27,7 @@ from boundnas.fit.recipe import Groups, Recipe
 from boundnas.fit.run import Run
 from boundnas.fit.schedule import steps_of
 from boundnas.fit.start import check_start, start_boundaries
+from boundnas.fit.trained import Trained, gentle, is_trained
 from boundnas.settings import TrainSettings
 from boundnas.store.folder import RunFolder
 from boundnas.supernet.supernet import Supernet
@@ -48,6 +49,7 @@ def fit(
     optimizer: Callable[[Groups], Optimizer] | None = None,
     schedule: Callable[[Optimizer, int], LRScheduler] | None = None,
     observers: Sequence[Observer] = (),
+    trained: bool | None = None,
 ) -> Run:
     """Train a supernet and its boundaries (Algorithm 1, App. A.2).
 
@@ -69,6 +71,10 @@ def fit(
             linear warm-up and cosine decay by default:
             ``lambda optimizer, steps: CosineAnnealingLR(optimizer, steps)``.
         observers: Told of steps and checkpoints as they come.
+        trained: Whether the model's weights are trained already. By default they are where it was
+            made of a network by `boundnas.elasticize`. ``learning_rate`` is then 0.01 and
+            ``start_std`` 0.5 if none are asked for, and in the end the largest network is
+            compared with how it came.
 
     Returns:
         The trained model, boundaries and logs. With ``settings.ema`` the model ends with the
@@ -90,12 +96,15 @@ def fit(
     """
     tune()
     settings, asked = settings or TrainSettings(epochs=30), task or Classification()
+    from_trained = is_trained(model, trained)
+    settings = gentle(settings) if from_trained else settings
     pairs, recipe = paired(cost, cost_range), Recipe(optimizer, schedule)
     kept = found(folder)
     path = None if kept is None else kept.path
     agree(
         lambda: {
             "at work": "training",
+            "start": "trained weights" if from_trained else "new weights",
             **identity.of_settings(settings, "train"),
             **identity.of_run(model, data, pairs, seed, path),
             **identity.of_task(asked),
@@ -112,7 +121,8 @@ def fit(
     boundaries = start_boundaries(model, settings, seed)
     kept = made(folder, kept)
     average = None if settings.ema is None else Average(model, settings.ema)
-    run = Run(model, data, task, boundaries, budgets, settings, seed, kept, recipe, average)
+    came = Trained(model, data, task, seed) if from_trained else None
+    run = Run(model, data, task, boundaries, budgets, settings, seed, kept, recipe, average, came)
     warn_of_threads()
     if next(model.parameters()).device.type == "cpu":
         native.warn_if_missing()

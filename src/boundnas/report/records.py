@@ -15,13 +15,11 @@ from boundnas.store.files import find_bytes
 from boundnas.store.held import HeldFolder
 from boundnas.store.lines import END, check_rows
 from boundnas.store.records import (
-    BoundariesRow,
     BoundsRecord,
     EnvironmentRecord,
     EvaluationRecord,
     FrontRecord,
     Metric,
-    MetricsRow,
     NetworkRecord,
     Origin,
     SpaceRecord,
@@ -29,6 +27,7 @@ from boundnas.store.records import (
     read_record,
     read_rows,
 )
+from boundnas.store.rows import BoundariesRow, MetricsRow
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,29 @@ class BoundsOfDimension(DimensionRecord):
     allowed: Choices
 
 
+class LargestRecord(Record):
+    """What the largest network is worth on validation data, of a start from trained weights."""
+
+    metric: Metric
+    before: float
+    after: float
+
+    @property
+    def worse(self) -> bool:
+        """Whether it lost by the training."""
+        return self.after < self.before
+
+    @property
+    def said(self) -> str:
+        """Both scores in words."""
+        before, after = map(self.metric.shown, (self.before, self.after))
+        than = "is worse than it started" if self.worse else "is no worse than it started"
+        return (
+            f"the largest network {than}: {self.metric.name} {after} on validation data after the "
+            f"training, {before} with the weights that it came with"
+        )
+
+
 class BoundsRecord(Vouched):
     """``bounds.json``: start and end of boundary learning, and what else came of the training."""
 
@@ -99,29 +122,7 @@ class BoundsRecord(Vouched):
     p_largest: float
     p_smallest: float
     dimensions: list[BoundsOfDimension]
-
-
-class MetricsRow(Record):
-    """One row of ``metrics.jsonl``; losses may be null where nothing was measured."""
-
-    step: int
-    loss_max: float | None
-    loss_min: float | None
-    loss_random: float | None
-    cost_max: dict[str, int]
-    cost_min: dict[str, int]
-    penalty_max: float
-    penalty_min: float
-    score_max: float | None = None
-    learning_rate: float
-
-
-class BoundariesRow(Record):
-    """One row of ``boundaries.jsonl``: mean and standard deviation of every dimension."""
-
-    step: int
-    max: dict[str, tuple[float, float]]
-    min: dict[str, tuple[float, float]]
+    largest: LargestRecord | None = None
 
 
 def _counted(costs: dict[str, int]) -> dict[str, int]:
