@@ -232,6 +232,7 @@ class Between(nn.Module):
 
 
 WIDTH, OTHER = Dimension("width", (4, 8)), Dimension("width", (2, 8))
+LAYER = elastic.Activation()
 LAYERS = {
     "stride": [elastic.Conv2d(4, 8, 3, stride=s) for s in (1, 2)],
     "padding": [elastic.Conv2d(4, 8, 3, padding=p) for p in (0, 1)],
@@ -243,6 +244,14 @@ LAYERS = {
     "joined widths": [elastic.Linear(Joined(p), 3) for p in ((WIDTH, 4), (4, WIDTH))],
     "kernel": [elastic.Conv2d(4, 8, Dimension("kernel", k)) for k in ((1, 5), (3, 5))],
     "heads": [elastic.MultiheadAttention(8, h, 8 // h) for h in (2, 4)],
+    "alternatives": [
+        elastic.Choice(Dimension("e", (1, 2, 3)), {1: None, 2: LAYER if b else None, 3: LAYER})
+        for b in (False, True)
+    ],
+    "shortcut": [elastic.Shortcut(4, w) for w in (WIDTH, OTHER)],
+    "axis of a split": [elastic.Split(Joined((4, 4)), axis) for axis in (1, -1)],
+    "how images are resized": [elastic.Resized(LAYER, 8, m) for m in ("nearest", "bilinear")],
+    "squeeze and excite": [elastic.SqueezeExcite(8, gate=g) for g in ("tanh", "sigmoid")],
     "a graph": [fx.symbolic_trace(Between(f)) for f in (torch.relu, torch.tanh)],
 }
 

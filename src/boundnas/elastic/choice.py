@@ -81,24 +81,23 @@ class Choice(Wholes):
                 f"{', '.join(map(repr, values))} and alternatives for "
                 f"{', '.join(map(repr, alternatives))}"
             )
-        self.setting, self.names = setting, dict[Value, str | None]()
-        held: dict[nn.Module, str] = {}
-        for value, module in alternatives.items():
-            if module is None:
-                self.names[value] = None
-                continue
-            if module not in held:
-                held[module] = str(len(held))
-                self.add_module(held[module], module)
-            self.names[value] = held[module]
+        self.setting = setting
+        modules = list(dict.fromkeys(m for m in alternatives.values() if m is not None))
+        for i, module in enumerate(modules):
+            self.add_module(str(i), module)
+        self.names = tuple(
+            (value, None if module is None else str(modules.index(module)))
+            for value, module in alternatives.items()
+        )
+        """Of every value the alternative, by its name here; none gives its input."""
 
     def passes(self, arch: Architecture) -> bool:
         """Whether an architecture chooses what gives its input."""
-        return self.names[arch.value(self.setting)] is None
+        return dict(self.names)[arch.value(self.setting)] is None
 
     def alternative(self, value: Value, x: Tensor, arch: Architecture) -> Tensor:
         """See `Wholes`."""
-        name = self.names[value]
+        name = dict(self.names)[value]
         y: Tensor = x if name is None else self.get_submodule(name)(x, arch)
         return y
 
