@@ -230,6 +230,40 @@ class Transformer(nn.Module):
         return self.head(self.mlp(self.blocks(x)).mean(1))
 
 
+class Torchs(nn.Module):
+    """The transformer layers of torch, before and after their norms."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(3, 16)
+        layer = nn.TransformerEncoderLayer(16, 4, 12, 0.1, "gelu", batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.norm, self.attention = nn.LayerNorm(16), nn.MultiheadAttention(16, 2)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x):
+        x = self.encoder(self.embed(x))
+        y = self.norm(x).transpose(0, 1)
+        mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+        x = x + self.attention(y, y, y, attn_mask=mask)[0].transpose(0, 1)
+        return self.head(x.mean(1))
+
+
+class Upwards(nn.Module):
+    """Down and up again, in one spatial axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.norm = nn.Conv1d(3, 8, 3, 2, 1), nn.BatchNorm1d(8)
+        self.groups = nn.GroupNorm(2, 8)
+        self.up = nn.ConvTranspose1d(8, 12, 4, 2, 1)
+        self.last = nn.Conv1d(12, 4, 3, padding=1)
+
+    def forward(self, x):
+        y = self.groups(F.relu(self.norm(self.down(x))))
+        return self.last(F.silu(self.up(y))).mean(-1)
+
+
 class OfPixels(nn.Module):
     """Attention among pixels, by convolutions."""
 
@@ -331,6 +365,8 @@ NETWORKS = {
     "attention": (lambda: Transformer(Attention), (3, 6, 6)),
     "attention by hand": (lambda: Transformer(ByHand), (3, 6, 6)),
     "attention of pixels": (OfPixels, (3, 4, 4)),
+    "torch's attention": (Torchs, (5, 3)),
+    "upwards": (Upwards, (3, 8)),
     "mixer": (Mixer, (3, 6, 6)),
     "text": (Text, torch.arange(5).repeat(2)[:7]),
     "mixed": (Mixed, (3, 6, 6)),

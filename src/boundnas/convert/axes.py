@@ -44,6 +44,7 @@ class Group:
         makers: Names of the modules whose output channels these are, in the order of their calls.
         users: Names of all modules that are built with it.
         number: The order in which groups were made.
+        samples: Whether it is no channels at all, but the samples of a batch.
         head: Channels of an attention head, where that is its unit.
         pieces: What it was cut into, where a part of its channels goes another way.
     """
@@ -54,6 +55,7 @@ class Group:
     makers: list[str] = field(default_factory=list)
     users: list[str] = field(default_factory=list)
     number: int = field(default_factory=count().__next__)
+    samples: bool = False
     head: int | None = None
     pieces: tuple[Group, Group] | None = None
     _united: Group | None = None
@@ -164,6 +166,11 @@ class Axis:
         return [s.group for s in self.segments]
 
     @property
+    def of_samples(self) -> bool:
+        """Whether samples lie along it, not channels."""
+        return any(group.samples for group in self.groups)
+
+    @property
     def is_fixed(self) -> bool:
         """Whether nothing of it may be searched."""
         return all(group.reason is not None for group in self.groups)
@@ -222,6 +229,11 @@ def align(a: Axis, b: Axis) -> bool:
 def constant(size: int, reason: Reason) -> Axis:
     """An axis of a fixed number of channels."""
     return Axis((Segment(Group(size, reason=reason)),))
+
+
+def samples(size: int) -> Axis:
+    """The axis of the samples of a batch."""
+    return Axis((Segment(Group(size, reason=Reason("counts samples"), samples=True)),))
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from torch import fx, nn
 
 from boundnas.convert.axes import Map
+from boundnas.convert.facts import Read
 from boundnas.convert.known import DropBranch
-from boundnas.convert.reading import Read, known_name
+from boundnas.convert.reading import known_name
 from boundnas.convert.trace import Called
 
 
@@ -121,10 +122,11 @@ def _alike(x: object, y: object) -> bool:
     """Whether two maps have the same shape and channels."""
     if not (isinstance(x, Map) and isinstance(y, Map)) or x.shape != y.shape:
         return False
-    for a, b in zip(x.axes, y.axes, strict=True):
-        if (a is None) != (b is None) or (a is not None and b is not None and a.groups != b.groups):
-            return False
-    return True
+    searched = [[a if a and not a.is_fixed else None for a in map_.axes] for map_ in (x, y)]
+    return all(
+        a is b if a is None or b is None else a.groups == b.groups
+        for a, b in zip(*searched, strict=True)
+    )
 
 
 def _adds(read: Read, nodes: list[fx.Node], x: fx.Node) -> bool:

@@ -12,9 +12,9 @@ from torch import Tensor, fx, nn
 from boundnas import elastic
 from boundnas.convert.axes import Group
 from boundnas.convert.dimensions import Plan
+from boundnas.convert.facts import Binding
 from boundnas.convert.importance import along
 from boundnas.convert.known import DropBranch
-from boundnas.convert.reading import Binding
 from boundnas.convert.weights import Weight
 
 
@@ -53,7 +53,8 @@ class Builder:
         layer = _empty(elastic.Parameter, [self.plan.width(axis, n) for axis, n in sizes])
         value = weight.value(read.traced, read.values)
         held = self.ordered(value, *(along(axis, self.orders) for axis in axes))
-        trained = read.traced.attribute(weight.name).requires_grad
+        held_as = read.traced.attribute(weight.name)
+        trained = isinstance(held_as, nn.Parameter) and held_as.requires_grad
         layer.weight = nn.Parameter(held, requires_grad=trained)
         return layer.train()
 
@@ -95,6 +96,22 @@ def _convolution(builder: Builder, binding: Binding) -> nn.Module:
     rows = along(binding.outputs, builder.orders)
     columns = along(binding.inputs, builder.orders) if module.groups == 1 else None
     layer.weight = builder.parameter(module.weight, rows, columns)
+    layer.bias = builder.parameter(module.bias, rows)
+    return layer
+
+
+def _transposed(builder: Builder, binding: Binding) -> nn.Module:
+    module, plan = binding.module, builder.plan
+    assert isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+    layer = _empty(
+        _TRANSPOSED[type(module)],
+        plan.width(binding.inputs, module.in_channels),
+        plan.width(binding.outputs, module.out_channels),
+        module.kernel_size, module.stride, module.padding, module.output_padding,
+        bias=module.bias is not None, dilation=module.dilation,
+    )  # fmt: skip
+    rows, columns = (along(axis, builder.orders) for axis in (binding.outputs, binding.inputs))
+    layer.weight = builder.parameter(module.weight, columns, rows)
     layer.bias = builder.parameter(module.bias, rows)
     return layer
 
@@ -198,6 +215,12 @@ _CONVOLUTIONS: dict[type[nn.Module], type[elastic.Convolution]] = {
     nn.Conv3d: elastic.Conv3d,
 }
 
+_TRANSPOSED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.ConvTranspose1d: elastic.ConvTranspose1d,
+    nn.ConvTranspose2d: elastic.ConvTranspose2d,
+    nn.ConvTranspose3d: elastic.ConvTranspose3d,
+}
+
 _BATCH_NORMS: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm1d: elastic.BatchNorm1d,
     nn.BatchNorm2d: elastic.BatchNorm2d,
@@ -206,6 +229,7 @@ _BATCH_NORMS: dict[type[nn.Module], type[nn.Module]] = {
 
 _BUILT: dict[type[nn.Module], Callable[[Builder, Binding], nn.Module]] = {
     **dict.fromkeys(_CONVOLUTIONS, _convolution),
+    **dict.fromkeys(_TRANSPOSED, _transposed),
     nn.Linear: _linear,
     **dict.fromkeys(_BATCH_NORMS, _batch_norm),
     nn.GroupNorm: _group_norm,

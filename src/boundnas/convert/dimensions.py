@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from boundnas.convert.axes import Axis, Group, Reason, Segment
 from boundnas.convert.blocks import Run, runs
-from boundnas.convert.reading import Binding, Read
+from boundnas.convert.facts import Binding, Read
 from boundnas.convert.rules import Candidate, Rules, check_patterns, choices
 from boundnas.errors import ConvertError
 from boundnas.space import Dimension, Joined, Setting, Width
@@ -67,8 +67,13 @@ class Plan:
         return axis is not None and any(group in self.widths for group in axis.groups)
 
 
-def propose(read: Read, rules: Rules) -> Plan:
+def propose(read: Read, rules: Rules, kept: Mapping[str, str]) -> Plan:
     """The dimensions of a network under a user's rules.
+
+    Args:
+        read: What is known of it.
+        rules: The user's.
+        kept: Dimensions that are found not to work, and why.
 
     Raises:
         ConvertError: A rule that nothing meets, or nothing that could be searched.
@@ -94,7 +99,7 @@ def propose(read: Read, rules: Rules) -> Plan:
     fixed = {name: _why(read, name) for name, _ in read.traced.model.named_modules() if name}
     check_patterns(rules, [candidate for candidate, _ in candidates.values()], fixed)
     for candidate, what in candidates.values():
-        _decide(plan, candidate, what, choices(candidate, rules))
+        _decide(plan, candidate, what, kept.get(candidate.name) or choices(candidate, rules))
     if not plan.dimensions:
         raise ConvertError(_nothing(read))
     return plan
@@ -108,7 +113,7 @@ def _free(name: str, taken: Container[str]) -> str:
 
 def _decide(plan: Plan, candidate: Candidate, what: Any, options: tuple[int, ...] | str) -> None:
     if isinstance(options, str):
-        plan.kept[candidate.name] = f"by the rule {options!r}"
+        plan.kept[candidate.name] = options
     elif len(options) == 1:
         plan.kept[candidate.name] = f"{candidate.own} is the only choice"
     else:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from boundnas.convert import elementwise, layers, products, reshaping, shapes  # noqa: F401
+from boundnas.convert.attention import Attention
 from boundnas.convert.building import Builder
 from boundnas.convert.dimensions import propose
 from boundnas.convert.functional import as_modules
@@ -20,7 +21,7 @@ from boundnas.convert.report import Report, report
 from boundnas.convert.rewrite import rewrite
 from boundnas.convert.rules import Rule
 from boundnas.convert.trace import trace
-from boundnas.convert.verify import check_corners, check_same
+from boundnas.convert.verify import check_same, failing
 from boundnas.errors import ConvertError
 from boundnas.nested import Inputs, count, leaves, mapped
 from boundnas.space import Architecture, Dimension
@@ -103,20 +104,37 @@ def elasticize(
             cannot be met, or the result computes something else.
     """
     _check_arguments(model, example, rules or {}, converters or {})
-    own = _converted(copy.deepcopy(model).eval(), converters or {})
+    kept: dict[str, str] = {}
+    while True:  # each turn keeps a dimension more
+        own = _converted(copy.deepcopy(model), converters or {})
+        own.eval()
+        rounds = sort or any(isinstance(m, Attention) for m in own.modules())
+        made, found = _made(own, example, rules or {}, kept, sort)
+        if not found:
+            break
+        kept |= found
+    check_same(model, made, made.original, exact=not rounds)
+    return made
+
+
+def _made(
+    own: nn.Module,
+    example: Inputs,
+    rules: Mapping[str, Rule | None],
+    kept: Mapping[str, str],
+    sort: bool,
+) -> tuple[Elasticized, dict[str, str]]:
+    """A supernet of a network, which is used up, and the dimensions that do not work."""
     batch = mapped(_two, example)
+    samples = count(batch)
     traced = trace(own, batch)
     as_modules(traced)
-    plan = propose(read(traced), rules or {})
-    samples = count(batch)
+    plan = propose(read(traced), rules, kept)
     table = report(plan, samples)
     builder = Builder(plan, orders(plan.read, list(plan.widths)) if sort else {})
     net = rewrite(plan, builder)
-    sample = mapped(_sample, example)
-    made = Elasticized(sample, net, plan.dimensions, table, builder.moments)
-    check_corners(made, builder.whole, samples)
-    check_same(model, made, made.original, exact=not sort)
-    return made
+    made = Elasticized(mapped(_sample, example), net, plan.dimensions, table, builder.moments)
+    return made, failing(made, builder.whole, samples)
 
 
 def _two(x: Tensor) -> Tensor:
@@ -159,9 +177,10 @@ def _converted(model: nn.Module, converters: Mapping[type[nn.Module], Converter]
             raise ConvertError(
                 f"the converter of {type(model).__name__} gives a module, found {found!r:.60}"
             )
-        return found.eval()
-    if (same := known(model)) is not None:
-        return same.eval()
+        found.eval()
+        return found
+    model = known(model)
+    model.eval()
     for name, child in _children(model):
         setattr(model, name, _converted(child, converters))
     return model

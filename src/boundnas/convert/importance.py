@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from boundnas.convert.axes import Axis, Group
-from boundnas.convert.reading import Binding, Read
+from boundnas.convert.facts import Binding, Read
 
 
 def orders(read: Read, groups: list[Group]) -> dict[Group, Tensor]:
@@ -28,13 +28,19 @@ def _add(norms: Mapping[Group, Tensor], binding: Binding) -> None:
     if axis is None or axis is binding.inputs or not isinstance(weight, Tensor):
         return
     made = weight.detach().double().cpu().abs()
-    rows = made.sum(0) if isinstance(binding.module, nn.Embedding) else made.flatten(1).sum(1)
+    if isinstance(binding.module, _COLUMNS):
+        made = made.transpose(0, 1)
+    rows = made.flatten(1).sum(1)
     at = 0
     for segment in axis.segments:
         if segment.group.root in norms:
             part = rows[at : at + segment.size].reshape(segment.group.size, -1).sum(1)
             norms[segment.group.root] += part
         at += segment.size
+
+
+_COLUMNS = (nn.Embedding, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+"""Layers whose output channels lie on the second axis of their weights."""
 
 
 def _sorted(norm: Tensor, unit: int) -> Tensor:

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from boundnas.convert.attention import Attention, Encoder, EncoderLayer
+
 
 class DropBranch(nn.Module):
     """Drops all of a residual branch, per sample, while a network trains.
@@ -24,11 +26,11 @@ class DropBranch(nn.Module):
         return x
 
 
-def known(module: nn.Module) -> nn.Module | None:
-    """The same in layers that have rules; none for a module that needs no help."""
+def known(module: nn.Module) -> nn.Module:
+    """The same in layers that have rules; a module that needs no help is left alone."""
     kind = type(module)
     make = _KNOWN.get((kind.__module__.partition(".")[0], kind.__name__))
-    return None if make is None else make(module)
+    return module if make is None else make(module)
 
 
 def _stochastic_depth(module: Any) -> nn.Module:
@@ -39,8 +41,16 @@ def _drop_path(module: Any) -> nn.Module:
     return DropBranch(module.drop_prob) if module.scale_by_keep else module
 
 
+def _attention(module: Any) -> nn.Module:
+    odd = module.bias_k is not None or module.bias_v is not None or module.add_zero_attn
+    return module if odd else Attention(module)
+
+
 _KNOWN: dict[tuple[str, str], Callable[[Any], nn.Module]] = {
     ("torchvision", "StochasticDepth"): _stochastic_depth,
     ("timm", "DropPath"): _drop_path,
+    ("torch", "MultiheadAttention"): _attention,
+    ("torch", "TransformerEncoderLayer"): EncoderLayer,
+    ("torch", "TransformerEncoder"): Encoder,
 }
 """By the library and the name of the class."""

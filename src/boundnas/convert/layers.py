@@ -52,7 +52,7 @@ def convolution(call: Call) -> Map:
     inputs = _joins(call, x.axes[1])
     outputs = _makes(call, module.out_channels) if module.groups == 1 else _grouped(call, inputs)
     call.bind(inputs, outputs)
-    return call.result(None, outputs, *[None] * len(module.kernel_size))
+    return call.result(x.axes[0], outputs, *[None] * len(module.kernel_size))
 
 
 def _grouped(call: Call, inputs: Axis | None) -> Axis | None:
@@ -68,6 +68,20 @@ def _grouped(call: Call, inputs: Axis | None) -> Axis | None:
     return inputs if factor == 1 else inputs.times(int(factor))
 
 
+@rule(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+def transposed(call: Call) -> Map:
+    """New channels."""
+    module = call.module
+    assert isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+    x = _map_of(call, 2 + len(module.kernel_size))
+    _others_fixed(call, x, 1)
+    if module.groups > 1 or len(call.args) + len(call.kwargs) > 1:
+        raise NoRuleError("is transposed and has groups, or is told the size of its result")
+    inputs, outputs = _joins(call, x.axes[1]), _makes(call, module.out_channels)
+    call.bind(inputs, outputs)
+    return call.result(x.axes[0], outputs, *[None] * len(module.kernel_size))
+
+
 @rule(nn.Linear)
 def linear(call: Call) -> Map:
     """New features."""
@@ -79,7 +93,7 @@ def linear(call: Call) -> Map:
         return call.result(*others, None)
     inputs, outputs = _joins(call, x.axes[-1]), _makes(call, module.out_features)
     call.bind(inputs, outputs)
-    return call.result(*[None] * (len(x.shape) - 1), outputs)
+    return call.result(*x.axes[:-1], outputs)
 
 
 _BATCHES: dict[Any, tuple[int, ...]] = {
@@ -102,7 +116,7 @@ def batch_norm(call: Call) -> Map:
         raise NoRuleError("has no running statistics, or no weights")
     axis = _joins(call, x.axes[1])
     call.bind(axis, axis)
-    return call.result(None, axis, *[None] * (len(x.shape) - 2))
+    return call.result(x.axes[0], axis, *[None] * (len(x.shape) - 2))
 
 
 @rule(nn.GroupNorm)
@@ -117,7 +131,7 @@ def group_norm(call: Call) -> Map:
     if axis is not None and not _of_units(axis, width):
         call.fix(axis, why="has groups that do not follow its channels")
     call.bind(axis, axis)
-    return call.result(None, axis, *[None] * (len(x.shape) - 2))
+    return call.result(x.axes[0], axis, *[None] * (len(x.shape) - 2))
 
 
 def _of_units(axis: Axis, width: int) -> bool:
@@ -141,7 +155,7 @@ def layer_norm(call: Call) -> Map:
     if axis is not None and len(axis.segments) > 1:
         call.fix(axis, why="normalizes over channels of several layers")
     call.bind(axis, axis)
-    return call.result(*[None] * (len(x.shape) - 1), axis)
+    return call.result(*x.axes[:-1], axis)
 
 
 @rule(nn.Embedding)
@@ -154,7 +168,7 @@ def embedding(call: Call) -> Map:
     x.fix(call.reason("takes it for numbers of rows"))
     outputs = _makes(call, module.embedding_dim)
     call.bind(None, outputs)
-    return call.result(*[None] * len(x.shape), outputs)
+    return call.result(*x.axes, outputs)
 
 
 @rule(nn.Dropout)
@@ -202,4 +216,4 @@ def pooling(call: Call) -> Map:
     if len(x.shape) < 3 or isinstance(call.form, tuple):
         raise NoRuleError("is called without a batch axis, or gives more than a map")
     call.fix(x.axes[0], *x.axes[2:], why="works on pixels, and gets channels there")
-    return call.result(None, x.axes[1], *[None] * (len(call.form.shape) - 2))
+    return call.result(x.axes[0], x.axes[1], *[None] * (len(call.form.shape) - 2))

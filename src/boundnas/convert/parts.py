@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from operator import getitem
 from typing import Any
 
@@ -13,8 +14,8 @@ from boundnas import elastic
 from boundnas.convert.axes import Map
 from boundnas.convert.building import Builder
 from boundnas.convert.dimensions import Plan
+from boundnas.convert.facts import Cut
 from boundnas.convert.functional import added
-from boundnas.convert.reading import Cut
 from boundnas.convert.weights import Weight
 from boundnas.space import Joined
 from boundnas.supernet.tracing import WHOLE
@@ -63,12 +64,22 @@ class Parts:
             return
         user = next(iter(node.users))
         with node.graph.inserting_before(user):
-            made = node.graph.call_module(weight.name, (self._met(user, node),))
-        node.replace_all_uses_with(made)
+            x = self._before(user) if weight.by_itself else self._met(user, node)
+            made = node.graph.call_module(weight.name, (x,))
+            if weight.by_itself:
+                taken = node.graph.call_function(getitem, (made, 0))
+        node.replace_all_uses_with(taken if weight.by_itself else made)
         for each in reversed(weight.nodes):
             if not each.users:
                 node.graph.erase_node(each)
         self.made[weight.name] = layer
+
+    def _before(self, node: fx.Node) -> fx.Node:
+        """The last map before a node."""
+        values, weights = self.plan.read.values, self.plan.read.weights
+        before = itertools.takewhile(lambda n: n is not node, node.graph.nodes)
+        maps = (n for n in before if isinstance(values.get(n), Map) and n.op != "get_attr")
+        return [n for n in maps if n not in weights][-1]
 
     def _met(self, user: fx.Node, node: fx.Node) -> fx.Node:
         """A map that a weight meets, which has as many samples."""

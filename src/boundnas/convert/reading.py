@@ -11,7 +11,7 @@ import builtins
 import math
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,121 +19,26 @@ from torch import fx, nn
 from torch.fx.node import map_aggregate
 from torch.nn import functional as F
 
-from boundnas.convert.axes import Axis, Group, Map, Reason, Segment, Size, align, plain, unite
-from boundnas.convert.trace import Form, Traced
-from boundnas.convert.weights import Weight, settle, weights
+from boundnas.convert.axes import (
+    Axis,
+    Group,
+    Map,
+    Reason,
+    Segment,
+    Size,
+    align,
+    plain,
+    samples,
+    unite,
+)
+from boundnas.convert.facts import Binding, Boundary, Read
+from boundnas.convert.record import Form
+from boundnas.convert.trace import Traced
+from boundnas.convert.weights import settle, weights
 
 
 class NoRuleError(Exception):
     """Why an operator has no rule for what it was called with."""
-
-
-@dataclass
-class Binding:
-    """A module with weights, or that drops, and the channels that it is built with.
-
-    Args:
-        name: Of the module.
-        module: It.
-        inputs: The axis that it takes.
-        outputs: The axis that it gives; the same where it follows.
-        source: File and line of its first call.
-        nodes: Its calls.
-    """
-
-    name: str
-    module: nn.Module
-    inputs: Axis | None
-    outputs: Axis | None
-    source: str
-    nodes: list[fx.Node] = field(default_factory=list)
-
-    @property
-    def is_searched(self) -> bool:
-        """Whether any of its channels may be searched."""
-        axes = (self.inputs, self.outputs)
-        return any(axis is not None and not axis.is_fixed for axis in axes)
-
-
-@dataclass(frozen=True)
-class Boundary:
-    """An operator that keeps channels fixed.
-
-    Args:
-        name: As a user knows it: a module's name, or a function's.
-        reason: Why, and where.
-    """
-
-    name: str
-    reason: Reason
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A function that takes a map apart.
-
-    Args:
-        axis: The channels that it cuts.
-        at: On which axis of the map: 1 or -1.
-        pieces: Those of its parts.
-    """
-
-    axis: Axis
-    at: int
-    pieces: list[Axis]
-
-
-@dataclass(frozen=True)
-class Told:
-    """A function that is told the sizes of its result.
-
-    Args:
-        axes: Of the result.
-        given: The sizes, as they stand in the graph; none for one that stays as it was.
-        of: Axes that the sizes depend on.
-        stacked: The axis of the result along which parts of the channels lie one after the other,
-            as queries, keys and values do; none if there is none.
-        cut: How the channels are cut into these parts.
-    """
-
-    axes: tuple[Axis | None, ...]
-    given: tuple[Any, ...]
-    of: tuple[Axis, ...]
-    stacked: int | None = None
-    cut: Cut | None = None
-
-
-@dataclass
-class Read:
-    """All that is known of a network.
-
-    Args:
-        traced: Its graph.
-        values: What every node gives.
-        bindings: By module.
-        boundaries: Operators without a rule that met channels, in order.
-        shared: Modules whose weights another has too, and its name.
-        splits: Functions that take maps apart.
-        weights: Those that functions of maps take, by the node that they take.
-        sizes: Functions that are told sizes of maps with channels.
-        numbers: Functions that compute with numbers of channels, and those numbers: they stay what
-            they are in the largest network.
-    """
-
-    traced: Traced
-    values: dict[fx.Node, Any] = field(default_factory=dict)
-    bindings: dict[str, Binding] = field(default_factory=dict)
-    boundaries: list[Boundary] = field(default_factory=list)
-    sizes: dict[fx.Node, Told] = field(default_factory=dict)
-    numbers: dict[fx.Node, list[fx.Node]] = field(default_factory=dict)
-    shared: dict[str, str] = field(default_factory=dict)
-    splits: dict[fx.Node, Cut] = field(default_factory=dict)
-    weights: dict[fx.Node, Weight] = field(default_factory=dict)
-
-    def groups(self) -> list[Group]:
-        """All groups that a module gives, in the order of their first calls."""
-        made = (b.outputs for b in self.bindings.values() if b.outputs is not None)
-        return list(dict.fromkeys(group for axis in made for group in axis.groups))
 
 
 @dataclass
@@ -220,6 +125,8 @@ class Call:
         for axis in (inputs, outputs):
             if axis is not None and any(s.factor.denominator > 1 for s in axis.segments):
                 self.fix(axis, why="works along an axis of heads")
+        if any(axis is not None and axis.of_samples for axis in self.map.axes[1:]):
+            self.fix(inputs, outputs, why="gets samples on another axis than the first")
         held = self.read.bindings.get(name)
         if held is None:
             held = Binding(name, self.module, inputs, outputs, self.source)
@@ -299,7 +206,9 @@ def _shared(traced: Traced) -> dict[str, str]:
 
 
 def _value(found: Read, node: fx.Node) -> Any:
-    if node.op in ("placeholder", "get_attr"):
+    if node.op == "placeholder":
+        return _batched(node.meta["form"])
+    if node.op == "get_attr":
         return unknown(node.meta["form"])
     args, kwargs = map_aggregate((node.args, node.kwargs), lambda a: _known(found, a))
     call = Call(found, node, "", args, kwargs)
@@ -312,6 +221,15 @@ def _value(found: Read, node: fx.Node) -> Any:
         return _rule(call)(call)
     except NoRuleError as error:
         return boundary(call, str(error))
+
+
+def _batched(form: Any) -> Any:
+    """What comes from outside: tensors whose first axis is that of the samples."""
+    if isinstance(form, Form):
+        return Map(form.shape, (samples(form.shape[0]), *[None] * (len(form.shape) - 1)))
+    if isinstance(form, tuple):
+        return tuple(map(_batched, form))
+    return {key: _batched(each) for key, each in form.items()}
 
 
 def _known(found: Read, argument: Any) -> Any:

@@ -10,7 +10,7 @@ from torch import fx
 
 from boundnas.convert.axes import Axis, Map
 from boundnas.convert.dimensions import Plan
-from boundnas.convert.reading import Binding
+from boundnas.convert.facts import Binding
 from boundnas.space import Dimension
 
 

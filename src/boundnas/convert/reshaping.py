@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 
 from boundnas.convert.axes import Axis, Map, Size, align, unite
-from boundnas.convert.reading import Call, Cut, NoRuleError, Told, rule
+from boundnas.convert.facts import Cut, Told
+from boundnas.convert.reading import Call, NoRuleError, rule
 
 
 def number(x: Any) -> Any:
@@ -148,7 +149,7 @@ def _resize(
     """
     values, given = _given(call)
     of = tuple(a for v in values if isinstance(v, Size) for a in v.of)
-    if sum(axis is not None for axis in axes) > 1:
+    if sum(axis is not None and not axis.of_samples for axis in axes) > 1:
         call.fix(*axes, why="is told several numbers of channels")
     unknown = any(number(v) == -1 and i in of_samples for i, v in enumerate(values))
     if unknown or any(isinstance(v, Size) and v.of and v.plain for v in values):

@@ -10,8 +10,8 @@ from torch.fx.node import map_aggregate
 
 from boundnas.convert.axes import Map, Size
 from boundnas.convert.dimensions import Plan
+from boundnas.convert.facts import Told
 from boundnas.convert.parts import Parts, first
-from boundnas.convert.reading import Told
 
 
 def keep(plan: Plan, node: fx.Node, numbers: list[fx.Node]) -> None:

@@ -97,7 +97,7 @@ class Candidate:
 
 
 def choices(candidate: Candidate, rules: Rules) -> tuple[int, ...] | str:
-    """What a dimension is chosen from, or the pattern of the rule that fixes it.
+    """What a dimension is chosen from, or why it stays as it is.
 
     Of several rules that say something, the last one counts.
 
@@ -108,7 +108,7 @@ def choices(candidate: Candidate, rules: Rules) -> tuple[int, ...] | str:
         if not candidate.matches(pattern):
             continue
         if rule is None:
-            return pattern
+            return f"by the rule {pattern!r}"
         if rule.says(candidate.kind):
             return _by_rule(candidate, pattern, rule)
     return _by_default(candidate)

@@ -7,9 +7,10 @@ from typing import Any
 from torch import nn
 
 from boundnas.convert.axes import Axis, Map, Reason, Segment, Size, constant
-from boundnas.convert.reading import Call, Cut, NoRuleError, rule, unite_axes
+from boundnas.convert.facts import Cut
+from boundnas.convert.reading import Call, NoRuleError, rule, unite_axes
+from boundnas.convert.record import Form
 from boundnas.convert.reshaping import follows, number
-from boundnas.convert.trace import Form
 
 
 def numbers(given: Any) -> list[int]:
@@ -36,7 +37,7 @@ def attribute(call: Call) -> Any:
 def sizes(x: Map) -> tuple[Size, ...]:
     """The shape of a tensor."""
     return tuple(
-        Size(n, () if axis is None else (axis,), axis, axis is None)
+        Size(n, plain=True) if axis is None or axis.of_samples else Size(n, (axis,), axis)
         for n, axis in zip(x.shape, x.axes, strict=True)
     )
 
@@ -100,6 +101,9 @@ def item(call: Call) -> Any:
     if not isinstance(x, Map):
         raise NoRuleError("takes a part of what is no tensor")
     keys = list(key) if isinstance(key, tuple) else [key]
+    if isinstance(keys[0], Map) and len(keys) == 1:  # entries of the first axis, by their numbers
+        call.fix(x.axes[0], why="takes some of its channels")
+        return call.result(*[None] * len(keys[0].shape), *x.axes[1:])
     return call.result(*_indexed(call, x, keys))
 
 
@@ -132,6 +136,15 @@ def _sliced(call: Call, n: int, axis: Axis | None, key: slice) -> Axis | None:
         return axis
     call.fix(axis, why="cuts its channels")  # a number would cut elsewhere in a narrower network
     return None
+
+
+@rule("view_as", "reshape_as")
+def like(call: Call) -> Map:
+    """The shape of another map, and its channels."""
+    x, other = call.map, call.args[1]
+    if x.shape != other.shape:
+        raise NoRuleError("takes the shape of another map")
+    return call.result(*(_one(call, list(pair)) for pair in zip(x.axes, other.axes, strict=True)))
 
 
 @rule("permute")

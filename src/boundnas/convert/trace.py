@@ -7,29 +7,30 @@ values of tensors, or does what cannot be recorded, is one node of the graph, as
 
 from __future__ import annotations
 
-import inspect
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
-from pathlib import Path
-from types import FrameType
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from boundnas.convert import inplace
+from boundnas.convert.calling import Root
+from boundnas.convert.record import Counter, form_of, source, where, why
 from boundnas.errors import BoundNASError, ConvertError
-from boundnas.nested import Inputs
-from boundnas.supernet.place import first_line
-from boundnas.supernet.products import multiplications
+from boundnas.nested import Inputs, count
 
-_TORCH = f"{Path(torch.__file__).parent}/"
 _VALUES = ("item", "tolist", "numpy", "equal", "allclose", "is_nonzero")
 """Functions that give numbers that follow the values of tensors."""
+_NEW = ("new_zeros", "new_ones", "new_full", "new_empty")
+_FACTORIES = ("arange", "zeros", "ones", "full", "empty", "eye", "linspace")
+"""What makes tensors, as methods and as functions of torch."""
 LEAVES = "boundnas.convert.known"
 """Where modules are defined that are one node, beside those of ``torch.nn``."""
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -90,31 +91,34 @@ def trace(model: nn.Module, example: Inputs) -> Traced:
     tracer = _Tracer(model)
     with torch.no_grad():
         try:
-            tracer.found.graph = tracer.follow(example)
+            with tracer.factories():
+                tracer.found.graph = tracer.follow(example)
         except (BoundNASError, MemoryError):
             raise
         except Exception as error:
             raise ConvertError(
-                f"{type(model).__name__}.forward cannot be followed: {_why(error)}"
-                f"{_where(error)}; put what branches on values of tensors into a module of its "
+                f"{type(model).__name__}.forward cannot be followed: {why(error)}"
+                f"{where(error)}; put what branches on values of tensors into a module of its "
                 "own, which then stays as it is"
             ) from error
     inplace.remove(model, tracer.found.graph)
+    _without_unused(tracer.found)
     for node in tracer.found.graph.nodes:
-        node.meta["form"] = _form(node.meta.pop("value", None))
+        node.meta["form"] = form_of(node.meta.pop("value", None))
         node.meta.setdefault("macs", 0)
+        if not _is_wrapped(node.target):
+            node.meta.pop("is_wrapped", None)  # what a followed function gave
     return tracer.found
 
 
-class _Counter(TorchDispatchMode):
-    """Counts multiply-accumulates."""
-
-    macs = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.macs += multiplications(func.overloadpacket, args, kwargs or {}, result)
-        return result
+def _without_unused(traced: Traced) -> None:
+    """Take out what nothing depends on, as weights of attention that nobody looks at."""
+    traced.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
+    kept = set(traced.graph.nodes)
+    traced.read = [node for node in traced.read if node in kept]
+    for call in traced.calls:
+        call.nodes = [node for node in call.nodes if node in kept]
+        call.output = call.output if call.output in kept else None
 
 
 class _Value(fx.Proxy):
@@ -141,40 +145,6 @@ class _Value(fx.Proxy):
         return kind(value)
 
 
-class _Root(nn.Module):
-    """A network with one input: its arguments are the parts of a tuple or dict."""
-
-    def __init__(self, model: nn.Module, example: Inputs) -> None:
-        super().__init__()
-        self.model, self.parts = model, _parts(model, example)
-
-    def forward(self, x: Any) -> Any:
-        return _called(self.model, x, self.parts)
-
-
-def called_with(model: nn.Module, inputs: Inputs) -> Any:
-    """What a network gives: of a dict by name, of a tuple one by one if it takes several."""
-    return _called(model, inputs, _parts(model, inputs))
-
-
-def _called(model: nn.Module, x: Any, parts: Sequence[Any]) -> Any:
-    if not parts:
-        return model(x)
-    if isinstance(parts[0], str):
-        return model(**{name: x[name] for name in parts})
-    return model(*(x[i] for i in parts))
-
-
-def _parts(model: nn.Module, example: Inputs) -> Sequence[Any]:
-    """The keys of what is given as arguments of their own; none for one argument."""
-    if isinstance(example, Mapping):
-        return list(example)
-    taken = inspect.signature(model.forward).parameters.values()
-    required = [p for p in taken if p.default is inspect.Parameter.empty]
-    several = isinstance(example, tuple | list) and len(required) != 1
-    return range(len(example)) if several else ()
-
-
 class _Tracer(fx.Tracer):
     """Records calls and makes them."""
 
@@ -191,8 +161,8 @@ class _Tracer(fx.Tracer):
 
     def follow(self, example: Inputs) -> fx.Graph:
         """The graph of the model, called with an example."""
-        self._example = example
-        return super().trace(_Root(self.found.model, example))
+        self._example, self._samples = example, count(example)
+        return super().trace(Root(self.found.model, example))
 
     def path_of_module(self, mod: nn.Module) -> str:
         """The name that a module has in the model."""
@@ -241,7 +211,7 @@ class _Tracer(fx.Tracer):
             if m is self.found.model:
                 raise
             self._forget(before, calls)
-            self.found.whole[name] = f"{_why(error)}{_where(error)}"
+            self.found.whole[name] = f"{why(error)}{where(error)}"
             self._inside = outer
             return self.create_proxy("call_module", name, args, kwargs)
         finally:
@@ -265,11 +235,81 @@ class _Tracer(fx.Tracer):
         """Record a call and make it."""
         if getattr(target, "__name__", target) in _VALUES:
             raise fx.proxy.TraceError("it reads the value of a tensor")
+        if target in _NEW and not self._follows_samples((args, kwargs)):
+            return self._now(getattr(torch.Tensor, target), args, kwargs)
+        if kind == "call_function" and _is_wrapped(target):
+            return self._inwards(target, args, kwargs)
         proxy = super().create_proxy(kind, target, args, kwargs, *others, **named)
         proxy.node.meta["source"], proxy.node.meta["inside"] = source(), self._inside
         proxy.node.meta["value"] = self._made(kind, target, args, kwargs)
         proxy.node.meta["macs"] = self._macs
+        proxy.node.meta["samples"] = self._is_of_samples(target, args, kwargs, proxy)
         return proxy
+
+    def _is_of_samples(self, target: Any, args: Any, kwargs: Any, proxy: fx.Proxy) -> bool:
+        """Whether a number follows the number of samples, as far as that shows."""
+        value = proxy.node.meta["value"]
+        if not isinstance(value, int):
+            return False
+        first = target in (operator.getitem, "size") and args[-1] == 0 and value == self._samples
+        return first or self._follows_samples((args, kwargs))
+
+    def _follows_samples(self, arguments: Any) -> bool:
+        found: list[fx.Proxy] = []
+        map_aggregate(arguments, lambda a: found.append(a) if isinstance(a, fx.Proxy) else None)
+        return any(proxy.node.meta.get("samples") for proxy in found)
+
+    def _now(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """What a function gives of numbers, which stay what they are in the example."""
+        args, kwargs = map_aggregate((args, kwargs), self._settled)
+        self._making = True
+        try:
+            return function(*args, **kwargs)
+        finally:
+            self._making = False
+
+    def _settled(self, argument: Any) -> Any:
+        if not isinstance(argument, fx.Proxy):
+            return argument
+        self.found.read.append(argument.node)
+        return argument.node.meta["value"]
+
+    def _inwards(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """Follow a function that ``torch.fx.wrap`` would keep whole, if it can be."""
+        before, calls = len(self.graph.nodes), len(self.found.calls)
+        try:
+            return function(*args, **kwargs)
+        except (BoundNASError, MemoryError):
+            raise
+        except Exception:
+            self._forget(before, calls)
+            record = super().create_proxy
+            proxy: fx.Proxy = record("call_function", function, args, kwargs)
+            proxy.node.meta |= {"source": source(), "inside": self._inside, "samples": False}
+            proxy.node.meta["value"] = self._made("call_function", function, args, kwargs)
+            proxy.node.meta["macs"] = self._macs
+            return proxy
+
+    @contextmanager
+    def factories(self) -> Iterator[None]:
+        """Within it functions that make tensors take sizes that were read off maps."""
+        held = {name: getattr(torch, name) for name in _FACTORIES}
+        for name, function in held.items():
+            setattr(torch, name, partial(self._factory, function))
+        try:
+            yield
+        finally:
+            for name, function in held.items():
+                setattr(torch, name, function)
+
+    def _factory(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        found: list[Any] = []
+        map_aggregate((args, kwargs), lambda a: found.append(isinstance(a, fx.Proxy)))
+        if self._making or not any(found):
+            return function(*args, **kwargs)
+        if self._follows_samples((args, kwargs)):
+            return self.create_proxy("call_function", function, args, kwargs)
+        return self._now(function, args, kwargs)
 
     def _made(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
         if kind == "placeholder":
@@ -277,7 +317,7 @@ class _Tracer(fx.Tracer):
         args, kwargs = map_aggregate((args, kwargs), _value)
         self._making = True
         try:
-            with _Counter() as counter:
+            with Counter() as counter:
                 return self._call(kind, target, args, kwargs)
         finally:
             self._making = False
@@ -313,49 +353,11 @@ class _Tracer(fx.Tracer):
         return iter([parts[i] for i in range(len(value))])
 
 
+def _is_wrapped(function: Any) -> bool:
+    """Whether a function is somebody's own, in Python."""
+    module = getattr(function, "__module__", None) or ""
+    return isinstance(function, FunctionType) and not module.startswith("torch.")
+
+
 def _value(x: Any) -> Any:
     return x.node.meta["value"] if isinstance(x, fx.Proxy) else x
-
-
-def _form(value: Any) -> Any:
-    """A value with shapes in place of tensors."""
-    if isinstance(value, Tensor):
-        return Form(value.shape, value.dtype)
-    if isinstance(value, tuple | list):
-        return tuple(map(_form, value))
-    if isinstance(value, Mapping):
-        return {key: _form(each) for key, each in value.items()}
-    return value
-
-
-@dataclass(frozen=True)
-class Form:
-    """What is kept of a tensor."""
-
-    shape: torch.Size
-    dtype: torch.dtype
-
-
-def source() -> str:
-    """File and line of the innermost frame that is neither torch's nor this file's."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith((_TORCH, __file__, "<")):
-        frame = frame.f_back
-    return "" if frame is None else f"{frame.f_code.co_filename}, line {frame.f_lineno}"
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, fx.proxy.TraceError):
-        return str(error).splitlines()[0]
-    return first_line(error).replace("Proxy", "recorded value")
-
-
-def _where(error: Exception) -> str:
-    """The innermost of the user's lines that an error went through."""
-    found, trace = "", error.__traceback__
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if not file.startswith((_TORCH, __file__, "<")):
-            found = f", in {file}, line {trace.tb_lineno}"
-        trace = trace.tb_next
-    return found

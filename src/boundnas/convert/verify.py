@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from boundnas.convert.trace import Form, called_with
+from boundnas.convert.calling import called_with
+from boundnas.convert.record import Form
 from boundnas.elastic.ghost import Ghosted
 from boundnas.errors import BoundNASError, ConvertError
 from boundnas.nested import mapped
@@ -23,37 +24,50 @@ from boundnas.supernet.place import first_line
 from boundnas.supernet.supernet import Supernet
 
 
-def check_corners(model: Supernet, whole: Mapping[nn.Module, Any], samples: int) -> None:
-    """Follow the shapes of the extreme networks, and of some that tell all dimensions apart.
+def failing(model: Supernet, whole: Mapping[nn.Module, Any], samples: int) -> dict[str, str]:
+    """Follow the shapes of the extreme networks, and of those that differ in one dimension.
 
     Args:
         model: The supernet.
         whole: What modules that may look at values gave for so many samples.
         samples: So many.
 
+    Returns:
+        The dimensions whose smallest option does not work, and why.
+
     Raises:
-        ConvertError: One fails, or gives another form than the largest.
+        ConvertError: The largest or the smallest network does not work.
     """
     empty, stubs = copy.deepcopy((model, dict(whole)))
     for module, form in stubs.items():
         module.forward = partial(_made_of, form)
     empty.to("meta").train()
-    inputs, wanted = zeros(empty, samples), None
-    gates = tuple(
-        torch.empty(len(d), device="meta", requires_grad=True) for d in model.space.dimensions
-    )
-    for arch in _corners(model):
-        if arch == model.space.smallest:
-            arch = arch.carrying(gates=gates)
-        try:
-            found = _forms(empty(inputs, arch))
-        except BoundNASError as error:
-            raise _unlike(arch, str(error)) from error
-        except Exception as error:
-            raise _unlike(arch, first_line(error)) from error
-        wanted = wanted or found
-        if found != wanted:
-            raise _unlike(arch, f"it gives {found}, and the largest {wanted}")
+    inputs, space = zeros(empty, samples), model.space
+    wanted, wrong = _followed(empty, inputs, space.largest)
+    if wrong:
+        raise ConvertError(f"the largest network does not work any more: {wrong}")
+    found: dict[str, str] = {}
+    for i, dimension in enumerate(space.dimensions):
+        indices = (0 if i == j else len(d) - 1 for j, d in enumerate(space.dimensions))
+        form, wrong = _followed(empty, inputs, Architecture(space, tuple(indices)))
+        if wrong or form != wanted:
+            found[dimension.name] = wrong or f"the network gives {form} in place of {wanted}"
+    if not found:
+        gates = tuple(torch.empty(len(d), device="meta").requires_grad_() for d in space.dimensions)
+        form, wrong = _followed(empty, inputs, space.smallest.carrying(gates=gates))
+        if wrong or form != wanted:
+            raise ConvertError(f"the smallest network does not work: {wrong or form}")
+    return found
+
+
+def _followed(model: Supernet, inputs: Any, arch: Architecture) -> tuple[Any, str]:
+    """The form of what a network gives, or what is wrong with it."""
+    try:
+        return _forms(model(inputs, arch)), ""
+    except BoundNASError as error:
+        return None, str(error)
+    except Exception as error:
+        return None, first_line(error)
 
 
 def _made_of(form: Any, *args: Any, **kwargs: Any) -> Any:
@@ -65,34 +79,6 @@ def _made_of(form: Any, *args: Any, **kwargs: Any) -> Any:
     if isinstance(form, dict):
         return {key: _made_of(each) for key, each in form.items()}
     return form
-
-
-def _unlike(arch: Architecture, what: str) -> ConvertError:
-    smaller = [
-        f"{d.name}={d.choices[i]}"
-        for d, i in zip(arch.space.dimensions, arch.indices, strict=True)
-        if i < len(d) - 1
-    ]
-    shown = ", ".join(smaller[:8]) + (f" and {len(smaller) - 8} more" if smaller[8:] else "")
-    return ConvertError(
-        f"the network with {shown or 'everything at its largest'} does not work: {what}. This "
-        "is a fault of a rule of BoundNAS; keep what it names fixed (rules={name: None})"
-    )
-
-
-def _corners(model: Supernet) -> Iterator[Architecture]:
-    """The largest, the smallest, and some by the binary digits of the dimensions' places.
-
-    Of any two dimensions each is once at its smallest where the other is at its largest.
-    """
-    space = model.space
-    yield space.largest
-    yield space.smallest
-    tops = space.largest.indices
-    for digit in range((len(space) - 1).bit_length()):
-        for side in (0, 1):
-            indices = (top if i >> digit & 1 == side else 0 for i, top in enumerate(tops))
-            yield Architecture(space, tuple(indices))
 
 
 def _forms(output: Any) -> Any:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.fx.node import map_aggregate
 
 from boundnas.convert.axes import Axis, Group, Map, Reason, Segment, Size
-from boundnas.convert.trace import Form, Traced
+from boundnas.convert.record import Form
+from boundnas.convert.trace import Traced
 
 _SHAPING = {
     "view", "reshape", "unsqueeze", "permute", "transpose", "flatten", "getitem", "expand",
@@ -36,12 +37,15 @@ class Weight:
         nodes: What makes it of the parameter, in order, which is the first.
         rank: Axes of the map that it meets.
         is_repeated: Whether it was repeated for every sample.
+        by_itself: Whether functions work on it before it meets a map, so that it is taken without
+            an axis of samples.
     """
 
     name: str
     nodes: tuple[fx.Node, ...]
     rank: int
     is_repeated: bool
+    by_itself: bool = False
 
     @property
     def last(self) -> fx.Node:
@@ -103,8 +107,15 @@ def weights(traced: Traced) -> dict[fx.Node, Weight]:
 
 def _weight(traced: Traced, first: fx.Node) -> Weight | None:
     name = str(first.target)
-    if name in traced.constants or not isinstance(traced.attribute(name), nn.Parameter):
+    held = None if name in traced.constants else traced.attribute(name)
+    if not isinstance(held, Tensor) or not held.is_floating_point() or not held.dim():
         return None
+    met = _met(first, name)
+    return met or Weight(name, (first,), held.dim() + 1, False, by_itself=True)
+
+
+def _met(first: fx.Node, name: str) -> Weight | None:
+    """A weight that maps meet as it is, or in another shape."""
     nodes = [first]
     while len(nodes[-1].users) == 1 and _name(user := next(iter(nodes[-1].users))) in _SHAPING:
         if user.args[0] is not nodes[-1] or not isinstance(user.meta["form"], Form):
