@@ -198,6 +198,26 @@ class Attention(nn.Module):
         return x + self.project(y.transpose(1, 2).reshape(b, n, c))
 
 
+class Biased(nn.Module):
+    """A learned bias of each head, by distance, and positions made from a size."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads, self.width = heads, width // heads
+        self.qkv, self.project = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.table = nn.Parameter(torch.randn(17, heads))
+        steps = torch.arange(9)
+        self.register_buffer("places", (steps[:, None] - steps + 8).flatten())
+
+    def forward(self, x):
+        n = x.shape[1]
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        q, k, v = (y.unflatten(-1, (self.heads, self.width)).transpose(1, 2) for y in (q, k, v))
+        bias = self.table[self.places].view(n, n, -1).permute(2, 0, 1).contiguous().unsqueeze(0)
+        weights = q @ k.transpose(-2, -1) + bias - 0.1 * torch.arange(n).to(x.device)
+        return x + self.project((weights.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
 class ByHand(nn.Module):
     """Layers of their own, products of matrices, and a scale that is read off the map."""
 
@@ -363,6 +383,7 @@ NETWORKS = {
     "tokens": (Tokens, (3, 6, 6)),
     "convnext": (ConvNeXt, (3, 6, 6)),
     "attention": (lambda: Transformer(Attention), (3, 6, 6)),
+    "attention with a bias": (lambda: Transformer(Biased), (3, 6, 6)),
     "attention by hand": (lambda: Transformer(ByHand), (3, 6, 6)),
     "attention of pixels": (OfPixels, (3, 4, 4)),
     "torch's attention": (Torchs, (5, 3)),

@@ -150,6 +150,7 @@ DIMENSIONS = {
     },
     "grouped": {"first.width": (4, 8, 12, 16), "large.kernel": (3, 5, 7)},
     "attention": {"blocks.0.qkv.heads": (1, 2, 3, 4), "blocks.depth": (1, 2)},
+    "attention with a bias": {"blocks.0.qkv.heads": (1, 2, 3, 4), "blocks.depth": (1, 2)},
     "attention by hand": {"blocks.1.q.heads": (1, 2, 3, 4), "blocks.depth": (1, 2)},
     "attention of pixels": {"stem.width": (2, 4, 6, 8), "qkv.heads": (1, 2, 3, 4)},
     "torch's attention": {

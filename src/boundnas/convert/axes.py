@@ -46,6 +46,7 @@ class Group:
         number: The order in which groups were made.
         samples: Whether it is no channels at all, but the samples of a batch.
         head: Channels of an attention head, where that is its unit.
+        same: The axis that it is, for a weight's that met one of heads.
         pieces: What it was cut into, where a part of its channels goes another way.
     """
 
@@ -57,6 +58,7 @@ class Group:
     number: int = field(default_factory=count().__next__)
     samples: bool = False
     head: int | None = None
+    same: Axis | None = None
     pieces: tuple[Group, Group] | None = None
     _united: Group | None = None
 
@@ -133,6 +135,9 @@ class Segment:
     def whole(self) -> Iterator[Segment]:
         """It as it is by now, in pieces if its group was cut."""
         root = self.group.root
+        if root.same is not None:
+            yield from root.same.times(self.factor).segments
+            return
         if root.pieces is None:
             yield Segment(root, self.factor)
             return
@@ -211,6 +216,13 @@ class Axis:
         return Axis(tuple(found))
 
 
+def _is_free(axis: Axis) -> bool:
+    """Whether it is of a weight that has met no channels yet."""
+    first, *others = axis.segments
+    group = first.group
+    return not others and not group.makers and group.reason is None and first.factor == 1
+
+
 def align(a: Axis, b: Axis) -> bool:
     """Cut two axes into the same segments.
 
@@ -219,6 +231,10 @@ def align(a: Axis, b: Axis) -> bool:
     """
     if a.size != b.size:
         return False
+    for one, other in ((a, b), (b, a)):
+        if _is_free(one) and any(s.factor != 1 for s in other.segments):
+            one.segments[0].group.same = other
+            return True
     ends = {sum(s.size for s in axis.segments[: i + 1]) for axis in (a, b)
             for i in range(len(axis.segments))}  # fmt: skip
     if not all(axis.cut(end) for end in sorted(ends) for axis in (a, b)):

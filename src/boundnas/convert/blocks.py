@@ -110,6 +110,7 @@ def _block(read: Read, call: Called) -> Block | None:
 def _own(read: Read, call: Called, inside: set[fx.Node]) -> bool:
     """Whether the modules that it calls are its own and nobody else's."""
     targets = {str(n.target) for n in call.nodes if n.op in ("call_module", "get_attr")}
+    targets -= set(read.traced.constants)
     if not all(target.startswith(f"{call.name}.") for target in targets):
         return False
     return not any(

@@ -59,8 +59,8 @@ class Plan:
         group = segment.group
         if (dimension := self.widths.get(group)) is None:
             return segment.size
-        factor = int(segment.factor) * (group.unit if group.heads else 1)
-        return dimension if factor == 1 else dimension.map(lambda c: c * factor)
+        factor = segment.factor * (group.unit if group.heads else 1)
+        return dimension if factor == 1 else dimension.map(lambda c: int(c * factor))
 
     def is_searched(self, axis: Axis | None) -> bool:
         """Whether any of an axis is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
@@ -54,8 +55,14 @@ def along(axis: Axis | None, orders: Mapping[Group, Tensor]) -> Tensor | None:
         return None
     found, at = [], 0
     for segment in axis.segments:
-        group, factor = segment.group, int(segment.factor)
-        order = orders.get(group, torch.arange(group.size))
-        found.append((order[:, None] * factor + torch.arange(factor)).flatten() + at)
+        order = orders.get(segment.group, torch.arange(segment.group.size))
+        found.append(_entries(order, segment.factor) + at)
         at += segment.size
     return torch.cat(found)
+
+
+def _entries(order: Tensor, factor: Fraction) -> Tensor:
+    """The order of so many entries for each channel, or of one for so many channels."""
+    if factor < 1:
+        return order[:: factor.denominator] // factor.denominator
+    return (order[:, None] * int(factor) + torch.arange(int(factor))).flatten()

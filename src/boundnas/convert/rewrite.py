@@ -71,6 +71,7 @@ def _carve(graph: fx.Graph, arch: fx.Node, run: Run, depth: Dimension, parts: Pa
     last = parts.replaced.get(run.blocks[-1].output, run.blocks[-1].output)
     with graph.inserting_after(gone[-1]):
         stage = graph.call_module(run.name, (_input(gone, arch), arch))
+    parts.traced.add(stage)
     last.replace_all_uses_with(stage, lambda user: user not in set(gone))
     for node in reversed(gone):
         graph.erase_node(node)
