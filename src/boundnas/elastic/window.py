@@ -42,6 +42,8 @@ class Window:
         Raises:
             SpaceError: It would need padding below zero.
         """
+        if kernel == smaller:
+            return self
         rows = zip(self.padding, self.dilation, kernel, smaller, strict=True)
         padding = tuple(p - d * (k - s) // 2 for p, d, k, s in rows)
         if min(padding) < 0:

@@ -91,8 +91,6 @@ def parted(parts: Segments, sizes: Sequence[tuple[int, int]]) -> list[Segments] 
                 rest.insert(0, replace(head, active=head.active - active))
                 head = replace(head, active=active)
             active, ghost = active - head.active, ghost - head.ghost
-            if min(active, ghost) < 0:
-                return None
             own.append(head)
         found.append(tuple(own))
     return None if rest else found

@@ -257,7 +257,8 @@ class Architecture:
         """The dimensions of a width that have gates here, each once, in order."""
         if self.carried.gates is None:
             return ()
-        return tuple(d for d in searched(width) if d not in self.carried.settled)
+        found, settled = searched(width), self.carried.settled
+        return tuple(d for d in found if d not in settled) if settled else found
 
     def gate(self, width: Width) -> Tensor | None:
         """Straight-through sample of the setting's dimension, shape ``(d,)``; none when fixed.

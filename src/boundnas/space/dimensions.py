@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from boundnas.errors import SpaceError
@@ -171,6 +171,7 @@ def dimension_of(setting: Setting) -> Dimension | None:
     return setting if isinstance(setting, Dimension) else None
 
 
+@cache
 def searched(width: Width) -> tuple[Dimension, ...]:
     """The dimensions of more than one option that a width follows, each once, in order."""
     found = (dimension_of(part) for part in parts_of(width))
@@ -210,6 +211,7 @@ def check_sizes(owner: str, smallest: int = 1, **settings: Any) -> None:
             )
 
 
+@cache
 def largest(width: Width) -> int:
     """The largest number a setting can take; of maps side by side, the sum of theirs."""
     return sum(int(max(choices(part))) for part in parts_of(width))
