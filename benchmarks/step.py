@@ -203,7 +203,7 @@ def arithmetic(s: Setting, repeats: int) -> list[str]:
     """GFLOP/s of the max network's forward and backward pass, and of 1x1 convolutions alone.
 
     Two operations a MAC, and a backward pass of twice the forward pass, for both. The convolution
-    is the largest the space has at an eighth of the image's height and width.
+    is the largest the space has at an eighth of the image's height and width; without any, nothing.
     """
     space, model = s.model.space, s.model
     macs = MACs(model)(space.largest) * len(s.images)
@@ -212,8 +212,11 @@ def arithmetic(s: Setting, repeats: int) -> list[str]:
         F.cross_entropy(model(s.images, space.largest), s.labels).backward()
         model.zero_grad()
 
-    convolutions = [m for m in model.modules() if isinstance(m, elastic.Conv2d)]
-    weight = max((c.weight for c in convolutions if c.weight.shape[-1] == 1), key=torch.numel)
+    convolutions = [m.weight for m in model.modules() if isinstance(m, elastic.Conv2d)]
+    products = [weight for weight in convolutions if weight.shape[-1] == 1]
+    if not products:
+        return []
+    weight = max(products, key=torch.numel)
     side = s.images.shape[-1] // 8
     x = torch.randn(len(s.images), weight.shape[1], side, side, device=weight.device)
     x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
@@ -224,8 +227,8 @@ def arithmetic(s: Setting, repeats: int) -> list[str]:
 
     network(), convolution()
     pairs = [(timed(network), timed(convolution)) for _ in range(repeats)]
-    products = len(s.images) * side**2 * weight.numel()
-    rates = [(6e-9 * macs / n, 6e-9 * products / c) for n, c in pairs]
+    size = len(s.images) * side**2 * weight.numel()
+    rates = [(6e-9 * macs / n, 6e-9 * size / c) for n, c in pairs]
     ours, peak = zip(*rates, strict=True)
     return [
         f"| GFLOP/s of the max network's pass / of 1x1 convolutions ({weight.shape[1]} to "
