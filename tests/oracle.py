@@ -46,7 +46,7 @@ def _mask(width: Width, arch: Architecture) -> Tensor | float:
 def _gate(setting: Setting, arch: Architecture) -> Tensor | None:
     """The gate, and one-hot numbers where a choice as a whole around it has the gate."""
     dimension = dimension_of(setting)
-    if dimension is None or arch.gates is None:
+    if dimension is None or arch.gates is None or len(dimension) < 2:
         return None
     gate = arch.gates[arch.space.position(dimension)]
     if dimension not in arch.carried.settled:

@@ -9,7 +9,7 @@ from tests.oracle import masked
 from tests.spaces import images, seeded, supernet
 from torch.nn import functional as F
 
-from boundnas import Supernet, calibrate, elastic
+from boundnas import Dimension, Supernet, calibrate, elastic
 from boundnas.randomness import stream
 from boundnas.space import Architecture, Pass
 from boundnas.supernet.calibrate import Seen
@@ -20,6 +20,7 @@ VALUES = {
     "noise": torch.Generator(),
     "ghost_fraction": 0.5,
     "statistics": Seen(),
+    "settled": frozenset({Dimension("settled", (1, 2))}),
     "folds": True,
 }
 PAIRS = list(itertools.permutations(VALUES, 2))

@@ -125,6 +125,7 @@ def test_a_panel_of_the_report_draws_them(page, watched, tmp_path):  # noqa: F81
     path = tmp_path / "report.html"
     path.write_text(render(read_run(watched[0].folder.path)))
     page.goto(path.as_uri())
+    page.wait_for_selector("#training svg path.smooth")
     figure = page.locator("#training figure", has=page.locator("h3", has_text="Validation"))
     assert figure.locator("path.smooth").count() == 3
     assert "%" in figure.locator(".readout").inner_text()
