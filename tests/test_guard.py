@@ -16,8 +16,11 @@ from torch.nn import functional as F
 
 from boundnas import Architecture, Supernet, TrainSettings, elastic, fit, guard
 from boundnas.elastic.ghost import join, resized, split
+from boundnas.elastic.varied import Options, vary
 from boundnas.errors import SpaceError
-from boundnas.space import Joined
+from boundnas.guard.call import Trace
+from boundnas.guard.varied import agree
+from boundnas.space import Dimension, Joined
 from boundnas.space.polynomial import amount
 
 
@@ -798,3 +801,16 @@ def test_what_other_options_are_computed_from_is_not_changed_in_place(where):
     guard.check(seeded(lambda: InPlace("nowhere")))
     with pytest.raises(SpaceError, match="modified by an inplace operation"):
         guard.check(seeded(lambda: InPlace(where)))
+
+
+def test_the_option_of_all_channels_is_compared_with_its_parts():
+    few, many = torch.ones(2, 3, 2), torch.ones(2, 3, 4)
+    known = join(few, few)
+    known.__dict__["trace"] = Trace(channels=2)
+    width = Dimension("width", (2, 4))
+    right = vary(few, Options(width, [few, many]))
+    wrong = vary(few, Options(width, [few, 2 * many]))
+    assert agree(right, known)
+    assert not agree(wrong, known)
+    assert not agree([right, wrong], [known, known])
+    assert right.__dict__["trace"].channels == 2
