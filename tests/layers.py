@@ -179,7 +179,9 @@ def _expansion(net):
     )
     whole = InTurn(
         elastic.Conv2d(width, wide, bias=True), elastic.BatchNorm2d(wide, activation="swish"),
-        elastic.DepthwiseConv2d(wide, net.kernel), elastic.Conv2d(wide, width), shared,
+        elastic.Conv2d(wide, width), Beside(None, elastic.Conv2d(width, wide)),
+        elastic.Conv2d(Joined((width, wide)), wide), elastic.DepthwiseConv2d(wide, net.kernel),
+        elastic.Conv2d(wide, width), shared,
     )  # fmt: skip
     steps = [
         elastic.Conv2d(2, width, 3, bias=True),

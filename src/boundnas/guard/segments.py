@@ -93,7 +93,7 @@ def parted(parts: Segments, sizes: Sequence[tuple[int, int]]) -> list[Segments] 
             active, ghost = active - head.active, ghost - head.ghost
             own.append(head)
         found.append(tuple(own))
-    return None if rest else found
+    return found
 
 
 def as_built(x: Tensor, axis: int, built: Segments) -> Segments:
