@@ -159,7 +159,8 @@ class Each(Tensor):
                 def own(x, j=j, size=shape[axis]):
                     if isinstance(x, cls):
                         return x.maps[j]
-                    has = x.dim() >= -axis and x.shape[axis] == largest(first.setting)
+                    alike = x.dim() >= -axis and x.shape[axis] == largest(first.setting)
+                    has = alike and not isinstance(x, nn.Parameter)  # those of plain layers
                     return x.narrow(axis, 0, size) if has else x
 
                 results.append(func(*replaced(args, own), **replaced(kwargs or {}, own)))
@@ -173,8 +174,7 @@ def _consumed(x: Tensor, width: Width, arch: Architecture, axis: int) -> Tensor:
     if isinstance(x, Each):
         gate = arch.gate(x.setting)
         return sum(
-            z
-            * F.pad(m.movedim(axis, -1), (0, largest(x.setting) - m.shape[axis])).movedim(-1, axis)
+            z * F.pad(m.movedim(axis, -1), (0, largest(width) - m.shape[axis])).movedim(-1, axis)
             for z, m in zip(gate, x.maps, strict=True)
         )
     mask = _mask(width, arch)
