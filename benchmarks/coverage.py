@@ -18,6 +18,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -64,6 +66,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="write the table only")
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    _commit()
     rows = json.loads(RAW.read_text()) if RAW.exists() else {}
     for case in () if asked.table else sorted(cases(), key=lambda c: c.millions):
         key = f"{case.library}/{case.name}"
@@ -119,7 +122,9 @@ def _tried(case: Case, todo: list[str], row: Row, asked: argparse.Namespace) -> 
     return row
 
 
+@cache
 def _commit() -> str:
+    """The state of the code, asked before anything is tried."""
     command = ["git", "rev-parse", "--short", "HEAD"]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
@@ -152,11 +157,16 @@ def _child(case: Case, todo: list[str], pipe: Any, gigabytes: float) -> None:
 
 def _reason(error: Exception) -> str:
     """Why, in words; where, of what is no error of ours."""
-    text = " ".join(str(error).split())
+    text = _placeless(str(error))
     if isinstance(error, bn.BoundNASError):
         return text
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {text} ({Path(last.filename).name}, line {last.lineno})"
+
+
+def _placeless(text: str) -> str:
+    """In one line, with the names of files alone, wherever they lie on this machine."""
+    return re.sub(r"/[^\s,()]*/(?=[^/\s,()]+\.py)", "", " ".join(text.split()))
 
 
 def _figures(made: Any) -> Row:
@@ -166,7 +176,7 @@ def _figures(made: Any) -> Row:
         "share": made.report.searched_macs,
         "macs": made.report.macs,
         "dimensions": dict(sorted(kinds.items())),
-        "fixed": [reason for reason, _ in fixed.most_common(3)],
+        "fixed": [_placeless(reason) for reason, _ in fixed.most_common(3)],
     }
 
 

@@ -53,8 +53,8 @@ def _states(rows: Iterable[Row]) -> str:
     for row in rows:
         found.setdefault(row["commit"], []).append(row["date"])
     states = sorted(found.items(), key=lambda item: max(item[1]))
-    shown = "; ".join(f"`{c}`, {min(d)} to {max(d)[-5:]} UTC: {len(d)}" for c, d in states)
-    return f"Networks by the state of the code they were last tried with: {shown}.\n"
+    lines = [f"- `{c}`, {min(d)} to {max(d)[-5:]} UTC: {len(d)}" for c, d in states]
+    return "\n".join(["Networks by the state of the code that they were tried with:\n", *lines, ""])
 
 
 def passes(row: Row) -> bool:
