@@ -172,6 +172,65 @@ def test_concatenations_parts_and_groups_have_the_widths_they_can(name):
     assert DIMENSIONS[name].items() <= found.items()
 
 
+class Overwrites(nn.Module):
+    """Reads a map again that was changed in place, twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.relu, self.fc = nn.Conv2d(3, 8, 1), nn.ReLU(inplace=True), nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = self.conv(x)
+        y = self.relu(x)
+        z = x * y
+        z.sigmoid_()
+        z += x
+        return self.fc(z.mean((2, 3)))
+
+
+class Branches(nn.Module):
+    """Asks for its width, and for its pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.fc = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = self.first(x)
+        x = x.tanh() if x.shape[1] > 4 else x
+        x = self.second(x)
+        x = x.tanh() if x.shape[-1] > 1 else x
+        return self.fc(x.mean((2, 3)))
+
+
+class Filters(nn.Module):
+    """Keeps its shape, and adds nothing to what it gets."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+
+    def forward(self, x):
+        return torch.relu(self.conv(x))
+
+
+def filters():
+    pooled = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    return nn.Sequential(nn.Conv2d(3, 8, 1), nn.Sequential(Filters(), Filters()), *pooled)
+
+
+WIDTHS = {"overwrites": (Overwrites, ["conv.width"]), "branches": (Branches, ["second.width"]),
+          "filters": (filters, ["0.width"])}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_what_was_overwritten_what_was_asked_for_and_what_adds_nothing(name):
+    build, expected = WIDTHS[name]
+    with torch.random.fork_rng(devices=[]):
+        made = bn.elasticize(build(), torch.randn(1, 3, 4, 4), sort=False)
+    assert [d.name for d in made.space.dimensions] == expected
+
+
 class Drops(nn.Module):
     def __init__(self):
         super().__init__()

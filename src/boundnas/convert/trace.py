@@ -113,9 +113,9 @@ def trace(model: nn.Module, example: Inputs) -> Traced:
 
 def _without_unused(traced: Traced) -> None:
     """Take out what nothing depends on, as weights of attention that nobody looks at."""
-    traced.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
+    wanted = set(traced.read)
+    traced.graph.eliminate_dead_code(lambda n: n.op in ("placeholder", "output") or n in wanted)
     kept = set(traced.graph.nodes)
-    traced.read = [node for node in traced.read if node in kept]
     for call in traced.calls:
         call.nodes = [node for node in call.nodes if node in kept]
         call.output = call.output if call.output in kept else None
