@@ -7,7 +7,8 @@ import torch
 from tests import laws
 from tests.graphs.drawn import Drawn
 
-from boundnas import elasticize
+from boundnas import Supernet, elasticize
+from boundnas.convert.verify import _apart
 from boundnas.errors import BoundNASError, ConvertError
 
 BLOCKS, SAMPLE, ALL = 8, 2, 40
@@ -54,3 +55,14 @@ def test_every_drawn_network_is_right_or_refused_by_name(block, full, figure):
     right = refused.count(None)
     assert right >= number / 3 or not full, refused
     figure(f"block {block}: {right} of {number} drawn networks right, the others refused by name")
+
+
+@pytest.mark.parametrize("number", [2, 3, 8, 9, 21])
+def test_the_networks_that_are_tried_tell_any_two_dimensions_apart(number):
+    model = Supernet((3, 8, 8))
+    for i in range(number):
+        model.dimension(f"width{i}", (1, 2, 4))
+    tried = [arch.indices for arch in _apart(model.space)]
+    assert len(tried) <= 2 * (number - 1).bit_length()
+    pairs = {(i, j) for t in tried for i in range(number) for j in range(number) if t[i] < t[j]}
+    assert pairs == {(i, j) for i in range(number) for j in range(number) if i != j}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from boundnas.elastic.ghost import Ghosted
 from boundnas.errors import BoundNASError, ConvertError
 from boundnas.nested import mapped
 from boundnas.randomness import stream
-from boundnas.space import Architecture
+from boundnas.space import Architecture, SearchSpace
 from boundnas.supernet.extract import ROUNDING
 from boundnas.supernet.inputs import noise, zeros
 from boundnas.supernet.modes import evaluating
@@ -25,7 +25,9 @@ from boundnas.supernet.supernet import Supernet
 
 
 def failing(model: Supernet, whole: Mapping[nn.Module, Any], samples: int) -> dict[str, str]:
-    """Follow the shapes of the extreme networks, and of those that differ in one dimension.
+    """Follow the shapes of the extreme networks, and of some that tell all dimensions apart.
+
+    Where one of those fails, each dimension is tried by itself.
 
     Args:
         model: The supernet.
@@ -36,7 +38,8 @@ def failing(model: Supernet, whole: Mapping[nn.Module, Any], samples: int) -> di
         The dimensions whose smallest option does not work, and why.
 
     Raises:
-        ConvertError: The largest or the smallest network does not work.
+        ConvertError: The largest or the smallest network does not work, or one that differs in
+            several dimensions.
     """
     empty, stubs = copy.deepcopy((model, dict(whole)))
     for module, form in stubs.items():
@@ -47,17 +50,35 @@ def failing(model: Supernet, whole: Mapping[nn.Module, Any], samples: int) -> di
     if wrong:
         raise ConvertError(f"the largest network does not work any more: {wrong}")
     found: dict[str, str] = {}
-    for i, dimension in enumerate(space.dimensions):
-        indices = (0 if i == j else len(d) - 1 for j, d in enumerate(space.dimensions))
-        form, wrong = _followed(empty, inputs, Architecture(space, tuple(indices)))
-        if wrong or form != wanted:
-            found[dimension.name] = wrong or f"the network gives {form} in place of {wanted}"
+    if any(_followed(empty, inputs, arch) != (wanted, "") for arch in _apart(space)):
+        for i, dimension in enumerate(space.dimensions):
+            indices = (0 if i == j else len(d) - 1 for j, d in enumerate(space.dimensions))
+            form, wrong = _followed(empty, inputs, Architecture(space, tuple(indices)))
+            if wrong or form != wanted:
+                found[dimension.name] = wrong or f"the network gives {form} in place of {wanted}"
+        if not found:
+            raise ConvertError(
+                "networks that differ from the largest in several dimensions do not work, and "
+                "those that differ in one do; fix some (rules={name: None})"
+            )
     if not found:
         gates = tuple(torch.empty(len(d), device="meta").requires_grad_() for d in space.dimensions)
         form, wrong = _followed(empty, inputs, space.smallest.carrying(gates=gates))
         if wrong or form != wanted:
             raise ConvertError(f"the smallest network does not work: {wrong or form}")
     return found
+
+
+def _apart(space: SearchSpace) -> Iterator[Architecture]:
+    """Some networks by the binary digits of the dimensions' places.
+
+    Of any two dimensions each is once at its smallest where the other is at its largest.
+    """
+    tops = space.largest.indices
+    for digit in range(max(1, (len(space) - 1).bit_length())):
+        for side in (0, 1):
+            indices = (top if i >> digit & 1 == side else 0 for i, top in enumerate(tops))
+            yield Architecture(space, tuple(indices))
 
 
 def _followed(model: Supernet, inputs: Any, arch: Architecture) -> tuple[Any, str]:
