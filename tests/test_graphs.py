@@ -66,3 +66,8 @@ def test_the_networks_that_are_tried_tell_any_two_dimensions_apart(number):
     assert len(tried) <= 2 * (number - 1).bit_length()
     pairs = {(i, j) for t in tried for i in range(number) for j in range(number) if t[i] < t[j]}
     assert pairs == {(i, j) for i in range(number) for j in range(number) if i != j}
+
+
+def test_attention_that_depth_can_cut_costs_what_is_counted():
+    net = Drawn(30)
+    laws.extracted_is_supernet(elasticize(net, net.example, sort=False), 1, 30)

@@ -79,10 +79,11 @@ class Paths:
         self.space = model.space
         self._model = weakref.ref(model)
         self._trails: dict[Architecture, Trail] = {}
-        self.probes = list(dict.fromkeys(_probes(self.space)))
-        self._try_what_is_looked_up()
         self.presence = _presence(model)
         """For every module, the conditions that the elastic modules around it set."""
+        probes = list(_probes(self.space))
+        self.probes = list(dict.fromkeys([*probes, *map(self._with_all, probes)]))
+        self._try_what_is_looked_up()
         called = {n: None for t in self._trails.values() for n in t.positions}
         functions = [name for name in called if name.endswith("()")]
         self.layers = {**_layers(model, set(called)), **{name: name for name in functions}}
@@ -158,6 +159,14 @@ class Paths:
 
     def _present(self, name: str, arch: Architecture) -> bool:
         return all(condition.value(arch) for condition in self.presence[name])
+
+    def _with_all(self, arch: Architecture) -> Architecture:
+        """With the dimensions that cut modules off at their largest, so that all are seen."""
+        conditions = {c for each in self.presence.values() for c in each}
+        cutting = {f.dimension for c in conditions for _, term in c.terms for f in term}
+        for dimension in cutting:
+            arch = self._with(arch, dimension, len(dimension) - 1)
+        return arch
 
     def _with(self, arch: Architecture, dimension: Dimension, index: int) -> Architecture:
         i = self.space.position(dimension)
