@@ -237,6 +237,85 @@ def _shortcuts(net):
     return steps, width
 
 
+def _projected(net):
+    """Around layers whose widths agree in some options, or else pass a convolution."""
+    other, width = net.dimension("other", (2, 3, 6, 7)), net.width
+    few = width.map(lambda c: {2: 2, 4: 2, 6: 6}[c])
+
+    def around(inputs, outputs, kernel=1, **options):
+        projection = elastic.Conv2d(inputs, outputs, **options)
+        layer = elastic.Conv2d(inputs, outputs, kernel)
+        return Around(layer, elastic.Shortcut(inputs, outputs, projection))
+
+    steps = [
+        elastic.Conv2d(2, width, bias=True), around(width, other, net.kernel),
+        around(other, width, bias=True, kernel_size=net.kernel), around(width, few),
+        around(few, 4), around(4, width, bias=True),
+    ]  # fmt: skip
+    return steps, width
+
+
+def _pairs(net):
+    """Widths that follow two dimensions, in every layer, and side by side."""
+    ratio, width = net.dimension("ratio", (1, 2, 3), "expand"), net.width
+    hidden = width.map(lambda c, r: c * r, ratio)
+    odd = ratio.map(lambda r, c: 2 * abs(c - 3 * r) + 1, width)  # neither rises nor falls
+    both = Joined((hidden, width, odd, hidden))
+    steps = [
+        elastic.Conv2d(2, width, bias=True), torch.tanh,
+        elastic.Conv2d(width, hidden, net.kernel, bias=True),
+        elastic.BatchNorm2d(hidden, activation="swish"),
+        elastic.SqueezeExcite(hidden), elastic.DepthwiseConv2d(hidden, net.kernel, stride=2),
+        Beside(None, elastic.Conv2d(hidden, width), elastic.Conv2d(hidden, odd, 3, bias=True),
+               elastic.PReLU(hidden)),
+        elastic.SqueezeExcite(both, squeezed=odd), torch.tanh,
+        elastic.ConvTranspose2d(both, hidden, 2, stride=2, padding=0), torch.tanh,
+    ]  # fmt: skip
+    return steps, hidden
+
+
+def _groups_of_pairs(net):
+    ratio = net.dimension("ratio", (1, 2, 3), "expand")
+    hidden = net.width.map(lambda c, r: c * r, ratio)
+    wide = hidden.map(lambda c: 3 * c // 2)
+    steps = [
+        elastic.Conv2d(2, hidden, bias=True), torch.tanh,
+        elastic.Conv2d(hidden, wide, net.kernel, group_width=2, bias=True), torch.tanh,
+    ]  # fmt: skip
+    return steps, wide
+
+
+def _options_of_pairs(net):
+    """Kernels, activations, switches, depths, choices and sizes that follow two dimensions."""
+    ratio, width, kernel = net.dimension("ratio", (1, 2, 4), "expand"), net.width, net.kernel
+    smaller = kernel.map(lambda k, r: min(k, 2 * r - 1), ratio)
+    function = kernel.map(lambda k, r: ("relu", "swish", "relu")[(k + r) % 3], ratio)
+    depth = ratio.map(lambda r, k: {1: (1, 1, 3), 2: (2, 2, 3), 4: (2, 3, 3)}[r][k // 2], kernel)
+    layers = [elastic.Conv2d(width, width, smaller, bias=True) for _ in range(3)]
+    choice = {False: None, True: elastic.Conv2d(width, width, smaller, bias=True)}
+    pool = Plain(lambda x: x.mean((2, 3), keepdim=True))
+    two = {1: elastic.Activation(function), 2: elastic.PReLU(width), 0: None}
+    steps = [
+        elastic.Conv2d(2, width, (kernel, smaller), bias=True),
+        elastic.BatchNorm2d(width, activation=function), elastic.Stage(layers, depth),
+        elastic.SqueezeExcite(width, enabled=kernel.map(lambda k, r: k >= 2 * r - 3, ratio)),
+        elastic.Choice(ratio.map(lambda r, k: k > r, kernel), choice), torch.tanh,
+        elastic.Choice(ratio.map(lambda r, k: (k + r) % 3, kernel), two),
+        elastic.Resized(InTurn(elastic.Conv2d(width, 3, bias=True), pool), ratio.map(max, kernel)),
+    ]  # fmt: skip
+    return steps, 3
+
+
+def _norm_of_pairs(net):
+    ratio = net.dimension("ratio", (1, 2, 3), "expand")
+    hidden = net.width.map(lambda c, r: c * r, ratio)
+    steps = [
+        elastic.Embedding(5, hidden), elastic.LayerNorm(hidden), torch.sin,
+        elastic.RMSNorm(hidden), elastic.Linear(hidden, hidden), torch.sin,
+    ]  # fmt: skip
+    return [*steps, lambda x: x.movedim(-1, 1)], hidden
+
+
 def _resolutions(net):
     """A network on images of a searched size, with a choice inside."""
     size, width = net.dimension("size", (4, 6, 9), "resolution"), net.width
@@ -553,6 +632,11 @@ LAYERS = {
     "expansion alone": (IMAGE, lambda net: (_expansion(net)[0][:3], net.width)),
     "choices within choices": (IMAGE, _shortcut),
     "shortcuts of some widths": (IMAGE, _shortcuts),
+    "shortcuts that project other widths": (IMAGE, _projected),
+    "widths of two dimensions": (IMAGE, _pairs),
+    "options of two dimensions": (IMAGE, _options_of_pairs),
+    "groups of a width of two dimensions": (IMAGE, _groups_of_pairs),
+    "a norm over a width of two dimensions": (torch.arange(6) % 5, _norm_of_pairs),
     "resolutions": (IMAGE, _resolutions),
     "sequences": _along(elastic.Conv1d, SEQUENCE, padding=0, bias=True),
     "sequences in groups": _groups(elastic.Conv1d, SEQUENCE),

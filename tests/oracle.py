@@ -19,7 +19,17 @@ from torch.nn import functional as F
 from boundnas import elastic
 from boundnas.elastic.choice import Wholes
 from boundnas.elastic.ghost import replaced
-from boundnas.space import Architecture, Setting, Width, choices, dimension_of, largest, parts_of
+from boundnas.space import (
+    Architecture,
+    Dimension,
+    SearchSpace,
+    Setting,
+    Width,
+    choices,
+    followed,
+    largest,
+    parts_of,
+)
 from boundnas.supernet.supernet import Supernet
 
 
@@ -44,10 +54,16 @@ def _mask(width: Width, arch: Architecture) -> Tensor | float:
 
 
 def _gate(setting: Setting, arch: Architecture) -> Tensor | None:
-    """The gate, and one-hot numbers where a choice as a whole around it has the gate."""
-    dimension = dimension_of(setting)
-    if dimension is None or arch.gates is None or len(dimension) < 2:
+    """The weight of every value: of several dimensions, the product of their options'."""
+    searched = any(len(dimension) > 1 for dimension in followed(setting))
+    if not searched or arch.gates is None:
         return None
+    samples = (_sample(dimension, arch) for dimension in followed(setting))
+    return torch.stack([math.prod(each) for each in itertools.product(*samples)])
+
+
+def _sample(dimension: Dimension, arch: Architecture) -> Tensor:
+    """The gate, and one-hot numbers where a choice as a whole around it has the gate."""
     gate = arch.gates[arch.space.position(dimension)]
     if dimension not in arch.carried.settled:
         return gate
@@ -66,14 +82,14 @@ def _kernel_mask(layer: elastic.convolution.Convolution, arch: Architecture) -> 
     """One for every entry of the kernel that the gates let through."""
     sizes, whole = layer.kernel.sizes, layer.kernel.largest
     mask: Tensor | float = 1.0
-    for dimension in {dimension_of(s) for s in sizes}:
-        gate = None if dimension is None else _gate(dimension, arch)
+    for setting in {followed(s): s for s in sizes}.values():
+        gate = _gate(setting, arch)
         if gate is None:
             continue
         options = []
-        for j in range(len(dimension)):
+        for j in range(len(gate)):
             own = [
-                int(choices(s)[j]) if dimension_of(s) == dimension else k
+                int(choices(s)[j]) if followed(s) == followed(setting) else k
                 for s, k in zip(sizes, whole, strict=True)
             ]
             margins = [m for s, k in zip(own, whole, strict=True) for m in [(k - s) // 2] * 2]
@@ -172,7 +188,7 @@ class Each(Tensor):
 def _consumed(x: Tensor, width: Width, arch: Architecture, axis: int) -> Tensor:
     """The input of a layer whose weights range over all channels: what the gates let through."""
     if isinstance(x, Each):
-        gate = arch.gate(x.setting)
+        gate = _gate(x.setting, arch)
         return sum(
             z * F.pad(m.movedim(axis, -1), (0, largest(width) - m.shape[axis])).movedim(-1, axis)
             for z, m in zip(gate, x.maps, strict=True)
@@ -195,7 +211,7 @@ def _layer_norm(layer: elastic.LayerNorm, x: Tensor, arch: Architecture) -> Tens
     if gate is None:
         return normalized(x)
     maps = x.maps if isinstance(x, Each) else [x[..., : int(c)] for c in choices(layer.features)]
-    chosen = arch.indices[arch.space.position(dimension_of(layer.features))]
+    chosen = arch.option(layer.features)
     return Each.of([normalized(m) for m in maps], layer.features, chosen)
 
 
@@ -252,27 +268,27 @@ def _split(layer: elastic.Split, x: Tensor, arch: Architecture) -> tuple[Tensor,
 
 def _shortcut(layer: elastic.Shortcut, y: Tensor, x: Tensor, arch: Architecture) -> Tensor:
     sides = layer.inputs, layer.channels
-    dimensions = list(dict.fromkeys(d for d in map(dimension_of, sides) if d is not None))
+    dimensions = list(dict.fromkeys(d for side in sides for d in followed(side)))
     there = 0.0
     for options in itertools.product(*(range(len(d)) for d in dimensions)):
         chosen = dict(zip(dimensions, options, strict=True))
-        one, other = (
-            int(w if dimension_of(w) is None else choices(w)[chosen[dimension_of(w)]])
-            for w in sides
-        )
+        alone = Architecture(SearchSpace(dimensions), options) if dimensions else arch
+        one, other = map(alone.size, sides)
         if one == other:
-            there += math.prod(_gate(d, arch)[j] for d, j in chosen.items())
+            there += math.prod(_sample(d, arch)[j] for d, j in chosen.items())
+    if layer.projection is not None:
+        y = y + (1 - there) * layer.projection(x, arch)
     both = min(y.shape[1], x.shape[1])
     return torch.cat((y[:, :both] + there * x[:, :both], y[:, both:]), 1)
 
 
 def _wholes(layer: Wholes, x: Tensor, arch: Architecture) -> Tensor:
-    dimension = dimension_of(layer.setting)
-    if dimension is None or dimension in arch.carried.settled:
+    dimensions = followed(layer.setting)
+    if arch.carried.settled.issuperset(dimensions):
         return layer.alternative(arch.value(layer.setting), x, arch)
-    settled = {"gates": arch.gates, "settled": arch.carried.settled | {dimension}}
+    settled = {"gates": arch.gates, "settled": arch.carried.settled.union(dimensions)}
     options = [
-        layer.alternative(value, x, arch.with_option(dimension, j).carrying(**settled))
+        layer.alternative(value, x, arch.with_option(layer.setting, j).carrying(**settled))
         for j, value in enumerate(choices(layer.setting))
     ]
     return _combine(layer.setting, arch, options)

@@ -1,5 +1,6 @@
 """Two architectures that differ in nothing that their network has are one network."""
 
+import operator
 from itertools import product
 
 import pytest
@@ -19,6 +20,7 @@ from boundnas.search.journal import Evaluation
 from boundnas.search.sampled import METHODS, sampled_search
 from boundnas.space import Architecture, Dimension, SearchSpace
 from boundnas.space.polynomial import amount
+from boundnas.supernet.trail import Watched
 
 
 class PerLayer(Supernet):
@@ -119,6 +121,13 @@ def test_a_name_stands_for_the_same_network_bit_for_bit(space, full, figure):
         assert torch.equal(*logits)
         renamed += other != arch
     figure(f"{space}: {number} architectures, {renamed} of them renamed, the same network each")
+
+
+def test_what_follows_two_dimensions_reads_both():
+    one, other, read = Dimension("one", (1, 2)), Dimension("other", (1, 2)), []
+    space = SearchSpace([one, other])
+    assert Watched.of(space.largest, read.extend).size(one.map(operator.mul, other)) == 4
+    assert read == [one, other]
 
 
 def test_unread_dimensions_stand_at_the_first_option_that_is_allowed():

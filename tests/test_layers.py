@@ -1,11 +1,12 @@
 """Every option of every layer: gradient, extraction, costs and export."""
 
 import copy
+import itertools
 
 import onnxruntime
 import pytest
 import torch
-from tests.costs import COSTS
+from tests.costs import COSTS, counted_macs
 from tests.layers import LAYERS, MODELS, Chain, Residual, chain, normed, normed_pixels
 from tests.oracle import masked
 from tests.spaces import images, seeded
@@ -17,7 +18,8 @@ from boundnas.errors import SpaceError
 from boundnas.fit.start import check_forward
 from boundnas.guard.learnable import check_learnable
 from boundnas.randomness import stream
-from boundnas.space import Joined
+from boundnas.space import Architecture, Joined
+from boundnas.supernet.paths import paths
 
 every = pytest.mark.parametrize("name", [*LAYERS, *MODELS])
 EXPORTED = (
@@ -112,12 +114,41 @@ def test_the_guard_accepts_it(name):
         "split",
         "transposed",
         "shortcuts of some widths",
+        "shortcuts that project other widths",
+        "widths of two dimensions",
+        "options of two dimensions",
     ],
 )
 def test_what_is_chosen_as_a_whole_is_learned(name):
     model = built(name)
     check_learnable(model)
     check_forward(model)
+
+
+def test_where_a_projection_is_used_follows_from_its_widths():
+    uses = paths(built("shortcuts that project other widths")).uses
+    projections = [use for name, use in uses.items() if name.endswith("projection")]
+    assert len(projections) == 5
+    assert not any(use.dimensions for use in projections)
+
+
+def one_of_many(net):
+    """A layer that one combination of two dimensions has, which is none of those at an end."""
+    other = net.dimension("other", (1, 2, 3), "other")
+    rare = net.kernel.map(lambda k, r: (k, r) == (1, 2), other)
+    conv = elastic.Conv2d(net.width, net.width, net.kernel)
+    return [
+        elastic.Conv2d(2, net.width, net.kernel),
+        elastic.Choice(rare, {True: conv, False: None}),
+    ], net.width
+
+
+def test_a_choice_of_several_dimensions_is_tried_in_all_combinations():
+    model = seeded(lambda: Chain((2, 6, 6), one_of_many)).eval()
+    macs, x, space = MACs(model), images(model, 1), model.space
+    for indices in itertools.product(*(range(len(d)) for d in space.dimensions)):
+        arch = Architecture(space, indices)
+        assert macs(arch) == counted_macs(extract(model, arch), x), arch
 
 
 def test_parts_by_sizes_are_learned():

@@ -86,7 +86,25 @@ def test_a_map_is_given_the_choices_as_they_are():
     assert Dimension("a", ("relu", "swish")).map(lambda name: len(name)).choices == (4, 5)
     assert Dimension("se", (False, True)).map(lambda on: on is True).choices == (False, True)
     twice = WIDTH.map(lambda w: 3 * w).map(lambda w: w // 4)
-    assert twice == Derived(WIDTH, (3, 6))
+    assert twice == Derived((WIDTH,), (3, 6))
+
+
+def test_a_setting_follows_several_dimensions_and_says_at_which_options_it_cannot():
+    ratio, only = Dimension("ratio", (1, 2, 5)), Dimension("only", (7,))
+    hidden = WIDTH.map(lambda c, r, one, k: c * r + one + k, ratio, only, 1)
+    assert hidden == Derived(
+        (WIDTH, ratio), tuple(c * r + 8 for c in WIDTH.choices for r in (1, 2, 5))
+    )
+    assert ratio.map(min, hidden).dimensions == (ratio, WIDTH)
+    found = hidden.map(lambda h, c: h - c, WIDTH)  # of dimensions that it follows already
+    assert found.choices == tuple(c * r + 8 - c for c in WIDTH.choices for r in (1, 2, 5))
+    first, second = WIDTH.choices[:2]
+    with pytest.raises(SpaceError, match=f"w.* = {first}, ratio = 2: what follows it .* None"):
+        WIDTH.map(lambda c, r: None if r == 2 else 1, ratio)
+    few = WIDTH.map(lambda c, r: 0 if (c, r) == (second, 5) else 1, ratio)
+    with pytest.raises(SpaceError, match=rf"channels .* found 0 \(w.* = {second}, ratio = 5\)"):
+        elastic.BatchNorm2d(few)
+    assert only.map(lambda one: one + 1) == Derived((only,), (8,))
 
 
 class Excited(Supernet):

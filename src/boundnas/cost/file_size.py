@@ -14,6 +14,7 @@ from boundnas.space import Architecture
 from boundnas.space.polynomial import Polynomial, amount
 from boundnas.supernet.calibrate import calibrate
 from boundnas.supernet.extract import extract, random_inputs
+from boundnas.supernet.paths import paths
 from boundnas.supernet.supernet import Supernet
 from boundnas.supernet.weights_file import AROUND, entry_size
 
@@ -79,10 +80,16 @@ def _size(tensors: Tensors) -> int:
 
 
 def _samples(model: Supernet) -> Iterator[tuple[Architecture, Tensors]]:
-    """Architectures that have, together, every option of the space, and their tensors."""
-    space, inputs = model.space, random_inputs(model)
-    for j in range(max(map(len, space.dimensions))):
-        arch = Architecture(space, tuple(min(j, len(d) - 1) for d in space.dimensions))
+    """Architectures that have, together, every option and every layer, and their tensors."""
+    space, inputs, found = model.space, random_inputs(model), paths(model)
+    several = [
+        Architecture(space, tuple(min(j, len(d) - 1) for d in space.dimensions))
+        for j in range(max(map(len, space.dimensions)))
+    ]
+    for name in found.uses:
+        if not any(found.positions(name, arch) for arch in several):
+            several += [arch for arch in found.probes if found.positions(name, arch)][:1]
+    for arch in several:
         yield arch, extract(model, calibrate(model, arch, [inputs])).state_dict()
 
 

@@ -9,7 +9,7 @@ are for a few options, or for what is small.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from boundnas.space import (
     Value,
     check_sizes,
     choices,
-    dimension_of,
+    followed,
 )
 
 
@@ -42,18 +42,17 @@ class Wholes(ElasticModule):
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
         """Compute the chosen alternative."""
         value, gate = arch.value(self.setting), arch.gate(self.setting)
-        dimension = dimension_of(self.setting)
-        if gate is None or dimension is None:
+        if gate is None:
             return self.alternative(value, x, arch)
-        chosen = arch.indices[arch.space.position(dimension)]
         shared = part(alone(x), arch.ghost_fraction)
-        options = {
-            j: partial(self.alternative, each, shared, arch.with_option(dimension, j))
-            for j, each in enumerate(choices(self.setting))
+        others = {
+            j: partial(self.alternative, other.value(self.setting), shared, other)
+            for j, other in arch.others(self.setting).items()
         }
-        settled = arch.carrying(settled=arch.carried.settled | {dimension})
+        settled = arch.carrying(settled=arch.carried.settled.union(followed(self.setting)))
         y = self.alternative(value, x, settled)
-        return mix(y, gate, {**options, chosen: None}, arch.ghost_fraction, [shared])
+        chosen: dict[int, Callable[[], Tensor] | None] = {arch.option(self.setting): None}
+        return mix(y, gate, {**others, **chosen}, arch.ghost_fraction, [shared])
 
 
 class Choice(Wholes):

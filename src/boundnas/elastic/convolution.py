@@ -138,12 +138,12 @@ class Convolution(ElasticLayer):
         y = self._convolved(x.active, self.kernel.gated(columns, arch), self._bias(arch))
 
         def convolved(option: int) -> Tensor:
-            own = arch.with_option(options.dimension, option)
+            own = arch.with_option(options.setting, option)
             columns = active(rows.detach(), self.in_channels, own, self.columns_axis)
             return self._convolve_apart(options.maps[option], columns, None)
 
         alternatives = {j: partial(convolved, j) for j in range(len(options.maps))}
-        y = mix(y, arch.gate(options.dimension), alternatives, arch.ghost_fraction)
+        y = mix(y, arch.gate(options.setting), alternatives, arch.ghost_fraction)
         y = self._mix_larger_kernels(y, x.active, arch)
         return join(y, self._ghost(x.active, weight, arch))
 
@@ -190,7 +190,7 @@ class Convolution(ElasticLayer):
 
     def _mix_larger_kernels(self, y: Tensor, x: Tensor, arch: Architecture) -> Tensor:
         """Add the gradient of kernels beyond the chosen one; the others' comes with the weights."""
-        if not any(arch.gate(dimension) is not None for dimension in self.kernel.dimensions):
+        if not self.kernel.learned(arch):
             return y
         weight = self._active(self.weight, arch)
         return self.kernel.mixed(y, x, weight, arch, lambda x, w: self._convolve_apart(x, w, None))

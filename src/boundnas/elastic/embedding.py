@@ -12,7 +12,7 @@ from boundnas.elastic.ghost import join, part
 from boundnas.elastic.layer import ElasticLayer, frozen
 from boundnas.elastic.width import active, ghosts_of, others
 from boundnas.errors import SpaceError
-from boundnas.space import Architecture, Dimension, Setting, check_sizes, dimension_of, largest
+from boundnas.space import Architecture, Dimension, Setting, check_sizes, followed, largest
 from boundnas.space.polynomial import Polynomial, amount
 
 
@@ -91,7 +91,7 @@ class Parameter(ElasticLayer):
         sizes = tuple(shape)
         for size in sizes:
             check_sizes("Parameter", size=size)
-        searched = [i for i, size in enumerate(sizes) if dimension_of(size) is not None]
+        searched = [i for i, size in enumerate(sizes) if followed(size)]
         if len(searched) > 1 or not sizes:
             found = ", ".join(s.name if isinstance(s, Dimension) else str(s) for s in sizes)
             raise SpaceError(

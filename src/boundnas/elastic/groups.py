@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from boundnas.errors import SpaceError
-from boundnas.space import Width, check_sizes, choices, dimension_of, parts_of
+from boundnas.space import Width, check_sizes, choices, followed, parts_of
 from boundnas.space.polynomial import Polynomial, amount
 
 
@@ -92,7 +92,7 @@ def _check_alike(owner: str, inputs: Width, outputs: Width, width: int) -> None:
     """Refuse output channels that are not as many for every group, whatever is chosen."""
     pairs = [*zip(parts_of(inputs), parts_of(outputs), strict=False)]
     alike = len(parts_of(inputs)) == len(parts_of(outputs)) and all(
-        dimension_of(a) == dimension_of(b) for a, b in pairs
+        followed(a) == followed(b) for a, b in pairs
     )
     each = {
         int(co) * width / int(ci)

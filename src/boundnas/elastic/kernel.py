@@ -20,7 +20,7 @@ from boundnas.space import (
     Setting,
     check_sizes,
     choices,
-    dimension_of,
+    followed,
     largest,
 )
 from boundnas.space.polynomial import Polynomial, amount
@@ -46,10 +46,9 @@ class Kernel:
         return tuple(int(min(choices(size))) for size in self.sizes)
 
     @cached_property
-    def dimensions(self) -> tuple[Dimension, ...]:
-        """Which are searched, each once."""
-        found = map(dimension_of, self.sizes)
-        return tuple(dict.fromkeys(d for d in found if d is not None))
+    def searched(self) -> tuple[tuple[Dimension, ...], ...]:
+        """What the sizes follow, each once."""
+        return tuple(dict.fromkeys(followed(size) for size in self.sizes if followed(size)))
 
     def size(self, arch: Architecture) -> tuple[int, ...]:
         """What an architecture chooses."""
@@ -58,13 +57,17 @@ class Kernel:
     @cached_property
     def taps(self) -> Polynomial:
         """The number of entries."""
-        fixed = [int(s) for s in self.sizes if dimension_of(s) is None]  # type: ignore[arg-type]
+        fixed = [int(s) for s in self.sizes if not followed(s)]  # type: ignore[arg-type]
         total = amount(math.prod(fixed))
-        for dimension in self.dimensions:
-            rows = [choices(s) for s in self.sizes if dimension_of(s) == dimension]
+        for dimensions in self.searched:
+            rows = [choices(s) for s in self.sizes if followed(s) == dimensions]
             table = tuple(math.prod(map(int, row)) for row in zip(*rows, strict=True))
-            total = total * amount(Derived(dimension, table))
+            total = total * amount(Derived(dimensions, table))
         return total
+
+    def learned(self, arch: Architecture) -> tuple[tuple[Dimension, ...], ...]:
+        """Which of what they follow has a gate."""
+        return tuple(dict.fromkeys(d for size in self.sizes for d in arch.gated(size)))
 
     def crop(self, weight: Tensor, size: tuple[int, ...]) -> Tensor:
         """The centre of a weight whose last axes are those of the largest kernel."""
@@ -76,10 +79,9 @@ class Kernel:
     def gated(self, weight: Tensor, arch: Architecture) -> Tensor:
         """Let the options within the chosen size see the gradient of what they contain."""
         axes = tuple(range(2, weight.dim()))
-        for dimension in self.dimensions:
-            if (gate := arch.gate(dimension)) is not None:
-                table = crops(self, dimension, self.size(arch), weight.device)
-                weight = gate_weight(weight.contiguous(), gate, table, axes)
+        for dimensions in self.learned(arch):
+            table = crops(self, dimensions, self.size(arch), weight.device)
+            weight = gate_weight(weight.contiguous(), arch.joint(dimensions), table, axes)
         return weight
 
     def mixed(
@@ -100,26 +102,32 @@ class Kernel:
             convolve: A map and a kernel to what ``y`` would be, without a graph.
         """
         shared, whole = part(x, arch.ghost_fraction), weight.detach()
-        for dimension in self.dimensions:
-            gate = arch.gate(dimension)
-            larger = self._beyond(dimension, self.size(arch))
-            if gate is not None and larger:
+        for dimensions in self.learned(arch):
+            larger = self._beyond(dimensions, self.size(arch))
+            if larger:
                 alternatives = {
                     j: lambda size=size: convolve(shared, self.crop(whole, size))
                     for j, size in larger.items()
                 }
-                y = mix(y, gate, alternatives, arch.ghost_fraction, [shared])
+                y = mix(y, arch.joint(dimensions), alternatives, arch.ghost_fraction, [shared])
         return y
 
-    def option(self, dimension: Dimension, j: int, chosen: tuple[int, ...]) -> tuple[int, ...]:
-        """The sizes with one dimension's option ``j`` and the others as they are."""
-        return tuple(
-            int(choices(setting)[j]) if dimension_of(setting) == dimension else size
-            for setting, size in zip(self.sizes, chosen, strict=True)
-        )
+    def options(
+        self, dimensions: tuple[Dimension, ...], chosen: tuple[int, ...]
+    ) -> list[tuple[int, ...]]:
+        """The sizes with each option of what some follow, and the others as they are."""
+        return [
+            tuple(
+                int(choices(setting)[j]) if followed(setting) == dimensions else size
+                for setting, size in zip(self.sizes, chosen, strict=True)
+            )
+            for j in range(math.prod(map(len, dimensions)))
+        ]
 
-    def _beyond(self, dimension: Dimension, chosen: tuple[int, ...]) -> dict[int, tuple[int, ...]]:
-        options = ((j, self.option(dimension, j, chosen)) for j in range(len(dimension)))
+    def _beyond(
+        self, dimensions: tuple[Dimension, ...], chosen: tuple[int, ...]
+    ) -> dict[int, tuple[int, ...]]:
+        options = enumerate(self.options(dimensions, chosen))
         return {j: size for j, size in options if not _within(size, chosen)}
 
 
@@ -149,17 +157,17 @@ def _within(size: tuple[int, ...], other: tuple[int, ...]) -> bool:
 
 @cache
 def crops(
-    kernel: Kernel, dimension: Dimension, chosen: tuple[int, ...], device: torch.device
+    kernel: Kernel, dimensions: tuple[Dimension, ...], chosen: tuple[int, ...], device: torch.device
 ) -> Tensor:
-    """Which options of a dimension contain which entries of the chosen kernel.
+    """Which options of what sizes follow contain which entries of the chosen kernel.
 
     Returns:
         Shape ``(d, entries)``; zero for options beyond it, whose gradient `Kernel.mixed` adds.
     """
     places = list(itertools.product(*map(range, chosen)))
-    table = torch.zeros(len(dimension), len(places))
-    for j in range(len(dimension)):
-        size = kernel.option(dimension, j, chosen)
+    options = kernel.options(dimensions, chosen)
+    table = torch.zeros(len(options), len(places))
+    for j, size in enumerate(options):
         if _within(size, chosen):
             margins = [(c - s) // 2 for c, s in zip(chosen, size, strict=True)]
             for i, place in enumerate(places):

@@ -14,7 +14,7 @@ from boundnas.elastic.ghost import Ghosted, alone, part
 from boundnas.elastic.layer import ElasticLayer, frozen
 from boundnas.elastic.varied import Options, Varied, vary
 from boundnas.errors import SpaceError
-from boundnas.space import Architecture, Dimension, Joined, Setting, check_sizes, largest, searched
+from boundnas.space import Architecture, Joined, Setting, check_sizes, largest
 from boundnas.space.dimensions import choices
 from boundnas.space.polynomial import Polynomial, amount
 
@@ -66,17 +66,16 @@ class LayerNorm(ElasticLayer):
         y = self.normalized(active)
         if arch.gate(self.features) is None:
             return y
-        (dimension,) = searched(self.features)
         if isinstance(x, Varied):
             with torch.no_grad():
                 maps = [self.normalized(each) for each in x.options.maps]
-            return vary(y, Options(dimension, maps))
+            return vary(y, Options(self.features, maps))
         ghost = x.ghost if isinstance(x, Ghosted) else None
         self.check_ghost(ghost, self.features, arch)
         inputs = part(active, arch.ghost_fraction)
         if ghost is not None:
             inputs = torch.cat((inputs, ghost), -1)
-        return vary(y, _Normalized(self, inputs, dimension))
+        return vary(y, _Normalized(self, inputs))
 
     def normalized(self, x: Tensor) -> Tensor:
         """A map of the leading features, normalized."""
@@ -150,11 +149,10 @@ class _Normalized(Options):
     Args:
         norm: The layer.
         inputs: What is normalized, of all features.
-        dimension: Whose options they are.
     """
 
-    def __init__(self, norm: LayerNorm, inputs: Tensor, dimension: Dimension) -> None:
-        self.dimension, self.norm, self.inputs = dimension, norm, inputs
+    def __init__(self, norm: LayerNorm, inputs: Tensor) -> None:
+        self.setting, self.norm, self.inputs = norm.features, norm, inputs
         self.sizes = [int(c) for c in choices(norm.features)]
 
     @property

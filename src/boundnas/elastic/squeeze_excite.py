@@ -72,7 +72,7 @@ class SqueezeExcite(ElasticModule):
 
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
         """Scale the channels where the architecture has this switched on."""
-        on, gate = bool(arch.value(self.enabled)), arch.gate(self.enabled)
+        on, gate = bool(arch.value(self.enabled)), self._switch(arch)
         if on and (self.training or gate is not None):
             return self._excited(x, gate, arch)
         if on:  # evaluation, which extraction follows
@@ -86,6 +86,13 @@ class SqueezeExcite(ElasticModule):
 
         x, ghost = split(x)
         return join(_Bypass.apply(x, gate, scaled, arch.ghost_fraction), ghost)
+
+    def _switch(self, arch: Architecture) -> Tensor | None:
+        """The gate of being off and on, whatever the switch follows."""
+        gate, values = arch.gate(self.enabled), choices(self.enabled)
+        if gate is None or values == (False, True):
+            return gate
+        return gate @ gate.new_tensor([[not on, on] for on in values])
 
     def _excited(self, x: Tensor, gate: Tensor | None, arch: Architecture) -> Tensor:
         """The same in training, with a backward pass of its own for what is as large as ``x``."""

@@ -47,7 +47,8 @@ class Stage(ElasticModule):
             return x
         last = _Deeper(layers[depth:], depth, arch, part(alone(x), arch.ghost_fraction))
         alternatives = {}
-        for j, option in enumerate(choices(self.depth)):
+        ascending = sorted(enumerate(choices(self.depth)), key=lambda each: int(each[1]))
+        for j, option in ascending:
             if int(option) <= depth:
                 y = part(alone(outputs[int(option) - 1]), arch.ghost_fraction)
                 alternatives[j] = lambda y=y: y

@@ -21,19 +21,19 @@ from torch import Tensor
 from boundnas.elastic.exact import exact, summing
 from boundnas.elastic.ghost import PARTS, SIZED, Ghosted, alone, leading, replaced, resized
 from boundnas.errors import SpaceError
-from boundnas.space import Architecture, Dimension
+from boundnas.space import Architecture, Setting
 
 
 class Options:
     """Every option of a map, of its own width each, without a graph.
 
     Args:
-        dimension: Whose options they are.
-        maps: On the leading part of the batch, in the order of the dimension's choices.
+        setting: Whose options they are.
+        maps: On the leading part of the batch, in the order of its choices.
     """
 
-    def __init__(self, dimension: Dimension, maps: Sequence[Tensor]) -> None:
-        self.dimension, self._maps = dimension, maps
+    def __init__(self, setting: Setting, maps: Sequence[Tensor]) -> None:
+        self.setting, self._maps = setting, maps
 
     @property
     def maps(self) -> Sequence[Tensor]:
@@ -161,7 +161,7 @@ class _Call:
     def joined(self, result: Any, each: Sequence[Any]) -> Any:
         """The chosen option of what it gives, with all of them."""
         if isinstance(result, Tensor):
-            return vary(result, Options(self.first.options.dimension, each))
+            return vary(result, Options(self.first.options.setting, each))
         if isinstance(result, list | tuple):
             parts = zip(result, zip(*each, strict=True), strict=True)
             return type(result)(self.joined(part, options) for part, options in parts)
@@ -177,13 +177,13 @@ def vary(active: Tensor, options: Options) -> Varied:
 
 def each_option(layer: Any, x: Varied, arch: Architecture) -> Varied:
     """A layer that treats channels separately, of every option of a map."""
-    y, dimension = layer.forward(x.active, arch), x.options.dimension
+    y, setting = layer.forward(x.active, arch), x.options.setting
     with torch.no_grad():
         maps = [
-            layer.forward(each, arch.with_option(dimension, j))
+            layer.forward(each, arch.with_option(setting, j))
             for j, each in enumerate(x.options.maps)
         ]
-    return vary(y, Options(dimension, maps))
+    return vary(y, Options(setting, maps))
 
 
 class _Tap(torch.autograd.Function):
@@ -237,7 +237,7 @@ def tapped(x: Varied, arch: Architecture, axis: int) -> tuple[Tensor, Tensor]:
     """
     held: dict[int, tuple[Tensor, Tensor]] = x.__dict__.setdefault("tapped", {})
     if axis not in held:
-        gate = arch.gate(x.options.dimension)
+        gate = arch.gate(x.options.setting)
         assert gate is not None, "options were made for a gate"
         held[axis] = _Tap.apply(x.active, gate, x.options, axis)
     return held[axis]

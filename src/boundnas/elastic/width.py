@@ -7,6 +7,7 @@ left are the channels that travel as a ghost (`boundnas.elastic.ghost`), in the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import cache
 
@@ -20,7 +21,7 @@ from boundnas.space import (
     Setting,
     Width,
     choices,
-    dimension_of,
+    followed,
     largest,
     parts_of,
 )
@@ -59,7 +60,7 @@ def membership(width: Width, arch: Architecture, device: torch.device) -> tuple[
 
     Returns:
         Of the active ones, shape ``(d, active)``, and of the others, ``(d, others)``; ``d`` counts
-        the options of all dimensions that `Architecture.gate` gives gates of.
+        the options of all that `Architecture.gate` gives gates of.
     """
     sizes = tuple((active, rest) for _, active, rest in segments(width, arch))
     return _membership(width, arch.gated(width), sizes, device)
@@ -68,13 +69,13 @@ def membership(width: Width, arch: Architecture, device: torch.device) -> tuple[
 @cache
 def _membership(
     width: Width,
-    dimensions: tuple[Dimension, ...],
+    gated: tuple[tuple[Dimension, ...], ...],
     sizes: tuple[tuple[int, int], ...],
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     inside, outside = [], []
     for part, (size, rest) in zip(parts_of(width), sizes, strict=True):
-        rows = [_contained(part, dimension, device) for dimension in dimensions]
+        rows = [_contained(part, dimensions, device) for dimensions in gated]
         table = rows[0] if len(rows) == 1 else torch.cat(rows)
         inside.append(table[:, :size])
         outside.append(table[:, size : size + rest])
@@ -83,9 +84,9 @@ def _membership(
     return torch.cat(inside, 1), torch.cat(outside, 1)
 
 
-def _contained(part: Setting, dimension: Dimension, device: torch.device) -> Tensor:
-    """Which options of a dimension contain which channels of a part; none of another's."""
-    if dimension_of(part) != dimension:
-        return torch.zeros(len(dimension), largest(part), device=device)
+def _contained(part: Setting, dimensions: tuple[Dimension, ...], device: torch.device) -> Tensor:
+    """Which combinations of dimensions contain which channels of a part; none of others'."""
+    if followed(part) != dimensions:
+        return torch.zeros(math.prod(map(len, dimensions)), largest(part), device=device)
     sizes = torch.tensor([int(c) for c in choices(part)], device=device)
     return (torch.arange(largest(part), device=device) < sizes[:, None]).float()

@@ -28,7 +28,7 @@ from boundnas.guard.counts import Choice, counted
 from boundnas.guard.functions import Watch
 from boundnas.guard.state import State, marks, python_states, random_states, untouched
 from boundnas.randomness import stream
-from boundnas.space import Architecture, Derived, Dimension, Pass, Setting, Value, dimension_of
+from boundnas.space import Architecture, Derived, Dimension, Pass, Setting, Value, followed
 from boundnas.supernet import modes, place
 from boundnas.supernet.inputs import noise
 from boundnas.supernet.supernet import Supernet
@@ -103,7 +103,7 @@ class _Asked(Architecture):
         return chosen
 
     def _told(self, chosen: Value, setting: Dimension | Derived) -> Value:
-        self.reads.add(setting if isinstance(setting, Dimension) else setting.dimension)
+        self.reads.update(followed(setting))
         remembering: Value = counted(chosen, setting.choices[-1], Choice)
         return remembering
 
@@ -159,7 +159,7 @@ def _corners(model: Supernet) -> Iterator[Architecture]:
 
 def _branches(model: Supernet, reads: set[Dimension]) -> Iterator[Architecture]:
     """Architectures that take every branch of `forward`, or many; it was run before."""
-    wholes = {dimension_of(m.setting) for m in model.modules() if isinstance(m, Wholes)}
+    wholes = {d for m in model.modules() if isinstance(m, Wholes) for d in followed(m.setting)}
     asked = [d for d in model.space.dimensions if d in reads | wholes]
     deep = _deep(model, 0)
     options: Any = itertools.product(*(range(len(d)) for d in asked))

@@ -50,8 +50,7 @@ class Trace:
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
         """Whose choices its width is."""
-        found = (part.dimension for part in self.segments or ())
-        return tuple(dict.fromkeys(d for d in found if d is not None))
+        return tuple(dict.fromkeys(d for part in self.segments or () for d in part.dimensions))
 
 
 def trace_of(x: Ghosted) -> Trace:
@@ -198,7 +197,7 @@ class Call:
     def _segments(self, x: Tensor) -> Segments:
         if isinstance(x, Ghosted):
             return trace_of(x).segments or ()
-        return (Segment(None, x.shape[self.traces[0].channels], 0),)
+        return (Segment((), x.shape[self.traces[0].channels], 0),)
 
     def _samples(self, ghost: Tensor, part: Tensor | None) -> tuple[int | None, str | None]:
         """The axis of a result's samples, and what is wrong with it.

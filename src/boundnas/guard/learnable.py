@@ -13,11 +13,12 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from boundnas.elastic import Shortcut
 from boundnas.elastic.choice import Wholes
 from boundnas.errors import SpaceError
 from boundnas.guard.state import untouched
 from boundnas.randomness import stream
-from boundnas.space import Architecture, Dimension, dimension_of
+from boundnas.space import Architecture, Dimension, followed
 from boundnas.supernet.inputs import noise
 from boundnas.supernet.modes import training
 from boundnas.supernet.paths import Paths, paths
@@ -110,12 +111,12 @@ def _check_uses(model: Supernet, found: Paths) -> None:
             _refuse(f"whether or at what resolution {name} is used follows {names}")
 
 
-def _settled(model: Supernet, name: str) -> set[Dimension | None]:
-    """The dimensions whose options are computed as wholes around a module, in any of its places."""
+def _settled(model: Supernet, name: str) -> set[Dimension]:
+    """The dimensions that a choice or a shortcut around a module learns, in any of its places."""
     modules = dict(model.named_modules(remove_duplicate=False))
     own = [place.split(".") for place, module in modules.items() if module is modules.get(name)]
     around = [modules[".".join(parts[:i])] for parts in own for i in range(len(parts))]
-    return {dimension_of(m.setting) for m in around if isinstance(m, Wholes)}
+    return {d for m in around if isinstance(m, Wholes | Shortcut) for d in followed(m.setting)}
 
 
 def _check_gates(model: Supernet, found: Paths) -> None:

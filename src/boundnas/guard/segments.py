@@ -17,20 +17,20 @@ from torch import Tensor
 from boundnas.elastic.ghost import CATS, SPLITS, Ghosted
 from boundnas.elastic.varied import Varied
 from boundnas.elastic.width import segments
-from boundnas.space import Architecture, Dimension, Width, dimension_of, parts_of
+from boundnas.space import Architecture, Dimension, Width, followed, parts_of
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Channels that follow one dimension, or none.
+    """Channels whose number follows dimensions, or none.
 
     Args:
-        dimension: Whose choice their number is; none where no other number could be chosen.
+        dimensions: Whose choice it is; none where no other number could be chosen.
         active: How many are active.
         ghost: How many were not chosen.
     """
 
-    dimension: Dimension | None
+    dimensions: tuple[Dimension, ...]
     active: int
     ghost: int
 
@@ -42,7 +42,7 @@ def of_width(width: Width, arch: Architecture) -> Segments:
     """The segments that a layer built with a width takes or gives."""
     sizes = segments(width, arch)
     return merged(
-        Segment(dimension_of(part), active, ghost)
+        Segment(followed(part), active, ghost)
         for part, (_, active, ghost) in zip(parts_of(width), sizes, strict=True)
     )
 
@@ -51,7 +51,7 @@ def merged(parts: Iterable[Segment]) -> Segments:
     """The segments with those that have no ghost put together: nothing tells them apart."""
     found: list[Segment] = []
     for each in parts:
-        own = each if each.ghost else replace(each, dimension=None)
+        own = each if each.ghost else replace(each, dimensions=())
         if found and not (own.ghost or found[-1].ghost):
             found[-1] = replace(own, active=own.active + found[-1].active)
         else:
@@ -66,7 +66,7 @@ def scaled(parts: Segments, active: int, ghost: int) -> Segments:
     """
     before = max(1, sum(part.active for part in parts))
     found = tuple(
-        Segment(part.dimension, *(n * active // before for n in (part.active, part.ghost)))
+        Segment(part.dimensions, *(n * active // before for n in (part.active, part.ghost)))
         for part in parts
     )
     whole = sum(part.active for part in found), sum(part.ghost for part in found)
@@ -99,14 +99,14 @@ def parted(parts: Segments, sizes: Sequence[tuple[int, int]]) -> list[Segments] 
 def as_built(x: Tensor, axis: int, built: Segments) -> Segments:
     """The segments of a map of which nothing was noted: a layer's, if as many channels arrive."""
     widths = sum(part.active for part in built), sum(part.ghost for part in built)
-    return built if width_of(x, axis) == widths else (Segment(None, *width_of(x, axis)),)
+    return built if width_of(x, axis) == widths else (Segment((), *width_of(x, axis)),)
 
 
 def shown(parts: Segments) -> str:
     """Segments in words."""
     names = (
-        f"{p.active} of {p.dimension.name} (of {p.active + p.ghost})"
-        if p.dimension
+        f"{p.active} of {', '.join(d.name for d in p.dimensions)} (of {p.active + p.ghost})"
+        if p.dimensions
         else str(p.active)
         for p in parts
     )

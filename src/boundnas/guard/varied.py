@@ -62,6 +62,6 @@ def follow(result: Any, first: Ghosted) -> None:
             follow(each, first)
     elif isinstance(result, Varied):
         axis = result.options.axis + Tensor.dim(result.active)
-        alike = (Segment(None, result.options.whole[result.options.axis], 0),)
+        alike = (Segment((), result.options.whole[result.options.axis], 0),)
         known = replace(trace_of(first), channels=axis, samples=0, segments=alike)
         result.__dict__["trace"] = known

@@ -10,9 +10,12 @@ from boundnas.space.dimensions import (
     Width,
     check_sizes,
     choices,
-    dimension_of,
+    combinations,
+    followed,
+    following,
     largest,
     parts_of,
+    place,
     searched,
 )
 from boundnas.space.passes import Pass, Statistics
@@ -31,8 +34,11 @@ __all__ = [
     "Width",
     "check_sizes",
     "choices",
-    "dimension_of",
+    "combinations",
+    "followed",
+    "following",
     "largest",
     "parts_of",
+    "place",
     "searched",
 ]

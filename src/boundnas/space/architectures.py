@@ -19,6 +19,8 @@ from boundnas.space.dimensions import (
     Setting,
     Value,
     Width,
+    followed,
+    place,
     searched,
 )
 from boundnas.space.passes import NOTHING, Pass
@@ -201,8 +203,13 @@ class Architecture:
         if isinstance(setting, Dimension):
             return self[setting]
         if isinstance(setting, Derived):
-            return setting.choices[self.indices[self.space.position(setting.dimension)]]
+            return setting.choices[self.option(setting)]
         return setting
+
+    def option(self, setting: Setting) -> int:
+        """Which of its `choices` a setting takes: of several dimensions, their combination."""
+        dimensions = followed(setting)
+        return place(dimensions, (self.indices[self.space.position(d)] for d in dimensions))
 
     def size(self, width: Width) -> int:
         """``value`` of a setting that counts something: channels, features, layers, pixels."""
@@ -222,10 +229,21 @@ class Architecture:
         """
         return replace(self, carried=replace(self.carried, **parts))
 
-    def with_option(self, dimension: Dimension, option: int) -> Architecture:
-        """The architecture, by itself, with another option of a dimension."""
-        i = self.space.position(dimension)
-        return Architecture(self.space, (*self.indices[:i], option, *self.indices[i + 1 :]))
+    def with_option(self, setting: Setting, option: int) -> Architecture:
+        """The architecture, by itself, with another option of a setting; see `option`."""
+        indices = list(self.indices)
+        for dimension in reversed(followed(setting)):
+            option, indices[self.space.position(dimension)] = divmod(option, len(dimension))
+        return Architecture(self.space, tuple(indices))
+
+    def others(self, setting: Setting) -> dict[int, Architecture]:
+        """By their options of a setting, those that differ in one dimension that has a gate.
+
+        No gate but theirs has a gradient of the option: ``z_j`` is that with the others as chosen.
+        """
+        free = filter(self._has_gate, followed(setting))
+        changed = (self.with_option(d, j) for d in free for j in range(len(d)))
+        return {arch.option(setting): arch for arch in changed if arch != self}
 
     @property
     def plain(self) -> Architecture:
@@ -253,23 +271,53 @@ class Architecture:
         """Whether normalizations that follow a convolution may be folded into it."""
         return self.carried.folds
 
-    def gated(self, width: Width) -> tuple[Dimension, ...]:
-        """The dimensions of a width that have gates here, each once, in order."""
+    @property
+    def _gates(self) -> tuple[Tensor, ...]:
+        assert self.carried.gates is not None
+        return self.carried.gates
+
+    def _has_gate(self, dimension: Dimension) -> bool:
+        settled = dimension in self.carried.settled
+        return self.carried.gates is not None and len(dimension) > 1 and not settled
+
+    def gated(self, width: Width) -> tuple[tuple[Dimension, ...], ...]:
+        """What the parts of a width follow that has gates here, each once, in order."""
         if self.carried.gates is None:
             return ()
         found, settled = searched(width), self.carried.settled
-        return tuple(d for d in found if d not in settled) if settled else found
+        if not settled:
+            return found
+        return tuple(dimensions for dimensions in found if any(map(self._has_gate, dimensions)))
 
     def gate(self, width: Width) -> Tensor | None:
         """Straight-through sample of the setting's dimension, shape ``(d,)``; none when fixed.
 
-        Of maps side by side, the samples of all `gated` dimensions, one after the other.
+        Of several dimensions, that of their combinations. Of maps side by side, the samples of all
+        `gated` dimensions, one after the other.
         """
-        gates = self.carried.gates
-        if gates is None:
-            return None
-        found = [gates[self.space.position(d)] for d in self.gated(width)]
+        found = [self.joint(dimensions) for dimensions in self.gated(width)]
         return torch.cat(found) if len(found) > 1 else next(iter(found), None)
+
+    def joint(self, dimensions: tuple[Dimension, ...]) -> Tensor:
+        """Sample of all combinations of dimensions, of which one at least has a gate.
+
+        The product ``z_j w_k`` of their samples, in the order of `Derived`: with
+        ``y = sum_jk z_j w_k y_jk`` each option has the gradient of its combination with the others
+        as chosen.
+        """
+        if len(dimensions) == 1:
+            return self._gates[self.space.position(dimensions[0])]
+        first, *rest = map(self._sample, dimensions)
+        for sample in rest:
+            first = (first[:, None] * sample).flatten()
+        return first
+
+    def _sample(self, dimension: Dimension) -> Tensor:
+        i = self.space.position(dimension)
+        gate = self._gates[i]
+        if self._has_gate(dimension):
+            return gate
+        return torch.eye(len(gate), dtype=gate.dtype, device=gate.device)[self.indices[i]]
 
     def statistics(self, layer: str, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """Mean and variance BatchNorm ``layer`` normalizes ``x`` with; none means its own batch's.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -71,41 +72,78 @@ class Dimension:
         allowed = ", ".join(map(str, self.choices))
         raise SpaceError(f"{self.name}: {value!r} is not a choice; allowed are {allowed}")
 
-    def map(self, function: Callable[[Any], Value]) -> Derived:
+    def map(self, function: Callable[..., Value], *others: Setting) -> Derived:
         """A quantity that follows this dimension, such as a squeeze width of a quarter.
 
         Args:
-            function: From a choice, as it is, to the quantity.
+            function: From a choice, as it is, to the quantity; of several settings, from a value
+                of each: ``width.map(lambda width, ratio: width * ratio, ratio)``.
+            others: Further settings that it follows.
 
         Raises:
             SpaceError: A result is no number, switch or text.
         """
-        return Derived(self, _mapped(self, self.choices, function))
+        return following(function, self, *others)
 
 
 @dataclass(frozen=True)
 class Derived:
-    """A quantity fixed by a dimension: when option ``j`` is chosen its value is ``choices[j]``."""
+    """A quantity fixed by dimensions: of their combination ``j`` its value is ``choices[j]``.
 
-    dimension: Dimension
+    Combinations are in the order of ``itertools.product``: the last dimension's options change
+    first. Layers take it as they take a dimension whose options are the combinations.
+    """
+
+    dimensions: tuple[Dimension, ...]
     choices: tuple[Value, ...]
 
-    def map(self, function: Callable[[Any], Value]) -> Derived:
+    def map(self, function: Callable[..., Value], *others: Setting) -> Derived:
         """A quantity that follows this one; see `Dimension.map`."""
-        return Derived(self.dimension, _mapped(self.dimension, self.choices, function))
+        return following(function, self, *others)
 
 
-def _mapped(
-    dimension: Dimension, given: Sequence[Value], function: Callable[[Any], Value]
-) -> tuple[Value, ...]:
-    results = tuple(map(function, given))
-    for choice, result in zip(dimension.choices, results, strict=True):
-        if not _is_value(result):
+def following(function: Callable[..., Any], *settings: Setting) -> Derived:
+    """The quantity that is a function of the values of settings; see `Dimension.map`.
+
+    It follows those of their dimensions that have something to choose.
+    """
+    every = tuple(dict.fromkeys(d for s in settings for d in followed(s)))
+    dimensions = tuple(d for d in every if len(d) > 1) or every[:1]
+    results = []
+    for options in combinations(dimensions):
+        found = function(*(_value_at(s, options) for s in settings))
+        if not _is_value(found):
             raise SpaceError(
-                f"{dimension.name} = {choice}: what follows it is a finite number, a switch or "
-                f"text, found {result!r}"
+                f"{_shown(options)}: what follows it is a finite number, a switch or text, "
+                f"found {found!r}"
             )
-    return results
+        results.append(found)
+    return Derived(dimensions, tuple(results))
+
+
+def combinations(dimensions: tuple[Dimension, ...]) -> Iterator[dict[Dimension, int]]:
+    """All combinations of an option of each dimension, in the order of `Derived`."""
+    for options in itertools.product(*(range(len(d)) for d in dimensions)):
+        yield dict(zip(dimensions, options, strict=True))
+
+
+def place(dimensions: tuple[Dimension, ...], options: Iterable[int]) -> int:
+    """Where a combination, an option of each dimension, stands in that order."""
+    found = 0
+    for dimension, option in zip(dimensions, options, strict=True):
+        found = found * len(dimension) + option
+    return found
+
+
+def _value_at(setting: Setting, options: Mapping[Dimension, int]) -> Value:
+    if isinstance(setting, Dimension | Derived):
+        dimensions = followed(setting)
+        return setting.choices[place(dimensions, (options.get(d, 0) for d in dimensions))]
+    return setting
+
+
+def _shown(options: Mapping[Dimension, int]) -> str:
+    return ", ".join(f"{d.name} = {d.choices[j]}" for d, j in options.items())
 
 
 def _is_value(value: object) -> bool:
@@ -113,7 +151,7 @@ def _is_value(value: object) -> bool:
 
 
 Setting = int | str | bool | Dimension | Derived
-"""What a layer is built with: a constant, a dimension, or something that follows a dimension."""
+"""What a layer is built with: a constant, a dimension, or something that follows dimensions."""
 
 
 @dataclass(frozen=True)
@@ -164,22 +202,22 @@ def parts_of(width: Width) -> tuple[Setting, ...]:
     return width.parts if isinstance(width, Joined) else (width,)
 
 
-def dimension_of(setting: Setting) -> Dimension | None:
-    """The dimension that a setting is or follows, if any."""
+def followed(setting: Setting) -> tuple[Dimension, ...]:
+    """The dimensions that a setting is or follows: none of a constant."""
     if isinstance(setting, Derived):
-        return setting.dimension
-    return setting if isinstance(setting, Dimension) else None
+        return setting.dimensions
+    return (setting,) if isinstance(setting, Dimension) else ()
 
 
 @cache
-def searched(width: Width) -> tuple[Dimension, ...]:
-    """The dimensions of more than one option that a width follows, each once, in order."""
-    found = (dimension_of(part) for part in parts_of(width))
-    return tuple(dict.fromkeys(d for d in found if d is not None and len(d) > 1))
+def searched(width: Width) -> tuple[tuple[Dimension, ...], ...]:
+    """What the parts of a width follow that has more than one option, each once, in order."""
+    found = dict.fromkeys(map(followed, parts_of(width)))
+    return tuple(dimensions for dimensions in found if any(len(d) > 1 for d in dimensions))
 
 
 def choices(setting: Setting) -> tuple[Value, ...]:
-    """All values a setting can take, in the dimension's order."""
+    """All values a setting can take, in the order of its dimension or their combinations."""
     return setting.choices if isinstance(setting, Dimension | Derived) else (setting,)
 
 
@@ -204,7 +242,7 @@ def check_sizes(owner: str, smallest: int = 1, **settings: Any) -> None:
             if isinstance(setting, Dimension):
                 where = f" (dimension {setting.name})"
             elif isinstance(setting, Derived):
-                where = f" ({setting.dimension.name} = {setting.dimension.choices[i]})"
+                where = f" ({_shown([*combinations(setting.dimensions)][i])})"
             raise SpaceError(
                 f"{owner}: {name} must be a whole number of at least {smallest}, "
                 f"found {value!r}{where}"

@@ -11,7 +11,15 @@ import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from boundnas.space import Architecture, Derived, Dimension, Joined, Value, Width
+from boundnas.space import (
+    Architecture,
+    Derived,
+    Dimension,
+    Joined,
+    Value,
+    Width,
+    combinations,
+)
 
 
 @dataclass(frozen=True)
@@ -96,13 +104,27 @@ table=(8, 16)),)),)
     if isinstance(setting, Dimension):
         return _from_table(setting, map(function, setting.choices))
     if isinstance(setting, Derived):
-        return _from_table(setting.dimension, map(function, setting.choices))
+        return _of_combinations(setting.dimensions, tuple(map(function, setting.choices)))
     return _polynomial(function(setting))
 
 
 def chosen(dimension: Dimension, indices: Collection[int]) -> Polynomial:
     """One where one of these options is chosen, else zero."""
     return _from_table(dimension, (int(j in indices) for j in range(len(dimension))))
+
+
+def _of_combinations(dimensions: tuple[Dimension, ...], table: tuple[int, ...]) -> Polynomial:
+    """``table[j]`` of combination ``j``: a term for each of all but the last dimension's."""
+    if not dimensions:
+        return _polynomial(*table)
+    *outer, last = dimensions
+    total = Polynomial(())
+    for i, options in enumerate(combinations(tuple(outer))):
+        term = _from_table(last, table[i * len(last) : (i + 1) * len(last)])
+        for dimension, j in options.items():
+            term = chosen(dimension, {j}) * term
+        total = total + term
+    return total
 
 
 def _from_table(dimension: Dimension, table: Iterable[int]) -> Polynomial:

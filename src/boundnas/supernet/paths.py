@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from boundnas.elastic import ElasticLayer, ElasticModule
+from boundnas.elastic.choice import Wholes
 from boundnas.errors import CostError
 from boundnas.randomness import stream
-from boundnas.space import Architecture, Dimension, SearchSpace
+from boundnas.space import Architecture, Dimension, SearchSpace, combinations, followed
 from boundnas.space.polynomial import Polynomial, amount, chosen
 from boundnas.supernet.supernet import Supernet
 from boundnas.supernet.trail import Trail, follow
@@ -84,12 +85,13 @@ class Paths:
         probes = list(_probes(self.space))
         self.probes = list(dict.fromkeys([*probes, *map(self._with_all, probes)]))
         self._try_what_is_looked_up()
+        self._try_choices(model)
         called = {n: None for t in self._trails.values() for n in t.positions}
         functions = [name for name in called if name.endswith("()")]
         self.layers = {**_layers(model, set(called)), **{name: name for name in functions}}
         self.presence.update((name, self.presence[name[:-2]]) for name in functions)
         self._check_functions(model, functions)
-        self.uses = {name: self._use(name) for name in self.layers}
+        self.uses = self._uses()
 
     def _try_what_is_looked_up(self) -> None:
         """Add all combinations of what ``forward`` itself looks up, where they are few."""
@@ -101,7 +103,22 @@ class Paths:
             known = found
             dimensions = sorted(found, key=self.space.position)
             options = itertools.product(*(range(len(d)) for d in dimensions))
-            further = [self._base(dimensions, indices) for indices in options]
+            further = [self._base(self.space.largest, dimensions, indices) for indices in options]
+            self.probes = list(dict.fromkeys([*self.probes, *further]))
+
+    def _try_choices(self, model: Supernet) -> None:
+        """Add all combinations that choices of several dimensions follow: one may be used once."""
+        for name, module in model.named_modules():
+            dimensions = followed(module.setting) if isinstance(module, Wholes) else ()
+            if len(dimensions) < 2:
+                continue
+            if math.prod(map(len, dimensions)) > TOGETHER:
+                raise CostError(
+                    f"{name} chooses by {', '.join(d.name for d in dimensions)} together, in more "
+                    f"than {TOGETHER} combinations, so its cost is not known; choose by fewer"
+                )
+            options = (tuple(each.values()) for each in combinations(dimensions))
+            further = [self._base(self.space.largest, dimensions, each) for each in options]
             self.probes = list(dict.fromkeys([*self.probes, *further]))
 
     def _check_functions(self, model: Supernet, functions: Sequence[str]) -> None:
@@ -145,16 +162,36 @@ class Paths:
         changed = zip(self.space.dimensions, a.indices, b.indices, strict=True)
         return found or [d for d, old, new in changed if old != new]
 
-    def _use(self, name: str) -> Use:
-        if any(self.positions(name, a) and not self._present(name, a) for a in self.probes):
+    def _uses(self) -> dict[str, Use]:
+        """Of every layer; of those that the largest architecture lacks, with probes of their own.
+
+        Few of the others may have such a layer, and all of these in one resolution. So it is tried
+        with all that any other layer's use depends on.
+        """
+        largest = self.space.largest
+        found = {n: self._use(n, largest, []) for n in self.layers if self.positions(n, largest)}
+        moving = {d for use in found.values() for d in use.dimensions}
+        known = tuple(sorted(moving, key=self.space.position))
+        for name in self.layers.keys() - found.keys():
+            base = next((a for a in self.probes if self.positions(name, a)), largest)
+            few = math.prod(map(len, known)) <= TOGETHER
+            options = itertools.product(*(range(len(d)) for d in known)) if few else ()
+            further = [self._base(base, known, indices) for indices in options]
+            found[name] = self._use(name, base, further)
+        return {name: found[name] for name in self.layers}
+
+    def _use(self, name: str, base: Architecture, further: Sequence[Architecture]) -> Use:
+        """What the use depends on, starting from an architecture that has the layer."""
+        probes = [*self.probes, *further]
+        if any(self.positions(name, a) and not self._present(name, a) for a in probes):
             self.presence[name] = ()  # the elastic modules around it do not tell when it is used
         dimensions: tuple[Dimension, ...] = ()
         while True:
-            use = self._table(name, dimensions)
-            wrong = next((a for a in self.probes if not self._agrees(name, use, a)), None)
+            use = self._table(name, base, dimensions)
+            wrong = next((a for a in probes if not self._agrees(name, use, a)), None)
             if wrong is None:
                 return use
-            found = self._matters(name, dimensions, wrong)
+            found = self._matters(name, base, dimensions, wrong)
             dimensions = tuple(sorted({*dimensions, found}, key=self.space.position))
 
     def _present(self, name: str, arch: Architecture) -> bool:
@@ -172,14 +209,15 @@ class Paths:
         i = self.space.position(dimension)
         return Architecture(self.space, (*arch.indices[:i], index, *arch.indices[i + 1 :]))
 
-    def _base(self, dimensions: Sequence[Dimension], indices: Sequence[int]) -> Architecture:
-        """The largest architecture but for these dimensions."""
-        arch = self.space.largest
+    def _base(
+        self, arch: Architecture, dimensions: Sequence[Dimension], indices: Sequence[int]
+    ) -> Architecture:
+        """An architecture with these options of these dimensions."""
         for dimension, index in zip(dimensions, indices, strict=True):
             arch = self._with(arch, dimension, index)
         return arch
 
-    def _table(self, name: str, dimensions: tuple[Dimension, ...]) -> Use:
+    def _table(self, name: str, base: Architecture, dimensions: tuple[Dimension, ...]) -> Use:
         if math.prod(map(len, dimensions)) > TOGETHER:
             raise CostError(
                 f"{name}: whether and where forward uses it depends on "
@@ -190,7 +228,7 @@ class Paths:
         options = itertools.product(*(range(len(d)) for d in dimensions))
         return Use(
             dimensions,
-            {c: self.positions(name, self._base(dimensions, c)) for c in options},
+            {c: self.positions(name, self._base(base, dimensions, c)) for c in options},
         )
 
     def _agrees(self, name: str, use: Use, arch: Architecture) -> bool:
@@ -199,9 +237,11 @@ class Paths:
         key = tuple(arch.indices[self.space.position(d)] for d in use.dimensions)
         return self.positions(name, arch) == use.table[key]
 
-    def _matters(self, name: str, known: Sequence[Dimension], arch: Architecture) -> Dimension:
+    def _matters(
+        self, name: str, base: Architecture, known: Sequence[Dimension], arch: Architecture
+    ) -> Dimension:
         """A further dimension that the layer's use depends on, on the way to ``arch``."""
-        here = self._base(known, [arch.indices[self.space.position(d)] for d in known])
+        here = self._base(base, known, [arch.indices[self.space.position(d)] for d in known])
         for dimension, index in zip(self.space.dimensions, arch.indices, strict=True):
             there = self._with(here, dimension, index)
             if self.positions(name, there) != self.positions(name, here):

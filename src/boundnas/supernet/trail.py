@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from boundnas.elastic import ElasticLayer, ElasticModule
-from boundnas.space import Architecture, Dimension, Pass, Setting, Value
+from boundnas.space import Architecture, Dimension, Pass, Setting, Value, followed
 from boundnas.supernet import place
 from boundnas.supernet.calibrate import Seen
 from boundnas.supernet.inputs import zeros
@@ -125,9 +125,8 @@ class Watched(Architecture):
         if setting is None:
             self.tell(self.space.dimensions)
             return
-        dimension = getattr(setting, "dimension", setting)
-        if isinstance(dimension, Dimension):
-            self.tell([dimension])
+        if dimensions := followed(setting):
+            self.tell(dimensions)
 
     def __getitem__(self, dimension: Dimension) -> Value:
         self._look_up(dimension)
