@@ -1,6 +1,7 @@
 """The table of supernets that every law runs over; a new one joins by adding a line."""
 
 import torch
+from tests.costs import example
 from torch import nn
 from torch.nn import functional as F
 
@@ -152,6 +153,11 @@ def _vit():
     return models.VisionTransformer(table, 4, image_size=8, in_channels=2, classes=4)
 
 
+def _attentive_nas():
+    stages = {"one": ((16, 24), (1, 2), (1,), 1, False), "two": ((16, 24), (1,), (2, 3), 2, True)}
+    return example("attentive_nas").AttentiveNAS(4, 8, (8, 12), stages)
+
+
 SPACES = {
     "convnext": _convnext,
     "resnet1d": lambda: models.resnet1d(0.05, length=12, in_channels=2),
@@ -164,6 +170,7 @@ SPACES = {
     "sample_wise": SampleWise,
     "tokens": Tokens,
     "vit": _vit,
+    "attentive_nas": _attentive_nas,
 }
 
 
