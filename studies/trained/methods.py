@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +150,7 @@ def family(net: nn.Module, setting: Setting) -> dict[str, Any]:
 
 def pruned(net: nn.Module, share: float, setting: Setting, seconds: float) -> dict[str, Any]:
     """Magnitude pruning by torch-pruning to a share of the MACs, then fine-tuning."""
-    import torch_pruning  # type: ignore[import-untyped]  # a package of the study alone
-
+    torch_pruning = import_module("torch_pruning")  # a package of the study alone
     begun, net = time.process_time(), copy.deepcopy(net)
     limit, example = share * macs_of(net), torch.zeros(1, 1, 28, 28)
     pruner = torch_pruning.pruner.MetaPruner(
