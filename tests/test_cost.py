@@ -240,3 +240,33 @@ def test_a_weight_of_two_plain_layers_counts_once():
 def test_a_weight_of_layers_that_are_not_always_used_is_refused():
     with pytest.raises(CostError, match=r"parts.0.1.layer and parts.0.2.layer have one parameter"):
         Parameters(seeded(lambda: Tied(True)))
+
+
+class Windows(Supernet):
+    """Linear layers on windows of every sample, which lie along the first axis; or on weights."""
+
+    def __init__(self, of_weights=False):
+        super().__init__((8, 6))
+        width = self.dimension("width", (2, 4))
+        self.table = nn.Parameter(torch.rand(5, 6)) if of_weights else None
+        self.first, self.second = elastic.Linear(6, width), elastic.Linear(width, 3)
+
+    def forward(self, x, arch):
+        if self.table is not None:
+            return self.second(self.first(x, arch) + self.first(self.table, arch).mean(0), arch)
+        windows = x.reshape(-1, 4, 6)
+        return self.second(self.first(windows, arch), arch).reshape(-1, 8, 3).mean(1)
+
+
+def test_layers_count_in_every_window_of_a_sample():
+    model = seeded(Windows)
+    for arch in (model.space.smallest, model.space.largest):
+        net = extract(model, arch)
+        with FlopCounterMode(display=False) as counter:
+            net(torch.zeros(1, 8, 6))
+        assert 2 * MACs(model)(arch) == counter.get_total_flops() > 0
+
+
+def test_a_layer_of_weights_alone_has_no_cost_per_image():
+    with pytest.raises(CostError, match="first multiplies weights with one another"):
+        MACs(seeded(lambda: Windows(of_weights=True)))

@@ -124,11 +124,16 @@ class Paths:
     def _check_functions(self, model: Supernet, functions: Sequence[str]) -> None:
         """Refuse products whose number does not follow that of the images."""
         two, three = self.trail(self.probes[0]), follow(model, self.probes[0], 3)
-        for name in functions:
+        multiply = [
+            name
+            for name, module in model.named_modules()
+            if isinstance(module, ElasticLayer) and module.macs(1).value(self.space.largest)
+        ]
+        for name in (*functions, *multiply):
             if two.positions.get(name) != three.positions.get(name):
                 raise CostError(
-                    f"{name[:-2] or 'forward'} multiplies weights with one another, or images "
-                    "with one another, so that the MACs of one image are not known"
+                    f"{name.removesuffix('()') or 'forward'} multiplies weights with one another, "
+                    "or images with one another, so that the MACs of one image are not known"
                 )
 
     def trail(self, arch: Architecture) -> Trail:

@@ -51,9 +51,9 @@ class Trail:
 class _Recorder(TorchFunctionMode):
     """Watches one pass."""
 
-    def __init__(self, names: Mapping[nn.Module, str]) -> None:
+    def __init__(self, names: Mapping[nn.Module, str], images: int) -> None:
         super().__init__()
-        self.names = names
+        self.names, self.images = names, images
         self.products: dict[str, int] = {}
         self.stack: list[tuple[nn.Module, list[object]]] = []
         self.positions: dict[str, int] = {}
@@ -85,7 +85,7 @@ class _Recorder(TorchFunctionMode):
         if not isinstance(module, ElasticModule):
             self.steps.setdefault(name, set()).add(tuple(steps))
         self.positions[name] = self.positions.get(name, 0) + _pixels(
-            module, args[0] if args else kwargs.get("x"), output
+            module, args[0] if args else kwargs.get("x"), output, self.images
         )
 
     def multiply(self, name: str, macs: int) -> None:
@@ -102,9 +102,9 @@ class _Recorder(TorchFunctionMode):
             for dimension in dimensions:
                 self.looked_up.setdefault(dimension, _caller())
 
-    def trail(self, images: int) -> Trail:
+    def trail(self) -> Trail:
         steps = {name: frozenset(found) for name, found in self.steps.items()}
-        products = {f"{name}()": macs // images for name, macs in self.products.items()}
+        products = {f"{name}()": macs // self.images for name, macs in self.products.items()}
         positions = {**self.positions, **products}
         return Trail(positions, steps, self.looked_up, frozenset(self.used))
 
@@ -164,7 +164,7 @@ class Watched(Architecture):
 
 def follow(model: Supernet, arch: Architecture, number: int = 2) -> Trail:
     """Run one architecture on empty images, so many of them, and tell what it did."""
-    recorder = _Recorder({m: name for name, m in model.named_modules()})
+    recorder = _Recorder({m: name for name, m in model.named_modules()}, number)
     watched = Watched.of(arch, recorder.look_up)
     images = zeros(model, number)
     with ExitStack() as stack:
@@ -178,13 +178,17 @@ def follow(model: Supernet, arch: Architecture, number: int = 2) -> Trail:
         stack.enter_context(Products(recorder.multiply, recorder.counted))
         stack.enter_context(place.failing(model, watched))
         model(images, watched)
-    return recorder.trail(number)
+    return recorder.trail()
 
 
-def _pixels(module: nn.Module, x: object, output: object) -> int:
-    """Positions of one call; one of what is no elastic layer, whose functions count."""
+def _pixels(module: nn.Module, x: object, output: object, images: int) -> int:
+    """Positions of one call for one image; one of what is no elastic layer, whose functions count.
+
+    A map may have more along its first axis than images, as windows of each of them.
+    """
     if isinstance(module, ElasticLayer) and isinstance(x, Tensor) and isinstance(output, Tensor):
-        return module.positions(x, output)
+        found = module.positions(x, output)
+        return found if module.axis is None else max(1, found * len(output) // images)
     return 1
 
 
