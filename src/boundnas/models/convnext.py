@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from boundnas import elastic
-from boundnas.models.parts import Searched, eighths, scaled
+from boundnas.models.parts import Searched, eighths, rising, scaled
 from boundnas.space import Architecture, Setting, check_sizes
 from boundnas.supernet.supernet import Supernet
 from boundnas.typed import checked
@@ -92,8 +92,7 @@ class ConvNeXt(Supernet):
     ) -> None:
         super().__init__((in_channels, image_size, image_size))
         check_sizes("ConvNeXt", classes=classes, stages=len(stages))
-        blocks = sum(max(s.depth) for s in stages)
-        drops = iter([drop_connect * i / max(1, blocks - 1) for i in range(blocks)])
+        drops = iter(rising(drop_connect, sum(max(s.depth) for s in stages)))
         self.halvings, self.norms, self.stages = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         width: Setting = in_channels
         for number, table in enumerate(stages, 1):

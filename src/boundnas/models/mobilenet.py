@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from boundnas import elastic
 from boundnas.errors import SpaceError
-from boundnas.models.parts import ConvNorm, Searched, eighths, scaled
+from boundnas.models.parts import ConvNorm, Searched, eighths, rising, scaled
 from boundnas.space import Architecture, Setting, check_sizes
 from boundnas.supernet.supernet import Supernet
 from boundnas.typed import checked
@@ -149,15 +149,11 @@ class MobileNet(Supernet):
         conv = elastic.Conv2d(in_channels, width, kernel, stem.stride)
         self.stem = ConvNorm(conv, width, "relu")
         self.stages = nn.ModuleList()
-        layers_in_all, built = sum(max(s.depth) for s in stages), 0
+        drops = iter(rising(drop_connect, sum(max(s.depth) for s in stages)))
         for number, table in enumerate(stages, 1):
-            drops = [
-                drop_connect * (built + i) / max(1, layers_in_all - 1)
-                for i in range(max(table.depth))
-            ]
-            width, stage = self._stage(f"stage{number}", width, table, drops)
+            of_stage = [next(drops) for _ in range(max(table.depth))]
+            width, stage = self._stage(f"stage{number}", width, table, of_stage)
             self.stages.append(stage)
-            built += len(stage)
         self.last = ConvNorm(elastic.Conv2d(width, last_width), last_width, "relu")
         self.dropout = elastic.Dropout(dropout)
         self.classifier = elastic.Linear(last_width, classes)

@@ -34,6 +34,11 @@ def scaled(choices: Sequence[int], width: float) -> tuple[int, ...]:
     return tuple(sorted({max(1, int(c * width + 0.5)) for c in choices}))
 
 
+def rising(probability: float, number: int) -> list[float]:
+    """Drop-connect of each of so many layers: linear, from none at the first one."""
+    return [probability * i / max(1, number - 1) for i in range(number)]
+
+
 class Searched:
     """Creates the dimensions of one part of the network; a single choice is a constant."""
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from boundnas import elastic
-from boundnas.models.parts import ConvNorm, Searched, eighths, scaled
+from boundnas.models.parts import ConvNorm, Searched, eighths, rising, scaled
 from boundnas.space import Architecture, Setting, check_sizes
 from boundnas.supernet.supernet import Supernet
 from boundnas.typed import checked
@@ -97,8 +97,7 @@ class ResNet(Supernet):
         conv = self.conv(input_shape[0], width, stem_kernel, stem_stride)
         self.stem, self.pools = ConvNorm(conv, width, "relu"), stem_stride > 1
         self.stages = nn.ModuleList()
-        blocks = sum(max(s.depth) for s in stages)
-        drops = iter([drop_connect * i / max(1, blocks - 1) for i in range(blocks)])
+        drops = iter(rising(drop_connect, sum(max(s.depth) for s in stages)))
         for number, table in enumerate(stages, 1):
             of_stage = [next(drops) for _ in range(max(table.depth))]
             width, stage = self._stage(f"stage{number}", width, table, of_stage)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from boundnas import elastic
 from boundnas.errors import SpaceError
-from boundnas.models.parts import Searched, eighths, scaled
+from boundnas.models.parts import Searched, eighths, rising, scaled
 from boundnas.space import Architecture, Setting, check_sizes
 from boundnas.supernet.supernet import Supernet
 from boundnas.typed import checked
@@ -67,12 +67,11 @@ def _blocks(
     net: Supernet, width: Setting, table: TransformerTable, causal: bool, drop_connect: float
 ) -> elastic.Stage:
     depth = Searched(net, "blocks")("depth", table.depth, "depth")
-    number, blocks = max(table.depth), []
-    for i in range(number):
-        searched = Searched(net, f"blocks.layer{i + 1}")
+    blocks = []
+    for i, drop in enumerate(rising(drop_connect, max(table.depth)), 1):
+        searched = Searched(net, f"blocks.layer{i}")
         heads = searched("heads", table.heads, "heads")
         hidden = searched("hidden", table.hidden, "width")
-        drop = drop_connect * i / max(1, number - 1)
         blocks.append(_Block(width, heads, hidden, table, causal, drop))
     return elastic.Stage(blocks, depth)
 
