@@ -26,6 +26,7 @@ BOTTOM_TO_TOP = [
     "models",
     "cost",
     "store",
+    "latency",
     "data",
     "method",
     "fit",

@@ -1,0 +1,1 @@
+"""How long networks take on a device: measured block by block, predicted for every one of them."""

@@ -1,0 +1,104 @@
+"""What a block computes as a text: equal for those that take equally long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from torch import Tensor, fx, nn
+
+_SIZES = {
+    "in_channels", "out_channels", "in_features", "out_features", "num_features", "num_channels",
+    "num_groups", "num_parameters", "normalized_shape", "num_embeddings", "embedding_dim",
+    "embed_dim", "num_heads", "kdim", "vdim", "head_dim", "hidden_size", "input_size", "size",
+    "output_size",
+}  # fmt: skip
+"""Attributes of layers that say how large they are; all others say what they do."""
+
+
+class Signature(NamedTuple):
+    """What a block computes.
+
+    Args:
+        text: Layers with their numbers, functions, and all shapes; no weights and no names.
+        kind: The same without what says how large something is.
+    """
+
+    text: str
+    kind: str
+
+
+def signature(net: fx.GraphModule, inputs: Sequence[Tensor]) -> Signature:
+    """What a block computes on inputs of these shapes."""
+    whole = [*map(_tensor, inputs), *_lines(net, True)]
+    kinds = [*map(_form, inputs), *_lines(net, False)]
+    return Signature("\n".join(whole), "\n".join(kinds))
+
+
+def _lines(net: fx.GraphModule, sized: bool) -> Iterator[str]:
+    """What each node does, its arguments by the numbers of their lines."""
+    places = {node: f"%{number}" for number, node in enumerate(net.graph.nodes)}
+    for node in net.graph.nodes:
+        if node.op == "placeholder":
+            continue
+        what = node.op
+        if node.op == "get_attr":
+            held = attrgetter(node.target)(net)
+            what = f"tensor {_tensor(held) if sized else _form(held)}"
+        elif node.op == "call_module":
+            what = " ".join(_module(attrgetter(node.target)(net), sized))
+        elif node.op != "output":
+            what = node.target if isinstance(node.target, str) else _named(node.target)
+        yield f"{what}{_shown((node.args, node.kwargs), places, sized)}"
+
+
+def _module(module: nn.Module, sized: bool) -> Iterator[str]:
+    """Kinds, plain attributes and tensors of a module and of those within it."""
+    for name, part in module.named_modules():
+        yield f"{name}:{_named(type(part))}"
+        for key, value in sorted(vars(part).items()):
+            if key[0] != "_" and key != "training" and not isinstance(value, Tensor | nn.Module):
+                yield from _attribute(part, key, value, sized)
+        for key, tensor in (*part._parameters.items(), *part._buffers.items()):
+            if tensor is not None:
+                yield f"{key}={_tensor(tensor) if sized else _form(tensor)}"
+        if isinstance(part, fx.GraphModule):
+            yield from _lines(part, sized)
+
+
+def _attribute(module: nn.Module, key: str, value: Any, sized: bool) -> Iterator[str]:
+    if not sized and key == "groups":
+        value = "one" if value == 1 else value == getattr(module, "in_channels", None)
+    own = type(module).__module__.partition(".")[0] != "torch"
+    if sized or not (key in _SIZES or (own and type(value) is int)):
+        yield f"{key}={_shown(value, {}, True)}"
+
+
+def _shown(value: Any, places: Mapping[fx.Node, str], sized: bool) -> str:
+    """An argument as text; whole numbers where sizes count."""
+    if isinstance(value, fx.Node):
+        return places[value]
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{k}: {_shown(v, places, sized)}' for k, v in value.items())}}}"
+    if isinstance(value, tuple | list):
+        return f"({', '.join(_shown(v, places, sized) for v in value)})"
+    if isinstance(value, slice):
+        return f"slice{_shown((value.start, value.stop, value.step), places, sized)}"
+    if callable(value):
+        return _named(value)
+    return "int" if type(value) is int and not sized else repr(value)
+
+
+def _named(thing: Any) -> str:
+    return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', repr(thing))}"
+
+
+def _tensor(x: Tensor) -> str:
+    """Type and shape, and how it lies in memory where that is not row by row."""
+    lies = "" if x.is_contiguous() else f" of strides {x.stride()}"
+    return f"{x.dtype} {tuple(x.shape)}{lies}"
+
+
+def _form(x: Tensor) -> str:
+    return f"{x.dtype} of {x.dim()} axes"

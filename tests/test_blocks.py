@@ -1,0 +1,152 @@
+"""An extracted network cut into blocks: laws over every kind of network."""
+
+from functools import cache
+
+import pytest
+import torch
+from tests.latency import MODELS, extracted, latency_model
+from tests.spaces import images, seeded
+from torch import nn
+
+from boundnas import Supernet, elastic, models
+from boundnas.cost import MACs
+from boundnas.errors import CostError
+from boundnas.latency.blocks import blocks_of
+from boundnas.randomness import stream
+
+every = pytest.mark.parametrize("name", MODELS)
+OUTSIDE = ("placeholder", "output", "get_attr")
+
+
+@cache
+def nets(name):
+    """Networks of a supernet by their architectures; not to be changed."""
+    model = latency_model(name)
+    space = model.space
+    return {arch: extracted(model, arch) for arch in (space.largest, space.sample(stream(0, "b")))}
+
+
+def chained(net, blocks, x):
+    """What the blocks give one after the other, as the network gives it."""
+    nodes = list(net.graph.nodes)
+    values = {nodes[0].name: x}
+    for node in nodes:
+        if node.op == "call_function" and node.args[0] is nodes[0] and isinstance(x, dict):
+            values[node.name] = x[node.args[1]]
+    for block in blocks:
+        results = block.net(*(values[name] for name in block.takes))
+        values |= dict(zip(block.gives, results, strict=True))
+    return torch.fx.node.map_arg(nodes[-1].args[0], lambda node: values[node.name])
+
+
+@every
+@torch.no_grad()
+def test_blocks_one_after_the_other_are_the_network_bit_for_bit(name):
+    for arch, net in nets(name).items():
+        x = images(latency_model(name), 2, seed=5)
+        assert torch.equal(chained(net, blocks_of(net, batch=2), x), net(x)), arch
+
+
+@every
+def test_the_blocks_hold_every_node_once(name):
+    for net in nets(name).values():
+        blocks = blocks_of(net)
+        inner = sorted(n.name for n in net.graph.nodes if n.op not in OUTSIDE)
+        held = [n.name for b in blocks for n in b.net.graph.nodes if n.op not in OUTSIDE]
+        assert sorted(held) == inner
+        assert len({b.name for b in blocks}) == len(blocks)
+
+
+@every
+def test_each_block_multiplies_and_all_of_them_as_often_as_is_counted(name):
+    model = latency_model(name)
+    macs, modules = MACs(model), dict(model.named_modules())
+    for arch, net in nets(name).items():
+        blocks = blocks_of(net, batch=3)
+        assert sum(b.macs for b in blocks) == 3 * macs(arch)
+        assert all(b.macs for b in blocks)
+        assert {b.name.partition(" (")[0].partition("()")[0] for b in blocks} <= {*modules}
+
+
+def by_name(model, arch):
+    return {block.name: block for block in blocks_of(extracted(model, arch))}
+
+
+def test_a_signature_says_what_is_computed_and_on_which_shapes_alone():
+    build = lambda: models.mobilenet_v3(0.25, image_size=16)  # noqa: E731
+    model = seeded(build)
+    space = model.space
+    one, other = by_name(model, space.largest), by_name(seeded(build, 1), space.largest)
+    signatures = {name: block.signature for name, block in one.items()}
+    assert signatures == {name: block.signature for name, block in other.items()}
+    same = [f"stages.3.{i}.depthwise.conv" for i in (1, 2, 3)]
+    assert len({signatures[name] for name in same}) == 1
+    strided = "stages.3.0.depthwise.conv"
+    assert signatures[strided] != signatures[same[0]]
+    assert one[strided].kind != one[same[0]].kind
+
+
+CHANGES = {  # an option, the block that it changes, and whether that does the same work on others
+    "width": ("stage4.layer2.width", 0, "stages.3.1.expand.conv", True),
+    "kernel": ("stage4.kernel", 0, "stages.3.1.depthwise.conv", False),
+    "activation": ("stage4.activation", 0, "stages.3.1.expand.conv", False),
+    "se": ("stage4.se", 0, "stages.3.1.depthwise.conv", False),
+}
+
+
+@pytest.mark.parametrize(("dimension", "option", "block", "alike"), CHANGES.values(), ids=CHANGES)
+def test_the_kind_of_a_block_is_what_it_does_whatever_its_size(dimension, option, block, alike):
+    model = seeded(lambda: models.mobilenet_v3(0.25, image_size=16))
+    space = model.space
+    position = [d.name for d in space.dimensions].index(dimension)
+    arch = space.largest.with_option(space.dimensions[position], option)
+    before, after = by_name(model, space.largest), by_name(model, arch)
+    assert before[block].signature != after[block].signature
+    assert (before[block].kind == after[block].kind) == alike
+    untouched = "stages.5.0.expand.conv"
+    assert before[untouched].signature == after[untouched].signature
+
+
+class Sizes(Supernet):
+    """What passes between layers is more than maps: sizes, several tensors, a weight used twice."""
+
+    def __init__(self):
+        super().__init__({"map": torch.zeros(3, 4, 4), "more": torch.zeros(8)})
+        width = self.dimension("width", (4, 6))
+        self.first, self.second = elastic.Conv2d(3, width, 3), elastic.Conv2d(width, 8)
+        self.scale, self.head = nn.Parameter(torch.rand(8)), elastic.Linear(8, 2)
+
+    def forward(self, x, arch):
+        y = self.first(x["map"] * 2, arch)
+        n, size = y.shape[0], y.shape[2:].numel()
+        y = self.second(y, arch).view(n, 8, size) * self.scale[:, None]
+        pair = y.mean(2) * self.scale, y.amax(2)
+        return {"once": self.head(pair[0] + pair[1], arch), "twice": self.head(x["more"], arch)}
+
+
+class Pairs(Sizes):
+    """Two tensors pass as one value."""
+
+    def forward(self, x, arch):
+        pair = torch.chunk(self.first(x["map"], arch), 2, 1)
+        y = self.second(self.first(x["map"], arch), arch)
+        (more,) = torch._foreach_mul(pair, y.mean())[:1]
+        return self.head(y.mean((2, 3)), arch) + more.mean()
+
+
+@torch.no_grad()
+def test_sizes_and_parts_of_inputs_pass_from_block_to_block():
+    model = seeded(Sizes)
+    net, x = extracted(model, model.space.largest), images(model, 2)
+    blocks = blocks_of(net, 2)
+    assert [block.name for block in blocks] == ["first", "second", "head", "head (2)"]
+    assert all(isinstance(x, torch.Tensor) for block in blocks for x in block.inputs)
+    found, expected = chained(net, blocks, x), net(x)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_several_tensors_as_one_value_between_blocks_are_refused():
+    model = seeded(Pairs)
+    with pytest.raises(CostError, match=r"^second: it takes several tensors as one value from"):
+        blocks_of(extracted(model, model.space.largest))
