@@ -88,8 +88,8 @@ def setting_of(model: MobileNet, settings: TrainSettings, batch: int, seed: int)
     device = next(model.parameters()).device
     cost = MACs(model)
     smallest, largest = cost.reach
-    boundaries = start_boundaries(model, settings, seed)
     budgets = [Budget(cost, (2.0 * smallest, 0.5 * largest))]
+    boundaries = start_boundaries(model, settings, seed, budgets)
     task, variants = Classification(), chosen(settings, cost)
     learning = Sandwich(model, task, boundaries, budgets, settings, seed, variants)
     ungated = (Ungated(policy) for _, policy in boundaries.items())

@@ -51,6 +51,19 @@ VARIANTS: dict[str, Values] = {
     "boundaries-half": {"train": {"learn": "both", "length": 0.5}},
     "fixed-equal-time": {"train": {"learn": "none", "length": 1.2}},
     "fixed-longer": {"train": {"learn": "none", "length": 4 / 3}},
+    "clipped": {"train": {"learn": "none", "bounds": "from_cost"}},
+    "boundaries-from-clip": {"train": {"learn": "both", "bounds": "from_cost"}},
+    "fixed-long": {"train": {"learn": "none", "length": 4.5}},
+    "boundaries-long": {"train": {"learn": "both", "length": 4.5, "policy_learning_rate": None}},
+    "clipped-long": {"train": {"learn": "none", "bounds": "from_cost", "length": 4.5}},
+    "boundaries-from-clip-long": {
+        "train": {
+            "learn": "both",
+            "bounds": "from_cost",
+            "length": 4.5,
+            "policy_learning_rate": None,
+        }
+    },
     "sharp-start": {"train": {"learn": "both", "start_std": 0.3}},
     "sharper-start": {"train": {"learn": "both", "start_std": 1.0}},
     "flat-start": {"train": {"learn": "both", "start_std": 0.03}},
@@ -153,6 +166,18 @@ FIGURES: dict[str, Figure] = {
         ),
         ("cifar10",),
     ),
+    "controls": Figure(
+        "not in the paper: fixed boundaries in the space cut by hand to the cost range",
+        "KD",
+        ("fixed", "boundaries", "clipped", "boundaries-from-clip"),
+        ("cifar10",),
+    ),
+    "controls-long": Figure(
+        "the same in 4.5 times the steps, 8 passes over the images at the small scale",
+        "KD",
+        ("fixed-long", "boundaries-long", "clipped-long", "boundaries-from-clip-long"),
+        ("cifar10",),
+    ),
     "robustness": Figure(
         "not in the paper: what the outcome of learned boundaries depends on",
         "KD",
@@ -175,7 +200,7 @@ FIGURES: dict[str, Figure] = {
         ("cifar10",),
     ),
 }
-"""The comparisons, by figure of the paper, and three of our own."""
+"""The comparisons, by figure of the paper, and some of our own."""
 
 _FAMILIES = {
     "": "width_only",

@@ -153,7 +153,7 @@ def test_a_run_moves_its_boundaries_in_some_of_its_steps(name):
     settings = TrainSettings(steps=5, batch_size=16, estimator=name, policy_every=2)
     run = fit(mobilenet(), few_digits(), cost_range=(15e3, 25e3), settings=settings)
     for boundary, of in (("max", run.boundaries.max), ("min", run.boundaries.min)):
-        start = start_policy(run.model, boundary, settings, 0)
+        start = start_policy(run.model, boundary, settings, 0, run.budgets)
         assert not torch.equal(of.logits, start.logits)
 
 

@@ -36,8 +36,9 @@ def sandwich(cost_range=COST_RANGE, **options):
 
 
 def sandwich_of(model, settings, cost_range, seed):
-    boundaries, cost = start_boundaries(model, settings, seed), MACs(model)
+    cost = MACs(model)
     budgets, variants = [Budget(cost, cost_range)], chosen(settings, cost)
+    boundaries = start_boundaries(model, settings, seed, budgets)
     return Sandwich(model, Classification(), boundaries, budgets, settings, seed, variants)
 
 
@@ -290,7 +291,7 @@ def test_exactly_the_boundaries_asked_for_are_learned(learn):
     space = run.model.space
     fixed = {"max": space.largest, "min": space.smallest}
     for boundary, policy in (("max", run.boundaries.max), ("min", run.boundaries.min)):
-        start = start_policy(run.model, boundary, settings, 0)
+        start = start_policy(run.model, boundary, settings, 0, run.budgets)
         moved = not torch.equal(policy.logits, start.logits)
         assert moved == policy.learned == (learn in ("both", boundary))
         if not moved:

@@ -243,7 +243,7 @@ def test_a_prior_is_where_the_boundaries_start():
         PriorSettings(dimensions="stage1.activation", smallest=1),
     )
     largest, smallest = (
-        start_policy(mobilenet(), boundary, options(prior=prior), 0).mode.values
+        start_policy(mobilenet(), boundary, options(prior=prior), 0, ()).mode.values
         for boundary in ("max", "min")
     )
     assert {name: (smallest[name], largest[name]) for name in largest} == {
@@ -284,7 +284,7 @@ def test_bounds_say_what_each_dimension_may_be(tmp_path):
             assert bounds["logs"][name] == log.sync()
     assert check_vouched(bounds) == bounds["sum"]
     for boundary, key, option in (("max", "p_largest", -1), ("min", "p_smallest", 0)):
-        start = start_policy(finished.model, boundary, options(), 0).probabilities.tolist()
+        start = start_policy(finished.model, boundary, options(), 0, ()).probabilities.tolist()
         mean = sum(
             row[: len(d)][option]
             for row, d in zip(start, finished.model.space.dimensions, strict=True)

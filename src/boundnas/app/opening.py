@@ -94,7 +94,7 @@ def _untrained(
 ) -> Run:
     """A run as it was before its training."""
     check_match(model, data, task)
-    boundaries = start_boundaries(model, settings, seed)
+    boundaries = start_boundaries(model, settings, seed, budgets)
     fits = fitted(task, data, model)
     return Run(model, data, fits, boundaries, budgets, settings, seed, folder)
 

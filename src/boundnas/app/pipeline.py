@@ -27,6 +27,7 @@ from boundnas.engine.threads import use_threads
 from boundnas.errors import BoundNASError, ConfigError, RankError, RunError, SpaceError
 from boundnas.extras import require
 from boundnas.fit import identity
+from boundnas.fit.clip import of_settings
 from boundnas.fit.match import check_match
 from boundnas.fit.run import Run
 from boundnas.fit.start import preferred
@@ -96,11 +97,17 @@ class Job:
         check_match(job.model, data, Classification())
         check_budgets(job.budgets)
         for boundary in BOUNDARIES:
-            preferred(model.space, boundary, config.train.prior or ())
+            preferred(model.space, boundary, config.train, budgets)
         # These two refuse a batch size.
         TrainingOrder(len(data.train), config.train.batch_size, config.seed)
         share(config.train.batch_size, config.train.accumulate, config.train.mixes)
         return job
+
+    @property
+    def said(self) -> list[str]:
+        """What a person is told of it before the work begins."""
+        clip = of_settings(self.model.space, self.config.train, self.budgets)
+        return [str(self.data), *([] if clip is None else [clip.record.said.capitalize()])]
 
     def identity(self) -> identity.Identity:
         """What all processes must share before any of them writes."""
@@ -251,7 +258,7 @@ def working(
             folder = _entered(RunFolder.open(path), config, stack)  # before any work
         job = Job.prepare(config)
         if rank() == 0:
-            print(job.data, file=SideChannel(sys.stderr), flush=True)
+            print(*job.said, sep="\n", file=SideChannel(sys.stderr), flush=True)
         agree(job.identity, "before the run folder is made")
         if rank() == 0 and folder is None:
             # Last of all that may be refused, so that a refusal leaves nothing behind.

@@ -9,6 +9,7 @@ from typing import Any
 from boundnas.cost import Budget, Cost
 from boundnas.data import Samples
 from boundnas.fit.average import Average
+from boundnas.fit.clip import Clip, of_settings
 from boundnas.fit.recipe import Recipe
 from boundnas.fit.start import start_boundaries
 from boundnas.fit.trained import Trained
@@ -74,6 +75,11 @@ class Run:
         return nullcontext() if self.average is None else self.average.shown()
 
     @property
+    def clip(self) -> Clip | None:
+        """What the cost range left of the space at the start, where it was asked."""
+        return of_settings(self.model.space, self.settings, self.budgets)
+
+    @property
     def allowed(self) -> Allowed:
         """The options between the learned boundaries, of each dimension."""
         return self.boundaries.allowed
@@ -95,7 +101,7 @@ def bounds_record(
         logs: What the logs hold, by name.
         largest: What became of the largest network, where its weights were trained already.
     """
-    start = start_boundaries(run.model, run.settings, run.seed)
+    start = start_boundaries(run.model, run.settings, run.seed, run.budgets)
     rows = zip(
         run.model.space.dimensions,
         run.boundaries.max.probabilities.tolist(),
@@ -108,6 +114,7 @@ def bounds_record(
         weights=weights,
         logs=logs,
         largest=largest,
+        clip=None if run.clip is None else run.clip.record,
         p_largest=_peak(start.max),
         p_smallest=_peak(start.min),
         dimensions=[

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from boundnas.cost import Budget, Cost, check_budgets, with_usual
 from boundnas.data import Samples
 from boundnas.errors import CostError, SpaceError, TaskError
+from boundnas.fit.clip import of_settings
 from boundnas.fit.match import check_match
 from boundnas.guard.learnable import check_learnable, check_used
 from boundnas.method.mixing import check_mixing
@@ -103,36 +104,61 @@ def check_forward(model: Supernet) -> None:
         extract(model, calibrate(model, arch, [images]))
 
 
-def start_boundaries(model: Supernet, settings: TrainSettings, seed: int) -> Boundaries:
+def start_boundaries(
+    model: Supernet, settings: TrainSettings, seed: int, budgets: Sequence[Budget]
+) -> Boundaries:
     """Both boundaries as a training begins with them, on the model's device."""
     device = next(model.parameters()).device
-    largest, smallest = (start_policy(model, b, settings, seed).to(device) for b in BOUNDARIES)
+    largest, smallest = (
+        start_policy(model, boundary, settings, seed, budgets).to(device) for boundary in BOUNDARIES
+    )
     return Boundaries(largest, smallest, settings.tau, settings.eq6)
 
 
-def start_policy(model: Supernet, boundary: Boundary, settings: TrainSettings, seed: int) -> Policy:
+def start_policy(
+    model: Supernet,
+    boundary: Boundary,
+    settings: TrainSettings,
+    seed: int,
+    budgets: Sequence[Budget],
+) -> Policy:
     """The policy a boundary starts from: Eq. 7 where it is learned, else a point mass.
 
     Raises:
-        SpaceError: The prior names no dimension, or leaves none of a dimension's options.
+        SpaceError: The prior names no dimension, or leaves none of a dimension's options; or the
+            space has no width that the cost range could cut.
     """
+    start = preferred(model.space, boundary, settings, budgets)
     if settings.learn not in ("both", boundary):
-        return point_mass(model.space, boundary)
+        return point_mass(model.space, boundary, start)
     return initial_policy(
         model.space,
         boundary,
         stream(seed, f"{boundary}_policy_start"),
         settings.start_std,
         settings.start_temperature,
-        preferred(model.space, boundary, settings.prior or ()),
+        start,
     )
 
 
 def preferred(
-    space: SearchSpace, boundary: Boundary, prior: Sequence[PriorSettings]
+    space: SearchSpace, boundary: Boundary, settings: TrainSettings, budgets: Sequence[Budget]
 ) -> Architecture:
-    """The largest or smallest architecture within a prior; of two that fit the later one counts."""
-    indices = list(extreme(space, boundary).indices)
+    """Where a boundary starts: at the end of the space, or of what the cost range leaves of it, or
+    where a prior says; of two parts of it that fit the later one counts.
+    """
+    clip = of_settings(space, settings, budgets)
+    first = extreme(space, boundary) if clip is None else clip.end(boundary)
+    if settings.learn not in ("both", boundary):
+        return first
+    return _within(first, boundary, settings.prior or ())
+
+
+def _within(
+    first: Architecture, boundary: Boundary, prior: Sequence[PriorSettings]
+) -> Architecture:
+    """An architecture with the largest or smallest options within a prior."""
+    space, indices = first.space, list(first.indices)
     for number, part in enumerate(prior):
         named = [d for d in space.dimensions if fnmatchcase(d.name, part.dimensions)]
         if not named:

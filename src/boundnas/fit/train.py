@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -33,6 +34,8 @@ from boundnas.store.folder import RunFolder
 from boundnas.supernet.supernet import Supernet
 from boundnas.task import Classification, Task
 from boundnas.typed import checked
+
+_log = logging.getLogger(__name__)
 
 
 @checked
@@ -118,11 +121,13 @@ def fit(
     check_start(model, data, budgets, settings, asked)
     recipe.tried(settings, steps_of(settings, len(data.train)))
     task = fitted(asked, data, model)
-    boundaries = start_boundaries(model, settings, seed)
+    boundaries = start_boundaries(model, settings, seed, budgets)
     kept = made(folder, kept)
     average = None if settings.ema is None else Average(model, settings.ema)
     came = Trained(model, data, task, seed) if from_trained else None
     run = Run(model, data, task, boundaries, budgets, settings, seed, kept, recipe, average, came)
+    if run.clip is not None and rank() == 0:
+        _log.info("%s", run.clip.record.said)
     warn_of_threads()
     if next(model.parameters()).device.type == "cpu":
         native.warn_if_missing()

@@ -134,9 +134,15 @@ def extreme(space: SearchSpace, boundary: Boundary) -> Architecture:
     return space.largest if boundary == "max" else space.smallest
 
 
-def point_mass(space: SearchSpace, boundary: Boundary) -> Policy:
-    """The fixed boundary of plain sandwich sampling: always the largest, or the smallest."""
-    architecture = extreme(space, boundary)
+def point_mass(space: SearchSpace, boundary: Boundary, start: Architecture | None = None) -> Policy:
+    """The fixed boundary of plain sandwich sampling: always the largest, or the smallest.
+
+    Args:
+        space: The search space.
+        boundary: ``"max"`` or ``"min"``.
+        start: Another architecture that is always drawn.
+    """
+    architecture = start or extreme(space, boundary)
     logits = torch.full(_exists(space).shape, -math.inf)
     logits[torch.arange(len(space)), torch.tensor(architecture.indices)] = 0.0
     return Policy(space, logits, learned=False)

@@ -117,6 +117,7 @@ def _bounds_note(run: RunRecords) -> str:
         f"{run.bounds.p_smallest:.2f}, averaged over dimensions. "
         "These are the probabilities at the end; "
         "the search draws from the marked options."
+        + ("" if run.bounds.clip is None else f" Before: {run.bounds.clip.said}.")
         + ("" if run.bounds.largest is None else f" Trained before: {run.bounds.largest.said}.")
     )
 

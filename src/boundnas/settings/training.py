@@ -111,6 +111,11 @@ class TrainSettings(Settings):
         default="both",
         description="which boundaries of the space are learned, none is the sandwich rule",
     )
+    bounds: Literal["whole", "from_cost"] = Field(
+        default="whole",
+        description="where boundaries begin, and stay if they are not learned: at the ends of the "
+        "space, or with all widths cut by one ratio to what the cost range needs",
+    )
     grad_from_random: bool = Field(
         default=False,
         description="whether random networks teach the policies too, as in Appendix C",

@@ -113,6 +113,25 @@ class LargestRecord(Record):
         )
 
 
+class ClipRecord(Record):
+    """What boundaries that start from the cost range leave of the widths (``train.bounds``)."""
+
+    lower: float
+    upper: float
+    left: int
+    whole: int
+
+    @property
+    def said(self) -> str:
+        """It in words."""
+        if self.left == self.whole:
+            return "the cost range needs the whole space: no width was cut"
+        return (
+            f"the cost range cut all widths to {self.lower:.3g} to {self.upper:.3g} of the "
+            f"largest, {self.left} of their {self.whole} options"
+        )
+
+
 class BoundsRecord(Vouched):
     """``bounds.json``: start and end of boundary learning, and what else came of the training."""
 
@@ -123,6 +142,7 @@ class BoundsRecord(Vouched):
     p_smallest: float
     dimensions: list[BoundsOfDimension]
     largest: LargestRecord | None = None
+    clip: ClipRecord | None = None
 
 
 def _counted(costs: dict[str, int]) -> dict[str, int]:
