@@ -172,6 +172,29 @@ def test_a_wrong_request_is_answered_and_creates_nothing(old, new, message, comm
     assert [path.name for path in folder.iterdir()] == ["run.yaml"]
 
 
+def test_a_cost_range_that_has_no_widths_to_cut_is_refused_and_creates_nothing(configured):
+    text = CONFIG.replace("steps: 24", "steps: 24, bounds: from_cost")
+    for old, new in (("[2, 4]", "[4]"), ("[4, 8]", "[8]"), ("[4, 6]", "[6]")):
+        text = text.replace(old, new)
+    folder = configured(text)
+    result = call("run", "run.yaml")
+    assert result.exit_code == 2
+    assert "SpaceError: train.bounds = from_cost cuts widths" in result.stderr
+    assert [path.name for path in folder.iterdir()] == ["run.yaml"]
+
+
+def test_what_the_cost_range_cut_is_told_and_reported(configured):
+    text = CONFIG.replace("steps: 24", "steps: 2, bounds: from_cost").replace("[onnx]", "[]")
+    folder = configured(text.replace("upper: 0.04", "upper: 0.018"))
+    result = call("run", "run.yaml")
+    assert result.exit_code == 0, result.output
+    run = boundnas.open(folder / "runs" / "tiny")
+    assert run.clip.record.left < run.clip.record.whole
+    said = run.clip.record.said.capitalize()
+    assert f"{said}\n" in result.stderr
+    assert f"{said}. At the start" in (folder / "runs" / "tiny" / "report.html").read_text()
+
+
 def test_a_missing_configuration_is_named(configured):
     folder = configured()
     result = call("run", "other.yaml")

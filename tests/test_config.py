@@ -349,6 +349,7 @@ configs = st.builds(
     train=st.builds(
         TrainSettings,
         epochs=numbers(1e-300, 1e6),
+        bounds=st.sampled_from(("whole", "from_cost")),
         tau=st.floats(0.01, 0.99),
         estimator=st.sampled_from(("straight_through", "score_function", "measure_valued")),
         random_choice=st.sampled_from(("uniform", "best_up", "worst_up")),

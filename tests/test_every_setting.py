@@ -88,6 +88,7 @@ MOVED = {
     "train.ema": 0.9,
     "train.clip_value": 2e-2,
     "train.learn": "max",
+    "train.bounds": ("from_cost", {"cost.upper": 0.018}),
     "train.grad_from_random": True,
     "train.random_networks": 1,
     "train.random_choice": "best_up",

@@ -44,6 +44,10 @@ KINDS = {
     "another seed": {"seed": 3},
     "a prior": {"settings": bn.TrainSettings(steps=4, batch_size=16, prior=PRIOR)},
     "no boundary learned": {"settings": TRAIN.model_copy(update={"learn": "none"})},
+    "boundaries from the cost range": {
+        "settings": TRAIN.model_copy(update={"learn": "none", "bounds": "from_cost"}),
+        "cost_range": (20e3, 30e3),
+    },
     "another optimizer": {"optimizer": AdamW},
     "an optimizer of one's own": {"optimizer": Own},
     "another task": {"task": bn.tasks.Classification(label_smoothing=0.1)},

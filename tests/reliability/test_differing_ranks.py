@@ -127,6 +127,7 @@ FITS = {
     "penalty": ("train.penalty_weight", lambda p: with_settings(penalty_weight=4)),
     "random networks": ("train.random_networks", lambda p: with_settings(random_networks=1)),
     "start": ("train.start_std", lambda p: with_settings(start_std=0.1)),
+    "where boundaries begin": ("train.bounds", lambda p: with_settings(bounds="from_cost")),
     "learned boundaries": ("train.learn", lambda p: with_settings(learn="max")),
     "distillation": ("train.distillation", lambda p: with_settings(distillation="adaptive_alpha")),
     "estimator": ("train.estimator", lambda p: with_settings(estimator="score_function")),

@@ -11,7 +11,7 @@ from boundnas.errors import SpaceError
 from boundnas.method.policy import Boundary
 from boundnas.settings import TrainSettings
 from boundnas.space import Allowed, Architecture, Dimension, SearchSpace
-from boundnas.store.records import ClipRecord
+from boundnas.store.clip import ClipRecord
 
 CUT = ("width", "heads")
 """Kinds of dimensions that count as widths: what scales the work of layers, and none of it away."""
@@ -48,13 +48,12 @@ class Clip:
 
 
 def widths(space: SearchSpace) -> list[Dimension]:
-    """The dimensions that are cut: those of a kind of `CUT` with several numbers to choose from."""
+    """The dimensions that are cut: those of a kind of `CUT` with several numbers to choose from.
 
-    def counts(choice: object) -> bool:
-        return isinstance(choice, int | float) and not isinstance(choice, bool)
-
+    Text and switches count from 0, so none of them is among these.
+    """
     several = (d for d in space.dimensions if d.kind in CUT and len(d) > 1)
-    return [d for d in several if all(map(counts, d.choices)) and d.numbers[0] > 0]
+    return [d for d in several if d.numbers[0] > 0]
 
 
 def of_settings(

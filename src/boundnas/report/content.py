@@ -111,13 +111,15 @@ def _front_note(run: RunRecords) -> str:
 def _bounds_note(run: RunRecords) -> str:
     if run.bounds is None:
         return "Not there yet: bounds.json, which comes at the end of training."
+    clip = run.bounds.clip
+    left = "" if clip is None else " that is left"
     return (
-        "At the start the max policy drew the largest option with probability "
+        ("" if clip is None else f"{clip.said.capitalize()}. ")
+        + f"At the start the max policy drew the largest option{left} with probability "
         f"{run.bounds.p_largest:.2f} and the min policy the smallest with "
         f"{run.bounds.p_smallest:.2f}, averaged over dimensions. "
         "These are the probabilities at the end; "
         "the search draws from the marked options."
-        + ("" if run.bounds.clip is None else f" Before: {run.bounds.clip.said}.")
         + ("" if run.bounds.largest is None else f" Trained before: {run.bounds.largest.said}.")
     )
 

@@ -22,6 +22,7 @@ from pydantic import (
 from boundnas.errors import RunError
 from boundnas.store.base import Record, Vouched
 from boundnas.store.classes import ClassResult
+from boundnas.store.clip import ClipRecord
 from boundnas.store.files import find_bytes
 from boundnas.store.held import HeldFolder
 from boundnas.store.lines import read_jsonl
@@ -110,25 +111,6 @@ class LargestRecord(Record):
         return (
             f"the largest network {than}: {self.metric.name} {after} on validation data after the "
             f"training, {before} with the weights that it came with"
-        )
-
-
-class ClipRecord(Record):
-    """What boundaries that start from the cost range leave of the widths (``train.bounds``)."""
-
-    lower: float
-    upper: float
-    left: int
-    whole: int
-
-    @property
-    def said(self) -> str:
-        """It in words."""
-        if self.left == self.whole:
-            return "the cost range needs the whole space: no width was cut"
-        return (
-            f"the cost range cut all widths to {self.lower:.3g} to {self.upper:.3g} of the "
-            f"largest, {self.left} of their {self.whole} options"
         )
 
 
