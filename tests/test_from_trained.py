@@ -84,6 +84,14 @@ def test_a_network_made_elastic_starts_from_its_weights_and_teaches_from_the_fir
     assert asked.metrics[0]["score_max"] < 0.7, "the start of new weights draws any network"
 
 
+def test_an_optimizer_of_ones_own_has_its_own_step_size():
+    given = {"cost_range": WIDE, "settings": TrainSettings(steps=1)}
+    run = fit(made(), unmoved(), **given, optimizer=lambda g: torch.optim.AdamW(g, lr=1e-3))
+    assert run.settings.learning_rate == TrainSettings(steps=1).learning_rate
+    assert run.settings.start_std == GENTLE["start_std"]
+    assert run.metrics[0]["learning_rate"] == pytest.approx(1e-3, rel=0.9)
+
+
 def test_the_largest_network_is_compared_with_how_it_came(caplog):
     _, accuracy = network()
     assert accuracy > 0.9, "it was trained"

@@ -100,7 +100,7 @@ def fit(
     tune()
     settings, asked = settings or TrainSettings(epochs=30), task or Classification()
     from_trained = is_trained(model, trained)
-    settings = gentle(settings) if from_trained else settings
+    settings = gentle(settings, optimizer is None) if from_trained else settings
     pairs, recipe = paired(cost, cost_range), Recipe(optimizer, schedule)
     kept = found(folder)
     path = None if kept is None else kept.path

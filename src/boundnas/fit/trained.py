@@ -53,9 +53,16 @@ def original(model: Supernet) -> Architecture | None:
     return found if isinstance(found, Architecture) else None
 
 
-def gentle(settings: TrainSettings) -> TrainSettings:
-    """Settings with what is `GENTLE` where nothing else was asked for."""
+def gentle(settings: TrainSettings, with_sgd: bool = True) -> TrainSettings:
+    """Settings with what is `GENTLE` where nothing else was asked for.
+
+    Args:
+        settings: As they were asked for.
+        with_sgd: Whether they say the step size; an optimizer of one's own has its own.
+    """
     update = {k: v for k, v in GENTLE.items() if k not in settings.model_fields_set}
+    if not with_sgd:
+        update.pop("learning_rate", None)
     return settings.model_copy(update=update)
 
 
