@@ -53,6 +53,10 @@ MOVED = {
     "data.validation_fraction": 0.3,
     "data.mirror": True,
     "data.shift": 2,
+    "task": {"use": "classification", "label_smoothing": 0.3},
+    "trained": True,
+    "optimizer": {"use": "torch.optim:AdamW", "lr": 0.01},
+    "schedule": "torch.optim.lr_scheduler:StepLR",
     "space.family": ("width_only", {"space.stages": None, "space.width": 0.1}),
     "space.width": 1.5,
     "space.last_width": 9,
@@ -123,6 +127,7 @@ WITHOUT_EFFECT = {
     "name": "names the folder",
     "device": "the processor is the only device here; tests/test_cli.py",
     "threads": "decides the last bits only; tests/reliability/test_same_bytes.py",
+    "observers": "only look on; tests/test_own_code.py",
     "data.set": "other images; tests/test_data.py",
     "data.folder": "where the files lie; tests/test_data.py",
     **dict.fromkeys(

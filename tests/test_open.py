@@ -15,8 +15,9 @@ from tests.test_recipe import Net
 import boundnas as bn
 from boundnas import cost as costs
 from boundnas.app import pipeline
-from boundnas.config import CostSettings, RunConfig
+from boundnas.config import RunConfig
 from boundnas.errors import ArgumentError, CostError, DataError, RunError
+from boundnas.settings import CostSettings
 from boundnas.store.vouched import vouched
 
 TRAIN = bn.TrainSettings(steps=4, batch_size=16, checkpoint_every=3)

@@ -147,7 +147,8 @@ def dangers_of(tree):
             yield f"line {node.lineno}: allows pickled arrays"
 
 
-def test_reading_a_file_runs_no_code():
-    assert {
-        name: found for name, tree in MODULES.items() if (found := list(dangers_of(tree)))
-    } == {}
+def test_reading_a_file_runs_no_code_but_what_a_configuration_names():
+    found = {name: list(dangers_of(tree)) for name, tree in MODULES.items()}
+    (named,) = found.pop("boundnas.app.importing")
+    assert named.endswith("calls importlib.import_module")
+    assert {name: each for name, each in found.items() if each} == {}

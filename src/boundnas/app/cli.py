@@ -77,6 +77,9 @@ def _answered() -> Iterator[None]:
         raise SystemExit(code) from None
 
 
+SMALL = 10_000
+"""Below so many multiply-accumulates millions would say little."""
+
 app = typer.Typer(
     cls=_Group,
     no_args_is_help=True,
@@ -239,16 +242,19 @@ def _show(front: Front) -> None:
     """Print the front as a table, in the first of several processes."""
     if rank():
         return
-    name = front.metric.name
+    networks, name = (*front.networks, *front.outside), front.metric.name
+    others = [cost for cost in front.ranges if cost not in ("macs", "parameters")]
+    small = min(n.macs for n in networks) < SMALL
     table = Table(
-        "MMACs", "parameters", f"validation {name}", f"test {name}",
+        *others, "MACs" if small else "MMACs", "parameters", f"validation {name}", f"test {name}",
         title=f"Front, {said_ranges(front.ranges)}",
     )  # fmt: skip
     for column in table.columns:
         column.justify = "right"
-    for n in (*front.networks, *front.outside):
+    for n in networks:
         table.add_row(
-            f"{n.macs / 1e6:.3f}",
+            *(f"{n.costs[cost]:,}" for cost in others),
+            f"{n.macs:,}" if small else f"{n.macs / 1e6:.3f}",
             f"{n.parameters:,}",
             n.metric.shown(n.validation),
             n.metric.shown(n.test),

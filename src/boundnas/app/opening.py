@@ -78,8 +78,8 @@ def _of_configuration(folder: RunFolder) -> Run:
     """A run whose folder says all of it."""
     bounds = finished(folder, f"boundnas search {folder.path}")
     config = read_config(folder.config)
-    job, task = Job.prepare(config), Classification()
-    run = _untrained(job.model, job.data, task, job.budgets, config.train, config.seed, folder)
+    job = Job.prepare(config)
+    run = _untrained(job.model, job.data, job.task, job.budgets, job.settings, config.seed, folder)
     return reopened(replace(run, searching=config.search), bounds)
 
 

@@ -6,17 +6,21 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from boundnas import guard
+from boundnas.app.networks import network
+from boundnas.app.own import Own
 from boundnas.config import RunConfig, read_config, write_config
-from boundnas.cost import COSTS, Budget, check_budgets
-from boundnas.data import ImageData, TrainingOrder, load
+from boundnas.cost import COSTS, Budget, Cost, check_budgets, paired
+from boundnas.data import Samples, TrainingOrder, load
 from boundnas.deploy.formats import require_formats
 from boundnas.deploy.networks import export_network
 from boundnas.engine.launch import launched
@@ -28,24 +32,25 @@ from boundnas.errors import BoundNASError, ConfigError, RankError, RunError, Spa
 from boundnas.extras import require
 from boundnas.fit import identity
 from boundnas.fit.clip import of_settings
-from boundnas.fit.match import check_match
+from boundnas.fit.match import check_match, check_model, fitted
+from boundnas.fit.observers import Observer
+from boundnas.fit.recipe import Recipe
 from boundnas.fit.run import Run
-from boundnas.fit.start import preferred
+from boundnas.fit.schedule import steps_of
+from boundnas.fit.start import check_start, preferred
 from boundnas.fit.train import fit
+from boundnas.fit.trained import gentle, is_trained
 from boundnas.method.policy import BOUNDARIES
-from boundnas.models import NETWORKS, MobileNet, StageTable, StemTable
-from boundnas.models.mobilenet import tables
-from boundnas.models.parts import scaled
 from boundnas.report import write_report
 from boundnas.search import Evaluator, Front, FrontNetwork, search
 from boundnas.search.origin import of_front
 from boundnas.search.sampled import METHODS
-from boundnas.settings import SpaceSettings
+from boundnas.settings import TrainSettings, Use
 from boundnas.store.files import set_aside
 from boundnas.store.folder import RunFolder
 from boundnas.store.records import FrontRecord, NetworkRecord, read_record
 from boundnas.supernet.supernet import Supernet
-from boundnas.task import Classification
+from boundnas.task import Classification, Task
 
 _AGAIN = "remove it and run the search again: what the search measured is kept in its journal"
 
@@ -57,19 +62,23 @@ TIMEOUT = 600.0
 
 @dataclass(frozen=True)
 class Job:
-    """A configuration made real: images, supernet and cost, all of it checked.
+    """A configuration made real: data, supernet, task and costs, all of it checked.
 
     Args:
         config: The configuration.
-        data: Its images.
-        model: Its supernet, with initial weights.
-        budgets: Its costs, each with its range.
+        data: What is trained and selected on.
+        model: The supernet, with initial weights.
+        budgets: The costs, each with its range.
+        task: What the networks are to do.
+        own: What else the configuration names.
     """
 
     config: RunConfig
-    data: ImageData
+    data: Samples
     model: Supernet
     budgets: tuple[Budget, ...]
+    task: Task
+    own: Own
 
     @classmethod
     def prepare(cls, config: RunConfig) -> Job:
@@ -87,15 +96,20 @@ class Job:
             require(f"search.method: {config.search.method}", "optuna")
         require_formats(config.export.formats)
         use_threads(config.threads)
-        d = config.data
-        data = load(d.set, seed=config.seed, **{k: v for k, v in dict(d).items() if k != "set"})
         with torch.random.fork_rng(devices=[]):
+            own = Own(config)
             torch.manual_seed(config.seed)
-            model = build(config.space, data.shape, len(data.classes))
-        budgets = budgets_of(config, model)
-        job = cls(config, data, model.to(_device(config.device)), budgets)
-        check_match(job.model, data, Classification())
-        check_budgets(job.budgets)
+            data = _data(config, own)
+            torch.manual_seed(config.seed)
+            model = network(config, own, data).to(_device(config.device))
+            there = {"seed": config.seed, "data": data, "example": data.example, "model": model}
+            task = own.made("task", **there) if config.task else Classification()
+            budgets = budgets_of(config, model, own, there)
+        job = cls(config, data, model, budgets, task, own)
+        check_match(job.model, data, job.task)
+        paired([budget.cost for budget in budgets], [budget.range for budget in budgets])
+        if not own:
+            check_budgets(job.budgets)
         for boundary in BOUNDARIES:
             preferred(model.space, boundary, config.train, budgets)
         # These two refuse a batch size.
@@ -108,6 +122,38 @@ class Job:
         """What a person is told of it before the work begins."""
         clip = of_settings(self.model.space, self.config.train, self.budgets)
         return [str(self.data), *([] if clip is None else [clip.record.said.capitalize()])]
+
+    @property
+    def settings(self) -> TrainSettings:
+        """Those of the training, which are gentler where weights are trained already."""
+        config = self.config
+        if is_trained(self.model, config.trained):
+            return gentle(config.train, with_sgd=config.optimizer is None)
+        return config.train
+
+    def check(self) -> None:
+        """Refuse what only the start of a training would notice, before a folder is made.
+
+        What comes with BoundNAS is known to pass.
+
+        Raises:
+            BoundNASError: As of `boundnas.fit`.
+        """
+        if not self.own:
+            return
+        settings = self.settings
+        check_model(self.model)
+        guard.check(self.model)
+        check_start(self.model, self.data, self.budgets, settings, self.task)
+        recipe = Recipe(self.own.caller("optimizer"), self.own.caller("schedule"))
+        recipe.tried(settings, steps_of(settings, len(self.data.train)))
+        fitted(self.task, self.data, self.model)
+
+    def observers(self, folder: RunFolder) -> Sequence[Observer]:
+        """Those that the configuration names, which are told of all that is done in a folder."""
+        there = {"seed": self.config.seed, "data": self.data, "example": self.data.example}
+        there |= {"model": self.model, "folder": folder.path}
+        return () if rank() else self.own.each("observers", **there)
 
     def identity(self) -> identity.Identity:
         """What all processes must share before any of them writes."""
@@ -128,6 +174,11 @@ class Job:
             settings=self.config.train,
             seed=self.config.seed,
             folder=folder,
+            task=self.task,
+            optimizer=self.own.caller("optimizer"),
+            schedule=self.own.caller("schedule"),
+            observers=self.observers(folder),
+            trained=self.config.trained,
         )
 
     def search(self, run: Run) -> Front:
@@ -142,7 +193,7 @@ class Job:
         wait("before the front is read")
         if folder.front.exists():
             return self._front(run)
-        return search(run, self.config.search)
+        return search(run, self.config.search, self.observers(folder))
 
     def _set_aside(self, folder: RunFolder, now: dict[str, str]) -> None:
         """Rename a front that was found under other conditions, and say which.
@@ -257,12 +308,14 @@ def working(
         if rank() == 0 and os.path.lexists(path):
             folder = _entered(RunFolder.open(path), config, stack)  # before any work
         job = Job.prepare(config)
+        if not os.path.lexists(path):
+            job.check()
         if rank() == 0:
             print(*job.said, sep="\n", file=SideChannel(sys.stderr), flush=True)
         agree(job.identity, "before the run folder is made")
         if rank() == 0 and folder is None:
             # Last of all that may be refused, so that a refusal leaves nothing behind.
-            folder = _entered(RunFolder.create(path, write_config(config)), config, stack)
+            folder = _entered(RunFolder.create(path, write_config(config, path)), config, stack)
         wait("before the run folder is there")
         try:
             yield job, folder or RunFolder.open(path)
@@ -277,7 +330,7 @@ def _entered(folder: RunFolder, config: RunConfig, stack: ExitStack) -> RunFolde
     with suppress(ConfigError):  # the text may differ: an older release wrote fewer keys
         if read_config(folder.config) == config:
             return folder
-    folder.refuse_other_config(write_config(config))
+    folder.refuse_other_config(write_config(config, folder.path))
     return folder
 
 
@@ -287,38 +340,35 @@ def _described(front: Front, formats: Sequence[str]) -> dict[str, str]:
     return {"at work": "exporting", "formats": str(formats), "front": identity.digest(found)}
 
 
-def budgets_of(config: RunConfig, model: Supernet) -> tuple[Budget, ...]:
-    """The costs of a configuration, each with its range in its own unit."""
-    return tuple(
-        Budget(COSTS[c.metric](model), (c.lower * 1e6, c.upper * 1e6)) for c in config.cost
-    )
+def budgets_of(
+    config: RunConfig, model: Supernet, own: Own, there: Mapping[str, Any]
+) -> tuple[Budget, ...]:
+    """The costs of a configuration, each with its range in its own unit.
+
+    Args:
+        config: The configuration.
+        model: Its supernet.
+        own: What it names.
+        there: What a cost of one's own may be called with.
+    """
+
+    def cost(number: int, metric: str | Use) -> Cost:
+        if isinstance(metric, str):
+            return COSTS[metric](model)
+        made: Cost = own.made("cost", number, "metric", **there)
+        return made
+
+    found = [(cost(i, c.metric), c) for i, c in enumerate(config.cost)]
+    return tuple(Budget(c, (s.lower * c.per_unit, s.upper * c.per_unit)) for c, s in found)
 
 
-def build(space: SpaceSettings, shape: tuple[int, int, int], classes: int) -> Supernet:
-    """The supernet of a configuration for images of a shape ``(C, H, W)``."""
-    channels, height, _ = shape
-    if space.family in NETWORKS:
-        return NETWORKS[space.family](
-            space.width, height, in_channels=channels, classes=classes, dropout=space.dropout,
-            drop_connect=space.drop_connect,
-        )  # fmt: skip
-    stem, stages = tables(space.family, space.width, height)
-    if space.stem is not None:
-        own = StemTable(**dict(space.stem))
-        stem = replace(own, width=scaled(own.width, space.width))
-    if space.stages is not None:
-        stages = tuple(
-            replace(
-                own,
-                intermediate=scaled(own.intermediate, space.width),
-                output=scaled(own.output, space.width),
-            )
-            for own in (StageTable(**dict(s)) for s in space.stages)
-        )
-    last = space.last_width or scaled((1280,), space.width)[0]
-    return MobileNet(
-        stem, stages, last, height, channels, classes, space.dropout, space.drop_connect
-    )
+def _data(config: RunConfig, own: Own) -> Samples:
+    """The data of a configuration."""
+    d = config.data
+    if isinstance(d, Use):
+        data: Samples = own.made("data", seed=config.seed)
+        return data
+    return load(d.set, seed=config.seed, **{k: v for k, v in dict(d).items() if k != "set"})
 
 
 def _device(name: str) -> str:

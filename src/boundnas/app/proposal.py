@@ -11,7 +11,9 @@ from pathlib import Path
 
 import torch
 
-from boundnas.app.pipeline import Job, budgets_of, build
+from boundnas.app.networks import build
+from boundnas.app.own import Own
+from boundnas.app.pipeline import Job, budgets_of
 from boundnas.config import RunConfig, flow
 from boundnas.cost import MACs
 from boundnas.data import load
@@ -28,6 +30,7 @@ from boundnas.settings import (
     SpaceSettings,
     TrainSettings,
 )
+from boundnas.task import Classification
 
 SIZES = (8, 16, 24, 32, 48, 64)
 """Sides that images are scaled to, in pixels; the time of a step grows with their square."""
@@ -116,7 +119,7 @@ class Proposal:
             "set": "8x8 digits that come along; folder: images of your own"
             if seen is None
             else "images of your own, in a folder for each class",
-            "classes": len(data.classes),
+            "classes": len(data.classes or ()),
             "train": f"{len(data.train):,}",
             "validation": f"{len(data.validation):,}",
             "test": f"{len(data.test):,}",
@@ -195,7 +198,9 @@ def propose(folder: Path | None) -> Proposal:
         ),
         export=ExportSettings(formats=("onnx", "pt2", "int8")),
     )
-    return Proposal(Job(config, data, model, budgets_of(config, model)), seen)
+    own = Own(config)
+    budgets = budgets_of(config, model, own, {})
+    return Proposal(Job(config, data, model, budgets, Classification(), own), seen)
 
 
 def about(seconds: float) -> str:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import errno
 import os
+import sysconfig
 
 from boundnas.errors import (
     BoundNASError,
     ConfigError,
+    ConvertError,
     CostError,
     DataError,
     ExtraError,
     SpaceError,
+    TaskError,
+    TrainingError,
 )
 
-REFUSALS = (ConfigError, CostError, DataError, ExtraError, SpaceError)
+REFUSALS = (
+    ConfigError, ConvertError, CostError, DataError, ExtraError, SpaceError, TaskError,
+    TrainingError,
+)  # fmt: skip
 """Of a request that was wrong from the start, so that nothing was created."""
 
 LONGEST = 2_000
@@ -66,7 +73,7 @@ def answer(error: BaseException) -> tuple[str, int]:
         refused = isinstance(error, REFUSALS) and not error.begun
         lines = f"{type(error).__name__}: {error}".split("\n")
         return "\n".join(map(_shortened, lines)), 2 if refused else 1
-    told = _outside(error) or _bug(error)
+    told = _outside(error) or _yours(error) or _bug(error)
     return _shortened(told.replace("\n", " ")), 1
 
 
@@ -122,6 +129,23 @@ def _place(error: BaseException) -> str:
     if not ours:
         return "at an unknown place"
     return f"in {os.path.basename(ours[-1].filename)}, line {ours[-1].lineno}"
+
+
+def _yours(error: BaseException) -> str | None:
+    """One line about code that a configuration names, where that failed when it was called."""
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    package = os.path.dirname(os.path.dirname(__file__)) + os.sep
+    ours = [i for i, frame in enumerate(frames) if frame.filename.startswith(package)]
+    libraries = (sysconfig.get_path("stdlib"), "<")
+    for frame in frames[ours[-1] + 1 :] if ours else ():
+        if not frame.filename.startswith(libraries) and "-packages" not in frame.filename:
+            return (
+                f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno}); this "
+                "code is yours: mend it and run again"
+            )
+    return None
 
 
 def _bug(error: BaseException) -> str:

@@ -14,10 +14,12 @@ from boundnas.config import RunConfig, read_config
 from boundnas.data.names import escaped
 from boundnas.errors import ConfigError, RunError
 from boundnas.fit import identity
+from boundnas.fit.trained import gentle
 from boundnas.report.records import RunRecords, read_run
+from boundnas.settings import uses
 from boundnas.store.records import FrontRecord, Metric, said_ranges
 
-_NOT_COMPARED = {"name", "seed", "threads", "device", "export"}
+_NOT_COMPARED = {"name", "seed", "threads", "device", "export", "observers"}
 """Parts of a configuration that runs of one group may differ in."""
 
 _NOT_DECIDING = {"threads", "platform", "cpu", "ranks"}
@@ -103,17 +105,20 @@ def _asked(folder: Path, run: RunRecords, front: FrontRecord) -> tuple[int, dict
         if "seed" not in held:
             raise
         return int(held["seed"]), _of_records(held, front)
+    # The name and unit of a cost of one's own are known to its code alone, which is not run here.
     asked: dict[str, tuple[float, float]] = {
-        c.metric: (c.lower * 1e6, c.upper * 1e6) for c in config.cost
+        c.metric: (c.lower * 1e6, c.upper * 1e6) for c in config.cost if isinstance(c.metric, str)
     }
-    if front.ranges != asked:
+    found = {name: held for name, held in front.ranges.items() if name in asked}
+    if found != asked or len(front.ranges) != len(config.cost):
         raise RunError(
             f"{folder}: config.yaml asks for {said_ranges(asked)}, but the run was searched for "
             f"{said_ranges(front.ranges)}; search it again for the former by boundnas search "
             f"{folder}, or put back the configuration that it was made with"
         )
     _check_config(folder, run, config)
-    return config.seed, _flat(config)
+    named = _of_records(held, front) if any(uses(config)) else {}  # its code may have changed
+    return config.seed, _flat(config) | named
 
 
 def _of_records(training: Mapping[str, str], front: FrontRecord) -> dict[str, Any]:
@@ -136,12 +141,13 @@ def _check_config(folder: Path, run: RunRecords, config: RunConfig) -> None:
     Raises:
         RunError: Names the first setting that differs.
     """
+    held = (run.bounds.identity if run.bounds else {}) | (run.front.identity if run.front else {})
+    train = gentle(config.train, not config.optimizer) if "start" in held else config.train
     now = {
         "seed": str(config.seed),
-        **identity.of_settings(config.train, "train", ("train.checkpoint_every",)),
+        **identity.of_settings(train, "train", ("train.checkpoint_every",)),
         **identity.of_settings(config.search, "search"),
     }
-    held = (run.bounds.identity if run.bounds else {}) | (run.front.identity if run.front else {})
     was = {name: value for name, value in held.items() if name in now}
     different = identity.difference(was, {name: now[name] for name in was})
     if different is not None:

@@ -22,15 +22,18 @@ from boundnas.settings.sections import (
     each_once,
 )
 from boundnas.settings.training import PriorSettings, TrainSettings
+from boundnas.settings.use import FORMS, OrUse, Use, uses
 
 __all__ = [
     "ALONE",
+    "FORMS",
     "MAX_PROBLEMS",
     "CostSettings",
     "DataSettings",
     "ExportSettings",
     "Location",
     "OneOrMore",
+    "OrUse",
     "PriorSettings",
     "SearchSettings",
     "Settings",
@@ -38,10 +41,12 @@ __all__ = [
     "StageSettings",
     "StemSettings",
     "TrainSettings",
+    "Use",
     "dotted",
     "each_once",
     "explain",
     "problem_list",
     "quoted",
     "shown",
+    "uses",
 ]

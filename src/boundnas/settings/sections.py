@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 
 from boundnas.settings.base import Settings, Values
 from boundnas.settings.explain import Location, listed, number, own_error
+from boundnas.settings.use import OrUse, Use
 
 _T = TypeVar("_T")
 
@@ -134,7 +135,7 @@ class SpaceSettings(Settings):
 class CostSettings(Settings):
     """The cost range that the networks are made for."""
 
-    metric: Literal["macs", "parameters", "bytes"] = Field(
+    metric: Annotated[Literal["macs", "parameters", "bytes"] | Use, OrUse()] = Field(
         default="macs",
         description="what cost means: multiply-accumulates per image, weights, or bytes of the "
         "weights file",
@@ -151,12 +152,11 @@ class CostSettings(Settings):
         lower, upper = values.get("lower"), values.get("upper")
         if lower is not None and upper is not None and upper <= lower:
             units = {"macs": "MACs", "parameters": "parameters", "bytes": "bytes"}
-            unit = units.get(values.get("metric", ""), "")
-            yield (
-                ("upper",),
-                f"{number(upper)} is not above {{here}}lower = {number(lower)} "
-                f"(both in millions{' of ' * bool(unit)}{unit})",
-            )
+            metric = values.get("metric", "")
+            unit = units.get(metric, "") if isinstance(metric, str) else ""
+            is_own = not isinstance(metric, str) or ":" in metric
+            both = "" if is_own else f" (both in millions{' of ' * bool(unit)}{unit})"
+            yield ("upper",), f"{number(upper)} is not above {{here}}lower = {number(lower)}{both}"
 
 
 def each_once(costs: tuple[CostSettings, ...]) -> tuple[CostSettings, ...]:
@@ -164,8 +164,9 @@ def each_once(costs: tuple[CostSettings, ...]) -> tuple[CostSettings, ...]:
     metrics = [cost.metric for cost in costs]
     if not metrics:
         raise own_error("needs at least one entry, found an empty list")
-    if len(set(metrics)) < len(metrics):
-        raise own_error(f"each cost stands once, found {', '.join(metrics)}")
+    if any(metric in metrics[:i] for i, metric in enumerate(metrics)):
+        named = (metric.use if isinstance(metric, Use) else metric for metric in metrics)
+        raise own_error(f"each cost stands once, found {', '.join(named)}")
     return costs
 
 
