@@ -218,6 +218,23 @@ class Biased(nn.Module):
         return x + self.project((weights.softmax(-1) @ v).transpose(1, 2).flatten(2))
 
 
+class ByPlace(nn.Module):
+    """Weights of places alone: a table that an index reads, a gate, biases with zeros beside."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.table, self.gate = nn.Parameter(torch.randn(17)), nn.Parameter(torch.randn(1))
+        self.value, self.bias = nn.Linear(width, width), nn.Parameter(torch.randn(4))
+        steps = torch.arange(9)
+        self.register_buffer("places", steps[:, None] - steps + 8)
+
+    def forward(self, x):
+        weights = self.table[self.places.view(-1)].view(9, 9).softmax(-1)
+        weights = weights * self.gate.sigmoid().reshape(1, 1)
+        bias = torch.cat((self.bias, torch.zeros_like(self.bias), self.bias[:1]))
+        return x + self.value((weights + bias) @ x)
+
+
 class ByHand(nn.Module):
     """Layers of their own, products of matrices, and a scale that is read off the map."""
 
@@ -384,6 +401,7 @@ NETWORKS = {
     "convnext": (ConvNeXt, (3, 6, 6)),
     "attention": (lambda: Transformer(Attention), (3, 6, 6)),
     "attention with a bias": (lambda: Transformer(Biased), (3, 6, 6)),
+    "attention by place": (lambda: Transformer(ByPlace), (3, 6, 6)),
     "attention by hand": (lambda: Transformer(ByHand), (3, 6, 6)),
     "attention of pixels": (OfPixels, (3, 4, 4)),
     "torch's attention": (Torchs, (5, 3)),

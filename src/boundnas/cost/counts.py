@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from torch import nn
@@ -12,6 +13,7 @@ from boundnas.errors import CostError
 from boundnas.space.polynomial import Polynomial, amount
 from boundnas.supernet.paths import paths
 from boundnas.supernet.supernet import Supernet
+from boundnas.supernet.tracing import followed, read_by_functions
 
 
 class MACs(Cost):
@@ -29,45 +31,49 @@ class MACs(Cost):
 
 
 class Parameters(Cost):
-    """Trained parameters of the layers in use."""
+    """Trained parameters of the layers in use, and those that ``forward`` computes with itself."""
 
     name, unit, per_unit = "parameters", "million parameters", 10**6
 
     def _polynomial(self, model: Supernet) -> Polynomial:
-        owners = _owners(model)
+        counted = _counted(model)
 
         def own(module: nn.Module | None, positions: int) -> Polynomial:
             if isinstance(module, ElasticLayer):
                 return module.parameter_count()
-            held = () if module is None else module.parameters(recurse=False)
-            return amount(sum(p.numel() for p in held if owners[p] is module))
+            return amount(0 if module is None else counted.get(module, 0))
 
-        return total(model, own)
+        def read(name: str) -> Polynomial:
+            return amount(counted.get(name, 0))
+
+        return total(model, own, read)
 
 
-def _owners(model: Supernet) -> dict[nn.Parameter, nn.Module]:
-    """The plain module that each parameter is counted with, as a tied one lies in several.
+def _counted(model: Supernet) -> dict[nn.Module | str, int]:
+    """Parameters that each plain layer counts, and each that functions read; a tied one once.
 
     Raises:
-        CostError: Which of them are used depends on the architecture.
+        CostError: Which of the layers that share one are used depends on the architecture.
     """
     found, modules = paths(model), dict(model.named_modules())
-    holders: dict[nn.Parameter, list[str]] = {}
-    for name in found.uses:
-        module = modules.get(name)
-        if module is not None and not isinstance(module, ElasticLayer):
-            for parameter in module.parameters(recurse=False):
+    uses, read = found.uses | found.reads, read_by_functions(model)
+    holders: dict[nn.Parameter, list[str]] = {read[name]: [name] for name in found.reads}
+    by_themselves = {name for name, _ in followed(model)}
+    for name in found.uses.keys() & modules.keys() - by_themselves:
+        if not isinstance(modules[name], ElasticLayer):
+            for parameter in modules[name].parameters(recurse=False):
                 holders.setdefault(parameter, []).append(name)
-    owners = {}
+    counted: Counter[nn.Module | str] = Counter()
     for parameter, names in holders.items():
-        sure = [n for n in names if not found.presence[n] and not found.uses[n].dimensions]
+        sure = [n for n in names if not found.presence[n] and not uses[n].dimensions]
         if len(names) > 1 and not sure:
             raise CostError(
                 f"{' and '.join(names)} have one parameter in common and are not in every network, "
                 "so that it is not known how often it counts; tie layers that always are"
             )
-        owners[parameter] = modules[(sure or names)[0]]
-    return owners
+        name = (sure or names)[0]
+        counted[modules.get(name, name)] += parameter.numel()
+    return counted
 
 
 Own = Callable[[nn.Module | None, int], Polynomial]
@@ -87,14 +93,19 @@ USUAL = (MACs.name, Parameters.name)
 COSTS.update({cost.name: cost for cost in (MACs, Parameters)})
 
 
-def total(model: Supernet, own: Own) -> Polynomial:
-    """The own costs of all modules, each where it is present and used."""
+Read = Callable[[str], Polynomial]
+"""The cost of a parameter that functions compute with, from its name."""
+
+
+def total(model: Supernet, own: Own, read: Read = lambda name: amount(0)) -> Polynomial:
+    """The own costs of all modules and of parameters, each where it is present and used."""
     found = paths(model)
     summed, modules = amount(0), dict(model.named_modules())
-    for name, use in found.uses.items():
+    for name, use in (found.uses | found.reads).items():
         cost = Polynomial(())
         for positions, condition in use.cases():
-            cost += own(modules.get(name), positions).given(condition)
+            each = read(name) if name in found.reads else own(modules.get(name), positions)
+            cost += each.given(condition)
         for condition in reversed(found.presence[name]):
             cost = cost.given(condition)
         summed += cost

@@ -16,6 +16,7 @@ from boundnas.supernet.calibrate import calibrate
 from boundnas.supernet.extract import extract, random_inputs
 from boundnas.supernet.paths import paths
 from boundnas.supernet.supernet import Supernet
+from boundnas.supernet.tracing import free
 from boundnas.supernet.weights_file import AROUND, entry_size
 
 Tensors = Mapping[str, Tensor]
@@ -36,9 +37,13 @@ class Bytes(Cost):
     def _polynomial(self, model: Supernet) -> Polynomial:
         names = {module: name for name, module in model.named_modules()}
         samples = list(_samples(model))
+        read = {free(name) for name in paths(model).reads}
         held: dict[str, Tensors] = {}
+        single: dict[str, Tensor] = {}
         for _, tensors in samples:
-            held |= _by_module(tensors, set(names.values()))
+            layers = {key: tensor for key, tensor in tensors.items() if key not in read}
+            held |= _by_module(layers, set(names.values()))
+            single |= tensors
 
         def own(module: nn.Module | None, positions: int) -> Polynomial:
             if module is None:
@@ -47,7 +52,11 @@ class Bytes(Cost):
             entries = sum(map(entry_size, found))
             return amount(entries) + _values(module, found)
 
-        polynomial = total(model, own) + AROUND
+        def of_parameter(name: str) -> Polynomial:
+            key = free(name)
+            return amount(_entry(key, single[key]) if key in single else 0)
+
+        polynomial = total(model, own, of_parameter) + AROUND
         for arch, tensors in samples:
             said, size = polynomial.value(arch), _size(tensors)
             if said != size:
@@ -75,8 +84,11 @@ def _values(module: nn.Module, found: Tensors) -> Polynomial:
 
 
 def _size(tensors: Tensors) -> int:
-    values = (entry_size(name) + t.numel() * t.element_size() for name, t in tensors.items())
-    return AROUND + sum(values)
+    return AROUND + sum(_entry(name, tensor) for name, tensor in tensors.items())
+
+
+def _entry(name: str, tensor: Tensor) -> int:
+    return entry_size(name) + tensor.numel() * tensor.element_size()
 
 
 def _samples(model: Supernet) -> Iterator[tuple[Architecture, Tensors]]:

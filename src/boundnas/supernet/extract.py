@@ -19,7 +19,7 @@ from boundnas.space import Architecture
 from boundnas.supernet.inputs import noise
 from boundnas.supernet.modes import evaluating
 from boundnas.supernet.supernet import Supernet
-from boundnas.supernet.tracing import free, trace
+from boundnas.supernet.tracing import free, plain_parameters, trace
 from boundnas.typed import checked
 
 ROUNDING = 1e-3
@@ -39,8 +39,9 @@ def extract(model: Supernet, arch: Architecture) -> nn.Module:
 
     Returns:
         A ``torch.nn.Module`` in evaluation mode with weights of its own, made of ``torch.nn``
-        layers only; dropout and drop-connect are gone. What ``forward`` reads off an elastic
-        layer's weights, and tensors that it makes, are constants of it.
+        layers only; dropout and drop-connect are gone. What ``forward`` computes from parameters
+        of its own is computed and trained there too; what it reads off an elastic layer's
+        weights, and tensors that it makes, are constants of it.
 
     Raises:
         CalibrationError: The model has BatchNorm and ``arch`` carries no statistics.
@@ -79,7 +80,7 @@ def _plain_parts(
 ) -> dict[str, Any]:
     """The modules and tensors that ``graph`` uses, in plain form, by their name there."""
     parts: dict[str, Any] = {}
-    parameters = {id(p) for m in _plain_modules(model) for p in m.parameters(recurse=False)}
+    parameters = {id(p) for p in plain_parameters(model)}
     copied: dict[int, Any] = {}  # so that what was shared is shared still
     for node in graph.nodes:
         if node.op == "get_attr":
@@ -101,10 +102,6 @@ def _plain_parts(
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
     return parts
-
-
-def _plain_modules(model: Supernet) -> Iterator[nn.Module]:
-    return (module for module in model.modules() if not isinstance(module, ElasticLayer))
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from boundnas.randomness import stream
 from boundnas.space import Architecture, Dimension, SearchSpace, combinations, followed
 from boundnas.space.polynomial import Polynomial, amount, chosen
 from boundnas.supernet.supernet import Supernet
+from boundnas.supernet.tracing import is_plain, read_by_functions
 from boundnas.supernet.trail import Trail, follow
 
 SMALL = 32
@@ -88,10 +89,17 @@ class Paths:
         self._try_choices(model)
         called = {n: None for t in self._trails.values() for n in t.positions}
         functions = [name for name in called if name.endswith("()")]
-        self.layers = {**_layers(model, set(called)), **{name: name for name in functions}}
+        parameters = read_by_functions(model)
+        read = [name for name in parameters if name in called]
+        self.layers = {**_layers(model, set(called)), **{n: n for n in (*functions, *read)}}
         self.presence.update((name, self.presence[name[:-2]]) for name in functions)
+        self.presence.update((name, self.presence[name.rpartition(".")[0]]) for name in read)
         self._check_functions(model, functions)
-        self.uses = self._uses()
+        found = self._uses()
+        self.uses = {name: use for name, use in found.items() if name not in parameters}
+        """Of layers and functions."""
+        self.reads = {name: found[name] for name in read}
+        """Of parameters that are no layer's."""
 
     def _try_what_is_looked_up(self) -> None:
         """Add all combinations of what ``forward`` itself looks up, where they are few."""
@@ -314,8 +322,8 @@ def _layers(model: Supernet, called: set[str]) -> dict[str, str]:
             holder = holder.rpartition(".")[0]
         layers[name] = holder
         # Only what PyTorch calls otherwise, and lists of parameters, go uncalled in use.
-        inside = _is_plain(module) and _is_plain(model.get_submodule(holder))
-        is_layer = isinstance(module, ElasticLayer) or _is_plain(module)
+        inside = is_plain(module) and is_plain(model.get_submodule(holder))
+        is_layer = isinstance(module, ElasticLayer) or is_plain(module)
         if holder != name and is_layer and not inside:
             unused.append(name)
     if unused:
@@ -324,8 +332,3 @@ def _layers(model: Supernet, called: set[str]) -> dict[str, str]:
             "forward calls every layer in some architecture, or the model does not have it"
         )
     return layers
-
-
-def _is_plain(module: nn.Module) -> bool:
-    where = type(module).__module__
-    return where.startswith("torch.") and not where.endswith(".container")

@@ -1,19 +1,18 @@
 """Following ``forward`` of a supernet at one architecture, as a graph of what it calls.
 
-Only what is computed from the images is recorded. Tensors that the model holds have their values
-while ``forward`` is followed, so whatever it reads off them (a dtype, a sum, a slice) is what it
-reads in ``model(x, arch)``, and what it makes by itself is a constant of the graph.
+Recorded is what is computed from the images, and what is computed from parameters, which a plain
+network keeps and trains. Tensors that the model holds have their values while ``forward`` is
+followed, so whatever it reads off them (a dtype, a number) is what it reads in ``model(x, arch)``,
+and what it makes by itself, or of buffers, is a constant of the graph.
 """
 
 from __future__ import annotations
 
 import linecache
-import operator
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from threading import RLock
+from operator import getitem
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -25,6 +24,7 @@ from boundnas.elastic import ElasticLayer, ElasticModule
 from boundnas.errors import BoundNASError, ExportError
 from boundnas.nested import Inputs
 from boundnas.space import Architecture
+from boundnas.supernet.held import Computed, NotFollowedError, told_sizes
 from boundnas.supernet.modes import evaluating
 from boundnas.supernet.supernet import Supernet
 
@@ -60,6 +60,7 @@ class _Tracer(fx.Tracer):
         self._device = next(model.parameters()).device
         self._names = _names_of_tensors(model)
         self._held, self._example = set(model.modules()), model.example
+        self.computed = Computed(self, {id(p) for p in plain_parameters(model)})
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         own = isinstance(m, ElasticLayer) or getattr(m, WHOLE, False)
@@ -76,6 +77,8 @@ class _Tracer(fx.Tracer):
         return attr_val
 
     def create_arg(self, a: Any) -> Any:
+        if isinstance(a, Tensor) and (node := self.computed.node(a)) is not None:
+            return node
         if isinstance(a, Tensor):
             name = self._names.setdefault(id(a), f"_tensor_constant{len(self.tensors)}")
             self.tensors[name] = a  # which keeps it alive, and its id its own
@@ -90,7 +93,7 @@ class _Tracer(fx.Tracer):
         node, inputs = next(iter(self.graph.nodes)), self._example
         while not isinstance(inputs, Tensor):
             key = next(iter(inputs)) if isinstance(inputs, Mapping) else 0
-            node = self.create_node("call_function", operator.getitem, (node, key), {})
+            node = self.create_node("call_function", getitem, (node, key), {})
             inputs = inputs[key]
         return node
 
@@ -134,6 +137,41 @@ def _names_of_tensors(model: Supernet) -> dict[int, str]:
     return names
 
 
+def plain_parameters(model: Supernet) -> Iterator[nn.Parameter]:
+    """The parameters that are no elastic layer's, so that a plain network has them whole."""
+    for module in model.modules():
+        if not isinstance(module, ElasticLayer):
+            yield from module.parameters(recurse=False)
+
+
+def followed(model: Supernet) -> Iterator[tuple[str, nn.Module]]:
+    """The modules whose own ``forward`` is followed, by name; of a list, whoever uses its parts."""
+    whole: set[nn.Module] = set()
+    for name, module in model.named_modules():
+        if getattr(module, WHOLE, False) or isinstance(module, ElasticLayer) or is_plain(module):
+            whole.update(module.modules())
+        elif module not in whole:
+            yield name, module
+
+
+def read_by_functions(model: Supernet) -> dict[str, nn.Parameter]:
+    """The parameters that a plain network has where functions compute with them, by name.
+
+    Those of layers are there with the layer, used or not.
+    """
+    found: dict[nn.Parameter, str] = {}
+    for path, module in followed(model):
+        for name, parameter in module.named_parameters(path, recurse=False):
+            found.setdefault(parameter, name)
+    return {name: parameter for parameter, name in found.items()}
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether a module is a layer of torch's."""
+    where = type(module).__module__
+    return where.startswith("torch.") and not where.endswith(".container")
+
+
 _TAKEN = frozenset(dir(fx.GraphModule({}, fx.Graph())))
 
 
@@ -155,13 +193,15 @@ def trace(model: Supernet, arch: Architecture) -> tuple[fx.Graph, dict[str, Tens
     """
     tracer = _Tracer(model)
     try:
-        with evaluating(model), torch.no_grad(), _told_sizes(tracer):
+        with evaluating(model), torch.no_grad(), told_sizes(tracer), tracer.computed:
             graph = tracer.trace(_Bound(model, arch))
     except (BoundNASError, MemoryError):
         raise
     except Exception as error:  # whatever a forward of a user's may raise
         if isinstance(error, fx.proxy.TraceError):
             reason = "it branches on the value or shape of a tensor, or loops over one"
+        elif isinstance(error, NotFollowedError):
+            reason = str(error)
         else:
             text = (str(error).splitlines() or [""])[0].replace("Proxy", "traced tensor")
             reason = f"{type(error).__name__}: {text}"
@@ -169,61 +209,6 @@ def trace(model: Supernet, arch: Architecture) -> tuple[fx.Graph, dict[str, Tens
     if tracer.stopped is not None:
         _refuse(model, "it catches the error of a branch on a tensor", tracer.stopped, None)
     return graph, tracer.tensors
-
-
-_TOLD = [
-    *((Tensor, name) for name in ("expand", "repeat", "tile", "view", "reshape", "__getitem__")),
-    *((Tensor, name) for name in ("new_zeros", "new_ones", "new_full", "new_empty")),
-    *((torch, name) for name in ("arange", "zeros", "ones", "full")),
-]
-"""What is told sizes in a way that torch.fx does not see."""
-
-
-@contextmanager
-def _told_sizes(tracer: _Tracer) -> Iterator[None]:
-    """Within it tensors that are held or made may be told sizes that were read off the images.
-
-    ``self.token.expand(len(x), -1, -1)`` is a method of a tensor that is none of the traced ones.
-    """
-    with _ONE_AT_A_TIME:
-        own = {(owner, name): vars(owner).get(name) for owner, name in _TOLD}
-        try:
-            for owner, name in _TOLD:
-                setattr(owner, name, _followed(tracer, owner, name, getattr(owner, name)))
-            yield
-        finally:
-            for (owner, name), function in own.items():
-                if function is None:
-                    delattr(owner, name)
-                else:
-                    setattr(owner, name, function)
-
-
-_ONE_AT_A_TIME = RLock()
-
-
-def _followed(tracer: _Tracer, owner: Any, name: str, function: Any) -> Any:
-    def follow(*args: Any, **kwargs: Any) -> Any:
-        held = owner is Tensor and not isinstance(args[0], fx.Proxy)
-        if not _holds_traced((args, kwargs)) or not (held or owner is torch):
-            return function(*args, **kwargs)
-        if owner is torch:
-            return tracer.create_proxy("call_function", function, args, kwargs)
-        if name == "__getitem__":
-            return tracer.create_proxy("call_function", operator.getitem, args, kwargs)
-        return tracer.create_proxy("call_method", name, args, kwargs)
-
-    return follow
-
-
-def _holds_traced(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return any(map(_holds_traced, value))
-    if isinstance(value, dict):
-        return any(map(_holds_traced, value.values()))
-    if isinstance(value, slice):
-        return _holds_traced((value.start, value.stop, value.step))
-    return isinstance(value, fx.Proxy)
 
 
 def _refuse(

@@ -17,10 +17,12 @@ from boundnas.elastic import ElasticLayer, ElasticModule
 from boundnas.space import Architecture, Dimension, Pass, Setting, Value, followed
 from boundnas.supernet import place
 from boundnas.supernet.calibrate import Seen
+from boundnas.supernet.held import holds, parts, reads
 from boundnas.supernet.inputs import zeros
 from boundnas.supernet.modes import evaluating
 from boundnas.supernet.products import Products
 from boundnas.supernet.supernet import Supernet
+from boundnas.supernet.tracing import read_by_functions
 
 _RESHAPES = {
     "reshape", "view", "expand", "unflatten", "flatten", "reshape_as", "view_as", "split",
@@ -35,7 +37,8 @@ class Trail:
     Args:
         positions: Output positions of every elastic layer, summed over its calls, and the calls of
             every other module; zero where it was not called. Of the functions that its own
-            ``forward`` calls, under its name and ``()``, the multiply-accumulates of one image.
+            ``forward`` calls, under its name and ``()``, the multiply-accumulates of one image. Of
+            every parameter that functions compute with, one; see `read_by_functions`.
         steps: For every module that is no elastic one, the functions and modules that its own
             ``forward`` called, with their numbers.
         looked_up: Where ``forward`` itself, not an elastic layer, looked a dimension up.
@@ -51,9 +54,12 @@ class Trail:
 class _Recorder(TorchFunctionMode):
     """Watches one pass."""
 
-    def __init__(self, names: Mapping[nn.Module, str], images: int) -> None:
+    def __init__(self, model: Supernet, images: int) -> None:
         super().__init__()
-        self.names, self.images = names, images
+        self.names = {module: name for name, module in model.named_modules()}
+        self.parameters = {id(p): name for name, p in read_by_functions(model).items()}
+        self.images = images
+        self.read: set[str] = set()
         self.products: dict[str, int] = {}
         self.stack: list[tuple[nn.Module, list[object]]] = []
         self.positions: dict[str, int] = {}
@@ -63,11 +69,17 @@ class _Recorder(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if self.stack and not self._elastic and _holds_tensor(result):
+        if self.parameters and reads(func, result):
+            self._read((args, kwargs))
+        if self.stack and not self._elastic and holds(Tensor, result):
             name = resolve_name(func) or getattr(func, "__name__", str(func))
             numbers = () if name.rpartition(".")[2] in _RESHAPES else _numbers((args, kwargs))
             self.stack[-1][1].append((name, *numbers))
         return result
+
+    def _read(self, arguments: object) -> None:
+        given = (self.parameters.get(id(part)) for part in parts(arguments))
+        self.read.update(name for name in given if name is not None)
 
     @property
     def _elastic(self) -> bool:
@@ -105,7 +117,7 @@ class _Recorder(TorchFunctionMode):
     def trail(self) -> Trail:
         steps = {name: frozenset(found) for name, found in self.steps.items()}
         products = {f"{name}()": macs // self.images for name, macs in self.products.items()}
-        positions = {**self.positions, **products}
+        positions = {**self.positions, **products, **dict.fromkeys(self.read, 1)}
         return Trail(positions, steps, self.looked_up, frozenset(self.used))
 
 
@@ -164,7 +176,7 @@ class Watched(Architecture):
 
 def follow(model: Supernet, arch: Architecture, number: int = 2) -> Trail:
     """Run one architecture on empty images, so many of them, and tell what it did."""
-    recorder = _Recorder({m: name for name, m in model.named_modules()}, number)
+    recorder = _Recorder(model, number)
     watched = Watched.of(arch, recorder.look_up)
     images = zeros(model, number)
     with ExitStack() as stack:
@@ -190,12 +202,6 @@ def _pixels(module: nn.Module, x: object, output: object, images: int) -> int:
         found = module.positions(x, output)
         return found if module.axis is None else max(1, found * len(output) // images)
     return 1
-
-
-def _holds_tensor(result: object) -> bool:
-    if isinstance(result, list | tuple):
-        return any(map(_holds_tensor, result))
-    return isinstance(result, Tensor)
 
 
 def _numbers(argument: object) -> Iterator[object]:
