@@ -291,6 +291,69 @@ def test_the_best_network_for_a_budget_is_printed_with_its_files(whole):
     assert ("parameters", f"{few:,}") in found
 
 
+OTHER = {
+    "a range": (["--macs=15k..30k"], {"macs": [15e3, 30e3]}, True),
+    "another cost": (["--parameters", "700..1.2k"], {"parameters": [700.0, 1200.0]}, False),
+    "several": (
+        ["--parameters", "700..1.2k", "--macs", "15k..30k", "--bounds", "whole"],
+        {"macs": [15e3, 30e3], "parameters": [700.0, 1200.0]},
+        False,
+    ),
+    "a cost by name": (["--bytes=15k..20k"], {"bytes": [15e3, 20e3]}, False),
+}
+
+
+@pytest.mark.parametrize(("words", "ranges", "measured"), OTHER.values(), ids=OTHER)
+def test_a_run_is_searched_again_for_other_costs(words, ranges, measured, whole, tmp_path):
+    folder, _ = copied(whole, tmp_path / "run")
+    before = files(folder)
+    done = call("search", folder, *words)
+    assert done.exit_code == 0, done.stderr
+    front, now = json.loads((folder / "front.json").read_text()), files(folder)
+    assert front["ranges"] == ranges
+    assert now["front-1.json"] == before["front.json"]
+    journal = "search/evaluations.jsonl" if measured else "search/evaluations-1.jsonl"
+    assert now[journal] == before["search/evaluations.jsonl"]
+    again = call("search", folder, *words)
+    assert (again.exit_code, again.stdout) == (0, done.stdout)
+    assert call("export", folder).exit_code == 0, "of the front that is there"
+    assert files(folder)["front.json"] == now["front.json"]
+    assert all((folder / n["folder"] / "model.onnx").is_file() for n in held(folder))
+    assert call("search", folder).exit_code == 0
+    assert files(folder)["front.json"] == before["front.json"], "as the configuration says"
+
+
+def test_an_edited_configuration_is_what_is_exported(whole, tmp_path):
+    folder, _ = copied(whole, tmp_path / "run")
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("mutations: 1", "mutations: 2"))
+    assert call("export", folder).exit_code == 0
+    front = json.loads((folder / "front.json").read_text())
+    assert front["identity"]["search.mutations"] == "2"
+
+
+RANGES = {
+    "one number": (["--macs", "5M"], 2, r"--macs: must be a range.*as in --macs 1M..5M; found 5M"),
+    "descending": (["--macs", "5M..1M"], 2, r"--macs: a range ascends, found 5M..1M"),
+    "no number": (["--macs", "1M.."], 2, r"--macs: must be a number above 0.*found nothing"),
+    "twice": (["--macs=1..2", "--macs=2..3"], 2, r"--macs: is given twice"),
+    "no name": (["1M..5M"], 2, r"1M..5M: is no limit.*as in --macs 1M..5M"),
+    "an unknown cost": (["--energy=1..2"], 1, r"no cost energy; there are macs, parameters, bytes"),
+    "out of reach": (["--macs=1G..2G"], 1, r"no network of this space costs"),
+    "other bounds": (["--bounds", "all"], 2, r"'all' is not one of 'learned'"),
+}
+
+
+@pytest.mark.parametrize(("words", "code", "message"), RANGES.values(), ids=RANGES)
+def test_ranges_that_cannot_be_read_or_met_change_nothing(words, code, message, whole, tmp_path):
+    folder, _ = copied(whole, tmp_path / "run")
+    before = files(folder)
+    refused = call("search", folder, *words)
+    assert refused.exit_code == code
+    assert re.search(message, " ".join(refused.stderr.split())), refused.stderr
+    assert files(folder) == before
+
+
 NUMBERS = {"5": 5, ".5k": 500, "1.5M": 1.5e6, "2G": 2e9, "1e3": 1e3, "1e-1M": 1e5, "7.": 7}
 
 

@@ -53,6 +53,10 @@ KINDS = {
     "an optimizer of one's own": {"optimizer": Own},
     "another task": {"task": bn.tasks.Classification(label_smoothing=0.1)},
     "two costs": {"cost": both, "cost_range": [COST_RANGE, (500.0, 1100.0)]},
+    "two costs the other way": {
+        "cost": lambda model: both(model)[::-1],
+        "cost_range": [(500.0, 1100.0), COST_RANGE],
+    },
 }
 
 
@@ -117,6 +121,40 @@ def test_an_opened_run_is_searched_with_the_same_bytes(tmp_path):
     )
 
 
+@pytest.mark.parametrize("kind", ["as usual", "two costs the other way"])
+def test_a_run_knows_its_front(kind, tmp_path):
+    first = trained(tmp_path / "run", kind)
+    with pytest.raises(RunError, match=r"was not searched yet; call boundnas.search\(run\)"):
+        _ = first.front
+    front = bn.search(first, SEARCH)
+    assert first.front is front
+    before = files(tmp_path / "run")
+    again = opened(tmp_path / "run", kind)
+    assert again.front.to_json() == front.to_json()
+    assert list(again.front.ranges) == list(front.ranges), "in the order of the costs"
+    assert again.front is again.front
+    arch, other = (run.front.networks[0].arch for run in (first, again))
+    assert digest(bn.extract(again.model, other)) == digest(bn.extract(first.model, arch))
+    assert files(tmp_path / "run") == before
+
+
+def test_its_front_is_that_of_its_last_search_of_whatever_range(tmp_path):
+    run = trained(tmp_path / "run")
+    bn.search(run, SEARCH)
+    whole = SEARCH.model_copy(update={"bounds": "whole"})
+    last = bn.search(run, whole, cost=costs.Parameters(run.model), cost_range=(500.0, 1000.0))
+    assert run.front is last
+    assert opened(tmp_path / "run").front.to_json() == last.to_json()
+
+
+def test_a_front_of_other_weights_is_not_its_front(tmp_path):
+    for name, kind in (("run", "as usual"), ("other", "another seed")):
+        bn.search(trained(tmp_path / name, kind), SEARCH)
+    shutil.copy(tmp_path / "other" / "front.json", tmp_path / "run" / "front.json")
+    with pytest.raises(RunError, match=r"front.json: was found with weights = .*; search the run"):
+        _ = opened(tmp_path / "run").front
+
+
 def config(**more):
     first = CostSettings(lower=0.1, upper=0.7)
     space = {"family": "mobilenet_v2", "width": 0.25}
@@ -143,6 +181,7 @@ def test_a_run_of_a_configuration_is_opened_from_its_folder_alone(configured):
     before = files(folder.path)
     run = bn.open(folder.path)
     assert (run.seed, run.settings, run.searching) == (2, TRAIN, SEARCH)
+    assert run.front.to_json() == front.to_json()
     again = bn.search(run)
     assert files(folder.path) == before, "searched as its configuration says"
     assert again.to_json() == front.to_json()

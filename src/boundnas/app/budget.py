@@ -33,17 +33,48 @@ def budget(arguments: Sequence[str]) -> dict[str, float]:
         >>> budget(["--macs", "5M", "--parameters=20k"])
         {'macs': 5000000.0, 'parameters': 20000.0}
     """
+    named = _named(arguments, "--macs 5M")
+    return {name[2:]: _number(name, text) for name, text in named}
+
+
+def ranges(arguments: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Ranges from the words of a command line, each of them at most once.
+
+    Raises:
+        ConfigError: Something else than a range of two numbers above 0.
+
+    Examples:
+        >>> ranges(["--macs", "1M..5M", "--parameters=2k..20k"])
+        {'macs': (1000000.0, 5000000.0), 'parameters': (2000.0, 20000.0)}
+    """
+    found = {}
+    for name, text in _named(arguments, "--macs 1M..5M"):
+        lower, dots, upper = text.partition("..")
+        if not dots:
+            raise ConfigError(
+                f"{name}: must be a range, the least and the most with .. between them, as in "
+                f"{name} 1M..5M; found {text or 'nothing'}"
+            )
+        limits = _number(name, lower), _number(name, upper)
+        if limits[0] >= limits[1]:
+            raise ConfigError(f"{name}: a range ascends, found {text}")
+        found[name[2:]] = limits
+    return found
+
+
+def _named(arguments: Sequence[str], form: str) -> Iterator[tuple[str, str]]:
+    """What the words of a command line say of each name."""
     words = [part for word in arguments for part in _parted(word)]
-    limits: dict[str, float] = {}
+    names = set[str]()
     for name, text in zip(words[::2], [*words[1::2], ""], strict=False):
         if re.fullmatch(r"--[A-Za-z_][\w.-]*", name) is None:
             raise ConfigError(
-                f"{name}: is no limit; write the name of a cost and the most of it, as in --macs 5M"
+                f"{name}: is no limit; write the name of a cost and its limits, as in {form}"
             )
-        if name[2:] in limits:
+        if name in names:
             raise ConfigError(f"{name}: is given twice; keep one")
-        limits[name[2:]] = _number(name, text)
-    return limits
+        names.add(name)
+        yield name, text
 
 
 def _parted(word: str) -> Sequence[str]:

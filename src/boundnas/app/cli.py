@@ -29,6 +29,7 @@ from boundnas.errors import ConfigError
 from boundnas.report import write_report
 from boundnas.report.compare import compare as compare_runs
 from boundnas.search import Front
+from boundnas.settings import Bounds
 from boundnas.store.files import write_text
 from boundnas.store.folder import RunFolder
 from boundnas.store.records import said_ranges
@@ -102,6 +103,10 @@ Wait = Annotated[float, typer.Option(min=1, help="Seconds that processes wait fo
 Runs = Annotated[
     Path, typer.Option(callback=expanded, help="Folder that the run's own folder is made in.")
 ]
+Range = Annotated[
+    list[str] | None,
+    typer.Option(metavar="LOWER..UPPER", help="From so many to so many, as in 1M..5M."),
+]
 Limit = Annotated[
     list[str] | None, typer.Option(metavar="NUMBER", help="At most so many, as in 5M or 20k.")
 ]
@@ -122,6 +127,18 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
 def _command(function: Callable[..., None], **options: Any) -> Callable[..., None]:
     """Register a command."""
     return app.command(**options)(guarded(function))
+
+
+_named_costs = partial(
+    _command, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+)
+"""Registers a command that takes limits of any cost of the run by its name."""
+
+
+def _given(context: typer.Context, **known: list[str] | None) -> list[str]:
+    """The words of a command that name costs, those it knows and others."""
+    found = [f"--{name}={text}" for name, texts in known.items() for text in texts or ()]
+    return [*found, *context.args]
 
 
 def _show_version(asked: bool) -> None:
@@ -177,11 +194,25 @@ def train(config: ConfigFile, runs: Runs = Path("runs"), timeout: Wait = pipelin
     _print(f"Trained: {folder.path.resolve()}")
 
 
-@_command
-def search(run: RunPath, timeout: Wait = pipeline.TIMEOUT) -> None:
-    """Search the Pareto front of a run, after finishing its training if need be."""
+@_named_costs
+def search(
+    context: typer.Context,
+    run: RunPath,
+    macs: Range = None,
+    parameters: Range = None,
+    bounds: Annotated[
+        Bounds | None, typer.Option(help="Part of the space that is searched.")
+    ] = None,
+    timeout: Wait = pipeline.TIMEOUT,
+) -> None:
+    """Search the Pareto front of a run, after finishing its training if need be.
+
+    For other costs than it was trained for, name each with its range; without training anew:
+    --macs 1M..5M --parameters 2k..20k
+    """
+    ranges = budget.ranges(_given(context, macs=macs, parameters=parameters))
     with pipeline.working(_config(run), run, timeout) as (job, folder):
-        front = job.search(job.train(folder))
+        front = job.search(job.train(folder), ranges, bounds)
     _show(front)
 
 
@@ -190,11 +221,11 @@ def export(run: RunPath, timeout: Wait = pipeline.TIMEOUT) -> None:
     """Write the networks of a run's front, after finishing its search if need be."""
     with pipeline.working(_config(run), run, timeout) as (job, folder):
         trained = job.train(folder)
-        job.export(trained, job.search(trained))
+        job.export(trained, job.found(trained))
     _print(f"Networks: {folder.networks.resolve()}")
 
 
-@partial(_command, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@_named_costs
 def best(
     context: typer.Context, run: RunPath, macs: Limit = None, parameters: Limit = None
 ) -> None:
@@ -203,9 +234,8 @@ def best(
     Any cost of the run is a limit by its name, with k, M or G for thousands, millions or billions:
     --macs 5M --parameters 20k
     """
-    named = {"macs": macs or [], "parameters": parameters or []}
-    given = [f"--{name}={number}" for name, numbers in named.items() for number in numbers]
-    print(budget.best(run, budget.budget([*given, *context.args])))
+    given = _given(context, macs=macs, parameters=parameters)
+    print(budget.best(run, budget.budget(given)))
 
 
 @_command

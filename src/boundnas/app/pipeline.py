@@ -28,7 +28,7 @@ from boundnas.engine.output import SideChannel
 from boundnas.engine.progress import Progress
 from boundnas.engine.ranks import agree, connected, rank, share, wait
 from boundnas.engine.threads import use_threads
-from boundnas.errors import BoundNASError, ConfigError, RankError, RunError, SpaceError
+from boundnas.errors import BoundNASError, ConfigError, RankError
 from boundnas.extras import require
 from boundnas.fit import identity
 from boundnas.fit.clip import of_settings
@@ -42,17 +42,17 @@ from boundnas.fit.train import fit
 from boundnas.fit.trained import gentle, is_trained
 from boundnas.method.policy import BOUNDARIES
 from boundnas.report import write_report
-from boundnas.search import Evaluator, Front, FrontNetwork, search
+from boundnas.search import Front, search
+from boundnas.search.kept import kept, read_front, recorded_settings, searched_for
 from boundnas.search.origin import of_front
 from boundnas.search.sampled import METHODS
-from boundnas.settings import TrainSettings, Use
+from boundnas.search.wanted import named, wanted
+from boundnas.settings import Bounds, TrainSettings, Use
 from boundnas.store.files import set_aside
 from boundnas.store.folder import RunFolder
-from boundnas.store.records import FrontRecord, NetworkRecord, read_record
+from boundnas.store.records import Ranges
 from boundnas.supernet.supernet import Supernet
 from boundnas.task import Classification, Task
-
-_AGAIN = "remove it and run the search again: what the search measured is kept in its journal"
 
 _log = logging.getLogger(__name__)
 
@@ -181,38 +181,41 @@ class Job:
             trained=self.config.trained,
         )
 
-    def search(self, run: Run) -> Front:
+    def search(self, run: Run, ranges: Ranges | None = None, bounds: Bounds | None = None) -> Front:
         """Search, or read the front of this very search that is there already.
 
         A front of other weights, data or settings is set aside under another name.
+
+        Args:
+            run: The trained run.
+            ranges: What networks are wanted for now, by the names of costs and in their own units;
+                by default what the run was trained for.
+            bounds: Which part of the space is searched; by default as the configuration says.
         """
-        assert run.folder is not None
-        folder, now = run.folder, of_front(run, self.config.search)
+        folder, settings = run.folder, self.config.search
+        assert folder is not None
+        settings = settings.model_copy(update={"bounds": bounds or settings.bounds})
+        if ranges:
+            costs = [named(run, name) for name in ranges]
+            run = wanted(run, settings, costs, list(ranges.values()))
         if rank() == 0:
-            self._set_aside(folder, now)
+            _set_aside(folder, of_front(run, settings))
         wait("before the front is read")
         if folder.front.exists():
-            return self._front(run)
-        return search(run, self.config.search, self.observers(folder))
+            return read_front(run, settings)
+        return search(run, settings, self.observers(folder))
 
-    def _set_aside(self, folder: RunFolder, now: dict[str, str]) -> None:
-        """Rename a front that was found under other conditions, and say which.
-
-        Raises:
-            RunError: It is damaged or was edited.
-        """
-        try:
-            held = read_record(folder.front, FrontRecord, folder.held)
-        except RunError as error:
-            raise RunError(f"{error}; or {_AGAIN}") from error
-        different = None if held is None else identity.difference(held.identity, now)
-        if different is not None:
-            _log.warning(
-                "%s: was found with %s; it is kept as %s and the search is made anew",
-                folder.front,
-                different,
-                set_aside(folder.front, folder.held).name,
-            )
+    def found(self, run: Run) -> Front:
+        """The front that lies in the folder, whatever costs it was searched for; else a search."""
+        assert run.folder is not None
+        held = kept(run.folder)
+        if held is not None:
+            settings = recorded_settings(held)
+            same = settings.model_copy(update={"bounds": self.config.search.bounds})
+            asked = searched_for(run, held, settings)
+            if same == self.config.search and held.identity == of_front(asked, settings):
+                return read_front(asked, settings)
+        return self.search(run)
 
     def export(self, run: Run, front: Front) -> None:
         """Write every network of the front that is not there yet."""
@@ -236,35 +239,22 @@ class Job:
                 )
                 progress.advance()
 
-    def _front(self, run: Run) -> Front:
-        """The front of ``front.json``, with the statistics of its networks computed anew.
 
-        Raises:
-            RunError: It names networks or costs that this model does not have.
-        """
-        assert run.folder is not None
-        config, path = self.config, run.folder.front
-        task = run.task
-        evaluator = Evaluator(run.model, self.data, config.search, config.seed, run.costs, task)
-        held = read_record(path, FrontRecord, run.folder.held)
-        assert held is not None
+def _set_aside(folder: RunFolder, now: dict[str, str]) -> None:
+    """Rename a front that was found under other conditions, and say which.
 
-        def network(row: NetworkRecord) -> FrontNetwork:
-            arch = run.model.space.architecture(row.architecture)
-            costs = {name: cost(arch) for name, cost in evaluator.costs.items()}
-            if costs != row.costs:
-                raise RunError(f"{path}: says {row.costs} of a network that has {costs}; {_AGAIN}")
-            return FrontNetwork(
-                evaluator.calibrated(arch), costs, row.validation, row.test, held.metric
-            )
-
-        try:
-            inside, outside = (
-                tuple(evaluator.each(network, rows)) for rows in (held.networks, held.outside)
-            )
-        except SpaceError as error:
-            raise RunError(f"{path}: is of another search space ({error}); {_AGAIN}") from error
-        return Front(run.ranges, inside, outside, tuple(held.classes))
+    Raises:
+        RunError: It is damaged or was edited.
+    """
+    held = kept(folder)
+    different = None if held is None else identity.difference(held.identity, now)
+    if different is not None:
+        _log.warning(
+            "%s: was found with %s; it is kept as %s and the search is made anew",
+            folder.front,
+            different,
+            set_aside(folder.front, folder.held).name,
+        )
 
 
 def run(config: RunConfig, runs: Path, timeout: float = TIMEOUT) -> tuple[RunFolder, Front]:

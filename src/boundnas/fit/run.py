@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +42,7 @@ class Run:
         trained: What the largest network is worth, where weights were trained already.
         metrics: One row of numbers per step, of this process.
         trajectory: The policies' expected values and deviations over time, of this process.
+        fronts: What the last search of it found, if it was searched here.
         searching: How it is searched where nothing else is said: as its configuration says, if it
             was opened from one, else as in the paper.
     """
@@ -58,6 +60,7 @@ class Run:
     trained: Trained | None = None
     metrics: list[dict[str, Any]] = field(default_factory=list)
     trajectory: list[dict[str, Any]] = field(default_factory=list)
+    fronts: list[Any] = field(default_factory=list, repr=False, compare=False)
     searching: SearchSettings = field(default_factory=SearchSettings)
 
     @property
@@ -69,6 +72,15 @@ class Run:
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Their ranges, by name."""
         return {budget.cost.name: budget.range for budget in self.budgets}
+
+    @property
+    def front(self) -> Any:
+        """The `boundnas.Front` that its last search found, or that lies in its folder.
+
+        Raises:
+            RunError: It was not searched yet, or the front there is not to be believed.
+        """
+        return _readers[0](self)
 
     def averaged(self) -> AbstractContextManager[None]:
         """Within it, while training goes on, the model has the weights that it would end with."""
@@ -83,6 +95,15 @@ class Run:
     def allowed(self) -> Allowed:
         """The options between the learned boundaries, of each dimension."""
         return self.boundaries.allowed
+
+
+_readers: list[Callable[[Run], Any]] = []
+
+
+def knows_fronts(reader: Callable[[Run], Any]) -> Callable[[Run], Any]:
+    """Marks what knows the front of a run: part of the search, which stands above the training."""
+    _readers[:] = [reader]
+    return reader
 
 
 def bounds_record(

@@ -4,6 +4,7 @@ from boundnas.search.evaluator import Evaluator
 from boundnas.search.front import search
 from boundnas.search.genetic import genetic_search
 from boundnas.search.journal import Evaluation, Journal
+from boundnas.search.kept import front_of
 from boundnas.search.networks import Front, FrontNetwork
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Front",
     "FrontNetwork",
     "Journal",
+    "front_of",
     "genetic_search",
     "search",
 ]

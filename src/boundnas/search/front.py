@@ -90,6 +90,7 @@ def search(
     front = _tested(run, evaluator, _selected(run, bench.known.values()))
     if run.folder is not None and rank() == 0:
         _keep(front, run.folder, of_front(run, settings))
+    run.fronts[:] = [front]
     audience.tell("front", front)
     return front
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from boundnas.cost import Budget, Cost, MACs, check_budgets, paired
+from boundnas.cost import COSTS, Budget, Cost, MACs, check_budgets, paired
 from boundnas.cost.budget import CostRange
 from boundnas.errors import CostError
 from boundnas.fit.run import Run
@@ -44,6 +44,21 @@ def wanted(
     if settings.bounds == "learned":
         _check_between(run, budgets)
     return replace(run, budgets=budgets)
+
+
+def named(run: Run, name: str) -> Cost:
+    """The cost of a name: one of the run, or one that comes with BoundNAS.
+
+    Raises:
+        CostError: There is none; names those that there are.
+    """
+    known = {cost.name: cost for cost in run.costs}
+    if name not in known and name not in COSTS:
+        raise CostError(
+            f"there is no cost {name}; there are {', '.join({**known, **COSTS})}, and others are "
+            "handed to boundnas.search as cost="
+        )
+    return known[name] if name in known else COSTS[name](run.model)
 
 
 def _check_between(run: Run, budgets: Sequence[Budget]) -> None:

@@ -11,7 +11,7 @@ from boundnas.settings.explain import (
     quoted,
     shown,
 )
-from boundnas.settings.searching import SearchSettings
+from boundnas.settings.searching import Bounds, SearchSettings
 from boundnas.settings.sections import (
     CostSettings,
     DataSettings,
@@ -28,6 +28,7 @@ __all__ = [
     "ALONE",
     "FORMS",
     "MAX_PROBLEMS",
+    "Bounds",
     "CostSettings",
     "DataSettings",
     "ExportSettings",

@@ -9,6 +9,9 @@ from pydantic import Field
 
 from boundnas.settings.base import Settings
 
+Bounds = Literal["learned", "whole"]
+"""Which part of the space is searched."""
+
 
 class SearchSettings(Settings):
     """How sub-networks are searched after training (Appendix A.3)."""
@@ -30,7 +33,7 @@ class SearchSettings(Settings):
     mutation_probability: float = Field(
         default=0.1, gt=0, le=1, description="chance that a mutation changes a dimension"
     )
-    bounds: Literal["learned", "whole"] = Field(
+    bounds: Bounds = Field(
         default="learned", description="search between the learned boundaries, or the whole space"
     )
     calibration_images: int = Field(
