@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from tests.times import counted_nanoseconds, latency
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -53,5 +54,6 @@ COSTS = {  # a cost, and what it is counted to be of an extracted network and on
     "macs": (MACs, counted_macs),
     "parameters": (Parameters, counted_parameters),
     "bytes": (Bytes, exported),
+    "latency": (latency, counted_nanoseconds),
     "of one's own": (own_cost.Energy, energy),
 }

@@ -4,6 +4,8 @@ from boundnas.cost.base import COSTS, Cost
 from boundnas.cost.budget import Budget, check_budgets, paired
 from boundnas.cost.counts import MACs, Parameters, with_usual
 from boundnas.cost.file_size import Bytes
+from boundnas.cost.latency import Latency
+from boundnas.cost.table import LatencyTable
 from boundnas.space.polynomial import amount
 
 __all__ = [
@@ -11,6 +13,8 @@ __all__ = [
     "Budget",
     "Bytes",
     "Cost",
+    "Latency",
+    "LatencyTable",
     "MACs",
     "Parameters",
     "amount",

@@ -11,6 +11,7 @@ import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -33,8 +34,8 @@ class Block:
             ``forward`` calls, ``"module().function"``. From the second call on with a number.
         signature: Equal for blocks that compute the same on the same shapes.
         kind: The same without what says how large something is.
-        net: The block alone: from ``inputs`` to a tuple of tensors. It shares its weights with the
-            network.
+        graph: Its nodes, from ``inputs`` to a tuple of tensors.
+        root: The network, whose modules they call.
         inputs: What it takes in a pass of the whole network on noise.
         takes: Names of the inputs among the nodes of the network.
         gives: Names of its outputs there.
@@ -44,11 +45,22 @@ class Block:
     name: str
     signature: str
     kind: str
-    net: fx.GraphModule
+    graph: fx.Graph
+    root: fx.GraphModule
     inputs: tuple[Tensor, ...]
     takes: tuple[str, ...]
     gives: tuple[str, ...]
     macs: int
+
+    @property
+    def modules(self) -> frozenset[str]:
+        """Modules of the supernet whose ``forward`` its nodes stand in."""
+        return frozenset(place for node in self.graph.nodes for place in _places(node))
+
+    @cached_property
+    def net(self) -> fx.GraphModule:
+        """The block alone, with the weights that it has in the network."""
+        return fx.GraphModule(self.root, self.graph).eval()
 
 
 def blocks_of(net: fx.GraphModule, batch: int = 1) -> list[Block]:
@@ -144,11 +156,17 @@ def _groups(watched: _Watched) -> list[list[fx.Node]]:
 def _name(nodes: Sequence[fx.Node], macs: Mapping[fx.Node, int]) -> str:
     """See `Block`; from what the tracer noted, as a graph's own names are numbered."""
     node = next((n for n in nodes if macs[n]), nodes[0])
-    stack = [place for place, _ in node.meta.get("nn_module_stack", {}).values()]
+    places = _places(node)
     if node.op == "call_module":
-        return stack[-1].partition(".")[2] if stack else str(node.target)
+        return places[-1] if places else str(node.target)
     function = node.target if isinstance(node.target, str) else node.target.__name__
-    return f"{stack[-1].partition('.')[2] if stack else ''}().{function}"
+    return f"{places[-1] if places else ''}().{function}"
+
+
+def _places(node: fx.Node) -> list[str]:
+    """The modules whose ``forward`` a node stands in, from the supernet itself inwards."""
+    stack = node.meta.get("nn_module_stack", {}).values()
+    return [place.partition(".")[2] for place, _ in stack]
 
 
 def _block(name: str, net: fx.GraphModule, nodes: Sequence[fx.Node], watched: _Watched) -> Block:
@@ -168,12 +186,12 @@ def _block(name: str, net: fx.GraphModule, nodes: Sequence[fx.Node], watched: _W
     outside = [n for n in nodes if not within.issuperset(n.users)]
     given = [n for n in outside if isinstance(values[n], Tensor)] or [nodes[-1]]
     graph.output(tuple(copies[n] for n in given))
-    part = fx.GraphModule(net, graph).eval()
     inputs = tuple(values[n] for n in tensors)
     return Block(
         name,
-        *signature(part, inputs),
-        net=part,
+        *signature(graph, net, inputs),
+        graph=graph,
+        root=net,
         inputs=inputs,
         takes=tuple(n.name for n in tensors),
         gives=tuple(n.name for n in given),

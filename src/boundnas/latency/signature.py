@@ -29,25 +29,25 @@ class Signature(NamedTuple):
     kind: str
 
 
-def signature(net: fx.GraphModule, inputs: Sequence[Tensor]) -> Signature:
-    """What a block computes on inputs of these shapes."""
-    whole = [*map(_tensor, inputs), *_lines(net, True)]
-    kinds = [*map(_form, inputs), *_lines(net, False)]
+def signature(graph: fx.Graph, root: nn.Module, inputs: Sequence[Tensor]) -> Signature:
+    """What a graph of modules of ``root`` computes on inputs of these shapes."""
+    whole = [*map(_tensor, inputs), *_lines(graph, root, True)]
+    kinds = [*map(_form, inputs), *_lines(graph, root, False)]
     return Signature("\n".join(whole), "\n".join(kinds))
 
 
-def _lines(net: fx.GraphModule, sized: bool) -> Iterator[str]:
+def _lines(graph: fx.Graph, root: nn.Module, sized: bool) -> Iterator[str]:
     """What each node does, its arguments by the numbers of their lines."""
-    places = {node: f"%{number}" for number, node in enumerate(net.graph.nodes)}
-    for node in net.graph.nodes:
+    places = {node: f"%{number}" for number, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
         if node.op == "placeholder":
             continue
         what = node.op
         if node.op == "get_attr":
-            held = attrgetter(node.target)(net)
+            held = attrgetter(node.target)(root)
             what = f"tensor {_tensor(held) if sized else _form(held)}"
         elif node.op == "call_module":
-            what = " ".join(_module(attrgetter(node.target)(net), sized))
+            what = " ".join(_module(attrgetter(node.target)(root), sized))
         elif node.op != "output":
             what = node.target if isinstance(node.target, str) else _named(node.target)
         yield f"{what}{_shown((node.args, node.kwargs), places, sized)}"
@@ -64,7 +64,7 @@ def _module(module: nn.Module, sized: bool) -> Iterator[str]:
             if tensor is not None:
                 yield f"{key}={_tensor(tensor) if sized else _form(tensor)}"
         if isinstance(part, fx.GraphModule):
-            yield from _lines(part, sized)
+            yield from _lines(part.graph, part, sized)
 
 
 def _attribute(module: nn.Module, key: str, value: Any, sized: bool) -> Iterator[str]:

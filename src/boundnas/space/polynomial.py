@@ -8,8 +8,11 @@ read off a table by the chosen option of one dimension; with a relaxed architect
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from boundnas.space import (
     Architecture,
@@ -111,6 +114,42 @@ table=(8, 16)),)),)
 def chosen(dimension: Dimension, indices: Collection[int]) -> Polynomial:
     """One where one of these options is chosen, else zero."""
     return _from_table(dimension, (int(j in indices) for j in range(len(dimension))))
+
+
+def tabulated(dimensions: Sequence[Dimension], table: NDArray[np.int64]) -> Polynomial:
+    """``table[i, j, ...]`` where options ``i``, ``j``, ... of dimensions are chosen.
+
+    A term for each combination of options of all dimensions but the one that varies most; options
+    that have the same numbers share terms.
+
+    Examples:
+        >>> a, b = Dimension("a", (1, 2, 3)), Dimension("b", (4, 8))
+        >>> len(tabulated([a, b], np.array([[5, 6], [7, 7], [7, 7]])).terms)
+        2
+    """
+    if not table.any():
+        return Polynomial(())
+    if not dimensions:
+        return _polynomial(int(table))
+    groups = [_alike(np.moveaxis(table, axis, 0)) for axis in range(table.ndim)]
+    axis = min(range(table.ndim), key=lambda each: len(groups[each]))
+    own = dimensions[axis]
+    if table.ndim == 1 and len(groups[0]) > 1:
+        return _from_table(own, table.tolist())
+    others = [d for d in dimensions if d is not own]
+    total = Polynomial(())
+    for options in groups[axis]:
+        part = tabulated(others, np.asarray(table.take(options[0], axis)))
+        total += part if len(groups[axis]) == 1 else chosen(own, options) * part
+    return total
+
+
+def _alike(table: NDArray[np.int64]) -> list[list[int]]:
+    """Options along the first axis that have the same numbers, together."""
+    found: dict[bytes, list[int]] = {}
+    for option, part in enumerate(table):
+        found.setdefault(part.tobytes(), []).append(option)
+    return list(found.values())
 
 
 def _of_combinations(dimensions: tuple[Dimension, ...], table: tuple[int, ...]) -> Polynomial:

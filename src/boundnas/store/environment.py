@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from boundnas.elastic import native
+from boundnas.engine.machine import cpu_model
 from boundnas.engine.ranks import size
 from boundnas.errors import RunError
 from boundnas.store.files import find_bytes, write_json
@@ -79,7 +79,7 @@ def environment() -> dict[str, str | int]:
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "boundnas": version("boundnas"),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "kernels": "compiled" if native.available() else "PyTorch",
@@ -90,11 +90,3 @@ def environment() -> dict[str, str | int]:
         or "unrestricted",
         "platform": platform.platform(),
     }
-
-
-def _cpu_model() -> str:
-    with suppress(OSError):  # only Linux has this file, and only there the other names are vague
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

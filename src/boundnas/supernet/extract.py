@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
@@ -15,7 +16,7 @@ from boundnas.elastic import ElasticLayer
 from boundnas.errors import BoundNASError, ExportError
 from boundnas.nested import Inputs, mapped
 from boundnas.randomness import stream
-from boundnas.space import Architecture
+from boundnas.space import Architecture, Statistics
 from boundnas.supernet.inputs import noise
 from boundnas.supernet.modes import evaluating
 from boundnas.supernet.supernet import Supernet
@@ -54,6 +55,29 @@ def extract(model: Supernet, arch: Architecture) -> nn.Module:
         net = _assembled(model, arch, traced, tensors)
         _check(model, arch, net)
     return net
+
+
+def outlined(model: Supernet, arch: Architecture) -> fx.GraphModule:
+    """As `extract`, for what looks at shapes and times alone: not compared with the supernet, and
+    BatchNorm has a mean of zero and a variance of one.
+    """
+    made = arch.plain.carrying(statistics=_Standard(model, arch))
+    model._name_modules()
+    with _untouched(model):
+        return _assembled(model, made, *trace(model, made))
+
+
+@dataclass(frozen=True)
+class _Standard(Statistics):
+    """The statistics of normal noise, for whatever architecture."""
+
+    model: Supernet
+    arch: Architecture
+
+    def of(self, layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Zeros and ones."""
+        width = self.arch.size(self.model.get_submodule(layer).channels)  # type: ignore[arg-type]
+        return x.new_zeros(width), x.new_ones(width)
 
 
 def random_inputs(model: Supernet, number: int = 2) -> Inputs:

@@ -42,13 +42,18 @@ class Trail:
         steps: For every module that is no elastic one, the functions and modules that its own
             ``forward`` called, with their numbers.
         looked_up: Where ``forward`` itself, not an elastic layer, looked a dimension up.
-        used: Dimensions that anything looked up.
+        asked: Dimensions that anything looked up, by the innermost module that did.
     """
 
     positions: Mapping[str, int]
     steps: Mapping[str, frozenset[tuple[object, ...]]]
     looked_up: Mapping[Dimension, str]
-    used: frozenset[Dimension]
+    asked: Mapping[str, frozenset[Dimension]]
+
+    @property
+    def used(self) -> frozenset[Dimension]:
+        """Dimensions that anything looked up."""
+        return frozenset().union(*self.asked.values())
 
 
 class _Recorder(TorchFunctionMode):
@@ -65,7 +70,7 @@ class _Recorder(TorchFunctionMode):
         self.positions: dict[str, int] = {}
         self.steps: dict[str, set[tuple[object, ...]]] = {}
         self.looked_up: dict[Dimension, str] = {}
-        self.used: set[Dimension] = set()
+        self.asked: dict[str, set[Dimension]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -109,7 +114,8 @@ class _Recorder(TorchFunctionMode):
         return None if module is None or isinstance(module, ElasticLayer) else self.names[module]
 
     def look_up(self, dimensions: Sequence[Dimension]) -> None:
-        self.used.update(dimensions)
+        where = self.names[self.stack[-1][0]] if self.stack else ""
+        self.asked.setdefault(where, set()).update(dimensions)
         if self.stack and not self._elastic:
             for dimension in dimensions:
                 self.looked_up.setdefault(dimension, _caller())
@@ -118,7 +124,8 @@ class _Recorder(TorchFunctionMode):
         steps = {name: frozenset(found) for name, found in self.steps.items()}
         products = {f"{name}()": macs // self.images for name, macs in self.products.items()}
         positions = {**self.positions, **products, **dict.fromkeys(self.read, 1)}
-        return Trail(positions, steps, self.looked_up, frozenset(self.used))
+        asked = {name: frozenset(found) for name, found in self.asked.items()}
+        return Trail(positions, steps, self.looked_up, asked)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

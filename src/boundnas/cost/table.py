@@ -1,0 +1,228 @@
+"""A table of how long the blocks of a supernet take on a machine, as plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import Field, FiniteFloat, ValidationError, model_validator
+
+from boundnas.errors import CostError
+from boundnas.store.base import Record
+from boundnas.store.files import read_bytes
+
+LIMIT = 1 << 28
+"""Bytes of the largest table that is read."""
+
+SPEARMAN, ERROR = 0.95, 0.1
+"""The gate: least rank correlation and largest mean error of a table that is relied on."""
+
+NEAR = 0.1
+"""Networks whose prediction is off by so much at most count as predicted."""
+
+Nanoseconds = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class Axis(Record):
+    """What a block's time depends on: a dimension, or the sum of several.
+
+    Args:
+        dimensions: Names. Of several, what they contribute adds up.
+        points: Number of places along it that were measured, numbered from 0.
+        at: Of each dimension, where each of its options lies among them: at one, between two, or,
+            with none, nowhere: there is no such block then.
+    """
+
+    dimensions: Annotated[tuple[str, ...], Field(min_length=1)]
+    points: Annotated[int, Field(ge=1)]
+    at: tuple[tuple[FiniteFloat | None, ...], ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.at) != len(self.dimensions):
+            raise ValueError(f"{len(self.dimensions)} dimensions with the places of {len(self.at)}")
+        if any(x is not None and not 0 <= x <= self.points - 1 for part in self.at for x in part):
+            raise ValueError(f"a place beyond its {self.points} points")
+        if len(self.at) > 1 and any(None in part for part in self.at):
+            raise ValueError("a sum of dimensions with an option that is nowhere")
+        return self
+
+
+class BlockTimes(Record):
+    """The times of one block.
+
+    Args:
+        name: As of `boundnas.latency.Block`.
+        axes: What it depends on; one that adds up several dimensions stands last.
+        times: Nanoseconds at each combination of points, those of the last axis next to one
+            another; 0 where there is no such block.
+    """
+
+    name: str
+    axes: tuple[Axis, ...]
+    times: tuple[Nanoseconds, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        wanted = math.prod(axis.points for axis in self.axes)
+        if len(self.times) != wanted:
+            raise ValueError(
+                f"{self.name} has {len(self.times)} times where its grid has {wanted} places, so "
+                "that entries are missing or too many"
+            )
+        if any(len(axis.dimensions) > 1 for axis in self.axes[:-1]):
+            raise ValueError(f"{self.name}: an axis of several dimensions stands last")
+        return self
+
+
+class DimensionOf(Record):
+    """A dimension of the space that a table is of."""
+
+    name: str
+    kind: str
+    choices: tuple[bool | int | FiniteFloat | str, ...]
+
+
+class ModelOf(Record):
+    """The supernet that a table is of.
+
+    Args:
+        input: Its inputs, in words.
+        dimensions: Its space.
+        layers: A digest of its layers and of what they multiply.
+    """
+
+    input: str
+    dimensions: tuple[DimensionOf, ...]
+    layers: str
+
+
+class Held(Record):
+    """A whole network that was timed to see what the predictions are worth."""
+
+    predicted: Nanoseconds
+    measured: Annotated[Nanoseconds, Field(gt=0)]
+    macs: Annotated[int, Field(ge=0)]
+
+
+class Validation(Record):
+    """Networks that the table was not fitted to: what was predicted and what was measured."""
+
+    networks: Annotated[tuple[Held, ...], Field(min_length=2)]
+
+    @property
+    def spearman(self) -> float:
+        """Rank correlation of predicted and measured times."""
+        return spearman([n.predicted for n in self.networks], self._measured)
+
+    @property
+    def spearman_of_macs(self) -> float:
+        """Rank correlation of multiply-accumulates and measured times."""
+        return spearman([n.macs for n in self.networks], self._measured)
+
+    @property
+    def error(self) -> float:
+        """Mean absolute error of the predictions, as a part of what was measured."""
+        return sum(self._errors) / len(self._errors)
+
+    @property
+    def near(self) -> float:
+        """Share of the networks that are predicted to within a tenth."""
+        return sum(error <= NEAR for error in self._errors) / len(self._errors)
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the predictions are good enough to be relied on."""
+        return self.spearman >= SPEARMAN and self.error <= ERROR
+
+    @property
+    def _measured(self) -> list[int]:
+        return [n.measured for n in self.networks]
+
+    @property
+    def _errors(self) -> list[float]:
+        return [abs(n.predicted / n.measured - 1) for n in self.networks]
+
+
+class LatencyTable(Record):
+    """How long every block of a supernet takes on a machine, in nanoseconds.
+
+    Args:
+        schema_version: Of the file; another one means something else.
+        model: The supernet.
+        runtime: What the blocks ran in.
+        runtime_version: Its version.
+        threads: Threads that it computed with.
+        batch: Samples in a pass.
+        machine: The machine, as `boundnas.engine.machine.fingerprint` describes it.
+        blocks: The times.
+        offset: Nanoseconds that whole networks take beside their blocks.
+        scale: What the times of blocks are multiplied by.
+        noise: How far repeated times of one block lay apart, as a part of them.
+        validation: What the predictions are worth, where that was measured.
+    """
+
+    schema_version: Literal[1] = 1
+    model: ModelOf
+    runtime: str
+    runtime_version: str
+    threads: Annotated[int, Field(ge=1)]
+    batch: Annotated[int, Field(ge=1)]
+    machine: dict[str, str]
+    blocks: Annotated[tuple[BlockTimes, ...], Field(min_length=1)]
+    offset: int = 0
+    scale: Annotated[FiniteFloat, Field(gt=0)] = 1.0
+    noise: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    validation: Validation | None = None
+
+    @classmethod
+    def read(cls, path: Path | str) -> LatencyTable:
+        """A table from its file.
+
+        Raises:
+            CostError: There is none, or it is damaged, of an unknown schema, or has an entry that
+                is missing or no whole number of nanoseconds; names the entry.
+        """
+        return cls.parsed(read_bytes(Path(path), LIMIT, error=CostError), str(path))
+
+    @classmethod
+    def parsed(cls, data: bytes, where: str) -> LatencyTable:
+        """Likewise, from what stands in the file.
+
+        Args:
+            data: The file's content.
+            where: What it is called in errors.
+        """
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key, said = ".".join(map(str, first["loc"])), first["msg"]
+            raise CostError(
+                f"{where}: is no latency table as this version writes it: "
+                f"{key + ': ' if key else ''}{said.removeprefix('Value error, ')}; measure it "
+                "again with boundnas.latency.measure, or restore the file"
+            ) from error
+
+    def written(self) -> dict[str, object]:
+        """The JSON object."""
+        return self.model_dump(mode="json")
+
+
+def spearman(one: Sequence[float], other: Sequence[float]) -> float:
+    """Rank correlation: that of the ranks, equal numbers having the mean of theirs; 0 if all are.
+
+    Examples:
+        >>> spearman([1, 2, 3], [10, 20, 30]), spearman([1, 1], [1, 2])
+        (1.0, 0.0)
+    """
+    ranks = []
+    for numbers in map(np.asarray, (one, other)):
+        below = (numbers[:, None] > numbers).sum(1)
+        ranks.append(below + ((numbers[:, None] == numbers).sum(1) - 1) / 2)
+    a, b = (rank - rank.mean() for rank in ranks)
+    scale = math.sqrt(float((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / scale if scale else 0.0
