@@ -1,0 +1,299 @@
+"""The cost in milliseconds: exact from its table, differentiable, and refused where it is wrong."""
+
+import itertools
+import json
+import logging
+import math
+import re
+
+import pytest
+import torch
+from tests.latency import latency_model
+from tests.spaces import seeded
+from tests.times import table_of
+
+from boundnas import Supernet, elastic
+from boundnas.cost import Latency, LatencyTable
+from boundnas.cost.table import Held, Validation, spearman
+from boundnas.errors import CostError
+from boundnas.randomness import stream
+from boundnas.space import Architecture, Joined
+from boundnas.store.files import canonical_json
+
+
+def odd(signature):
+    """Times that lie at no whole numbers between two measured ones."""
+    return 10007 + sum(map(ord, signature)) % 9973
+
+
+def between(block, options):
+    """The time of a block where options of its dimensions are chosen, by its table's own words."""
+    axes = [axis for axis in block.axes if len(axis.dimensions) == 1]
+    places = [axis.at[0][options[axis.dimensions[0]]] for axis in axes]
+    if None in places:
+        return 0.0
+    total = 0.0
+    for corner in itertools.product((0, 1), repeat=len(places)):
+        weights = [(p % 1) if c else 1 - (p % 1) for p, c in zip(places, corner, strict=True)]
+        points = [
+            min(int(p) + c, a.points - 1) for p, c, a in zip(places, corner, axes, strict=True)
+        ]
+        index = 0
+        for point, axis in zip(points, axes, strict=True):
+            index = index * axis.points + point
+        total += math.prod(weights) * block.times[index]
+    return total
+
+
+def multilinear(table, space, gates):
+    """``sum_ij... z_i w_j ... t_ij...`` over all options of the dimensions of each block."""
+    by_name = {d.name: (d, gate) for d, gate in zip(space.dimensions, gates, strict=True)}
+    total = torch.tensor(float(table.offset), dtype=torch.float64)
+    for block in table.blocks:
+        names = [name for axis in block.axes for name in axis.dimensions]
+        for chosen in itertools.product(*(range(len(by_name[name][0])) for name in names)):
+            time = round(table.scale * between(block, dict(zip(names, chosen, strict=True))))
+            total = total + time * math.prod(
+                by_name[name][1][j] for name, j in zip(names, chosen, strict=True)
+            )
+    return total
+
+
+@pytest.mark.parametrize("name", ["own_network", "tokens", "vit", "attentive_nas", "convnext"])
+def test_the_relaxed_latency_is_the_multilinear_form_with_every_options_gradient(name):
+    model = latency_model(name)
+    table = table_of(model, 0, odd, offset=-4321, scale=1.0625)
+    cost, space = Latency(model, table), model.space
+    generator = torch.Generator().manual_seed(0)
+    gates = [torch.rand(len(d), generator=generator, dtype=torch.float64) for d in space.dimensions]
+    gates = [(gate / gate.sum()).requires_grad_() for gate in gates]
+    found = cost.relaxed(space.largest.carrying(gates=tuple(gates)))
+    expected = multilinear(table, space, gates)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-9)
+    slopes = torch.autograd.grad(found, gates, allow_unused=True, materialize_grads=True)
+    exact = torch.autograd.grad(expected, gates, allow_unused=True, materialize_grads=True)
+    for dimension, f, e in zip(space.dimensions, slopes, exact, strict=True):
+        # Where no option of a dimension makes a difference it may be left out of the form.
+        f, e = f - f.mean(), e - e.mean()
+        torch.testing.assert_close(f, e, rtol=1e-9, atol=1e-6, msg=dimension.name)
+    with torch.no_grad():
+        for i, j in ((0, 0), (1, 1), (len(gates) - 1, 0)):
+            moved = [gate.clone() for gate in gates]
+            moved[i][j] += 1
+            there = cost.relaxed(space.largest.carrying(gates=tuple(moved)))
+            assert (there - found).item() == pytest.approx(slopes[i][j].item(), rel=1e-9)
+
+
+def test_an_architecture_costs_whole_nanoseconds_scale_and_offset_included():
+    model = latency_model("vit")
+    table = table_of(model, 0, odd, offset=777, scale=0.9)
+    cost = Latency(model, table)
+    for step in range(20):
+        arch = model.space.sample(stream(0, "whole", step))
+        options = {d.name: i for d, i in zip(model.space.dimensions, arch.indices, strict=True)}
+        assert cost(arch) == 777 + sum(round(0.9 * between(b, options)) for b in table.blocks)
+    assert (cost.name, cost.unit, cost.per_unit) == ("latency", "ms", 10**6)
+
+
+def test_widths_of_maps_side_by_side_count_by_their_sum():
+    class Side(Supernet):
+        def __init__(self):
+            super().__init__((3, 4, 4))
+            widths = [self.dimension(f"width{i}", (2, 3, 5)) for i in range(5)]
+            self.each = torch.nn.ModuleList(elastic.Conv2d(3, width) for width in widths)
+            self.last = elastic.Conv2d(Joined(tuple(widths)), 4)
+            self.head = elastic.Linear(4, 2)
+
+        def forward(self, x, arch):
+            x = torch.cat([layer(x, arch) for layer in self.each], 1)
+            return self.head(self.last(x, arch).mean((2, 3)), arch)
+
+    model = seeded(Side)
+    table = table_of(model, 0)
+    last = [b for b in table.blocks if b.name == "last"]
+    alone = Latency(model, table.model_copy(update={"blocks": tuple(last)}))
+    low, high = last[0].times
+    for indices in itertools.product(range(3), repeat=5):
+        width = sum((2, 3, 5)[j] for j in indices)
+        expected = low + (high - low) * (width - 10) / 15
+        assert alone(Architecture(model.space, indices)) == pytest.approx(expected, abs=2.5)
+
+
+def changed(**values):
+    return lambda table: {**table, **values}
+
+
+def entry(value):
+    """A table with another first time of its first block."""
+
+    def change(table):
+        first, *others = table["blocks"]
+        first = {**first, "times": [value, *first["times"][1:]]}
+        return {**table, "blocks": [first, *others]}
+
+    return change
+
+
+def fewer(table):
+    first, *others = table["blocks"]
+    return {**table, "blocks": [{**first, "times": first["times"][:-1]}, *others]}
+
+
+def scaled(factor):
+    def change(table):
+        blocks = [
+            {**b, "times": [t * factor // 10**9 for t in b["times"]]} for b in table["blocks"]
+        ]
+        return {**table, "blocks": blocks}
+
+    return change
+
+
+def without_offset(table):
+    return {**table, "model": {**table["model"], "input": "float32 of shape (3, 9, 9)"}}
+
+
+def other_choices(table):
+    first, *others = table["model"]["dimensions"]
+    return {
+        **table,
+        "model": {**table["model"], "dimensions": [{**first, "choices": [1, 2]}, *others]},
+    }
+
+
+def other_layers(table):
+    return {**table, "model": {**table["model"], "layers": "0"}}
+
+
+def fewer_options(table):
+    first, *others = table["blocks"]
+    axis = {**first["axes"][0], "at": [first["axes"][0]["at"][0][:-1]]}
+    return {**table, "blocks": [{**first, "axes": [axis, *first["axes"][1:]]}, *others]}
+
+
+AGAIN = r"; measure it again with boundnas.latency.measure, or restore the file$"
+FAULTS = {  # what is done to a table, and what is said of it
+    "another input": (
+        without_offset,
+        r"is of another model: it has float32 of shape \(3, 9, 9\), and this one has float32 of "
+        r"shape \(2, 8, 8\); measure this model, or take the table that was made of it$",
+    ),
+    "another space": (
+        other_choices,
+        r"is of another model: it has the dimension tokens.width of 1, 2, and this one has the "
+        r"dimension tokens.width of 3, 5, 8; ",
+    ),
+    "other layers": (
+        other_layers,
+        "is of another model: it has other layers, and this one has the same inputs and space; ",
+    ),
+    "a missing entry": (fewer, rf"blocks\.0: patches has 1 times where its grid has 2 .*{AGAIN}"),
+    "a missing block": (changed(blocks=[]), rf": blocks: .* at least 1 item.*{AGAIN}"),
+    "NaN": (entry(math.nan), rf": blocks\.0\.times\.0: .*{AGAIN}"),
+    "a negative time": (entry(-5), rf"blocks\.0\.times\.0: .*greater than or equal to 0{AGAIN}"),
+    "no number": (entry("fast"), rf"blocks\.0\.times\.0: Input should be a valid integer{AGAIN}"),
+    "a fraction": (entry(1.5), rf"blocks\.0\.times\.0: Input should be a valid integer.*{AGAIN}"),
+    "milliseconds": (
+        scaled(1000),
+        r"the largest network takes 0 nanoseconds by it, for \d[\d,]* multiply-accumulates, which "
+        r"no machine does; times are in nanoseconds: a millisecond is 1000000 of them$",
+    ),
+    "picoseconds": (scaled(10**20), "the largest network takes .* nanoseconds by it, for "),
+    "an unknown schema": (changed(schema_version=2), rf"schema_version: Input should be 1{AGAIN}"),
+    "another key": (changed(speed=1), rf": speed: Extra inputs are not permitted{AGAIN}"),
+    "a scale of zero": (changed(scale=0), rf": scale: Input should be greater than 0{AGAIN}"),
+    "other options": (
+        fewer_options,
+        r"^latency: patches depends on tokens.width with 2 options by the table, which is no such "
+        r"dimension of the model; measure the table again$",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def good():
+    return latency_model("vit"), table_of(latency_model("vit"), 0)
+
+
+@pytest.mark.parametrize(("change", "said"), FAULTS.values(), ids=FAULTS)
+def test_a_wrong_table_is_refused_by_one_error(change, said, good, tmp_path):
+    model, table = good
+    path = tmp_path / "phone.json"
+    path.write_text(json.dumps(change(table.written())))
+    with pytest.raises(CostError, match=said):
+        Latency(model, path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"schema_version": 1, "blo', "Invalid JSON: EOF while parsing"),
+        (b"\xff\xfe", "Invalid JSON"),
+        (b"[]", "Input should be an object"),
+        (None, "phone.json: is missing; check its name, or put the file there$"),
+    ],
+)
+def test_a_damaged_table_is_refused(content, said, good, tmp_path):
+    path = tmp_path / "phone.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CostError, match=said):
+        Latency(good[0], path)
+
+
+def test_a_table_is_read_as_it_was_written(good, tmp_path):
+    table = good[1].model_copy(update={"validation": validation(0.0), "noise": 0.01})
+    path = tmp_path / "phone.json"
+    path.write_text(canonical_json(table.written()))
+    assert LatencyTable.read(path) == table
+
+
+def validation(error):
+    networks = [(1000 * n, round(1000 * n * (1 + error)), n % 3) for n in range(1, 60)]
+    return Validation(
+        networks=tuple(Held(predicted=p, measured=m, macs=macs) for p, m, macs in networks)
+    )
+
+
+def test_validation_says_how_far_predictions_can_be_relied_on():
+    good, bad = validation(0.05), validation(0.25)
+    assert (good.spearman, good.near, good.is_met) == (1, 1, True)
+    assert good.error == pytest.approx(1 - 1 / 1.05, rel=1e-3)
+    assert (bad.spearman, bad.near, bad.is_met) == (1, 0, False)
+    assert abs(good.spearman_of_macs) < 0.1
+    assert spearman([1, 2, 2, 4], [1, 3, 2, 4]) == pytest.approx(0.9486832980505138)
+    swapped = Validation(
+        networks=tuple(Held(predicted=100 - n, measured=100 + n, macs=n) for n in range(9))
+    )
+    assert (swapped.spearman, swapped.error < 0.1, swapped.is_met) == (-1, True, False)
+
+
+MACHINE = {"cpu": "Abacus", "instructions": "none"}
+WARNINGS = {
+    "not validated": ({"validation": None}, "were not compared with networks that were timed"),
+    "gate missed": (
+        {"validation": validation(0.25)},
+        r"rank correlation 1\.000 \(at least 0\.95\), mean error 20\.0% \(at most 10%\); measure",
+    ),
+    "another machine": (
+        {"validation": validation(0), "machine": MACHINE},
+        r"was measured with cpu Abacus, here .*; its predictions are for that machine",
+    ),
+    "another runtime": (
+        {"validation": validation(0), "runtime": "torch", "runtime_version": "0.1"},
+        r"was measured with torch 0\.1, here \d.*; its predictions are for that machine",
+    ),
+    "nothing": ({"validation": validation(0)}, None),
+}
+
+
+@pytest.mark.parametrize(("values", "said"), WARNINGS.values(), ids=WARNINGS)
+def test_what_makes_predictions_less_reliable_is_warned_of(values, said, good, caplog):
+    model, table = good
+    with caplog.at_level(logging.WARNING):
+        Latency(model, table.model_copy(update=values))
+    if said is None:
+        assert caplog.messages == []
+    else:
+        assert len(caplog.messages) == 1
+        assert re.search(said, caplog.messages[0])
