@@ -15,6 +15,7 @@ from boundnas.report import write_report
 from boundnas.report.compare import compare
 from boundnas.search import Evaluation, Front
 from boundnas.search.networks import selected
+from boundnas.search.pareto import mean_over_log_cost
 from boundnas.store.lines import read_jsonl
 
 RANGES = {"macs": COST_RANGE, "parameters": (500.0, 900.0)}
@@ -187,5 +188,53 @@ def test_a_run_of_two_costs_goes_from_configuration_to_report(tmp_path):
     assert set(read_jsonl(folder.metrics)[0]["cost_min"]) == {"macs", "parameters"}
     page = write_report(folder.path).read_text()
     assert '"parameters":{"cost_max":' in page.replace(" ", "")
-    with pytest.raises(RunError, match="of 2 costs, macs, parameters; only fronts of one cost"):
+
+
+def test_runs_of_two_costs_are_compared_along_each(tmp_path):
+    runs = []
+    for seed in (0, 1):
+        config = configuration([MACS, PARAMETERS]).model_copy(update={"seed": seed})
+        runs.append(pipeline.run(config.model_copy(update={"name": f"run{seed}"}), tmp_path)[0])
+    out = compare([run.path for run in runs], tmp_path / "out")
+    limits = {"macs": (2e3, 9e3), "parameters": (200, 2000)}
+    for cost, other in (("macs", "parameters"), ("parameters", "macs")):
+        held = json.loads((out / cost / "comparison.json").read_text())
+        assert held["cost_range"] == list(limits[cost])
+        assert held["others"] == {other: list(limits[other])}
+        for seed, run in enumerate(runs):
+            rows = within(json.loads(run.front.read_text()), cost, other, limits[other])
+            found = held["groups"][0]["seeds"][str(seed)]
+            assert found["front"] == rows
+            assert found["score"] == mean_over_log_cost(*zip(*rows, strict=True), *limits[cost])
+        again = compare([out / cost / "comparison.json"], tmp_path / f"again {cost}")
+        for name in ("comparison.json", "fronts.svg"):
+            assert (again / name).read_bytes() == (out / cost / name).read_bytes()
+        label = {"macs": "MMACs", "parameters": "parameters"}[cost]
+        assert f">{label}</text>" in (out / cost / "fronts.svg").read_text()
+    tables = (out / "comparison.md").read_text()
+    for text in (
+        "Score, from 0.002 to 0.009 million: ",
+        "Only networks of 200 to 2,000 parameters count.",
+        "Score, from 200 to 2000 parameters: ",
+        "Only networks of 2,000 to 9,000 macs count.",
+        "](parameters/fronts.svg)",
+    ):
+        assert text in tables
+    assert (out / "comparison.html").read_text().count("<svg") == 2 * len([*out.glob("macs/*.svg")])
+
+
+def within(front, cost, other, limits):
+    """Cost and scores of the networks of a front that are inside the range of another cost."""
+    return [
+        [n["costs"][cost], n["validation"], n["test"]]
+        for n in front["networks"] + front["outside"]
+        if limits[0] <= n["costs"][other] <= limits[1]
+    ]
+
+
+def test_runs_without_a_network_inside_the_other_range_are_not_compared(tmp_path):
+    between = {"metric": "parameters", "lower": 0.0004002, "upper": 0.0004008}
+    folder, _ = pipeline.run(configuration([MACS, between]), tmp_path)
+    with pytest.raises(RunError, match=r"lies inside 400 to 401 parameters, .* compare by macs"):
         compare([folder.path], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

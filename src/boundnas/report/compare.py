@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from boundnas.errors import RunError
 from boundnas.extras import require
 from boundnas.report import draw
 from boundnas.report.comparison import Comparison, FrontRow, GroupRecord, SeedRecord
-from boundnas.report.grouping import Group, common_metric, common_range, grouped
+from boundnas.report.grouping import Group, common_metric, common_ranges, grouped
+from boundnas.report.markup import markdown as shown
 from boundnas.report.tables import markdown, numbers
 from boundnas.store.files import write_json, write_text
-from boundnas.store.records import FrontRecord
+from boundnas.store.records import FrontRecord, Ranges, lies_inside, said_ranges
 
 
 def compare(folders: Sequence[Path], out: Path) -> Path:
@@ -24,7 +27,8 @@ def compare(folders: Sequence[Path], out: Path) -> Path:
         folders: RunRecords folders with a finished search, in any number of groups; or the one
             ``comparison.json`` of an earlier comparison, whose fronts are its raw numbers: its
             tables and its figure of the fronts are made again from them.
-        out: Folder for ``comparison.md``, ``comparison.json``, ``comparison.html`` and figures.
+        out: Folder for ``comparison.md``, ``comparison.json``, ``comparison.html`` and figures; of
+            runs of several costs a folder of these for each, and the tables of all.
 
     Returns:
         ``out``.
@@ -36,54 +40,97 @@ def compare(folders: Sequence[Path], out: Path) -> Path:
     """
     require("a comparison", "matplotlib", "scipy")
     if len(folders) == 1 and folders[0].is_file():
-        comparison, figures = Comparison.read(folders[0]), {}
-    else:
-        groups = grouped(folders)
-        comparison, figures = _raw(groups), _figures(groups)
-    _write(out, comparison, figures)
+        _write(out, Comparison.read(folders[0]), {})
+        return out
+    groups = grouped(folders)
+    found = [_raw(groups, cost) for cost in common_ranges(groups)]
+    if len(found) == 1:
+        _write(out, found[0], _figures(groups, found[0]))
+        return out
+    for one in found:
+        _write(_inside(out, one), one, _figures(groups, one))
+    _join(out, found)
     return out
 
 
-def _raw(groups: Sequence[Group]) -> Comparison:
-    """The fronts of the groups: what everything else is computed from."""
-    return Comparison(
+def _inside(out: Path, one: Comparison) -> Path:
+    """Where the comparison along a cost is written, whatever its name is."""
+    return out / (re.sub(r"[^\w.-]|^\.+", "_", one.cost) or "_")
+
+
+def _raw(groups: Sequence[Group], cost: str) -> Comparison:
+    """The fronts of the groups along a cost: what everything else is computed from.
+
+    Raises:
+        RunError: No network lies inside the ranges of the other costs.
+    """
+    ranges = dict(common_ranges(groups))
+    found = Comparison(
         metric=common_metric(groups),
-        cost_range=common_range(groups),
+        cost=cost,
+        cost_range=ranges.pop(cost),
+        others=ranges,
         groups=[
             GroupRecord(
                 label=group.label,
-                seeds={str(s): SeedRecord(front=_rows(f)) for s, f in group.fronts().items()},
+                seeds={
+                    str(seed): SeedRecord(front=_rows(front, cost, ranges))
+                    for seed, front in group.fronts().items()
+                },
             )
             for group in groups
         ],
     )
+    if not any(seed.front for group in found.groups for seed in group.seeds.values()):
+        raise RunError(
+            f"no network of these runs lies inside {said_ranges(found.others)}, so that there is "
+            f"nothing to compare by {cost}; search longer"
+        )
+    return found
 
 
-def _rows(front: FrontRecord) -> list[FrontRow]:
-    """Cost, validation and test score of every network that validation data selected."""
-    return [(n.costs[front.cost], n.validation, n.test) for n in [*front.networks, *front.outside]]
+def _rows(front: FrontRecord, cost: str, others: Ranges) -> list[FrontRow]:
+    """Cost, validation and test score of the networks that validation data selected.
+
+    Args:
+        front: The front.
+        cost: The cost.
+        others: Of other costs the ranges that networks must lie inside.
+    """
+    networks = (n for n in [*front.networks, *front.outside] if lies_inside(n.costs, others))
+    return [(n.costs[cost], n.validation, n.test) for n in networks]
 
 
-def _figures(groups: Sequence[Group]) -> dict[str, str | None]:
+def _figures(groups: Sequence[Group], one: Comparison) -> dict[str, str | None]:
     """What is drawn from more than the fronts."""
-    lower, upper = common_range(groups)
-    points = {g.label: g.random_networks() for g in groups}
+    points = {g.label: g.random_networks(one.cost) for g in groups}
     return {
-        "sub-networks": draw.boxes(points, lower, upper, common_metric(groups)),
+        "sub-networks": draw.boxes(points, *one.cost_range, one.metric, one.axis),
         "boundaries": draw.boundaries({g.label: list(g.runs.values()) for g in groups}),
     }
 
 
+def _join(out: Path, found: Sequence[Comparison]) -> None:
+    """One page of all tables, and one of all figures."""
+    tables = "\n\n".join(f"## {shown(one.cost)}\n\n{markdown(numbers(one))}" for one in found)
+    pictures = [path for one in found for path in sorted(_inside(out, one).glob("*.svg"))]
+    links = [f"![{p.stem}, {p.parent.name}]({p.relative_to(out)})" for p in pictures]
+    write_text(out / "comparison.md", "\n\n".join([tables, *links]) + "\n")
+    drawn = [path.read_text() for path in pictures]
+    write_text(out / "comparison.html", draw.page(tables, drawn))
+
+
 def _write(out: Path, comparison: Comparison, figures: Mapping[str, str | None]) -> None:
     fronts = {g.label: [s.front for s in g.seeds.values()] for g in comparison.groups}
-    drawn = {"fronts": draw.fronts(fronts, *comparison.cost_range, comparison.metric), **figures}
-    shown = {name: svg for name, svg in drawn.items() if svg is not None}
+    front = draw.fronts(fronts, *comparison.cost_range, comparison.metric, comparison.axis)
+    drawn = {"fronts": front, **figures}
+    there = {name: svg for name, svg in drawn.items() if svg is not None}
     held = numbers(comparison)
     tables = markdown(held)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "comparison.json", held)
-    for name, svg in shown.items():
+    for name, svg in there.items():
         write_text(out / f"{name}.svg", svg)
-    pictures = [f"![{name}]({name}.svg)" for name in shown]
+    pictures = [f"![{name}]({name}.svg)" for name in there]
     write_text(out / "comparison.md", "\n\n".join([tables, *pictures]) + "\n")
-    write_text(out / "comparison.html", draw.page(tables, list(shown.values())))
+    write_text(out / "comparison.html", draw.page(tables, list(there.values())))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ConfigDict, Field, FiniteFloat
 
@@ -12,6 +13,36 @@ from boundnas.store.records import CostRange, Metric, read_record
 
 FrontRow = tuple[int | FiniteFloat, FiniteFloat, FiniteFloat]
 """Cost, validation score and test score of a network of a front."""
+
+
+class Axis(NamedTuple):
+    """How a cost is written: divided, with a mark behind it, and what it is called.
+
+    Args:
+        unit: What numbers are divided by.
+        mark: What stands behind a number.
+        label: Of an axis.
+        word: What is said behind a range.
+    """
+
+    unit: float
+    mark: str
+    label: str
+    word: str
+
+    @classmethod
+    def of(cls, cost: str, most: float) -> Axis:
+        """MACs in millions, other costs where they reach a million.
+
+        Args:
+            cost: Its name.
+            most: The upper end of its range.
+        """
+        if cost == "macs":
+            return cls(1e6, " M", "MMACs", " million")
+        if most >= 1e6:
+            return cls(1e6, " M", f"million {cost}", f" million {cost}")
+        return cls(1.0, "", cost, f" {cost}")
 
 
 class RawRecord(Record):
@@ -34,11 +65,26 @@ class GroupRecord(RawRecord):
 
 
 class Comparison(RawRecord):
-    """The part of ``comparison.json`` that all the rest of it is computed from."""
+    """The part of ``comparison.json`` that all the rest of it is computed from.
+
+    Args:
+        metric: What networks are measured by.
+        cost: What they are compared along.
+        cost_range: Its range.
+        others: The other costs of the runs with their ranges, which all networks lie inside.
+        groups: The runs.
+    """
 
     metric: Metric
+    cost: str = "macs"
     cost_range: CostRange
+    others: dict[str, CostRange] = Field(default_factory=dict)
     groups: list[GroupRecord] = Field(min_length=1)
+
+    @property
+    def axis(self) -> Axis:
+        """How its cost is written."""
+        return Axis.of(self.cost, self.cost_range[1])
 
     @classmethod
     def read(cls, path: Path) -> Comparison:

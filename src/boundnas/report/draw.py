@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from boundnas.report.comparison import FrontRow
+from boundnas.report.comparison import Axis, FrontRow
 from boundnas.report.content import thin
 from boundnas.report.records import RunRecords
 from boundnas.search.pareto import chosen
@@ -63,36 +63,43 @@ def _drawn(draw: Callable[P, T]) -> Callable[P, T]:
 
 @_drawn
 def fronts(
-    groups: Mapping[str, Sequence[Sequence[FrontRow]]], lower: float, upper: float, metric: Metric
+    groups: Mapping[str, Sequence[Sequence[FrontRow]]],
+    lower: float,
+    upper: float,
+    metric: Metric,
+    axis: Axis,
 ) -> str:
-    """Test score over MMACs: a staircase per seed, and the mean of a group (Figs. 3 to 5)."""
+    """Test score over cost: a staircase per seed, and the mean of a group (Figs. 3 to 5)."""
     figure, ((axes,),) = _figure(1, 1, (7, 4.5))
     costs = np.geomspace(lower / 4, upper * 2, 400)
     for color, (label, members) in zip(_cycle(len(groups)), groups.items(), strict=True):
         steps = np.array([_staircase(front, costs, lower) for front in members])
         for row in steps:
-            axes.plot(costs / 1e6, metric.scale * row, color=color, alpha=0.25, linewidth=0.8)
+            axes.plot(costs / axis.unit, metric.scale * row, color=color, alpha=0.25, linewidth=0.8)
         axes.plot(
-            costs / 1e6, metric.scale * steps.mean(0), color=color, linewidth=2,
+            costs / axis.unit, metric.scale * steps.mean(0), color=color, linewidth=2,
             label=f"{label} ({len(members)} seeds)",
         )  # fmt: skip
-    axes.axvspan(lower / 1e6, upper / 1e6, color="#1f6feb", alpha=0.06, label="cost range")
-    axes.set(xscale="log", xlabel="MMACs", ylabel=f"test {metric.label}")
+    axes.axvspan(
+        lower / axis.unit, upper / axis.unit, color="#1f6feb", alpha=0.06, label="cost range"
+    )
+    axes.set(xscale="log", xlabel=axis.label, ylabel=f"test {metric.label}")
     _legend(axes)
     return _svg(figure)
 
 
 @_drawn
 def boxes(
-    groups: Mapping[str, np.ndarray], lower: float, upper: float, metric: Metric
+    groups: Mapping[str, np.ndarray], lower: float, upper: float, metric: Metric, axis: Axis
 ) -> str | None:
-    """Score of random sub-networks by range of MMACs (Fig. 2).
+    """Score of random sub-networks by range of cost (Fig. 2).
 
     Args:
         groups: Cost and score of the networks of each group, shape ``(networks, 2)``.
         lower: Lower end of the cost range, which is cut into `BINS`.
         upper: Its upper end.
         metric: What the scores are.
+        axis: How the cost is written.
     """
     edges = np.geomspace(lower, upper, BINS + 1)
     figure, ((axes,),) = _figure(1, 1, (7, 4))
@@ -110,9 +117,9 @@ def boxes(
         )  # fmt: skip
         for box in drawing["boxes"]:
             box.set(facecolor=color, alpha=0.5, label=label if box is drawing["boxes"][0] else "")
-    names = [f"{a / 1e6:.2g} to {b / 1e6:.2g}" for a, b in pairwise(edges)]
+    names = [f"{a / axis.unit:.2g} to {b / axis.unit:.2g}" for a, b in pairwise(edges)]
     axes.set_xticks(range(BINS), names)
-    axes.set(xlabel="MMACs", ylabel=f"validation {metric.label}")
+    axes.set(xlabel=axis.label, ylabel=f"validation {metric.label}")
     _legend(axes)
     return _svg(figure) if drawn else None
 

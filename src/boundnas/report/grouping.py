@@ -17,7 +17,7 @@ from boundnas.fit import identity
 from boundnas.fit.trained import gentle
 from boundnas.report.records import RunRecords, read_run
 from boundnas.settings import uses
-from boundnas.store.records import FrontRecord, Metric, said_ranges
+from boundnas.store.records import FrontRecord, Metric, Ranges, said_ranges
 
 _NOT_COMPARED = {"name", "seed", "threads", "device", "export", "observers"}
 """Parts of a configuration that runs of one group may differ in."""
@@ -45,15 +45,15 @@ class Group:
         """Fronts by seed."""
         return {seed: run.front for seed, run in self.runs.items() if run.front is not None}
 
-    def random_networks(self) -> np.ndarray:
+    def random_networks(self, cost: str) -> np.ndarray:
         """Cost and validation score of the first populations, shape ``(networks, 2)``.
 
         Without their two extremes these are uniform samples between the boundaries.
         """
         points = []
-        for seed, front in self.fronts().items():
-            evaluations = self.runs[seed].evaluations or []
-            points += [(e.costs[front.cost], e.score) for e in evaluations[2 : self.initial]]
+        for run in self.runs.values():
+            evaluations = run.evaluations or []
+            points += [(e.costs[cost], e.score) for e in evaluations[2 : self.initial]]
         return np.array(points).reshape(-1, 2)
 
 
@@ -219,8 +219,8 @@ def common_metric(groups: Sequence[Group]) -> Metric:
     return found.pop()
 
 
-def common_range(groups: Sequence[Group]) -> tuple[float, float]:
-    """The cost range that all runs were made for.
+def common_ranges(groups: Sequence[Group]) -> Ranges:
+    """The cost ranges that all runs were searched for, by the costs' names.
 
     Raises:
         RunError: There are several.
@@ -231,5 +231,4 @@ def common_range(groups: Sequence[Group]) -> tuple[float, float]:
             f"these runs have different cost ranges: {'; '.join(sorted(ranges))}; compare runs of "
             "one range"
         )
-    front = next(front for group in groups for front in group.fronts().values())
-    return front.ranges[front.cost]
+    return next(front for group in groups for front in group.fronts().values()).ranges

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from boundnas.report.comparison import Comparison, FrontRow
+from boundnas.report.comparison import Axis, Comparison, FrontRow
 from boundnas.report.interval import t_interval
 from boundnas.report.markup import markdown as shown
 from boundnas.search.pareto import chosen, mean_over_log_cost
-from boundnas.store.records import Metric
+from boundnas.store.records import Metric, said_ranges
 
 BUDGETS = 5
 """Accuracy is read off at so many costs, evenly spaced on a log axis over the cost range."""
@@ -45,6 +45,8 @@ def numbers(comparison: Comparison) -> dict[str, Any]:
     ]
     return {
         "metric": comparison.metric.model_dump(),
+        **({} if comparison.cost == "macs" else {"cost": comparison.cost}),
+        **({"others": comparison.others} if comparison.others else {}),
         "cost_range": [lower, upper],
         "budgets": budgets,
         "groups": groups,
@@ -107,13 +109,16 @@ def markdown(numbers: Mapping[str, Any]) -> str:
     lower, upper = numbers["cost_range"]
     metric = Metric.model_validate(numbers["metric"])
     name = shown(metric.name)
-    budgets = [f"{b / 1e6:.3g}" for b in numbers["budgets"]]
+    axis, others = Axis.of(numbers.get("cost", "macs"), upper), numbers.get("others")
+    budgets = [f"{b / axis.unit:.3g}{shown(axis.mark)}" for b in numbers["budgets"]]
+    also = f" Only networks of {shown(said_ranges(others))} count." if others else ""
     lines = [
-        f"Score, from {lower / 1e6:g} to {upper / 1e6:g} million: {SCORE.format(name)}. "
+        f"Score, from {lower / axis.unit:g} to {upper / axis.unit:g}{shown(axis.word)}: "
+        f"{SCORE.format(name)}.{also} "
         f"At a budget: test {name} of the network that validation data chooses. "
         "Means over seeds and their standard deviation.",
         "",
-        "| | seeds | score | " + " | ".join(f"at {b} M" for b in budgets) + " |",
+        "| | seeds | score | " + " | ".join(f"at {b}" for b in budgets) + " |",
         "|---|---|---|" + "---|" * len(budgets),
     ]
     for group in numbers["groups"]:
@@ -130,7 +135,7 @@ def markdown(numbers: Mapping[str, Any]) -> str:
             "the mean:",
             "",
             "| | from | seeds | score, by seed | score | "
-            + " | ".join(f"at {b} M" for b in budgets)
+            + " | ".join(f"at {b}" for b in budgets)
             + " |",
             "|---|---|---|---|---|" + "---|" * len(budgets),
         ]

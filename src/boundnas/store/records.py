@@ -225,20 +225,6 @@ class FrontRecord(Origin):
     classes: list[ClassResult] = Field(default_factory=list)
     """Of every class, where the metric is a mean over images."""
 
-    @property
-    def cost(self) -> str:
-        """Name of its only cost.
-
-        Raises:
-            RunError: It has several.
-        """
-        if len(self.ranges) > 1:
-            raise RunError(
-                f"this front is of {len(self.ranges)} costs, {', '.join(self.ranges)}; only fronts "
-                "of one cost are compared"
-            )
-        return next(iter(self.ranges))
-
     @model_validator(mode="after")
     def _stand_where_they_belong(self) -> Self:
         for inside, networks in ((True, self.networks), (False, self.outside)):
