@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 
 from boundnas.errors import BoundNASError, ExportError
 from boundnas.extras import require
+from boundnas.latency.onnx_file import quiet
 from boundnas.nested import Inputs, leaves, mapped
 from boundnas.store.files import cannot_write
 
@@ -120,20 +119,6 @@ WRITERS: dict[
     ],
 ] = {".onnx": (_write_onnx, _run_onnx), ".pt2": (_write_pt2, _run_pt2)}
 """How a file of each suffix is written, and how it is run."""
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """PyTorch's exporters warn about their own insides; nothing a user could act on."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 @contextmanager

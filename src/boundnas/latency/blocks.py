@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from boundnas.errors import CostError
 from boundnas.latency.signature import signature
@@ -23,6 +23,9 @@ from boundnas.nested import leaves
 from boundnas.randomness import stream
 from boundnas.supernet.inputs import noise_like
 from boundnas.supernet.products import Products
+
+CONVOLUTION, DEPTHWISE, MAP = "convolution", "depthwise convolution", "map"
+"""Kinds of layers that read a map."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +42,9 @@ class Block:
         inputs: What it takes in a pass of the whole network on noise.
         takes: Names of the inputs among the nodes of the network.
         gives: Names of its outputs there.
+        readers: Of each output, kinds of layers that read it in the network: `CONVOLUTION`,
+            `DEPTHWISE`, `MAP` for a sum or another light node, or an empty text. Runtimes hold a
+            map in the layout that these need.
         macs: Its multiply-accumulates for the batch.
     """
 
@@ -50,6 +56,7 @@ class Block:
     inputs: tuple[Tensor, ...]
     takes: tuple[str, ...]
     gives: tuple[str, ...]
+    readers: tuple[tuple[str, ...], ...]
     macs: int
 
     @property
@@ -187,16 +194,33 @@ def _block(name: str, net: fx.GraphModule, nodes: Sequence[fx.Node], watched: _W
     given = [n for n in outside if isinstance(values[n], Tensor)] or [nodes[-1]]
     graph.output(tuple(copies[n] for n in given))
     inputs = tuple(values[n] for n in tensors)
+    readers = tuple(_readers(net, n, within, watched.macs) for n in given)
     return Block(
         name,
-        *signature(graph, net, inputs),
+        *signature(graph, net, inputs, readers),
         graph=graph,
         root=net,
         inputs=inputs,
         takes=tuple(n.name for n in tensors),
         gives=tuple(n.name for n in given),
+        readers=readers,
         macs=sum(watched.macs[n] for n in nodes),
     )
+
+
+def _readers(
+    net: fx.GraphModule, node: fx.Node, within: Collection[fx.Node], macs: Mapping[fx.Node, int]
+) -> tuple[str, ...]:
+    """See `Block`; where convolutions read a value, all others take it as they do."""
+    found = {_reader(net, user, macs) for user in node.users if user not in within}
+    return tuple(sorted(found & {CONVOLUTION, DEPTHWISE})) or (max(found, default=""),)
+
+
+def _reader(net: fx.GraphModule, node: fx.Node, macs: Mapping[fx.Node, int]) -> str:
+    layer = net.get_submodule(str(node.target)) if node.op == "call_module" else None
+    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return DEPTHWISE if layer.groups == layer.in_channels > 1 else CONVOLUTION
+    return "" if macs[node] or node.op == "output" else MAP
 
 
 def _constant(name: str, value: Any) -> Any:

@@ -29,10 +29,16 @@ class Signature(NamedTuple):
     kind: str
 
 
-def signature(graph: fx.Graph, root: nn.Module, inputs: Sequence[Tensor]) -> Signature:
-    """What a graph of modules of ``root`` computes on inputs of these shapes."""
-    whole = [*map(_tensor, inputs), *_lines(graph, root, True)]
-    kinds = [*map(_form, inputs), *_lines(graph, root, False)]
+def signature(
+    graph: fx.Graph,
+    root: nn.Module,
+    inputs: Sequence[Tensor],
+    readers: Sequence[Sequence[str]],
+) -> Signature:
+    """What a graph of modules of ``root`` computes on inputs of these shapes, for such readers."""
+    read = [f"read by {' and '.join(each)}" for each in readers]
+    whole = [*map(_tensor, inputs), *_lines(graph, root, True), *read]
+    kinds = [*map(_form, inputs), *_lines(graph, root, False), *read]
     return Signature("\n".join(whole), "\n".join(kinds))
 
 
