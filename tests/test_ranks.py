@@ -1,15 +1,23 @@
 """Several processes train and search as one would: architectures, images, gradients, front."""
 
 import json
+from functools import partial
+from shutil import copytree
 
 import pytest
 import torch
+from tests.extension.people import people
+from tests.extension.ranking import Ages
 from tests.reliability.ranks import finish, together
 from tests.reliability.tiny import configure, run, uninterrupted
 from tests.small import few_digits
+from tests.spaces import seeded
+from tests.test_extension import COST_RANGE as PEOPLE_RANGE
+from tests.test_extension import Net
 from torch import nn
 
-from boundnas import TrainSettings, elastic, fit
+from boundnas import SearchSettings, TrainSettings, elastic, fit, search
+from boundnas import open as open_run
 from boundnas.engine import ranks
 from boundnas.errors import DataError
 from boundnas.randomness import stream
@@ -18,6 +26,9 @@ from boundnas.store.lines import read_jsonl
 from boundnas.supernet.supernet import Supernet
 
 STEPS = 6
+
+PEOPLE = {"cost_range": PEOPLE_RANGE, "settings": TrainSettings(steps=12, batch_size=20)}
+FEW = SearchSettings(initial=3, rounds=1, crossovers=1, mutations=1, batch_size=20)
 
 
 class WithoutNorm(Supernet):
@@ -164,3 +175,46 @@ def test_ranks_search_as_one_process_does(size, whole, tmp_path):
     assert found == (whole["search/evaluations.jsonl"], whole["front.json"])
     assert "Front" in texts[0]
     assert all(not text for text in texts[1:])
+
+
+def people_by(size, folder):
+    """Train on people, whose faces are drawn noisy, and search a copy of what one process trained.
+
+    Gives what each rank's networks saw, and its weights.
+    """
+
+    def work():
+        seen = []
+        with ranks.connected(60):
+            rank, data = ranks.rank(), people(workers=size - 1)
+            model = seeded(partial(Net, data.example))
+            model.register_forward_pre_hook(lambda _, given: seen.append(given[0]["face"]))
+            run = fit(model, data, task=Ages(), folder=folder / str(size), **PEOPLE)
+            faces = [x.clone() for x in seen if type(x) is torch.Tensor and len(x) == 20 // size]
+            state = {name: value.clone() for name, value in model.state_dict().items()}
+            torch.save((faces, state), folder / f"{size}-{rank}.pt")
+            if size == 1:
+                copytree(folder / "1", folder / "copy")
+            else:
+                model = seeded(partial(Net, data.example))
+                run = open_run(folder / "copy", model=model, data=data, task=Ages())
+            search(run, FEW)
+
+    codes, texts = finish(together(work, folder, size))
+    assert codes == [0] * size, texts
+    return [torch.load(folder / f"{size}-{rank}.pt") for rank in range(size)]
+
+
+def test_ranks_read_any_dataset_as_one_process_does(tmp_path):
+    """Also where its transforms draw from the generators of other libraries, and workers read."""
+    ((whole, alone),) = people_by(1, tmp_path)
+    (first, weights), (second, others) = people_by(2, tmp_path)
+    assert len(whole) == len(first) == len(second)
+    for batch, *parts in zip(whole, first, second, strict=True):
+        assert torch.equal(torch.cat(parts), batch), "each reads its part of the same samples"
+    assert not torch.equal(whole[0], whole[-1])
+    for name, value in weights.items():
+        assert torch.equal(value, others[name])
+        torch.testing.assert_close(value, alone[name], rtol=1e-4, atol=1e-5)
+    for name in ("front.json", "search/evaluations.jsonl"):
+        assert (tmp_path / "copy" / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
