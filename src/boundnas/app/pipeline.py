@@ -19,7 +19,7 @@ from boundnas import guard
 from boundnas.app.networks import network
 from boundnas.app.own import Own
 from boundnas.config import RunConfig, read_config, write_config
-from boundnas.cost import COSTS, Budget, Cost, check_budgets, paired
+from boundnas.cost import COSTS, Budget, Cost, Latency, LatencyTable, check_budgets, paired
 from boundnas.data import Samples, TrainingOrder, load
 from boundnas.deploy.formats import require_formats
 from boundnas.deploy.networks import export_network
@@ -47,7 +47,7 @@ from boundnas.search.kept import kept, read_front, recorded_settings, searched_f
 from boundnas.search.origin import of_front
 from boundnas.search.sampled import METHODS
 from boundnas.search.wanted import named, wanted
-from boundnas.settings import Bounds, TrainSettings, Use
+from boundnas.settings import Bounds, CostSettings, TrainSettings, Use
 from boundnas.store.files import set_aside
 from boundnas.store.folder import RunFolder
 from boundnas.store.records import Ranges
@@ -305,13 +305,18 @@ def working(
         agree(job.identity, "before the run folder is made")
         if rank() == 0 and folder is None:
             # Last of all that may be refused, so that a refusal leaves nothing behind.
-            folder = _entered(RunFolder.create(path, write_config(config, path)), config, stack)
+            folder = _entered(_created(path, config), config, stack)
         wait("before the run folder is there")
         try:
             yield job, folder or RunFolder.open(path)
         except BoundNASError as error:
             error.begun = True
             raise
+
+
+def _created(path: Path, config: RunConfig) -> RunFolder:
+    table = next((c.table.data for c in config.cost if c.table is not None), None)
+    return RunFolder.create(path, write_config(config, path), table)
 
 
 def _entered(folder: RunFolder, config: RunConfig, stack: ExitStack) -> RunFolder:
@@ -342,13 +347,16 @@ def budgets_of(
         there: What a cost of one's own may be called with.
     """
 
-    def cost(number: int, metric: str | Use) -> Cost:
-        if isinstance(metric, str):
-            return COSTS[metric](model)
+    def cost(number: int, settings: CostSettings) -> Cost:
+        if settings.table is not None:
+            where = str(settings.table.path)
+            return Latency(model, LatencyTable.parsed(settings.table.data, where), where)
+        if isinstance(settings.metric, str):
+            return COSTS[settings.metric](model)
         made: Cost = own.made("cost", number, "metric", **there)
         return made
 
-    found = [(cost(i, c.metric), c) for i, c in enumerate(config.cost)]
+    found = [(cost(i, c), c) for i, c in enumerate(config.cost)]
     return tuple(Budget(c, (s.lower * c.per_unit, s.upper * c.per_unit)) for c, s in found)
 
 

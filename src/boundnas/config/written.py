@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from boundnas.config.run import RunConfig
 from boundnas.config.tree import WORDS
 from boundnas.fit.trained import GENTLE
-from boundnas.settings import ALONE, Use, quoted
+from boundnas.settings import ALONE, Content, Use, quoted
+from boundnas.store.folder import KEPT
 
 
 def write_config(config: RunConfig, folder: Path | None = None) -> str:
@@ -21,7 +22,8 @@ def write_config(config: RunConfig, folder: Path | None = None) -> str:
 
     Args:
         config: The configuration.
-        folder: Where the text is written to; files of one's own are then named relative to it.
+        folder: Where the text is written to; files of one's own are then named relative to it,
+            and a latency table by its copy there.
 
     Examples:
         >>> from boundnas.settings import CostSettings, TrainSettings
@@ -63,6 +65,9 @@ def flow(value: object, folder: Path | None = None) -> str:
     if isinstance(value, Use):
         said = value.written(folder)
         return flow(said if value.arguments else said["use"])
+    if isinstance(value, Content):
+        # The digest has a line differ where what stands in the file does.
+        return f"{flow(str(value.path) if folder is None else KEPT)}  # {value.digest}"
     if isinstance(value, tuple | list):
         return f"[{', '.join(flow(inner, folder) for inner in value)}]"
     if isinstance(value, dict):

@@ -27,6 +27,7 @@ from boundnas.errors import CostError
 from boundnas.nested import described
 from boundnas.space import Dimension
 from boundnas.space.polynomial import Polynomial, amount, tabulated
+from boundnas.store.files import canonical_json
 from boundnas.supernet.supernet import Supernet
 
 FASTEST = 10**5
@@ -47,6 +48,7 @@ class Latency(Cost):
     Args:
         model: The supernet that the table was measured of; its weights do not matter.
         table: What `boundnas.latency.measure` gave, or the path of its file.
+        where: What it is called in messages; by default its path.
 
     Raises:
         CostError: The table is damaged, of another model, or not in nanoseconds.
@@ -54,14 +56,21 @@ class Latency(Cost):
 
     name, unit, per_unit = "latency", "ms", 10**6
 
-    def __init__(self, model: Supernet, table: LatencyTable | Path | str) -> None:
-        where = "the latency table" if isinstance(table, LatencyTable) else str(table)
+    def __init__(
+        self, model: Supernet, table: LatencyTable | Path | str, where: str | None = None
+    ) -> None:
+        where = where or ("the latency table" if isinstance(table, LatencyTable) else str(table))
         self.table = table if isinstance(table, LatencyTable) else LatencyTable.read(table)
         check_model(self.table.model, model, where)
         super().__init__(model)
         self._check_units(model, where)
         for said in warnings_of(self.table):
             _log.warning("%s: %s", where, said)
+
+    @property
+    def file(self) -> bytes:
+        """The table as its file holds it."""
+        return canonical_json(self.table.written()).encode()
 
     def _polynomial(self, model: Supernet) -> Polynomial:
         dimensions = {d.name: d for d in model.space.dimensions}

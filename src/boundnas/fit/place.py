@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
+from boundnas.cost import Cost, Latency
 from boundnas.engine.ranks import rank, wait
 from boundnas.store.folder import RunFolder
 
@@ -25,12 +27,13 @@ def found(place: Place) -> RunFolder | None:
     return RunFolder.open(Path(place)) if os.path.lexists(place) else None
 
 
-def made(place: Place, there: RunFolder | None) -> RunFolder | None:
+def made(place: Place, there: RunFolder | None, costs: Iterable[Cost]) -> RunFolder | None:
     """The run folder; one that is not there yet is made, by the first of several processes.
 
     Args:
         place: Where it is asked for.
         there: What `found` gave.
+        costs: Those of the run, of which a latency table is kept.
 
     Raises:
         RunError: It cannot be written.
@@ -38,6 +41,7 @@ def made(place: Place, there: RunFolder | None) -> RunFolder | None:
     if there is not None or place is None or isinstance(place, RunFolder):
         return there
     if rank() == 0:
-        RunFolder.create(Path(place), TEXT)
+        table = next((cost.file for cost in costs if isinstance(cost, Latency)), None)
+        RunFolder.create(Path(place), TEXT, table)
     wait("before the run folder is there")
     return RunFolder.open(Path(place))

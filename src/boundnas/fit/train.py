@@ -122,7 +122,7 @@ def fit(
     recipe.tried(settings, steps_of(settings, len(data.train)))
     task = fitted(asked, data, model)
     boundaries = start_boundaries(model, settings, seed, budgets)
-    kept = made(folder, kept)
+    kept = made(folder, kept, [budget.cost for budget in budgets])
     average = None if settings.ema is None else Average(model, settings.ema)
     came = Trained(model, data, task, seed) if from_trained else None
     run = Run(model, data, task, boundaries, budgets, settings, seed, kept, recipe, average, came)

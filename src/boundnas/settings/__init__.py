@@ -1,6 +1,7 @@
 """What can be set, for Python callers and configuration files alike."""
 
 from boundnas.settings.base import OneOrMore, Settings
+from boundnas.settings.content import Content
 from boundnas.settings.explain import (
     ALONE,
     MAX_PROBLEMS,
@@ -29,6 +30,7 @@ __all__ = [
     "FORMS",
     "MAX_PROBLEMS",
     "Bounds",
+    "Content",
     "CostSettings",
     "DataSettings",
     "ExportSettings",

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field
 
 from boundnas.settings.base import Settings, Values
+from boundnas.settings.content import Content, ReadFrom
 from boundnas.settings.explain import Location, listed, number, own_error
 from boundnas.settings.use import OrUse, Use
 
@@ -135,20 +136,33 @@ class SpaceSettings(Settings):
 class CostSettings(Settings):
     """The cost range that the networks are made for."""
 
-    metric: Annotated[Literal["macs", "parameters", "bytes"] | Use, OrUse()] = Field(
+    metric: Annotated[Literal["macs", "parameters", "bytes", "latency"] | Use, OrUse()] = Field(
         default="macs",
-        description="what cost means: multiply-accumulates per image, weights, or bytes of the "
-        "weights file",
+        description="what cost means: multiply-accumulates per image, weights, bytes of the "
+        "weights file, or latency by a table",
+    )
+    table: Annotated[Content, ReadFrom("a latency table")] | None = Field(
+        default=None,
+        description="file of the table that metric: latency is read off, relative to this file",
     )
     lower: float = Field(
-        gt=0, le=10**9, description="cost of the smallest network wanted, in millions"
+        gt=0,
+        le=10**9,
+        description="cost of the smallest network wanted, in millions; latency in milliseconds",
     )
     upper: float = Field(
-        gt=0, le=10**9, description="cost of the largest network wanted, in millions"
+        gt=0,
+        le=10**9,
+        description="cost of the largest network wanted, in millions; latency in milliseconds",
     )
 
     @classmethod
     def _conflicts(cls, values: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
+        is_latency, table = values.get("metric") == "latency", values.get("table")
+        if is_latency and "table" in values and table is None:
+            yield ("table",), "required with {here}metric: latency; give the path of its table"
+        if table is not None and "metric" in values and not is_latency:
+            yield ("table",), "goes with {here}metric: latency only; remove it or change the metric"
         lower, upper = values.get("lower"), values.get("upper")
         if lower is not None and upper is not None and upper <= lower:
             units = {"macs": "MACs", "parameters": "parameters", "bytes": "bytes"}
@@ -156,6 +170,7 @@ class CostSettings(Settings):
             unit = units.get(metric, "") if isinstance(metric, str) else ""
             is_own = not isinstance(metric, str) or ":" in metric
             both = "" if is_own else f" (both in millions{' of ' * bool(unit)}{unit})"
+            both = " (both in milliseconds)" if metric == "latency" else both
             yield ("upper",), f"{number(upper)} is not above {{here}}lower = {number(lower)}{both}"
 
 

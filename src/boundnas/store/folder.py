@@ -18,6 +18,9 @@ from boundnas.store.files import cannot_write, find_bytes, refuse_irregular, wri
 from boundnas.store.held import HeldFolder, folder_at
 from boundnas.store.temporary import clean, remove, temporary
 
+KEPT = "latency.json"
+"""The name of a run's latency table in its folder."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -30,12 +33,13 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, path: Path, config_text: str) -> RunFolder:
+    def create(cls, path: Path, config_text: str, table: bytes | None = None) -> RunFolder:
         """A new run folder, or the one already there when it holds the same configuration.
 
         Args:
             path: Where; parents are made as needed.
             config_text: The YAML text, kept as it is.
+            table: The latency table of a run that has one, which is kept with it.
 
         Raises:
             RunError: Something else is in the way, or the folder cannot be written.
@@ -45,7 +49,7 @@ class RunFolder:
             try:
                 with folder_at(path.parent, None, make=True) as parent:
                     clean(parent)
-                    _make(parent, path.name, data)
+                    _make(parent, path.name, data, table)
             except (OSError, ValueError) as error:
                 raise cannot_write(path, len(data), error) from error
         run = cls.open(path)
@@ -82,7 +86,14 @@ class RunFolder:
         Raises:
             RunError: Says what is there.
         """
-        files = (self.lock, self.environment, self.space, self.metrics, self.boundaries)
+        files = (
+            self.lock,
+            self.environment,
+            self.space,
+            self.latency,
+            self.metrics,
+            self.boundaries,
+        )
         found = (
             self.bounds,
             self.validation,
@@ -217,6 +228,11 @@ class RunFolder:
         return self.path / "space.json"
 
     @property
+    def latency(self) -> Path:
+        """The latency table that its costs are read off, if they are."""
+        return self.path / KEPT
+
+    @property
     def metrics(self) -> Path:
         """Training metrics, one row a logged step."""
         return self.path / "metrics.jsonl"
@@ -267,10 +283,12 @@ class RunFolder:
         return self.path / "networks"
 
 
-def _make(parent: int, name: str, config: bytes) -> None:
+def _make(parent: int, name: str, config: bytes, table: bytes | None) -> None:
     """Make a run folder whole or not at all; none when another process was faster."""
     with temporary(parent, is_folder=True) as (partial, descriptor):
         write_new(descriptor, "config.yaml", config)
+        if table is not None:
+            write_new(descriptor, KEPT, table)
         os.fsync(descriptor)
         try:
             os.rename(partial, name, src_dir_fd=parent, dst_dir_fd=parent)
