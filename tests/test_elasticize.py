@@ -370,6 +370,86 @@ class Value(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+def less(block, x, y):
+    return x + y * (0.5 if block.training else 1.0)
+
+
+def noisy(block, x, y):
+    return x + y + torch.rand(len(x), 1, 1, 1) if block.training else x + y
+
+
+def dropped(block, x, y):
+    return x + F.dropout(y, 0.3, block.training)
+
+
+def alike(block, x, y):
+    kept = [x, y] if block.training else (x, y)
+    return kept[0] + kept[1]
+
+
+def attended(block, x, y):
+    z = y.flatten(2).transpose(1, 2)
+    z = F.scaled_dot_product_attention(z, z, z, dropout_p=0.2 if block.training else 0.0)
+    return x + z.transpose(1, 2).reshape(x.shape)
+
+
+class Training(nn.Module):
+    """What a function does with a map and a convolution of it."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.conv, self.function = nn.Conv2d(8, 8, 3, padding=1), function
+
+    def forward(self, x):
+        return self.function(self, x, self.conv(x))
+
+
+def trained(function):
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 1), Training(function), nn.Conv2d(8, 4, 4)
+    )
+
+
+IN_TRAINING = {  # whether the module stays in one piece, and what is left out
+    "a factor": (less, True, 0),
+    "random numbers": (noisy, True, 0),
+    "dropout": (dropped, False, 0),
+    "the same": (alike, False, 0),
+    "dropout of attention": (attended, False, 1),
+}
+
+
+@pytest.mark.parametrize(("function", "stays", "left_out"), IN_TRAINING.values(), ids=IN_TRAINING)
+def test_what_is_done_in_training_only_is_done_or_said(function, stays, left_out):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net, x = trained(function), torch.randn(2, 3, 6, 6)
+    made = bn.elasticize(net, x, sort=False)
+    assert net.training
+    rows = {row.module: row for row in made.report.rows}
+    assert ("3" in rows) is stays
+    if stays:
+        assert "3 stays as it is: does something else in training, in " in rows["2"].reason
+        assert "test_elasticize.py, line " in rows["3"].reason
+    assert len(made.report.left_out) == left_out
+    assert str(made.report).count("left out in training: dropout of attention") == left_out
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(1)
+        expected = net(x)
+        torch.manual_seed(1)
+        found = made.train()(x, made.original)
+        still = made.eval()(x, made.original)
+    # Whether elastic layers drop does not follow the mode; see the test of dropout.
+    assert torch.equal(found, expected) is (function not in (dropped, attended))
+    assert torch.equal(found, still) is (function in (alike, dropped, attended))
+
+
+def test_a_network_that_does_something_else_in_training_itself_is_refused():
+    message = r"Training\.forward does something else in training, in .*, line \d+, and as the"
+    with torch.random.fork_rng(devices=[]), pytest.raises(ConvertError, match=message):
+        bn.elasticize(Training(less), torch.zeros(1, 8, 4, 4))
+
+
 class Random(nn.Module):
     def __init__(self):
         super().__init__()

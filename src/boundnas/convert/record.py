@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from boundnas.supernet.place import first_line
 from boundnas.supernet.products import multiplications
 
-_NOT_USERS = (f"{Path(torch.__file__).parent}/", f"{Path(__file__).parent}/", "<")
+_NOT_USERS = (f"{Path(torch.__file__).parent}/", f"{Path(__file__).parents[1]}/", "<")
 
 
 class Counter(TorchDispatchMode):
@@ -50,7 +50,7 @@ class Form:
 
 
 def source() -> str:
-    """File and line of the innermost frame that is neither torch's nor this file's."""
+    """File and line of the innermost frame that is neither torch's nor ours."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_NOT_USERS):
         frame = frame.f_back

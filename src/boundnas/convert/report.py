@@ -44,11 +44,13 @@ class Report:
         rows: In the order of their calls.
         macs: Multiply-accumulates of the whole network for one sample.
         searched_macs: The part of them in layers that some dimension changes.
+        left_out: What the network does in training, and the supernet does not.
     """
 
     rows: tuple[Row, ...]
     macs: int
     searched_macs: float
+    left_out: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [_HEAD, *map(_line, self.rows)]
@@ -57,7 +59,8 @@ class Report:
             "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
             for line in lines
         )
-        return f"{table}\n{self.searched_macs:.1%} of {self.macs:,} MACs are searched"
+        left_out = "".join(f"\nleft out in training: {what}" for what in self.left_out)
+        return f"{table}\n{self.searched_macs:.1%} of {self.macs:,} MACs are searched{left_out}"
 
 
 _HEAD = ("module", "kind", "MACs", "searched, or why it stays as it is", "source")
@@ -93,7 +96,8 @@ def report(plan: Plan, samples: int) -> Report:
         rows.append(Row(name, "boundary", (), why.text, why.source, macs))
     total = sum(node.meta["macs"] for node in read.traced.graph.nodes)
     searched = sum(node.meta["macs"] for node in _searched(plan, cut))
-    return Report(tuple(rows), total // samples, searched / total if total else 0.0)
+    share = searched / total if total else 0.0
+    return Report(tuple(rows), total // samples, share, read.traced.left_out)
 
 
 def _cut(plan: Plan) -> dict[fx.Node, Dimension]:

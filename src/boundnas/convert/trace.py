@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
-from boundnas.convert import inplace
+from boundnas.convert import inplace, training
 from boundnas.convert.calling import Root
 from boundnas.convert.record import Counter, form_of, source, where, why
 from boundnas.errors import BoundNASError, ConvertError
@@ -64,6 +64,7 @@ class Traced:
         whole: Modules that could not be followed, by name, and why.
         read: Numbers that a branch or a loop depended on.
         constants: Tensors that were made while it was read, by their names in the graph.
+        left_out: What is done in training only, and is not in the graph.
     """
 
     model: nn.Module
@@ -72,6 +73,7 @@ class Traced:
     whole: dict[str, str] = field(default_factory=dict)
     read: list[fx.Node] = field(default_factory=list)
     constants: dict[str, Tensor] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     def attribute(self, name: str) -> Any:
         """What the graph reads under a name."""
@@ -88,27 +90,35 @@ def trace(model: nn.Module, example: Inputs) -> Traced:
     Raises:
         ConvertError: The outermost ``forward`` itself cannot be followed; names the line.
     """
-    tracer = _Tracer(model)
+    found = training.in_both_modes(model, partial(_followed, example))
+    inplace.remove(model, found.graph)
+    _without_unused(found)
+    for node in found.graph.nodes:
+        node.meta["form"] = form_of(node.meta.pop("value", None))
+        node.meta.setdefault("macs", 0)
+        if not _is_wrapped(node.target):
+            node.meta.pop("is_wrapped", None)  # what a followed function gave
+    return found
+
+
+def _followed(
+    example: Inputs, model: nn.Module, stays: Mapping[str, str], trains: bool
+) -> tuple[Traced, dict[str, str]]:
+    """What is read in one go, and the modules that ask whether they train, and where."""
+    tracer = _Tracer(model, stays, trains)
     with torch.no_grad():
         try:
-            with tracer.factories():
+            with tracer.factories(), training.asked(tracer.tell):
                 tracer.found.graph = tracer.follow(example)
         except (BoundNASError, MemoryError):
             raise
         except Exception as error:
             raise ConvertError(
-                f"{type(model).__name__}.forward cannot be followed: {why(error)}"
-                f"{where(error)}; put what branches on values of tensors into a module of its "
-                "own, which then stays as it is"
+                f"{type(model).__name__}.forward cannot be followed{' in training' * trains}: "
+                f"{why(error)}{where(error)}; put what branches on values of tensors into a module "
+                "of its own, which then stays as it is"
             ) from error
-    inplace.remove(model, tracer.found.graph)
-    _without_unused(tracer.found)
-    for node in tracer.found.graph.nodes:
-        node.meta["form"] = form_of(node.meta.pop("value", None))
-        node.meta.setdefault("macs", 0)
-        if not _is_wrapped(node.target):
-            node.meta.pop("is_wrapped", None)  # what a followed function gave
-    return tracer.found
+    return tracer.found, tracer.readers
 
 
 def _without_unused(traced: Traced) -> None:
@@ -148,9 +158,11 @@ class _Value(fx.Proxy):
 class _Tracer(fx.Tracer):
     """Records calls and makes them."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, stays: Mapping[str, str], trains: bool) -> None:
         super().__init__()
         self.found = Traced(model)
+        self.readers: dict[str, str] = {}
+        self._stays, self._trains = stays, trains
         self._paths = {m: name for name, m in model.named_modules()}
         tensors = (*model.named_parameters(), *model.named_buffers())
         self._tensors = {id(tensor): name for name, tensor in tensors}
@@ -163,6 +175,13 @@ class _Tracer(fx.Tracer):
         """The graph of the model, called with an example."""
         self._example, self._samples = example, count(example)
         return super().trace(Root(self.found.model, example))
+
+    def tell(self, module: nn.Module, value: bool) -> bool:
+        """Whether a module trains, for those who ask."""
+        if self._making or module not in self._paths:
+            return value
+        self.readers.setdefault(self._inside, source())
+        return value or self._trains
 
     def path_of_module(self, mod: nn.Module) -> str:
         """The name that a module has in the model."""
@@ -199,7 +218,9 @@ class _Tracer(fx.Tracer):
         if self._making:
             return forward(*args, **kwargs)
         name = self.path_of_module(m)
-        if self.is_leaf_module(m, name):
+        if name in self._stays:
+            self.found.whole[name] = self._stays[name]
+        if self.is_leaf_module(m, name) or name in self._stays:
             return self.create_proxy("call_module", name, args, kwargs)
         before, calls = len(self.graph.nodes), len(self.found.calls)
         outer, self._inside = self._inside, name

@@ -1,0 +1,134 @@
+"""What a ``forward`` does in training only, which reading it in evaluation does not show.
+
+A network is read a second time, where every module that is followed takes itself to be in training.
+A module that does something else then stays as it is, as one piece.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import fx, nn
+from torch.fx.node import map_aggregate
+from torch.nn import functional as F
+
+from boundnas.errors import ConvertError
+
+
+class Graphed(Protocol):
+    """A network that was read."""
+
+    graph: fx.Graph
+    left_out: tuple[str, ...]
+
+
+T = TypeVar("T", bound=Graphed)
+
+
+def in_both_modes(
+    model: nn.Module,
+    follow: Callable[[nn.Module, Mapping[str, str], bool], tuple[T, dict[str, str]]],
+) -> T:
+    """A network in evaluation, with what does something else in training in one piece.
+
+    Args:
+        model: The network.
+        follow: Reads a network, of which some modules stay as they are and why, in evaluation or
+            as if it trained; tells which modules ask that, and where.
+
+    Raises:
+        ConvertError: The outermost ``forward`` does; names the line.
+    """
+    stays: dict[str, str] = {}
+    while True:
+        found, readers = follow(model, stays, False)
+        if not readers:
+            return found
+        with torch.random.fork_rng(devices=[]):
+            trained, _ = follow(copy.deepcopy(model), stays, True)
+        found.left_out = _left_out(trained.graph)
+        changing = _changing(found.graph, trained.graph, readers)
+        if not changing:
+            return found
+        if "" in changing:
+            raise ConvertError(
+                f"{type(model).__name__}.forward does something else in training, in "
+                f"{changing['']}, and as the outermost it cannot stay as it is in one piece; "
+                "build it without, or put that into a module of its own"
+            )
+        stays |= {m: f"does something else in training, in {w}" for m, w in changing.items()}
+
+
+@contextmanager
+def asked(tell: Callable[[nn.Module, bool], bool]) -> Iterator[None]:
+    """Within it whoever reads ``training`` of a module is given what ``tell`` says."""
+
+    def read(module: nn.Module) -> bool:
+        return tell(module, module.__dict__["training"])
+
+    def write(module: nn.Module, value: bool) -> None:
+        module.__dict__["training"] = value
+
+    setattr(nn.Module, "training", property(read, write))  # noqa: B010
+    try:
+        yield
+    finally:
+        delattr(nn.Module, "training")
+
+
+def _changing(one: fx.Graph, other: fx.Graph, readers: Mapping[str, str]) -> dict[str, str]:
+    """The modules that do something else in training, and where they ask for it.
+
+    Args:
+        one: The graph in evaluation.
+        other: The graph in training.
+        readers: The modules that ask, and where.
+    """
+    if [*map(_said, one.nodes)] == [*map(_said, other.nodes)]:
+        return {}
+    first, second = _by_module(one), _by_module(other)
+    found = {name: place for name, place in readers.items() if first.get(name) != second.get(name)}
+    return found or dict(readers)
+
+
+def _by_module(graph: fx.Graph) -> dict[str, list[str]]:
+    """What the own ``forward`` of each module calls."""
+    found: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        found.setdefault(node.meta.get("inside", ""), []).append(_said(node))
+    return found
+
+
+def _said(node: fx.Node) -> str:
+    """What a node calls, with what; layers of torch know by themselves whether they train."""
+    ignored = _KNOWING.get(node.target, "")
+    kwargs = {name: value for name, value in node.kwargs.items() if name != ignored}
+    return f"{_target(node)} {map_aggregate((node.args, kwargs), _argument)}"
+
+
+def _target(node: fx.Node) -> str:
+    target = str(node.target)
+    return "constant" if target.startswith("_tensor_constant") else f"{node.op} {target}"
+
+
+def _argument(value: Any) -> Any:
+    return _target(value) if isinstance(value, fx.Node) else value
+
+
+_KNOWING: dict[Any, str] = dict.fromkeys((F.dropout, F.dropout2d, F.batch_norm), "training") | {
+    F.scaled_dot_product_attention: "dropout_p"
+}
+"""Functions that become layers, by the argument that says whether they train."""
+
+
+def _left_out(graph: fx.Graph) -> tuple[str, ...]:
+    """What is done in training, of a graph that was read so, and is not by what becomes of it."""
+    return tuple(
+        f"dropout of attention weights, p = {node.kwargs['dropout_p']} ({node.meta['source']})"
+        for node in graph.nodes
+        if node.target is F.scaled_dot_product_attention and node.kwargs.get("dropout_p")
+    )
