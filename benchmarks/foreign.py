@@ -74,12 +74,11 @@ def torchvision() -> Iterator[Case]:
     models = foreign("torchvision.models")
     for name in models.list_models(module=models):
         options: dict[str, Any] = {"num_classes": CLASSES}
-        size = {"inception_v3": 96, "vit_h_14": 56}.get(name, 64)
+        size = {"inception_v3": 96, "vit_h_14": 56, "maxvit_t": 224}.get(name, 64)
         if name.startswith("vit_"):
             options["image_size"] = size
         if name == "maxvit_t":
             options["input_size"] = (size, size)
-            options["partition_size"] = 2
         if name in ("googlenet", "inception_v3"):
             options |= {"init_weights": False, "aux_logits": False}
         yield Case("torchvision", name, _torchvision(name, options), (3, size, size), _size(name))
@@ -207,7 +206,9 @@ def efficientnet_pytorch() -> Iterator[Case]:
 
         def build(name: str = name) -> nn.Module:
             made = foreign("efficientnet_pytorch").EfficientNet
-            net = made.from_name(name, num_classes=CLASSES, image_size=64)
+            # A block drops its branch by a function while it trains, and would stay as it is.
+            options = {"num_classes": CLASSES, "image_size": 64, "drop_connect_rate": 0}
+            net = made.from_name(name, **options)
             net.set_swish(memory_efficient=False)  # as its README says for export
             return net
 
