@@ -141,28 +141,42 @@ def test_a_failure_of_a_pass_without_gradients_is_named():
         MACs(seeded(lambda: Written(fails_later, lambda w: {})))
 
 
-COUNTED = {  # what PyTorch's own counter passes over
+def weights_multiplied(m, y, arch):
+    return m.neck(y, arch) * (m.positions @ m.positions)[0, 0, 0]
+
+
+COUNTED = {  # what PyTorch's own counter passes over, and products of weights alone, once
     "attention": (
         lambda m, y, a: F.scaled_dot_product_attention(*[m.neck(y, a)] * 3), 2 * 4 * 8 * 8 * 8,
     ),
     "a matrix and a vector": (lambda m, y, a: m.neck(y, a) @ m.positions[0, 0], 4 * 8 * 8),
+    "weights with weights": (weights_multiplied, 4 * 8 * 8 * 8),
+    "a weight of a module": (
+        lambda m, y, a: m.p["m"](m.neck(y, a)), 4 * 4 * 8 * 8 + 4 * 4 + 4,
+        lambda w: {"m": nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 4, 1))},
+    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", COUNTED)
 def test_products_are_counted(name):
-    body, products = COUNTED[name]
-    with_them, without = (
-        seeded(lambda b=b: Written(b, lambda w: {})) for b in (body, lambda m, y, a: m.neck(y, a))
-    )
+    body, products, *parts = COUNTED[name]
+    made = parts[0] if parts else lambda w: {}
+    with_them = seeded(lambda: Written(body, made))
+    without = seeded(lambda: Written(lambda m, y, a: m.neck(y, a), lambda w: {}))
     for index in range(3):
         archs = (Architecture(m.space, (index,)) for m in (with_them, without))
         found, base = (MACs(m)(a) for m, a in zip((with_them, without), archs, strict=True))
         assert found == base + products
 
 
-def weights_multiplied(m, y, arch):
-    return m.neck(y, arch) * (m.positions @ m.positions)[0, 0, 0]
+def images_too(m, y, arch):
+    return m.neck(y, arch) @ (m.positions[0] @ m.positions[0])
+
+
+def samples_multiplied(m, y, arch):
+    y = m.neck(y, arch)
+    return y * (y.flatten(1) @ y.flatten(1).T).mean(1)[:, None, None, None]
 
 
 UNCOUNTED = {
@@ -174,12 +188,8 @@ UNCOUNTED = {
         lambda m, y, a: F.bilinear(*[m.neck(y, a)] * 2, m.positions[:, :, :1].expand(4, 8, 8)),
         lambda w: {}, "forward: the MACs of aten._trilinear are not known",
     ),
-    "weights with weights": (weights_multiplied, lambda w: {}, "forward multiplies weights with"),
-    "a weight of a module": (
-        lambda m, y, a: m.p["m"](m.neck(y, a)),
-        lambda w: {"m": nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 4, 1))},
-        r"p.m.parametrizations.weight.0 multiplies weights with",
-    ),
+    "weights and images": (images_too, lambda w: {}, r"forward multiplies .* or weights where it"),
+    "images with images": (samples_multiplied, lambda w: {}, "forward multiplies images with one"),
 }  # fmt: skip
 
 

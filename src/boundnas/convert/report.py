@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,19 +85,26 @@ def report(plan: Plan, samples: int) -> Report:
     rows = []
     for binding in read.bindings.values():
         names = _dimensions(plan, binding, cut)
-        macs = sum(node.meta["macs"] for node in binding.nodes) // samples
+        macs = _macs(binding.nodes, samples)
         reason = _reason(plan, binding, bool(names))
         kind = type(binding.module).__name__
         rows.append(Row(binding.name, kind, names, reason, binding.source, macs))
     for boundary in dict.fromkeys(read.boundaries):
         name, why = boundary.name, boundary.reason
         calls = (n for n in read.traced.graph.nodes if n.op == "call_module" and n.target == name)
-        macs = sum(node.meta["macs"] for node in calls) // samples
+        macs = _macs(calls, samples)
         rows.append(Row(name, "boundary", (), why.text, why.source, macs))
-    total = sum(node.meta["macs"] for node in read.traced.graph.nodes)
-    searched = sum(node.meta["macs"] for node in _searched(plan, cut))
+    total = _macs(read.traced.graph.nodes, samples)
+    searched = _macs(_searched(plan, cut), samples)
     share = searched / total if total else 0.0
-    return Report(tuple(rows), total // samples, share, read.traced.left_out)
+    return Report(tuple(rows), total, share, read.traced.left_out)
+
+
+def _macs(nodes: Iterable[fx.Node], samples: int) -> int:
+    """Of one sample; what is computed from weights alone counts whole."""
+    nodes = list(nodes)
+    whole = sum(n.meta["macs"] for n in nodes if not n.meta["follows"])
+    return whole + sum(n.meta["macs"] for n in nodes if n.meta["follows"]) // samples
 
 
 def _cut(plan: Plan) -> dict[fx.Node, Dimension]:

@@ -59,7 +59,8 @@ class Traced:
         model: Whose modules the graph calls by name.
         graph: Of each node, ``meta["form"]`` is what it gave, with shapes in place of tensors, and
             ``meta["source"]`` the file and line it is called from, ``meta["inside"]`` the module
-            whose ``forward`` calls it, ``meta["macs"]`` its multiply-accumulates for the batch.
+            whose ``forward`` calls it, ``meta["macs"]`` its multiply-accumulates for the batch, and
+            ``meta["follows"]`` whether it is computed from the input.
         calls: The calls of modules with modules inside, the inner ones first.
         whole: Modules that could not be followed, by name, and why.
         read: Numbers that a branch or a loop depended on.
@@ -96,6 +97,8 @@ def trace(model: nn.Module, example: Inputs) -> Traced:
     for node in found.graph.nodes:
         node.meta["form"] = form_of(node.meta.pop("value", None))
         node.meta.setdefault("macs", 0)
+        given = node.all_input_nodes
+        node.meta["follows"] = node.op == "placeholder" or any(n.meta["follows"] for n in given)
         if not _is_wrapped(node.target):
             node.meta.pop("is_wrapped", None)  # what a followed function gave
     return found

@@ -17,7 +17,10 @@ from boundnas.supernet.tracing import followed, read_by_functions
 
 
 class MACs(Cost):
-    """Multiply-accumulates for one image: of layers, and of what `forward` multiplies itself."""
+    """Multiply-accumulates for one image: of layers, and of what `forward` multiplies itself.
+
+    What multiplies weights alone, as often for many images as for one, counts in full.
+    """
 
     name, unit, per_unit = "macs", "MMACs", 10**6
 

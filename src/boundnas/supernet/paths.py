@@ -94,7 +94,7 @@ class Paths:
         self.layers = {**_layers(model, set(called)), **{n: n for n in (*functions, *read)}}
         self.presence.update((name, self.presence[name[:-2]]) for name in functions)
         self.presence.update((name, self.presence[name.rpartition(".")[0]]) for name in read)
-        self._check_functions(model, functions)
+        self._whole = self._of_weights(model, functions)
         found = self._uses()
         self.uses = {name: use for name, use in found.items() if name not in parameters}
         """Of layers and functions."""
@@ -129,20 +129,28 @@ class Paths:
             further = [self._base(self.space.largest, dimensions, each) for each in options]
             self.probes = list(dict.fromkeys([*self.probes, *further]))
 
-    def _check_functions(self, model: Supernet, functions: Sequence[str]) -> None:
-        """Refuse products whose number does not follow that of the images."""
+    def _of_weights(self, model: Supernet, functions: Sequence[str]) -> frozenset[str]:
+        """Functions that multiply weights alone, as often for one image as for many.
+
+        Raises:
+            CostError: Products whose number does not follow that of the images, nor stays.
+        """
         two, three = self.trail(self.probes[0]), follow(model, self.probes[0], 3)
+        found = {n for n in functions if two.products.get(n) == three.products.get(n)}
         multiply = [
             name
             for name, module in model.named_modules()
             if isinstance(module, ElasticLayer) and module.macs(1).value(self.space.largest)
         ]
-        for name in (*functions, *multiply):
+        for name in (*(n for n in functions if n not in found), *multiply):
             if two.positions.get(name) != three.positions.get(name):
+                where = name.removesuffix("()") or "forward"
                 raise CostError(
-                    f"{name.removesuffix('()') or 'forward'} multiplies weights with one another, "
-                    "or images with one another, so that the MACs of one image are not known"
+                    f"{where} multiplies images with one another, or weights where it "
+                    "multiplies images too, so that the MACs of one image are not known; put "
+                    "what multiplies weights alone into a module of its own, of plain layers"
                 )
+        return frozenset(found)
 
     def trail(self, arch: Architecture) -> Trail:
         """What an architecture does; each is run once."""
@@ -153,8 +161,9 @@ class Paths:
         return self._trails[arch]
 
     def positions(self, name: str, arch: Architecture) -> int:
-        """Output positions of a layer in an architecture."""
-        return self.trail(arch).positions.get(self.layers[name], 0)
+        """Output positions of a layer in an architecture, or multiply-accumulates of functions."""
+        trail, name = self.trail(arch), self.layers[name]
+        return (trail.products if name in self._whole else trail.positions).get(name, 0)
 
     def differ(self, a: Architecture, b: Architecture) -> list[str]:
         """Modules whose own ``forward`` does something else in one architecture than in another."""

@@ -39,6 +39,7 @@ class Trail:
             every other module; zero where it was not called. Of the functions that its own
             ``forward`` calls, under its name and ``()``, the multiply-accumulates of one image. Of
             every parameter that functions compute with, one; see `read_by_functions`.
+        products: Of functions, by the same names, those of the whole batch.
         steps: For every module that is no elastic one, the functions and modules that its own
             ``forward`` called, with their numbers.
         looked_up: Where ``forward`` itself, not an elastic layer, looked a dimension up.
@@ -46,6 +47,7 @@ class Trail:
     """
 
     positions: Mapping[str, int]
+    products: Mapping[str, int]
     steps: Mapping[str, frozenset[tuple[object, ...]]]
     looked_up: Mapping[Dimension, str]
     asked: Mapping[str, frozenset[Dimension]]
@@ -122,10 +124,11 @@ class _Recorder(TorchFunctionMode):
 
     def trail(self) -> Trail:
         steps = {name: frozenset(found) for name, found in self.steps.items()}
-        products = {f"{name}()": macs // self.images for name, macs in self.products.items()}
-        positions = {**self.positions, **products, **dict.fromkeys(self.read, 1)}
+        products = {f"{name}()": macs for name, macs in self.products.items()}
+        each = {name: macs // self.images for name, macs in products.items()}
+        positions = {**self.positions, **each, **dict.fromkeys(self.read, 1)}
         asked = {name: frozenset(found) for name, found in self.asked.items()}
-        return Trail(positions, steps, self.looked_up, asked)
+        return Trail(positions, products, steps, self.looked_up, asked)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
