@@ -71,6 +71,14 @@ def plain_layer_in_a_branch(net, x, arch):
     return net.extra(x, arch)
 
 
+def plain_layer_of_the_smaller(net, x, arch):
+    if not arch.value(net.op):
+        weight = net.plain.weight[:, :, 0]
+        x = net.plain(x) * (weight @ weight).mean()
+    x = net.more(net.stem(x[..., : 2 * arch[net.count]], arch), arch)
+    return net.extra(x, arch)
+
+
 def conjunction(net, x, arch):
     x = net.more(net.stem(net.plain(x), arch), arch)
     if arch[net.op] and arch[net.count] == 2 and arch[net.other] == 4:
@@ -84,6 +92,7 @@ CONSTRUCTS = {
     resolution: "itself looks up op .*, count .*; so",
     repeats: "itself looks up op .*, count .*, width .*, other",
     plain_layer_in_a_branch: "itself looks up op .*, count .*; so",
+    plain_layer_of_the_smaller: "itself looks up op .*, count .*; so",
     conjunction: "itself looks up op .*, count .*, other .*; so",
 }
 every = pytest.mark.parametrize("construct", CONSTRUCTS, ids=lambda c: c.__name__)

@@ -135,15 +135,23 @@ class Paths:
         Raises:
             CostError: Products whose number does not follow that of the images, nor stays.
         """
-        two, three = self.trail(self.probes[0]), follow(model, self.probes[0], 3)
-        found = {n for n in functions if two.products.get(n) == three.products.get(n)}
         multiply = [
             name
             for name, module in model.named_modules()
             if isinstance(module, ElasticLayer) and module.macs(1).value(self.space.largest)
         ]
-        for name in (*(n for n in functions if n not in found), *multiply):
-            if two.positions.get(name) != three.positions.get(name):
+        found, further = set(), {}
+        for name in (*functions, *multiply):
+            having = (a for a in self.probes if self.trail(a).uses(name))
+            arch = next(having, None)
+            if arch is None:
+                continue  # which is refused elsewhere, if it matters
+            if arch not in further:
+                further[arch] = follow(model, arch, 3)
+            two, three = self.trail(arch), further[arch]
+            if two.products.get(name, 0) == three.products.get(name, 0) > 0:
+                found.add(name)
+            elif two.positions.get(name) != three.positions.get(name):
                 where = name.removesuffix("()") or "forward"
                 raise CostError(
                     f"{where} multiplies images with one another, or weights where it "

@@ -52,6 +52,10 @@ class Trail:
     looked_up: Mapping[Dimension, str]
     asked: Mapping[str, frozenset[Dimension]]
 
+    def uses(self, name: str) -> bool:
+        """Whether a layer is called, or functions that multiply are."""
+        return name in self.products or self.positions.get(name, 0) > 0
+
     @property
     def used(self) -> frozenset[Dimension]:
         """Dimensions that anything looked up."""
