@@ -1,9 +1,8 @@
 """What ``forward`` does in each architecture: which layers it calls, where, and what it looks up.
 
 The forward of a user may branch on ``arch``, on shapes, resize maps or repeat layers. It is run on
-a set of architectures in which every option of every dimension occurs; where they differ, single
-dimensions are changed until it is known what a layer's use depends on, and all combinations of
-these are run.
+a set of architectures in which every option of every dimension occurs; where they differ,
+`boundnas.supernet.uses` finds out what a layer's use depends on.
 """
 
 from __future__ import annotations
@@ -11,8 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 from torch import nn
 
@@ -21,50 +19,17 @@ from boundnas.elastic.choice import Wholes
 from boundnas.errors import CostError
 from boundnas.randomness import stream
 from boundnas.space import Architecture, Dimension, SearchSpace, combinations, followed
-from boundnas.space.polynomial import Polynomial, amount, chosen
+from boundnas.space.polynomial import Polynomial
 from boundnas.supernet.supernet import Supernet
 from boundnas.supernet.tracing import is_plain, read_by_functions
 from boundnas.supernet.trail import Trail, follow
+from boundnas.supernet.uses import TOGETHER, Uses, with_options
 
 SMALL = 32
 """Spaces of so many architectures are tried whole; of a dimension, so many options."""
 
 RANDOM = 4
 """Random architectures that are tried beside those in which every option occurs."""
-
-TOGETHER = 256
-"""Most combinations of options that are run, of what ``forward`` looks up or a use depends on."""
-
-
-@dataclass(frozen=True)
-class Use:
-    """How a layer is used, beyond what the elastic module around it says.
-
-    Args:
-        dimensions: What its use depends on; none for a layer that is always used alike.
-        table: Output positions for each combination of their options; of functions, by the name
-            of the module that calls them and ``()``, their multiply-accumulates.
-    """
-
-    dimensions: tuple[Dimension, ...]
-    table: Mapping[tuple[int, ...], int]
-
-    def cases(self) -> Iterator[tuple[int, Polynomial]]:
-        """Numbers of positions above zero, and a polynomial that is one where each holds."""
-        for positions in sorted({v for v in self.table.values() if v}):
-            combinations = [c for c, v in self.table.items() if v == positions]
-            if not self.dimensions:
-                yield positions, amount(1)
-                continue
-            *outer, last = self.dimensions
-            total = amount(0)
-            for first in dict.fromkeys(c[:-1] for c in combinations):
-                ends = {c[-1] for c in combinations if c[:-1] == first}
-                term = chosen(last, ends)
-                for dimension, index in zip(outer, first, strict=True):
-                    term = chosen(dimension, {index}) * term
-                total = total + term
-            yield positions, total
 
 
 class Paths:
@@ -95,7 +60,7 @@ class Paths:
         self.presence.update((name, self.presence[name[:-2]]) for name in functions)
         self.presence.update((name, self.presence[name.rpartition(".")[0]]) for name in read)
         self._whole = self._of_weights(model, functions)
-        found = self._uses()
+        found = Uses(self.space, self.presence, self.positions).find(self.layers, self.probes)
         self.uses = {name: use for name, use in found.items() if name not in parameters}
         """Of layers and functions."""
         self.reads = {name: found[name] for name in read}
@@ -111,7 +76,7 @@ class Paths:
             known = found
             dimensions = sorted(found, key=self.space.position)
             options = itertools.product(*(range(len(d)) for d in dimensions))
-            further = [self._base(self.space.largest, dimensions, indices) for indices in options]
+            further = [with_options(self.space.largest, dimensions, indices) for indices in options]
             self.probes = list(dict.fromkeys([*self.probes, *further]))
 
     def _try_choices(self, model: Supernet) -> None:
@@ -126,7 +91,7 @@ class Paths:
                     f"than {TOGETHER} combinations, so its cost is not known; choose by fewer"
                 )
             options = (tuple(each.values()) for each in combinations(dimensions))
-            further = [self._base(self.space.largest, dimensions, each) for each in options]
+            further = [with_options(self.space.largest, dimensions, each) for each in options]
             self.probes = list(dict.fromkeys([*self.probes, *further]))
 
     def _of_weights(self, model: Supernet, functions: Sequence[str]) -> frozenset[str]:
@@ -185,102 +150,20 @@ class Paths:
         """
         found, here = [], a
         for dimension, index in zip(self.space.dimensions, b.indices, strict=True):
-            there = self._with(here, dimension, index)
+            there = here.with_option(dimension, index)
             if self.differ(here, there):
                 found.append(dimension)
             here = there
         changed = zip(self.space.dimensions, a.indices, b.indices, strict=True)
         return found or [d for d, old, new in changed if old != new]
 
-    def _uses(self) -> dict[str, Use]:
-        """Of every layer; of those that the largest architecture lacks, with probes of their own.
-
-        Few of the others may have such a layer, and all of these in one resolution. So it is tried
-        with all that any other layer's use depends on.
-        """
-        largest = self.space.largest
-        found = {n: self._use(n, largest, []) for n in self.layers if self.positions(n, largest)}
-        moving = {d for use in found.values() for d in use.dimensions}
-        known = tuple(sorted(moving, key=self.space.position))
-        for name in self.layers.keys() - found.keys():
-            base = next((a for a in self.probes if self.positions(name, a)), largest)
-            few = math.prod(map(len, known)) <= TOGETHER
-            options = itertools.product(*(range(len(d)) for d in known)) if few else ()
-            further = [self._base(base, known, indices) for indices in options]
-            found[name] = self._use(name, base, further)
-        return {name: found[name] for name in self.layers}
-
-    def _use(self, name: str, base: Architecture, further: Sequence[Architecture]) -> Use:
-        """What the use depends on, starting from an architecture that has the layer."""
-        probes = [*self.probes, *further]
-        if any(self.positions(name, a) and not self._present(name, a) for a in probes):
-            self.presence[name] = ()  # the elastic modules around it do not tell when it is used
-        dimensions: tuple[Dimension, ...] = ()
-        while True:
-            use = self._table(name, base, dimensions)
-            wrong = next((a for a in probes if not self._agrees(name, use, a)), None)
-            if wrong is None:
-                return use
-            found = self._matters(name, base, dimensions, wrong)
-            dimensions = tuple(sorted({*dimensions, found}, key=self.space.position))
-
-    def _present(self, name: str, arch: Architecture) -> bool:
-        return all(condition.value(arch) for condition in self.presence[name])
-
     def _with_all(self, arch: Architecture) -> Architecture:
         """With the dimensions that cut modules off at their largest, so that all are seen."""
         conditions = {c for each in self.presence.values() for c in each}
         cutting = {f.dimension for c in conditions for _, term in c.terms for f in term}
         for dimension in cutting:
-            arch = self._with(arch, dimension, len(dimension) - 1)
+            arch = arch.with_option(dimension, len(dimension) - 1)
         return arch
-
-    def _with(self, arch: Architecture, dimension: Dimension, index: int) -> Architecture:
-        i = self.space.position(dimension)
-        return Architecture(self.space, (*arch.indices[:i], index, *arch.indices[i + 1 :]))
-
-    def _base(
-        self, arch: Architecture, dimensions: Sequence[Dimension], indices: Sequence[int]
-    ) -> Architecture:
-        """An architecture with these options of these dimensions."""
-        for dimension, index in zip(dimensions, indices, strict=True):
-            arch = self._with(arch, dimension, index)
-        return arch
-
-    def _table(self, name: str, base: Architecture, dimensions: tuple[Dimension, ...]) -> Use:
-        if math.prod(map(len, dimensions)) > TOGETHER:
-            raise CostError(
-                f"{name}: whether and where forward uses it depends on "
-                f"{', '.join(d.name for d in dimensions)} together, in more than {TOGETHER} "
-                "combinations, so its cost is not known; use elastic.Stage for depth, and let "
-                "forward look fewer dimensions up"
-            )
-        options = itertools.product(*(range(len(d)) for d in dimensions))
-        return Use(
-            dimensions,
-            {c: self.positions(name, self._base(base, dimensions, c)) for c in options},
-        )
-
-    def _agrees(self, name: str, use: Use, arch: Architecture) -> bool:
-        if not self._present(name, arch):
-            return True  # not called there, as `_use` has seen to
-        key = tuple(arch.indices[self.space.position(d)] for d in use.dimensions)
-        return self.positions(name, arch) == use.table[key]
-
-    def _matters(
-        self, name: str, base: Architecture, known: Sequence[Dimension], arch: Architecture
-    ) -> Dimension:
-        """A further dimension that the layer's use depends on, on the way to ``arch``."""
-        here = self._base(base, known, [arch.indices[self.space.position(d)] for d in known])
-        for dimension, index in zip(self.space.dimensions, arch.indices, strict=True):
-            there = self._with(here, dimension, index)
-            if self.positions(name, there) != self.positions(name, here):
-                return dimension
-            here = there
-        raise CostError(
-            f"{name}: forward does not use it alike in two runs of one architecture, so its cost "
-            "is not known; forward may depend on weights, input and arch only"
-        )
 
 
 def paths(model: Supernet) -> Paths:
