@@ -7,12 +7,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from tests.memory import held
 from tests.times import counted_nanoseconds, latency
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from boundnas import export
-from boundnas.cost import Bytes, MACs, Parameters
+from boundnas.cost import Bytes, MACs, Parameters, PeakMemory
 
 
 def example(name):
@@ -54,6 +55,7 @@ COSTS = {  # a cost, and what it is counted to be of an extracted network and on
     "macs": (MACs, counted_macs),
     "parameters": (Parameters, counted_parameters),
     "bytes": (Bytes, exported),
+    "peak memory": (PeakMemory, held),
     "latency": (latency, counted_nanoseconds),
     "of one's own": (own_cost.Energy, energy),
 }

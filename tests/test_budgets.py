@@ -162,6 +162,7 @@ def configuration(cost):
 
 MACS = {"metric": "macs", "lower": 0.002, "upper": 0.009}
 PARAMETERS = {"metric": "parameters", "lower": 0.0002, "upper": 0.002}
+MEMORY = {"metric": "peak_memory", "lower": 0.001, "upper": 0.006}
 
 
 def test_a_configuration_takes_one_cost_or_a_list(tmp_path):
@@ -180,14 +181,18 @@ def test_a_configuration_takes_one_cost_or_a_list(tmp_path):
         configuration([MACS, PARAMETERS | {"lower": 2, "upper": 1}])
 
 
-def test_a_run_of_two_costs_goes_from_configuration_to_report(tmp_path):
-    folder, front = pipeline.run(configuration([MACS, PARAMETERS]), tmp_path)
+@pytest.mark.parametrize(("second", "limits"), [(PARAMETERS, [200, 2000]), (MEMORY, [1000, 6000])])
+def test_a_run_of_two_costs_goes_from_configuration_to_report(tmp_path, second, limits):
+    name, config = second["metric"], configuration([MACS, second])
+    folder, front = pipeline.run(config, tmp_path)
     held = json.loads(folder.front.read_text())
-    assert held["ranges"] == {"macs": [2e3, 9e3], "parameters": [200, 2000]}
-    assert pipeline.run(configuration([MACS, PARAMETERS]), tmp_path)[1].to_json() == front.to_json()
-    assert set(read_jsonl(folder.metrics)[0]["cost_min"]) == {"macs", "parameters"}
+    assert held["ranges"] == {"macs": [2e3, 9e3], name: limits}
+    assert pipeline.run(config, tmp_path)[1].to_json() == front.to_json()
+    assert set(read_jsonl(folder.metrics)[0]["cost_min"]) == {"macs", name}
     page = write_report(folder.path).read_text()
-    assert '"parameters":{"cost_max":' in page.replace(" ", "")
+    assert f'"{name}":{{"cost_max":' in page.replace(" ", "")
+    best = front.best(macs=9e3, **{name: limits[1]})
+    assert best.costs[name] <= limits[1]
 
 
 def test_runs_of_two_costs_are_compared_along_each(tmp_path):

@@ -15,7 +15,7 @@ from boundnas import Dimension, Supernet, calibrate, elastic, models
 from boundnas.cost import Cost, MACs, Parameters
 from boundnas.errors import CostError, SpaceError
 from boundnas.space import Derived
-from boundnas.space.polynomial import Polynomial, amount
+from boundnas.space.polynomial import Largest, Polynomial, amount
 
 WIDTH = Dimension("width", (4, 8))
 RATIO = Dimension("ratio", (0.25, 0.5, 2))
@@ -306,6 +306,10 @@ COSTS = {
     "too much in products": (
         own(lambda m: 2**31 * amount(m.space.dimensions[0], lambda w: w * 2**29)),
         "choose a larger unit",
+    ),
+    "one of several": (
+        own(lambda m: Largest((amount(1), Polynomial(((0.5, ()),))))),
+        r"numbers, found 0\.5",
     ),
     "a factor": (own(lambda m: Polynomial(((0.5, ()),))), r"whole numbers, found 0\.5"),
 }

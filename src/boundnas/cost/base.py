@@ -14,18 +14,20 @@ from torch import Tensor
 from boundnas.cost.terms import Amounts, Terms
 from boundnas.errors import CostError
 from boundnas.space import Allowed, Architecture
-from boundnas.space.polynomial import Polynomial
+from boundnas.space.polynomial import Largest, Polynomial
 from boundnas.supernet.supernet import Supernet
 
 _log = logging.getLogger(__name__)
 
 
 class Cost:
-    """A cost of every sub-network of a model, as a polynomial in its dimensions.
+    """A cost of every sub-network of a model, as a polynomial in its dimensions, or several.
+
+    Of several, `boundnas.cost.Largest`, the largest counts.
 
     ``cost(arch)`` is an exact integer. ``cost.relaxed(arch)`` has the same value as a tensor whose
-    gradient reaches the gates of every option. A cost of one's own derives from this class and
-    says ``name``, ``unit`` and ``_polynomial``.
+    gradient reaches the gates of every option, by the polynomial that decides. A cost of one's own
+    derives from this class and says ``name``, ``unit`` and ``_polynomial``.
 
     Raises:
         CostError: One of them is missing, a number is not whole, or a cost is below zero.
@@ -42,12 +44,13 @@ class Cost:
         self.polynomial = self._polynomial(model)
         """The cost of the whole model, which costs of one's own may add up and multiply."""
         _check_whole(self, self.polynomial)
-        self.dimensions = {f.dimension for _, term in self.polynomial.terms for f in term}
+        parts = self.polynomial.parts
+        self.dimensions = {f.dimension for p in parts for _, term in p.terms for f in term}
         """What it depends on."""
-        self._terms = Terms(self.polynomial, self.space)
+        self._terms = Terms(parts, self.space)
 
-    def _polynomial(self, model: Supernet) -> Polynomial:
-        """The cost of the whole model; see `boundnas.cost.amount`."""
+    def _polynomial(self, model: Supernet) -> Polynomial | Largest:
+        """The cost of the whole model; see `boundnas.cost.amount` and `boundnas.cost.Largest`."""
         raise CostError(
             f"{type(self).__name__} does not say what it costs: define _polynomial(self, model), "
             "which gives a sum of products of boundnas.cost.amount(dimension, function)"
@@ -71,9 +74,14 @@ class Cost:
         return self._terms.relaxed(torch.cat(arch.gates).double())
 
     @property
-    def terms(self) -> tuple[Amounts, Amounts, Amounts]:
-        """All that it is made of: tables of amounts, which of them each term has, coefficients."""
-        return self._terms.tables, self._terms.rows, self._terms.coefficients
+    def terms(self) -> tuple[Amounts, ...]:
+        """All that it is made of: tables of amounts, which of them each term has, coefficients.
+
+        Of the largest of several polynomials also which one each term is of.
+        """
+        held = self._terms
+        of_each = (held.owners,) if held.number > 1 else ()
+        return held.tables, held.rows, held.coefficients, *of_each
 
     @cached_property
     def reach(self) -> tuple[int, int]:
@@ -164,13 +172,18 @@ def _check_texts(cost: Cost) -> None:
         raise CostError(f"{type(cost).__name__}: the name {cost.name!r} is taken; choose another")
 
 
-def _check_whole(cost: Cost, polynomial: object) -> None:
-    """Refuse what is no polynomial of whole numbers."""
-    if not isinstance(polynomial, Polynomial):
+def _check_whole(cost: Cost, found: object) -> None:
+    """Refuse what is no polynomial of whole numbers, or the largest of several."""
+    if not isinstance(found, Polynomial | Largest):
         raise CostError(
-            f"{cost.name}: _polynomial gives sums and products of boundnas.cost.amount, "
-            f"found a {type(polynomial).__name__}"
+            f"{cost.name}: _polynomial gives sums and products of boundnas.cost.amount, or the "
+            f"boundnas.cost.Largest of several, found a {type(found).__name__}"
         )
+    for polynomial in found.parts:
+        _check_numbers(cost, polynomial)
+
+
+def _check_numbers(cost: Cost, polynomial: Polynomial) -> None:
     for coefficient, term in polynomial.terms:
         for number in (coefficient, *(n for factor in term for n in factor.table)):
             if not isinstance(number, int | np.integer):

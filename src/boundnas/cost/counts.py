@@ -23,6 +23,7 @@ class MACs(Cost):
     """
 
     name, unit, per_unit = "macs", "MMACs", 10**6
+    polynomial: Polynomial
 
     def _polynomial(self, model: Supernet) -> Polynomial:
         def own(module: nn.Module | None, positions: int) -> Polynomial:
@@ -37,6 +38,7 @@ class Parameters(Cost):
     """Trained parameters of the layers in use, and those that ``forward`` computes with itself."""
 
     name, unit, per_unit = "parameters", "million parameters", 10**6
+    polynomial: Polynomial
 
     def _polynomial(self, model: Supernet) -> Polynomial:
         counted = _counted(model)

@@ -33,6 +33,7 @@ class Bytes(Cost):
     """
 
     name, unit, per_unit = "bytes", "MB", 10**6
+    polynomial: Polynomial
 
     def _polynomial(self, model: Supernet) -> Polynomial:
         names = {module: name for name, module in model.named_modules()}

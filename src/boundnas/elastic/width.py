@@ -26,6 +26,9 @@ from boundnas.space import (
     parts_of,
 )
 
+GIVES = ("out_channels", "out_features", "channels", "features")
+"""Names under which a layer holds the width of the maps that it gives, the first that it has."""
+
 
 def active(weight: Tensor, width: Width, arch: Architecture, axis: int = 0) -> Tensor:
     """The entries of active channels along an axis: a view, or of several parts a copy."""

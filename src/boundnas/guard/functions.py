@@ -32,6 +32,7 @@ from boundnas.elastic import (
 from boundnas.elastic.choice import Choice, Wholes
 from boundnas.elastic.ghost import Ghosted, maps, replaced
 from boundnas.elastic.varied import Varied
+from boundnas.elastic.width import GIVES
 from boundnas.errors import BoundNASError, SpaceError
 from boundnas.guard import segments
 from boundnas.guard.call import SIZES, Call, Trace, name_of, trace_of
@@ -261,7 +262,7 @@ class Watch(TorchFunctionMode):
         if not isinstance(output, Ghosted):
             self._ends(layer, _input(args, kwargs), output)
             return
-        setting = _setting(layer, "out_channels", "out_features", "channels", "features")
+        setting = _setting(layer, *GIVES)
         x, arch = _input(args, kwargs), self._of(args, kwargs)
         own = None if setting is None else segments.of_width(setting, arch)
         trace = Trace(_axis(layer) % output.active.dim(), segments=own)

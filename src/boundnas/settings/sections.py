@@ -136,10 +136,13 @@ class SpaceSettings(Settings):
 class CostSettings(Settings):
     """The cost range that the networks are made for."""
 
-    metric: Annotated[Literal["macs", "parameters", "bytes", "latency"] | Use, OrUse()] = Field(
+    metric: Annotated[
+        Literal["macs", "parameters", "bytes", "peak_memory", "latency"] | Use, OrUse()
+    ] = Field(
         default="macs",
         description="what cost means: multiply-accumulates per image, weights, bytes of the "
-        "weights file, or latency by a table",
+        "weights file, bytes of activations at the widest moment for one image, or latency by a "
+        "table",
     )
     table: Annotated[Content, ReadFrom("a latency table")] | None = Field(
         default=None,
@@ -165,7 +168,12 @@ class CostSettings(Settings):
             yield ("table",), "goes with {here}metric: latency only; remove it or change the metric"
         lower, upper = values.get("lower"), values.get("upper")
         if lower is not None and upper is not None and upper <= lower:
-            units = {"macs": "MACs", "parameters": "parameters", "bytes": "bytes"}
+            units = {
+                "macs": "MACs",
+                "parameters": "parameters",
+                "bytes": "bytes",
+                "peak_memory": "bytes",
+            }
             metric = values.get("metric", "")
             unit = units.get(metric, "") if isinstance(metric, str) else ""
             is_own = not isinstance(metric, str) or ":" in metric

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from boundnas.errors import CostError
 from boundnas.space import (
     Architecture,
     Derived,
@@ -39,10 +40,19 @@ class Polynomial:
 
     terms: tuple[tuple[int, tuple[Factor, ...]], ...]
 
+    @property
+    def parts(self) -> tuple[Polynomial]:
+        """Itself, as the largest of one; see `Largest`."""
+        return (self,)
+
     def __add__(self, other: Polynomial | int) -> Polynomial:
+        if _is_largest(other):
+            return NotImplemented
         return Polynomial(self.terms + _polynomial(other).terms)
 
     def __mul__(self, other: Polynomial | int) -> Polynomial:
+        if _is_largest(other):
+            return NotImplemented
         return Polynomial(
             tuple(
                 (a * b, left + right)
@@ -79,6 +89,48 @@ class Polynomial:
     __rmul__ = __mul__
 
 
+@dataclass(frozen=True)
+class Largest:
+    """The largest of polynomials, as what is held at the widest of several moments.
+
+    Added to a cost, the cost is added to each. Its gradient is that of the part that decides, of
+    equal ones the first.
+
+    Args:
+        parts: The polynomials, at least one.
+
+    Raises:
+        CostError: No part, or it is multiplied by something other than a whole number above zero,
+            after which another part might be the largest.
+    """
+
+    parts: tuple[Polynomial, ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise CostError("the largest of several polynomials needs at least one, found none")
+
+    def __add__(self, other: Polynomial | Largest | int) -> Largest:
+        others = other.parts if isinstance(other, Largest) else (other,)
+        return Largest(tuple(a + b for a in self.parts for b in others))
+
+    def __mul__(self, factor: int) -> Largest:
+        if type(factor) is not int or factor < 1:
+            raise CostError(
+                "the largest of several polynomials is multiplied by a whole number above zero, "
+                f"found {factor if isinstance(factor, int | float) else type(factor).__name__}; "
+                "multiply its parts"
+            )
+        return Largest(tuple(factor * part for part in self.parts))
+
+    def value(self, arch: Architecture) -> int:
+        """What it comes to in an architecture."""
+        return max(part.value(arch) for part in self.parts)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+
 def _joint(conditions: tuple[Factor, ...], factors: tuple[Factor, ...]) -> tuple[Factor, ...]:
     found = []
     for condition in conditions:
@@ -87,6 +139,10 @@ def _joint(conditions: tuple[Factor, ...], factors: tuple[Factor, ...]) -> tuple
         found.append(Factor(condition.dimension, table))
         factors = tuple(f for f in factors if f not in same)
     return (*found, *factors)
+
+
+def _is_largest(value: object) -> bool:
+    return isinstance(value, Largest)
 
 
 def _polynomial(value: Polynomial | int) -> Polynomial:

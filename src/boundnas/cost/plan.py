@@ -1,0 +1,352 @@
+"""What a network holds in memory while it computes, moment by moment.
+
+The plan of an extracted network is simple to state, and near to what a runtime does:
+
+- Steps run in the order of the graph. A tensor is held from the step that makes it to the last one
+  that takes it. Inputs are the caller's and held all along; weights and constants do not count.
+- What only gives a tensor another shape takes nothing. What rearranges or cuts it makes a copy.
+- Functions of single elements, BatchNorm, softmax and attention write into an operand of the same
+  size that nothing takes any more, as where they are fused into the layer before. Activations that
+  multiply their input by a function of it (`GATED`) hold both.
+- Attention holds the scores of all heads, queries times keys, beside its operands.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from boundnas.elastic import BatchNorm, ElasticLayer
+from boundnas.elastic.width import GIVES, active
+from boundnas.errors import CostError
+from boundnas.nested import mapped
+from boundnas.space import Architecture, Setting, Statistics, Width, parts_of
+from boundnas.supernet.supernet import Supernet
+from boundnas.supernet.tracing import trace
+
+SHAPES = {
+    "view", "_unsafe_view", "_reshape_alias", "unsqueeze", "squeeze", "alias", "detach",
+}  # fmt: skip
+"""Operators that give another shape only."""
+
+FUSED = {"_softmax", "_log_softmax", "_prelu_kernel"}
+"""Operators that write in place beside those of single elements."""
+
+GATED = {"silu", "gelu", "hardswish", "mish"}
+"""Activations that a runtime computes as their input times a function of it."""
+
+JOINS = {"cat", "stack"}
+"""Operators that put tensors side by side."""
+
+Parts = tuple[tuple[Setting | None, Fraction], ...]
+"""Bytes for each channel of a setting, of several side by side in order; of none, bytes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Buffer:
+    """The memory of one tensor.
+
+    Args:
+        size: Bytes.
+        parts: How they follow from widths.
+    """
+
+    size: int
+    parts: Parts
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node of a graph that computes.
+
+    Args:
+        name: The module whose ``forward`` it is in, and its number among the nodes there.
+        takes: The memory of what it takes.
+        makes: That of what it makes.
+        within: Whether it may write into what it takes.
+        beside: What it needs while it runs.
+    """
+
+    name: tuple[str, int]
+    takes: Sequence[Buffer]
+    makes: Sequence[Buffer]
+    within: bool
+    beside: Sequence[Buffer]
+
+
+class Plan(fx.Interpreter):
+    """The steps of an architecture, followed on the meta device, where nothing is computed.
+
+    Args:
+        model: The supernet.
+        arch: The architecture.
+        batch: Number of samples.
+
+    Raises:
+        CostError: A module of torch does many things at once.
+    """
+
+    def __init__(self, model: Supernet, arch: Architecture, batch: int) -> None:
+        graph, self.tensors = trace(model, arch)
+        super().__init__(model, garbage_collect_values=False, graph=graph)
+        self.modules = {f"model.{name}": module for name, module in model.named_modules()}
+        self.arch = arch.carrying(statistics=_Sized(self.modules, arch))
+        called = dict.fromkeys(n.target for n in graph.nodes if n.op == "call_module")
+        self.plain = {target: self._plain(str(target)) for target in called}
+        self.inputs: list[Buffer] = []
+        self.outputs: Sequence[Buffer] = ()
+        self.steps: list[Step] = []
+        self._held: dict[int, Buffer] = {}
+        self._counts: Counter[str] = Counter()
+        weight = next(model.parameters())
+        with torch.no_grad():
+            self.run(mapped(lambda x: _empty(x, batch, weight), model.example))
+
+    def moments(self) -> dict[tuple[str, int], list[Buffer]]:
+        """What is held at every step that makes something of its own, and at the start."""
+        last = {b: i for i, step in enumerate(self.steps) for b in step.takes}
+        last |= dict.fromkeys((*self.inputs, *self.outputs), len(self.steps))
+        held, found = dict.fromkeys(self.inputs), {("", 0): list(self.inputs)}
+        for i, step in enumerate(self.steps):
+            free = [b for b in step.takes if step.within and last[b] == i]
+            before = len(held)
+            for made in step.makes:
+                alike = [b for b in free if b in held and b.size == made.size]
+                if alike:  # first what follows the same widths
+                    held.pop(next((b for b in alike if b.parts == made.parts), alike[0]))
+                held[made] = None
+            if len(held) > before or step.beside:
+                found[step.name] = [*held, *step.beside]
+            held = {b: None for b in held if last.get(b, i) > i}
+        return found
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one node, and note what it takes and makes."""
+        given = [self.env[node] for node in n.all_input_nodes]
+        taken = self._buffers(given)
+        with _Operators(map(_memory, filter(self._is_held, tree_leaves(given)))) as operators:
+            result = self._run_on_meta(n, taken)
+        if n.op == "output":
+            self.outputs = taken
+            return result
+        known = set(self._held)
+        result = tree_map(lambda x: self._apart(x, operators), result)
+        made = [x for x in tree_leaves(result) if isinstance(x, Tensor) and _memory(x) not in known]
+        if n.op == "placeholder":
+            self.inputs += [self._hold(x, ((None, Fraction(_bytes(x))),)) for x in made]
+        elif operators.called:
+            self._note(n, taken, made, operators)
+        return result
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """What the plain form of a module gives."""
+        plain = self.plain[target]
+        return args[0] if plain is None else plain(*args, **kwargs)
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Tensor:
+        """A tensor that the model holds."""
+        return self.tensors[target].to("meta")
+
+    def _plain(self, target: str) -> nn.Module | None:
+        module = self.modules[target]
+        if any(isinstance(m, nn.MultiheadAttention | nn.RNNBase) for m in module.modules()):
+            raise CostError(
+                f"{target.removeprefix('model.')} ({type(module).__name__}): what it holds while "
+                "it runs is not known; use elastic.MultiheadAttention, or functions of torch"
+            )
+        elastic = isinstance(module, ElasticLayer)
+        plain = module.plain(self.arch) if elastic else copy.deepcopy(module)
+        return None if plain is None else _light(plain).to("meta").eval()
+
+    def _run_on_meta(self, n: fx.Node, taken: Sequence[Buffer]) -> Any:
+        """Also what makes a tensor by itself, of sizes alone."""
+        if taken or n.op == "placeholder":
+            return super().run_node(n)
+        with torch.device("meta"):
+            return super().run_node(n)
+
+    def _note(
+        self, n: fx.Node, taken: Sequence[Buffer], made: Sequence[Tensor], operators: _Operators
+    ) -> None:
+        place = _place(n)
+        self._counts[place] += 1
+        parts = self._parts(n, taken, [_bytes(x) for x in made], operators.names)
+        makes = [self._hold(x, each) for x, each in zip(made, parts, strict=True)]
+        attends = n.target is F.scaled_dot_product_attention
+        beside = [self._scores(n)] if attends else []
+        within = attends or operators.within
+        self.steps.append(Step((place, self._counts[place]), taken, makes, within, beside))
+
+    def _apart(self, x: Any, operators: _Operators) -> Any:
+        """A result in memory of its own where it is no other shape of what was taken."""
+        if not isinstance(x, Tensor):
+            return x
+        if self._is_held(x) and not operators.keeps:
+            return x.clone(memory_format=torch.contiguous_format)
+        return x.contiguous()
+
+    def _parts(
+        self, n: fx.Node, taken: Sequence[Buffer], sizes: Sequence[int], names: set[str]
+    ) -> list[Parts]:
+        """How the bytes of what a node makes follow from widths."""
+        width = _width(self.modules[str(n.target)]) if n.op == "call_module" else None
+        if width is not None:
+            return [self._of_width(width, size) for size in sizes]
+        whole = sum(sizes)
+        if names & JOINS and len(taken) > 1 == len(sizes):
+            parts = tuple(p for b in taken for p in b.parts)
+            known = sum(b.size for b in taken)
+            return [(*parts, (None, Fraction(whole - known)))]
+        source = max(taken, key=lambda b: (any(s is not None for s, _ in b.parts), b.size))
+        if len(sizes) > 1 and whole == source.size:
+            cut = self._cut(source.parts, sizes)
+            if cut is not None:
+                return cut
+        return [_scaled(source.parts, Fraction(size, source.size)) for size in sizes]
+
+    def _of_width(self, width: Width, size: int) -> Parts:
+        settings = parts_of(width)
+        each = Fraction(size, sum(map(self.arch.size, settings)))
+        return tuple((None, s * each) if isinstance(s, int) else (s, each) for s in settings)
+
+    def _cut(self, parts: Parts, sizes: Sequence[int]) -> list[Parts] | None:
+        """The parts of the pieces that a tensor is cut into; none where one of them is broken."""
+        rest, found = list(parts), []
+        for size in sizes:
+            own: list[tuple[Setting | None, Fraction]] = []
+            while size > 0 and rest:
+                setting, each = rest.pop(0)
+                own.append((setting, each))
+                size -= int(each if setting is None else each * self.arch.size(setting))
+            if size:
+                return None
+            found.append(tuple(own))
+        return found
+
+    def _scores(self, n: fx.Node) -> Buffer:
+        """One number for each head, query and key."""
+        named: dict[str, Any] = {**dict(zip(("query", "key"), n.args, strict=False)), **n.kwargs}
+        query, key = self.env[named["query"]], self.env[named["key"]]
+        ratio = Fraction(key.shape[-2], query.shape[-1])
+        queries = self._held[_memory(query)]
+        return Buffer(int(_bytes(query) * ratio), _scaled(queries.parts, ratio))
+
+    def _hold(self, x: Tensor, parts: Parts) -> Buffer:
+        self._held[_memory(x)] = buffer = Buffer(_bytes(x), parts)
+        return buffer
+
+    def _is_held(self, x: Any) -> bool:
+        return isinstance(x, Tensor) and _memory(x) in self._held
+
+    def _buffers(self, values: Any) -> list[Buffer]:
+        held = (self._held[_memory(x)] for x in tree_leaves(values) if self._is_held(x))
+        return list(dict.fromkeys(held))
+
+
+class _Sized(Statistics):
+    """Statistics of the right sizes, whatever they are."""
+
+    def __init__(self, modules: Mapping[str, nn.Module], arch: Architecture) -> None:
+        self.modules, self.arch = modules, arch
+
+    def of(self, layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As many as there are channels."""
+        found = self.modules[f"model.{layer}"]
+        assert isinstance(found, BatchNorm)
+        sized = active(x.detach(), found.channels, self.arch)
+        return sized, sized
+
+
+class _Affine(nn.Module):
+    """BatchNorm with its statistics: a function of single elements."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 1
+
+
+def _light(module: nn.Module) -> nn.Module:
+    """A module without BatchNorm, which takes long on the meta device."""
+    if isinstance(module, _BatchNorm):
+        return _Affine()
+    for name, child in module.named_children():
+        setattr(module, name, _light(child))
+    return module
+
+
+def _width(module: nn.Module) -> Width | None:
+    """The width of what a module gives; none of what keeps its input's."""
+    names = GIVES if isinstance(module, ElasticLayer) else ()
+    return next((getattr(module, name) for name in names if hasattr(module, name)), None)
+
+
+class _Operators(TorchDispatchMode):
+    """Notes the operators of ATen that are called on certain memory, or on what comes of it."""
+
+    def __init__(self, memory: Any) -> None:
+        super().__init__()
+        self.memory = set(memory)
+        self.called: list[Any] = []
+        self.kept: list[Any] = []
+        """All results, so that no address is used again."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.kept.append(result)
+        given = (x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor))
+        if any(_memory(x) in self.memory for x in given):
+            self.called.append(func)
+            self.memory |= {_memory(x) for x in tree_leaves(result) if isinstance(x, Tensor)}
+        return result
+
+    @property
+    def names(self) -> set[str]:
+        """Their names."""
+        return {func.overloadpacket.__name__ for func in self.called}
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what comes of it lies in the same memory, in another shape or overwritten."""
+        return self.names <= SHAPES or any(func._schema.is_mutable for func in self.called)
+
+    @property
+    def within(self) -> bool:
+        """Whether a runtime may write the result into what was taken."""
+        names = self.names
+        return not names & GATED and all(
+            torch.Tag.pointwise in func.tags or func.overloadpacket.__name__ in SHAPES | FUSED
+            for func in self.called
+        )
+
+
+def _memory(x: Tensor) -> int:
+    return x.untyped_storage()._cdata
+
+
+def _bytes(x: Tensor) -> int:
+    return x.numel() * x.element_size()
+
+
+def _empty(x: Tensor, batch: int, weight: Tensor) -> Tensor:
+    kind = weight.dtype if x.is_floating_point() else x.dtype
+    return torch.empty((batch, *x.shape), dtype=kind, device="meta")
+
+
+def _scaled(parts: Parts, ratio: Fraction) -> Parts:
+    return tuple((setting, each * ratio) for setting, each in parts)
+
+
+def _place(n: fx.Node) -> str:
+    """The module in whose ``forward`` a node is; of a module's call, that module."""
+    stack = [place for place, _ in n.meta.get("nn_module_stack", {}).values()]
+    return stack[-1].partition(".")[2] if stack else ""

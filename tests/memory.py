@@ -1,0 +1,127 @@
+"""An independent count of what a network holds: names of functions, and who takes what later."""
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from boundnas.nested import leaves
+
+RESHAPES = {
+    "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous", "getitem",
+}  # fmt: skip
+COPIES = {
+    "transpose", "permute", "movedim", "cat", "stack", "mean", "sum", "max_pool2d", "avg_pool2d",
+    "chunk", "split", "interpolate", "adaptive_avg_pool2d", "pad", "matmul", "linear", "layer_norm",
+    "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Linear",
+    "LayerNorm", "GroupNorm", "RMSNorm", "Embedding", "MaxPool2d", "AvgPool2d",
+    "AdaptiveAvgPool2d", "Upsample", "repeat_interleave", "adaptive_avg_pool1d",
+    "silu", "SiLU", "gelu", "GELU", "hardswish", "Hardswish", "mish", "Mish",
+}  # fmt: skip
+IN_PLACE = {
+    "add", "mul", "sub", "truediv", "neg", "relu", "sigmoid", "tanh", "softmax", "softplus",
+    "sin", "clamp", "exp", "hardsigmoid", "relu6", "pow", "sqrt", "rsqrt", "square", "to",
+    "scaled_dot_product_attention", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "ReLU", "ReLU6",
+    *(m for m in nn.modules.activation.__all__ if m not in COPIES and "attention" not in m),
+}  # fmt: skip
+
+
+def held(net, x):
+    """Bytes at the widest moment of a pass of an extracted network."""
+    nodes = list(net.graph.nodes)
+    values = _Values(net, x).found
+    at = {node: i for i, node in enumerate(nodes)}
+    cells, size = {}, {}
+
+    def new(node, *tensors):
+        cells[node] = tuple((node, i) for i in range(len(tensors)))
+        size.update({(node, i): t.numel() * t.element_size() for i, t in enumerate(tensors)})
+
+    def needed(cell):
+        """The last step that takes it under any of its names; the end for what is given back."""
+        users = (u for node, of in cells.items() if cell in of for u in node.users)
+        return max((at[u] for u in users), default=-1)
+
+    given = {n for n in nodes if n.op == "placeholder"}
+    peak = 0
+    for i, node in enumerate(nodes):
+        made = [t for _, t in leaves(values[node]) if isinstance(t, Tensor)]
+        taken = [c for n in node.all_input_nodes for c in cells.get(n, ())]
+        extra = 0
+        if node in given:
+            new(node, *made)
+            continue
+        if node.op in ("get_attr", "output") or not taken or not made:
+            continue
+        kind = _kind(net, node)
+        if kind == "getitem" and not isinstance(values[node.args[0]], Tensor):
+            position = node.args[1]
+            whole = cells[node.args[0]]
+            if isinstance(position, int):
+                cells[node] = (whole[position],)
+            else:
+                before = [k for k, _ in leaves(values[node.args[0]])]
+                cells[node] = tuple(
+                    c for c, k in zip(whole, before, strict=True) if k.startswith(str(position))
+                )
+        elif kind == "getitem" and made[0].numel() < values[node.args[0]].numel():
+            new(node, *made)
+        elif kind in RESHAPES or kind is None:
+            cells[node] = tuple(taken)
+        else:
+            free = [
+                c for c in taken
+                if needed(c) <= i and c[0] not in given and size[c] == _bytes(made[0])
+            ]  # fmt: skip
+            if kind in IN_PLACE and free:
+                cells[node] = (free[0],)
+            else:
+                new(node, *made)
+        if kind == "scaled_dot_product_attention":
+            query, key = (values[n] for n in node.args[:2])
+            extra = _bytes(query) // query.shape[-1] * key.shape[-2]
+        alive = {c for of in cells.values() for c in of if c[0] in given or needed(c) >= i}
+        alive |= set(cells[node])
+        peak = max(peak, extra + sum(size[c] for c in alive))
+    return peak
+
+
+class _Values(fx.Interpreter):
+    """What every node gives."""
+
+    def __init__(self, net, x):
+        super().__init__(net, garbage_collect_values=False)
+        self.found = {}
+        with torch.no_grad():
+            self.run(x)
+
+    def run_node(self, n):
+        self.found[n] = super().run_node(n)
+        return self.found[n]
+
+
+def _bytes(x):
+    return x.numel() * x.element_size()
+
+
+def _kind(net, node):
+    """The name of the function or layer that decides what is done; none for what does nothing."""
+    if node.op in ("placeholder", "output", "get_attr"):
+        return node.op
+    if node.op != "call_module":
+        name = node.target if node.op == "call_method" else node.target.__name__
+        name = name.strip("_").removeprefix("i") if name in ("iadd", "imul") else name.strip("_")
+        return None if name in ("float", "dropout") else _known(name)
+    layer = net.get_submodule(node.target)
+    if isinstance(layer, fx.GraphModule):
+        return None
+    inner = list(layer) if isinstance(layer, nn.Sequential) else [layer]
+    kinds = [_known(type(m).__name__) for m in inner if not isinstance(m, nn.Identity | nn.Dropout)]
+    return next((k for k in kinds if k in COPIES), kinds[0] if kinds else None)
+
+
+def _known(name):
+    assert name in RESHAPES | COPIES | IN_PLACE, f"{name}: say in tests/memory.py what it does"
+    return name
+
+
+assert F.silu.__name__ in COPIES
