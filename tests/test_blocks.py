@@ -146,6 +146,28 @@ def test_sizes_and_parts_of_inputs_pass_from_block_to_block():
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
+class Late(Supernet):
+    """What is computed of the inputs alone and used in the end."""
+
+    def __init__(self):
+        super().__init__((3, 4, 4))
+        width = self.dimension("width", (4, 6))
+        self.first, self.head = elastic.Conv2d(3, width, 3), elastic.Linear(width, 2)
+
+    def forward(self, x, arch):
+        brightness = x.mean((1, 2, 3)).sin()
+        y = self.first(x, arch).mean((2, 3))
+        return self.head(y, arch) * brightness[:, None]
+
+
+def test_what_takes_nothing_of_a_layer_goes_with_the_first_that_takes_it():
+    model = seeded(Late)
+    first, head = blocks_of(extracted(model, model.space.largest))
+    held = [[n.name for n in block.graph.nodes if n.op not in OUTSIDE] for block in (first, head)]
+    assert "sin" not in held[0]
+    assert {"mean", "sin", "getitem", "mul"} <= {*held[1]}
+
+
 def test_several_tensors_as_one_value_between_blocks_are_refused():
     model = seeded(Pairs)
     with pytest.raises(CostError, match=r"^second: it takes several tensors as one value from"):

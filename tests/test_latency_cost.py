@@ -149,7 +149,7 @@ def scaled(factor):
     return change
 
 
-def without_offset(table):
+def other_input(table):
     return {**table, "model": {**table["model"], "input": "float32 of shape (3, 9, 9)"}}
 
 
@@ -171,10 +171,17 @@ def fewer_options(table):
     return {**table, "blocks": [{**first, "axes": [axis, *first["axes"][1:]]}, *others]}
 
 
+def beyond(table):
+    first, *others = table["blocks"]
+    axis, *further = first["axes"]
+    axis = {**axis, "at": [[*axis["at"][0][:-1], 1.5]]}
+    return {**table, "blocks": [{**first, "axes": [axis, *further]}, *others]}
+
+
 AGAIN = r"; measure it again with boundnas.latency.measure, or restore the file$"
 FAULTS = {  # what is done to a table, and what is said of it
     "another input": (
-        without_offset,
+        other_input,
         r"is of another model: it has float32 of shape \(3, 9, 9\), and this one has float32 of "
         r"shape \(2, 8, 8\); measure this model, or take the table that was made of it$",
     ),
@@ -197,6 +204,14 @@ FAULTS = {  # what is done to a table, and what is said of it
         scaled(1000),
         r"the largest network takes 0 nanoseconds by it, for \d[\d,]* multiply-accumulates, which "
         r"no machine does; times are in nanoseconds: a millisecond is 1000000 of them$",
+    ),
+    "microseconds": (
+        changed(batch=10**9),
+        r"takes \d[\d,]* nanoseconds by it, for \d,\d\d\d,000,000,000 multiply-accumulates, which ",
+    ),
+    "a place nowhere": (
+        beyond,
+        rf"blocks\.0\.axes\.0: a place beyond its 2 points{AGAIN}",
     ),
     "picoseconds": (scaled(10**20), "the largest network takes .* nanoseconds by it, for "),
     "an unknown schema": (changed(schema_version=2), rf"schema_version: Input should be 1{AGAIN}"),
