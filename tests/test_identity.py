@@ -116,7 +116,7 @@ def test_an_image_that_is_gone_is_named_though_no_sample_reads_it(tmp_path, monk
 class Table(Cost):
     """A cost that is looked up."""
 
-    name, unit = "latency", "ms"
+    name, unit = "energy", "mJ"
 
     def __init__(self, model, entry):
         self.entry = entry

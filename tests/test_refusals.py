@@ -281,7 +281,7 @@ def test_limits_beyond_the_reach_are_said_once_each(caplog):
 
 
 def own(polynomial, **texts):
-    texts = {"name": "latency", "unit": "ms"} | texts
+    texts = {"name": "energy", "unit": "mJ"} | texts
     return type("Own", (Cost,), {**texts, "_polynomial": lambda self, model: polynomial(model)})
 
 
@@ -290,18 +290,19 @@ def width_of(model):
 
 
 COSTS = {
-    "no name": (own(width_of, name=""), "Own: a cost has a name, a text such as 'latency'"),
-    "no unit": (own(width_of, unit=None), "Own: a cost has a unit, a text such as 'ms'"),
+    "no name": (own(width_of, name=""), "Own: a cost has a name, a text such as 'energy'"),
+    "no unit": (own(width_of, unit=None), "Own: a cost has a unit, a text such as 'mJ'"),
     "taken": (own(width_of, name="macs"), "Own: the name 'macs' is taken"),
+    "taken for nanoseconds": (own(width_of, name="latency"), "Own: the name 'latency' is taken"),
     "nothing": (type("Own", (Cost,), {"name": "l", "unit": "ms"}), "Own does not say what it"),
-    "a number": (own(lambda m: 5), "latency: _polynomial gives sums .* found a int"),
+    "a number": (own(lambda m: 5), "energy: _polynomial gives sums .* found a int"),
     "a fraction": (
         own(lambda m: amount(m.space.dimensions[0], lambda w: 0.5 * int(w))),
-        r"latency: costs are whole numbers, found 2\.0; choose a smaller unit",
+        r"energy: costs are whole numbers, found 2\.0; choose a smaller unit",
     ),
     "too much": (
         own(lambda m: amount(m.space.dimensions[0], lambda w: w * 10**20)),
-        r"latency: a cost fits in a whole number of 64 bits, .* reach 8e\+20; choose a larger unit",
+        r"energy: a cost fits in a whole number of 64 bits, .* reach 8e\+20; choose a larger unit",
     ),
     "too much in products": (
         own(lambda m: 2**31 * amount(m.space.dimensions[0], lambda w: w * 2**29)),
@@ -326,7 +327,7 @@ def test_a_cost_below_zero_is_refused_with_its_architecture():
     model = seeded(Late)
     cost = own(lambda m: 6 + -1 * width_of(m))(model)
     assert cost(model.space.smallest) == 2
-    with pytest.raises(CostError, match="latency: a cost is zero or more, found -2 for width=8"):
+    with pytest.raises(CostError, match="energy: a cost is zero or more, found -2 for width=8"):
         cost(model.space.largest)
 
 

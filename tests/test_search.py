@@ -425,10 +425,10 @@ def test_a_search_of_the_whole_space_ignores_the_learned_bounds(run, measured):
         assert {arch[d] for arch in found} == set(d.choices)
 
 
-class Latency(Cost):
-    """A few milliseconds: smaller where the network has more MACs."""
+class Energy(Cost):
+    """A few millijoules: smaller where the network has more MACs."""
 
-    name, unit = "latency", "ms"
+    name, unit = "energy", "mJ"
 
     def _polynomial(self, model):
         depth, width = (
@@ -439,27 +439,27 @@ class Latency(Cost):
 
 
 def test_a_cost_of_ones_own_orders_the_front_and_limits_what_is_best(run):
-    latency = Latency(run.model)
-    run = replace(run, budgets=(Budget(latency, latency.reach),))
+    energy = Energy(run.model)
+    run = replace(run, budgets=(Budget(energy, energy.reach),))
     for settings in (SETTINGS, SETTINGS.model_copy(update={"screen": 0.5})):
         front = search(run, settings)
-        assert front.ranges == {"latency": latency.reach}
+        assert front.ranges == {"energy": energy.reach}
         for n in [*front.networks, *front.outside]:
             assert n.costs == {
                 "macs": MACs(run.model)(n.arch),
                 "parameters": Parameters(run.model)(n.arch),
-                "latency": latency(n.arch),
+                "energy": energy(n.arch),
             }
-        counts = [n.costs["latency"] for n in front.networks]
+        counts = [n.costs["energy"] for n in front.networks]
         assert counts == sorted(set(counts))
         assert [front.folder(n) for n in front.networks] == [f"networks/{c}" for c in counts]
-        assert front.best(latency=counts[0]) is front.networks[0]
+        assert front.best(energy=counts[0]) is front.networks[0]
         held = front.to_json()
-        assert held["networks"][0]["costs"]["latency"] == counts[0]
-        with pytest.raises(RunError, match=r"at most 2 latency; .* and \d latency"):
-            front.best(latency=2)
-        with pytest.raises(RunError, match="no cost energy; it has macs, parameters, latency"):
+        assert held["networks"][0]["costs"]["energy"] == counts[0]
+        with pytest.raises(RunError, match=r"at most 2 energy; .* and \d energy"):
             front.best(energy=2)
+        with pytest.raises(RunError, match="no cost power; it has macs, parameters, energy"):
+            front.best(power=2)
 
 
 def test_a_run_for_parameters_gives_a_front_of_parameters(run):

@@ -158,6 +158,9 @@ class Cost:
 COSTS: dict[str, type[Cost]] = {}
 """Those that come with BoundNAS, by name."""
 
+BY_TABLE: dict[str, type[Cost]] = {}
+"""Likewise those that need a table; where amounts are shown their names stand for their units."""
+
 
 def _check_texts(cost: Cost) -> None:
     """Refuse a cost without a name and a unit, or with the name of another."""
@@ -166,9 +169,9 @@ def _check_texts(cost: Cost) -> None:
         if not (isinstance(text, str) and text):
             raise CostError(
                 f"{type(cost).__name__}: a cost has a {what}, a text such as "
-                f"{'latency' if what == 'name' else 'ms'!r}, found {text!r}"
+                f"{'energy' if what == 'name' else 'mJ'!r}, found {text!r}"
             )
-    if cost.name in COSTS and not isinstance(cost, COSTS[cost.name]):
+    if not isinstance(cost, {**COSTS, **BY_TABLE}.get(cost.name, Cost)):
         raise CostError(f"{type(cost).__name__}: the name {cost.name!r} is taken; choose another")
 
 

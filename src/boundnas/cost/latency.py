@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from boundnas.cost.base import Cost
+from boundnas.cost.base import BY_TABLE, Cost
 from boundnas.cost.counts import MACs
 from boundnas.cost.table import (
     ERROR,
@@ -92,6 +92,9 @@ class Latency(Cost):
                 "multiply-accumulates, which no machine does; times are in nanoseconds: a "
                 "millisecond is 1000000 of them"
             )
+
+
+BY_TABLE[Latency.name] = Latency
 
 
 def model_of(model: Supernet) -> ModelOf:
