@@ -362,6 +362,14 @@ def test_a_number_may_be_followed_by_thousands_millions_or_billions(text, number
     assert limits(["--macs", text]) == limits([f"--macs={text}"]) == {"macs": number}
 
 
+TIMES = {"8ms": 8e6, ".5us": 500, "2s": 2e9, "70ns": 70, "1e-1ms": 1e5}
+
+
+@pytest.mark.parametrize(("text", "number"), TIMES.items(), ids=TIMES)
+def test_a_latency_is_followed_by_its_unit(text, number):
+    assert limits([f"--latency={text}"]) == {"latency": number}
+
+
 BUDGETS = {
     "too small": (["--macs", "1"], 1, r"no network of the front has at most 1 macs; the smallest"),
     "an unknown cost": (["--energy=1"], 1, r"no cost energy; it has macs, parameters"),
@@ -370,6 +378,13 @@ BUDGETS = {
     "zero": (["--macs", "0k"], 2, r"found 0k"),
     "too large": (["--macs", "1e308G"], 2, r"found 1e308G"),
     "another unit": (["--macs", "5T"], 2, r"found 5T"),
+    "a time without a unit": (
+        ["--latency", "8"],
+        2,
+        r"--latency: must be .*with ns, us, ms or s behind it.*8ms; found 8",
+    ),
+    "a time of another cost": (["--macs", "8ms"], 2, r"--macs: must be .*found 8ms"),
+    "a time that nothing was told of": (["--latency=8ms"], 1, r"networks were not timed; write"),
     "no number": (["--energy"], 2, r"--energy: must be a number above 0.*found nothing"),
     "twice": (["--macs=1", "--macs=2"], 2, r"--macs: is given twice"),
     "no name": (["5M"], 2, r"5M: is no limit; write the name of a cost"),

@@ -148,6 +148,7 @@ WITHOUT_EFFECT = {
     "cost.table": "goes with a model; tests/test_latency_runs.py",
     "train.checkpoint_every": "decides what a kill costs; tests/reliability/test_kills.py",
     "export.formats": "what is written of each network; tests/test_export.py",
+    "export.latency": "what is measured of each network; tests/test_front_latency.py",
 }
 """Settings that leave a run's numbers as they are, and where what they do is tested."""
 

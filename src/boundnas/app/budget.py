@@ -10,17 +10,21 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from boundnas.deploy.networks import SUMS, verify
+from boundnas.deploy.networks import SUMS, timed, verify
 from boundnas.errors import ConfigError, RunError
 from boundnas.report.records import read_run
 from boundnas.search import Front
 from boundnas.store.folder import RunFolder
-from boundnas.store.records import ExportRecord, NetworkRecord, Scored
+from boundnas.store.records import ExportRecord, FrontRecord, NetworkRecord, Scored
+from boundnas.store.times import LATENCY, LatencyRecord, said_amount
 
 FACTORS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 """What may follow a number, and what it is multiplied by."""
 
-_NUMBER = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?([kMG]?)", re.ASCII)
+TIMES = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9}
+"""What must follow a time, likewise."""
+
+_NUMBER = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?([a-zA-Z]*)", re.ASCII)
 
 
 def budget(arguments: Sequence[str]) -> dict[str, float]:
@@ -32,6 +36,8 @@ def budget(arguments: Sequence[str]) -> dict[str, float]:
     Examples:
         >>> budget(["--macs", "5M", "--parameters=20k"])
         {'macs': 5000000.0, 'parameters': 20000.0}
+        >>> budget(["--latency", "8ms"])
+        {'latency': 8000000.0}
     """
     named = _named(arguments, "--macs 5M")
     return {name[2:]: _number(name, text) for name, text in named}
@@ -82,18 +88,24 @@ def _parted(word: str) -> Sequence[str]:
 
 
 def _number(name: str, text: str) -> float:
+    units = TIMES if name[2:] == LATENCY else FACTORS
     found = _NUMBER.fullmatch(text)
-    value = float(found[1] + (found[2] or "")) * FACTORS[found[3]] if found else 0.0
+    value = float(found[1] + (found[2] or "")) * units.get(found[3], 0.0) if found else 0.0
     if not 0 < value < math.inf:
+        behind = "k, M or G behind it for thousands, millions or billions, as in"
+        said = f"ns, us, ms or s behind it, as in {name} 8ms" if units is TIMES else ""
         raise ConfigError(
-            f"{name}: must be a number above 0, with k, M or G behind it for thousands, millions "
-            f"or billions, as in {name} 5M; found {text or 'nothing'}"
+            f"{name}: must be a number above 0, with {said or f'{behind} {name} 5M'}; "
+            f"found {text or 'nothing'}"
         )
     return value
 
 
 def best(run: Path, limits: Mapping[str, float]) -> str:
     """What there is to say of the most accurate network of a run's front within a budget.
+
+    Latency is what was predicted, if the run's cost was latency, else what was measured of the
+    exported networks.
 
     Args:
         run: The run folder.
@@ -105,20 +117,43 @@ def best(run: Path, limits: Mapping[str, float]) -> str:
         ExportError: The network's files are not what was written.
     """
     folder = RunFolder.open(run)
-    held = read_run(folder.path).front
-    if held is None:
+    records = read_run(folder.path)
+    if (held := records.front) is None:
         raise RunError(f"{run}: has no front yet; boundnas search {run} finds it")
-    networks, outside = (cast(Any, tuple(n)) for n in (held.networks, held.outside))
+    priced = held
+    if LATENCY in limits and LATENCY not in held.ranges:
+        priced = _timed(run, held, records.times)
+    networks, outside = (cast(Any, tuple(n)) for n in (priced.networks, priced.outside))
     front, metric = Front(held.ranges, networks, outside), held.metric
     network = cast(Any, front.best(**limits))
+    there = next(n for n in held.networks if n.architecture == network.architecture)
     rows = [
-        *((name, f"{cost:,}") for name, cost in network.costs.items()),
+        *((name, said_amount(name, cost)) for name, cost in network.costs.items()),
         (f"validation {metric.name}", metric.shown(network.validation)),
         (f"test {metric.name}", metric.shown(network.test)),
-        *_exported(run, folder, network, folder.path / front.folder(network)),
+        *_exported(run, folder, there, folder.path / front.folder(network)),
     ]
     width = max(len(name) for name, _ in rows) + 2
     return "\n".join(f"{name:{width}}{value}" for name, value in rows)
+
+
+def _timed(run: Path, front: FrontRecord, times: Mapping[str, LatencyRecord]) -> FrontRecord:
+    """A front of the networks that were timed, with what was measured among their costs.
+
+    Raises:
+        RunError: None was.
+    """
+    networks = [
+        n.model_copy(update={"costs": {**n.costs, LATENCY: t.unquantized.median}})
+        for n in front.networks
+        if (t := times.get(n.folder or ""))
+    ]
+    if not networks:
+        raise RunError(
+            f"{run}: was not trained for latency, and its networks were not timed; write latency: "
+            f"true into the section export of its config.yaml, then boundnas export {run}"
+        )
+    return front.model_copy(update={"networks": networks, "outside": []})
 
 
 def _exported(
@@ -139,6 +174,10 @@ def _exported(
         return
     yield "folder", str(place.resolve())
     yield from (("file", f"{n}, {len(files[n]):,} bytes") for n in sorted(files) if n != SUMS)
+    latency = timed(files)
+    yield from ((f"latency of {n}", t.said) for n, t in (latency.times if latency else {}).items())
+    if latency is not None:
+        yield "measured in", latency.where
     if known.int8 is not None:
         yield "validation in 8 bits", known.metric.shown(known.int8.validation)
         yield "test in 8 bits", known.metric.shown(known.int8.test)

@@ -33,6 +33,7 @@ from boundnas.settings import Bounds
 from boundnas.store.files import write_text
 from boundnas.store.folder import RunFolder
 from boundnas.store.records import said_ranges
+from boundnas.store.times import said_amount
 
 
 @contextmanager
@@ -227,14 +228,20 @@ def export(run: RunPath, timeout: Wait = pipeline.TIMEOUT) -> None:
 
 @_named_costs
 def best(
-    context: typer.Context, run: RunPath, macs: Limit = None, parameters: Limit = None
+    context: typer.Context,
+    run: RunPath,
+    macs: Limit = None,
+    parameters: Limit = None,
+    latency: Annotated[
+        list[str] | None, typer.Option(metavar="TIME", help="At most so long, as in 8ms.")
+    ] = None,
 ) -> None:
     """Print the most accurate network within a budget, and where its files are.
 
     Any cost of the run is a limit by its name, with k, M or G for thousands, millions or billions:
     --macs 5M --parameters 20k
     """
-    given = _given(context, macs=macs, parameters=parameters)
+    given = _given(context, macs=macs, parameters=parameters, latency=latency)
     print(budget.best(run, budget.budget(given)))
 
 
@@ -283,7 +290,7 @@ def _show(front: Front) -> None:
         column.justify = "right"
     for n in networks:
         table.add_row(
-            *(f"{n.costs[cost]:,}" for cost in others),
+            *(said_amount(cost, n.costs[cost]) for cost in others),
             f"{n.macs:,}" if small else f"{n.macs / 1e6:.3f}",
             f"{n.parameters:,}",
             n.metric.shown(n.validation),

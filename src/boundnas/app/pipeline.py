@@ -23,6 +23,7 @@ from boundnas.cost import COSTS, Budget, Cost, Latency, LatencyTable, check_budg
 from boundnas.data import Samples, TrainingOrder, load
 from boundnas.deploy.formats import require_formats
 from boundnas.deploy.networks import export_network
+from boundnas.deploy.timing import Deployment, time_front
 from boundnas.engine.launch import launched
 from boundnas.engine.output import SideChannel
 from boundnas.engine.progress import Progress
@@ -238,6 +239,18 @@ class Job:
                     run.task,
                 )
                 progress.advance()
+        if (place := self.deployment) is not None:
+            folders = {run.folder.path / front.folder(n): n for n in front.networks}
+            held = run.folder.held
+            time_front(run.model, folders, self.data, formats, place, held, run.task)
+
+    @property
+    def deployment(self) -> Deployment | None:
+        """Where the exported networks are timed; none if they are not."""
+        formats, wanted = self.config.export.formats, self.config.export.latency
+        if not formats or not wanted:
+            return None
+        return Deployment("onnxruntime" if {"onnx", "int8"} & {*formats} else "torch")
 
 
 def _set_aside(folder: RunFolder, now: dict[str, str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from boundnas.nested import leaves
 from boundnas.report.markup import markdown
 from boundnas.search import FrontNetwork
 from boundnas.store.records import Int8Record
+from boundnas.store.times import LATENCY, NETWORK, LatencyRecord, ms
 from boundnas.task import Classification, Task
 
 _ONNX = (
@@ -36,6 +37,7 @@ def card(
     task: Task,
     sizes: Mapping[Format, int],
     measured: Int8Record | None = None,
+    latency: LatencyRecord | None = None,
 ) -> str:
     """What a person needs to know to use the network: numbers, input, output, how to load it.
 
@@ -45,14 +47,16 @@ def card(
         task: What it was trained to do.
         sizes: Bytes of the file of each format that there is.
         measured: What the INT8 file is worth, if there is one.
+        latency: How long it takes, if that was measured.
     """
     noun = "image" if isinstance(data, ImageData) else "sample"
     metric, name = network.metric, markdown(network.metric.name)
     others = "".join(
         f"| Cost {markdown(cost)} | {value:,} |\n"
         for cost, value in network.costs.items()
-        if cost not in COSTS
+        if cost not in {*COSTS, LATENCY}
     )
+    times = "".join(f"| {k} | {v} |\n" for k, v in latency_rows(network.costs, latency))
     settings = "\n".join(
         f"| {markdown(key)} | {markdown(value)} |" for key, value in network.arch.values.items()
     )
@@ -61,6 +65,7 @@ def card(
         "| | |\n|---|---|\n"
         f"| MACs of one {noun} | {network.macs:,} |\n"
         f"| Parameters | {network.parameters:,} |\n{others}"
+        f"{times}"
         f"| Validation {name} (selected by) | {metric.shown(network.validation)} |\n"
         f"| Test {name} | {metric.shown(network.test)} |\n\n"
         f"{_input(data)}\n\n{_output(data, task)}\n\n"
@@ -68,6 +73,23 @@ def card(
         + _files(network, sizes, measured)
         + f"| Dimension | Value |\n|---|---|\n{settings}\n"
     )
+
+
+def latency_rows(
+    costs: Mapping[str, int], latency: LatencyRecord | None
+) -> Iterator[tuple[str, str]]:
+    """What a network's latency was predicted to be, and what it was measured to be.
+
+    Args:
+        costs: By name; a prediction is among them where the run's cost was latency.
+        latency: What was measured, if anything was.
+    """
+    if LATENCY in costs:
+        yield "Latency, predicted", f"{ms(costs[LATENCY])} ms"
+    for name, times in (latency.times if latency else {}).items():
+        yield f"Latency, {'measured' if name == NETWORK else f'`{name}` measured'}", times.said
+    if latency is not None:
+        yield "Measured in", markdown(latency.where)
 
 
 def _input(data: Samples) -> str:

@@ -20,10 +20,12 @@ from boundnas.deploy.quantize import calibration_images, images_of, int8, measur
 from boundnas.errors import BoundNASError, ExportError
 from boundnas.nested import Inputs, mapped
 from boundnas.search import FrontNetwork
+from boundnas.store.base import Record
 from boundnas.store.files import cannot_write, read_bytes, write_new
 from boundnas.store.held import HeldFolder, folder_at
 from boundnas.store.records import ExportRecord, Int8Record
 from boundnas.store.temporary import clean, remove_at_once, temporary
+from boundnas.store.times import LatencyRecord
 from boundnas.supernet.extract import extract
 from boundnas.supernet.modes import evaluating
 from boundnas.supernet.supernet import Supernet
@@ -32,6 +34,9 @@ from boundnas.task import Classification, Task
 
 SUMS = "SHA256SUMS"
 """File of hashes in the folder of an exported network."""
+
+TIMES = "latency.json"
+"""File of measured times there, if there are any."""
 
 LARGEST = 1 << 32
 """Bytes of the largest file of an exported network that is read, 4 GiB."""
@@ -92,7 +97,7 @@ def export_network(
         images = calibration_images(data, seed)
         files[path.name], _ = int8(path, files.get(onnx) or made(onnx), images)
         measured = measure(files[path.name], data, on, task)
-    files |= describe({f: len(files[FILES[f]]) for f in formats}, measured)
+    files |= describe({f: len(files[FILES[f]]) for f in formats}, measured, None)
     files[SUMS] = _sums(files).encode()
     _put(files, folder, held)
 
@@ -104,14 +109,20 @@ def _described(
     task: Task,
     sizes: Mapping[Format, int],
     measured: Int8Record | None,
+    latency: LatencyRecord | None = None,
 ) -> dict[str, bytes]:
     """The files that say what a network is, by name."""
     said = network.to_json()
     record = ExportRecord(**said, metric=network.metric, network=identity, int8=measured)
-    return {
-        "architecture.json": (record.model_dump_json(indent=2, exclude_none=True) + "\n").encode(),
-        "card.md": card(network, data, task, sizes, measured).encode(),
+    found = {
+        "architecture.json": _json(record),
+        "card.md": card(network, data, task, sizes, measured, latency).encode(),
     }
+    return found if latency is None else {**found, TIMES: _json(latency)}
+
+
+def _json(record: Record) -> bytes:
+    return (record.model_dump_json(indent=2, exclude_none=True) + "\n").encode()
 
 
 def _put(files: Mapping[str, bytes], folder: Path, held: HeldFolder | None) -> None:
@@ -143,7 +154,9 @@ def _identity(net: nn.Module) -> str:
 def _holds(
     folder: Path,
     held: HeldFolder | None,
-    describe: Callable[[Mapping[Format, int], Int8Record | None], dict[str, bytes]],
+    describe: Callable[
+        [Mapping[Format, int], Int8Record | None, LatencyRecord | None], dict[str, bytes]
+    ],
     formats: Sequence[Format],
     on: str,
 ) -> bool:
@@ -153,7 +166,7 @@ def _holds(
         ExportError: It is not what was written, or no export wrote it.
     """
     files = verify(folder, held)
-    foreign = sorted(files.keys() - {"architecture.json", "card.md", SUMS, *FILES.values()})
+    foreign = sorted(files.keys() - {"architecture.json", "card.md", TIMES, SUMS, *FILES.values()})
     if foreign:
         raise ExportError(
             f"{folder / foreign[0]}: is no file of an exported network, and is in the way of one; "
@@ -162,9 +175,50 @@ def _holds(
     if not {FILES[f] for f in formats} <= files.keys():
         return False
     measured = _measured(files, on) if "int8" in formats else None
-    known = describe({f: len(files[FILES[f]]) for f in formats}, measured)
+    known = describe({f: len(files[FILES[f]]) for f in formats}, measured, timed(files))
     names = {*known, SUMS, *(FILES[f] for f in formats)}
     return files.keys() == names and known.items() <= files.items()
+
+
+def note_latency(
+    network: FrontNetwork,
+    data: Samples,
+    folder: Path,
+    formats: Sequence[Format],
+    latency: LatencyRecord,
+    held: HeldFolder | None = None,
+    task: Task | None = None,
+) -> None:
+    """Write how long an exported network takes into its folder, and into its card.
+
+    Args:
+        network: The network.
+        data: What it was trained on.
+        folder: What `export_network` wrote.
+        formats: Those that it was asked for.
+        latency: What was measured.
+        held: The run folder that it lies in, if it does.
+        task: What it was trained to do.
+
+    Raises:
+        ExportError: The folder is not what was written.
+        RunError: It cannot be written.
+    """
+    files = verify(folder, held)
+    known = ExportRecord.model_validate_json(files["architecture.json"])
+    sizes = {kind: len(files[FILES[kind]]) for kind in formats}
+    task = task or Classification()
+    files |= _described(network, known.network, data, task, sizes, known.int8, latency)
+    files[SUMS] = _sums(files).encode()
+    _put(files, folder, held)
+
+
+def timed(files: Mapping[str, bytes]) -> LatencyRecord | None:
+    """What was measured of an exported network with these files, if anything was."""
+    try:
+        return LatencyRecord.model_validate_json(files.get(TIMES, b""))
+    except ValidationError:
+        return None
 
 
 def _measured(files: Mapping[str, bytes], on: str) -> Int8Record | None:

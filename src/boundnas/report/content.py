@@ -20,6 +20,7 @@ from boundnas.store.records import (
     nearest,
     said_ranges,
 )
+from boundnas.store.times import said_amount
 
 CURVE_POINTS = 500
 """Points drawn per training curve: more than the pixels a reader can tell apart."""
@@ -65,7 +66,7 @@ def summary(run: RunRecords) -> str:
 
 def _nothing_inside(front: FrontRecord) -> str:
     near = nearest(front.outside, front.ranges)
-    costs = " and ".join(f"{near.costs[name]:,} {name}" for name in front.ranges)
+    costs = " and ".join(f"{said_amount(n, near.costs[n])} {n}" for n in front.ranges)
     return (
         "No network that the search measured lies inside the range asked for, "
         f"{said_ranges(front.ranges)}; the nearest of its front has {costs}."

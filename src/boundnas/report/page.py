@@ -12,6 +12,7 @@ from pathlib import Path
 from string import Template
 
 from boundnas.report.content import class_table, figures, notes, summary
+from boundnas.report.latency import latency_note, latency_table
 from boundnas.report.records import RunRecords, read_run
 from boundnas.store.files import write_text
 from boundnas.store.held import HeldFolder
@@ -54,11 +55,23 @@ def render(run: RunRecords) -> str:
             for key, value in (run.environment or {}).items()
         ),
         classes=_table(class_table(run)),
+        **_latency(run),
         data=_embedded(figures(run)),
         style=_part("report.css"),
         script=script,
         script_digest=digest,
     )
+
+
+def _latency(run: RunRecords) -> dict[str, str]:
+    """The section about latency and the link to it; nothing where nothing is known of it."""
+    if not (rows := latency_table(run)):
+        return {"latency": "", "latency_link": ""}
+    return {
+        "latency": '<section id="latency">\n<h2>Latency</h2>\n'
+        f'<p class="note">{escape(latency_note(run))}</p>\n{_table(rows)}\n</section>',
+        "latency_link": '<a href="#latency">Latency</a> ',
+    }
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

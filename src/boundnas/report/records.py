@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +28,15 @@ from boundnas.store.records import (
     read_rows,
 )
 from boundnas.store.rows import BoundariesRow, MetricsRow
+from boundnas.store.times import LatencyRecord
 
 
 @dataclass(frozen=True)
 class RunRecords:
-    """What a run folder holds; ``None`` where a later step has not written its file yet."""
+    """What a run folder holds; ``None`` where a later step has not written its file yet.
+
+    ``times`` has those of the networks that were timed, by their folders.
+    """
 
     name: str
     space: SearchSpace
@@ -43,6 +47,7 @@ class RunRecords:
     metric: Metric | None
     evaluations: Sequence[EvaluationRecord] | None
     front: FrontRecord | None
+    times: Mapping[str, LatencyRecord]
     config: str | None
     environment: dict[str, JsonValue] | None
 
@@ -94,6 +99,7 @@ def read_run(folder: Path) -> RunRecords:
         metric=measured[0].metric if measured else None,
         evaluations=evaluations,
         front=front,
+        times=_times(front, folder, held),
         config=_text(folder / "config.yaml", held),
         environment=None if environment is None else environment.root,
     )
@@ -117,6 +123,16 @@ def _without_missing(front: FrontRecord, folder: Path) -> FrontRecord:
         return network if there else network.model_copy(update={"folder": None})
 
     return front.model_copy(update={"networks": list(map(of, front.networks))})
+
+
+def _times(front: FrontRecord | None, folder: Path, held: HeldFolder) -> dict[str, LatencyRecord]:
+    """What was measured of the exported networks of a front, by their folders."""
+    found = {}
+    for place in [n.folder for n in front.networks if n.folder] if front else []:
+        times = read_record(folder / place / "latency.json", LatencyRecord, held)
+        if times is not None:
+            found[place] = times
+    return found
 
 
 def _evaluations(

@@ -14,6 +14,7 @@ from boundnas.search.journal import Evaluation
 from boundnas.space import Architecture
 from boundnas.store.classes import ClassResult
 from boundnas.store.records import Metric, Ranges, lies_inside, nearest, said_ranges
+from boundnas.store.times import said_amount
 from boundnas.typed import checked
 
 
@@ -48,7 +49,8 @@ class FrontNetwork:
 
     def __str__(self) -> str:
         costs = ", ".join(
-            f"{cost:,} {'MACs' if n == 'macs' else n}" for n, cost in self.costs.items()
+            f"{said_amount(n, cost)} {'MACs' if n == 'macs' else n}"
+            for n, cost in self.costs.items()
         )
         scores = (
             f"{self.metric.shown(self.validation)} validation, {self.metric.shown(self.test)} test"
@@ -117,11 +119,11 @@ class Front:
             if all(network.costs[name] <= limit for name, limit in limits.items())
         ]
         if not within:
-            asked = " and ".join(f"{limit:,.10g} {name}" for name, limit in limits.items())
+            asked = " and ".join(f"{said_amount(n, limit)} {n}" for n, limit in limits.items())
             smallest = {name: min(n.costs[name] for n in self.networks) for name in self.costs}
             raise RunError(
                 f"no network of the front has at most {asked}; the smallest has "
-                + " and ".join(f"{least:,} {name}" for name, least in smallest.items())
+                + " and ".join(f"{said_amount(n, least)} {n}" for n, least in smallest.items())
             )
         return max(within, key=attrgetter("validation"))
 
@@ -131,7 +133,7 @@ class Front:
         return (
             f"no network that was measured lies inside the range asked for, "
             f"{said_ranges(self.ranges)}; the nearest of the front, outside it, has "
-            + " and ".join(f"{near[name]:,} {name}" for name in self.ranges)
+            + " and ".join(f"{said_amount(name, near[name])} {name}" for name in self.ranges)
             + "; search longer, or train for another range"
         )
 

@@ -299,3 +299,17 @@ class ExportSettings(Settings):
         default=("onnx", "pt2"),
         description="file formats, int8 is ONNX in 8 bits; an empty list exports nothing",
     )
+    latency: bool | None = Field(
+        default=None,
+        description="whether the written networks are timed on this machine, which no two runs do "
+        "with the same result; left out, where the cost is latency",
+    )
+
+    @classmethod
+    def _conflicts(cls, values: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
+        if values.get("latency") and not values.get("formats", True):
+            yield (
+                ("latency",),
+                "written networks are timed, and {here}formats is empty; name a format, or "
+                "remove this key",
+            )

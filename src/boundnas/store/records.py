@@ -26,6 +26,7 @@ from boundnas.store.clip import ClipRecord
 from boundnas.store.files import find_bytes
 from boundnas.store.held import HeldFolder
 from boundnas.store.lines import read_jsonl
+from boundnas.store.times import said_amount
 from boundnas.store.vouched import check_vouched
 from boundnas.task import Task, shown
 
@@ -282,11 +283,14 @@ def said_ranges(ranges: Ranges) -> str:
         >>> said_ranges({"macs": (1e6, 5e6), "parameters": (1e4, 2e5)})
         '1,000,000 to 5,000,000 macs and 10,000 to 200,000 parameters'
     """
-    return " and ".join(f"{a:,.0f} to {b:,.0f} {name}" for name, (a, b) in ranges.items())
+    return " and ".join(
+        f"{said_amount(name, a)} to {said_amount(name, b)} {name}"
+        for name, (a, b) in ranges.items()
+    )
 
 
 def _named(costs: Mapping[str, int], names: Iterable[str]) -> str:
-    return " and ".join(f"{costs[name]:,} {name}" for name in names)
+    return " and ".join(f"{said_amount(name, costs[name])} {name}" for name in names)
 
 
 R = TypeVar("R", bound=BaseModel)
