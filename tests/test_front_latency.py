@@ -130,7 +130,7 @@ def test_what_was_timed_is_not_timed_again(timed, monkeypatch):
 def test_a_new_measurement_changes_the_files_that_hold_times_and_no_others(timed, monkeypatch):
     asked, run = timed
     before = files(run.path)
-    monkeypatch.setattr(timing, "environment", lambda: {"cpu": "another processor"})
+    monkeypatch.setattr(timing, "cpu_model", lambda: "another processor")
     monkeypatch.setattr(timing, "whole", lambda n, *_: made_up(n * 2)[len(n) :])
     pipeline.run(asked, run.path.parent)
     after = files(run.path)
@@ -147,7 +147,7 @@ def test_a_run_that_was_stopped_while_times_were_noted_times_all_networks_again(
         note(network, *rest)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(timing, "environment", lambda: {"cpu": "another processor"})
+    monkeypatch.setattr(timing, "cpu_model", lambda: "another processor")
     monkeypatch.setattr(timing, "whole", lambda n, *_: made_up(n)[::-1])
     monkeypatch.setattr(timing, "note_latency", stopped)
     with pytest.raises(KeyboardInterrupt):

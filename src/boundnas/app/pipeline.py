@@ -248,8 +248,11 @@ class Job:
     def deployment(self) -> Deployment | None:
         """Where the exported networks are timed; none if they are not."""
         formats, wanted = self.config.export.formats, self.config.export.latency
-        if not formats or not wanted:
+        tables = [b.cost.table for b in self.budgets if isinstance(b.cost, Latency)]
+        if not formats or not (bool(tables) if wanted is None else wanted):
             return None
+        if tables:
+            return Deployment(tables[0].runtime, tables[0].threads, tables[0].batch)
         return Deployment("onnxruntime" if {"onnx", "int8"} & {*formats} else "torch")
 
 

@@ -142,15 +142,7 @@ def _shown(dimension: DimensionOf | None) -> str:
 
 def warnings_of(table: LatencyTable) -> Iterator[str]:
     """What should be known before predictions of a table are relied on."""
-    held = table.validation
-    if held is None:
-        yield "its predictions were not compared with networks that were timed whole"
-    elif not held.is_met:
-        yield (
-            f"its predictions are worth less than they should be: rank correlation "
-            f"{held.spearman:.3f} (at least {SPEARMAN}), mean error {held.error:.1%} (at most "
-            f"{ERROR:.0%}); measure it again, for longer, on a quiet machine"
-        )
+    yield from doubts_of(table)
     now = {**fingerprint(), table.runtime: installed(table.runtime)}
     before = {**table.machine, table.runtime: table.runtime_version}
     differing = [
@@ -160,6 +152,19 @@ def warnings_of(table: LatencyTable) -> Iterator[str]:
     ]
     if differing:
         yield (f"it was measured with {'; '.join(differing)}; its predictions are for that machine")
+
+
+def doubts_of(table: LatencyTable) -> Iterator[str]:
+    """Likewise, wherever they are used."""
+    held = table.validation
+    if held is None:
+        yield "its predictions were not compared with networks that were timed whole"
+    elif not held.is_met:
+        yield (
+            f"its predictions are worth less than they should be: rank correlation "
+            f"{held.spearman:.3f} (at least {SPEARMAN}), mean error {held.error:.1%} (at most "
+            f"{ERROR:.0%}); measure it again, for longer, on a quiet machine"
+        )
 
 
 def _of_block(block: BlockTimes, dimensions: Mapping[str, Dimension], scale: float) -> Polynomial:

@@ -11,10 +11,10 @@ from torch import nn
 from boundnas.data import Samples
 from boundnas.deploy.formats import FILES, Format
 from boundnas.deploy.networks import note_latency, timed, verify
+from boundnas.engine.machine import cpu_model
 from boundnas.latency.runtimes import runtime_of
 from boundnas.latency.whole import whole
 from boundnas.search import FrontNetwork
-from boundnas.store.environment import environment
 from boundnas.store.held import HeldFolder
 from boundnas.store.times import NETWORK, LatencyRecord, TimesRecord
 from boundnas.supernet.extract import extract
@@ -76,7 +76,7 @@ def time_front(
         "version": runtime.version,
         "threads": place.threads,
         "batch": place.batch,
-        "machine": str(environment()["cpu"]),
+        "machine": cpu_model(),
     }
     names = place.files(formats) or (NETWORK,)
     subjects: list[nn.Module | bytes] = []

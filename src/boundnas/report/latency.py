@@ -1,14 +1,21 @@
-"""What the report says of latency: what was predicted of the networks, and what was measured."""
+"""What the report says of latency: what its table is worth, and what networks were measured."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
+from boundnas.cost.latency import doubts_of
+from boundnas.cost.table import NEAR, Held, LatencyTable
 from boundnas.report.content import mmacs
 from boundnas.report.records import RunRecords
 from boundnas.store.records import NetworkRecord
-from boundnas.store.times import LATENCY, LatencyRecord, ms
+from boundnas.store.times import LATENCY, LatencyRecord, counted, ms
+
+SIDE, MARGIN = 360, 48
+"""Pixels of the picture, and around it."""
 
 
-def latency_note(run: RunRecords) -> str:
+def measured_note(run: RunRecords) -> str:
     """How the networks were timed; nothing where none was."""
     places = dict.fromkeys(times.where for times in run.times.values())
     if not places:
@@ -19,13 +26,11 @@ def latency_note(run: RunRecords) -> str:
     )
 
 
-def latency_table(run: RunRecords) -> list[tuple[str, ...]]:
+def measured_table(run: RunRecords) -> list[tuple[str, ...]]:
     """Times of each network as texts; the first row is the head, none where none was timed."""
     if run.front is None or not run.times:
         return []
-    timed = [
-        (n, run.times[n.folder]) for n in run.front.networks if n.folder and n.folder in run.times
-    ]
+    timed = [(n, t) for n in run.front.networks if (t := run.times.get(n.folder or ""))]
     names = tuple(dict.fromkeys(name for _, times in timed for name in times.times))
     predicted = LATENCY in run.front.ranges
     head = (
@@ -37,7 +42,7 @@ def latency_table(run: RunRecords) -> list[tuple[str, ...]]:
 
 
 def _row(
-    network: NetworkRecord, times: LatencyRecord, names: tuple[str, ...], predicted: bool
+    network: NetworkRecord, times: LatencyRecord, names: Sequence[str], predicted: bool
 ) -> tuple[str, ...]:
     cells = [mmacs(network.costs["macs"])]
     if predicted:
@@ -47,3 +52,70 @@ def _row(
         cells.append("none" if found is None else ms(found.median))
         cells.append("" if found is None else f"{ms(found.lower)} to {ms(found.upper)}")
     return tuple(cells)
+
+
+def table_note(table: LatencyTable) -> str:
+    """What predicted the latency of networks, and how well."""
+    said = (
+        f"Predicted by a table: {table.runtime} {table.runtime_version}, "
+        f"{counted(table.threads, 'thread')}, {counted(table.batch, 'sample')} a pass, "
+        f"{table.machine.get('cpu', 'an unknown processor')}."
+    )
+    if (held := table.validation) is None:
+        return said
+    return (
+        f"{said} Of {len(held.networks)} networks that it was not fitted to, {held.near:.0%} were "
+        f"predicted to within {NEAR:.0%}, the mean error is {held.error:.1%}. Rank correlation of "
+        f"predicted and measured times: {held.spearman:.3f}; of MACs and measured times: "
+        f"{held.spearman_of_macs:.3f}."
+    )
+
+
+def table_doubt(table: LatencyTable) -> str:
+    """A warning where predictions should not be relied on; else nothing."""
+    return " ".join(f"Take care: {said}." for said in doubts_of(table))
+
+
+def validation_picture(networks: Sequence[Held]) -> str:
+    """Predicted over measured milliseconds, as SVG, with lines a tenth beside the diagonal."""
+    ends = [time for n in networks for time in (n.predicted, n.measured)]
+    low, high = 0.95 * min(ends), 1.05 * max(ends)
+    return (
+        f'<svg viewBox="0 0 {SIDE + 2 * MARGIN} {SIDE + 2 * MARGIN}" width="{SIDE}" role="img" '
+        'aria-label="Predicted over measured milliseconds of networks that were held out">'
+        f"{''.join(_drawn(networks, low, high))}</svg>"
+    )
+
+
+def _drawn(networks: Sequence[Held], low: float, high: float) -> Iterator[str]:
+    def x(time: float) -> float:
+        return round(MARGIN + SIDE * (time - low) / (high - low), 1)
+
+    def y(time: float) -> float:
+        return round(2 * MARGIN + SIDE - x(time), 1)
+
+    frame = f'x="{MARGIN}" y="{MARGIN}" width="{SIDE}" height="{SIDE}"'
+    yield f'<clipPath id="inside"><rect {frame}/></clipPath>'
+    yield f'<rect {frame} fill="none" stroke="currentColor" opacity="0.4"/>'
+    for factor, dash in ((1.0, ""), (1 - NEAR, "4"), (1 + NEAR, "4")):
+        a, b = factor * low, factor * high
+        yield (
+            f'<line x1="{x(low)}" y1="{y(a)}" x2="{x(high)}" y2="{y(b)}" stroke="currentColor" '
+            f'opacity="0.4" stroke-dasharray="{dash}" clip-path="url(#inside)"/>'
+        )
+    for n in networks:
+        said = f"{ms(n.measured)} ms measured, {ms(n.predicted)} predicted"
+        yield (
+            f'<circle cx="{x(n.measured)}" cy="{y(n.predicted)}" r="3" fill="currentColor" '
+            f'opacity="0.7"><title>{said}</title></circle>'
+        )
+    for time in (low, (low + high) / 2, high):
+        yield _text(x(time), SIDE + MARGIN + 16, ms(time))
+        yield _text(MARGIN - 22, y(time) + 4, ms(time))
+    yield _text(MARGIN + SIDE / 2, SIDE + 2 * MARGIN - 12, "measured, ms")
+    yield _text(MARGIN + SIDE / 2, MARGIN - 12, "predicted over measured, lines at 10 % beside")
+
+
+def _text(x: float, y: float, text: str) -> str:
+    place = f'x="{x}" y="{y}" text-anchor="middle" font-size="12" fill="currentColor"'
+    return f"<text {place}>{text}</text>"

@@ -12,7 +12,13 @@ from pathlib import Path
 from string import Template
 
 from boundnas.report.content import class_table, figures, notes, summary
-from boundnas.report.latency import latency_note, latency_table
+from boundnas.report.latency import (
+    measured_note,
+    measured_table,
+    table_doubt,
+    table_note,
+    validation_picture,
+)
 from boundnas.report.records import RunRecords, read_run
 from boundnas.store.files import write_text
 from boundnas.store.held import HeldFolder
@@ -65,13 +71,24 @@ def render(run: RunRecords) -> str:
 
 def _latency(run: RunRecords) -> dict[str, str]:
     """The section about latency and the link to it; nothing where nothing is known of it."""
-    if not (rows := latency_table(run)):
+    rows, table = measured_table(run), run.table
+    if not rows and table is None:
         return {"latency": "", "latency_link": ""}
+    parts = ['<section id="latency">', "<h2>Latency</h2>"]
+    if table is not None:
+        parts += [_note(table_note(table)), _note(table_doubt(table), "warning note")]
+        held = table.validation
+        parts += [] if held is None else [f"<figure>{validation_picture(held.networks)}</figure>"]
+    parts += [_note(measured_note(run)), _table(rows), "</section>"]
     return {
-        "latency": '<section id="latency">\n<h2>Latency</h2>\n'
-        f'<p class="note">{escape(latency_note(run))}</p>\n{_table(rows)}\n</section>',
+        "latency": "\n".join(filter(None, parts)),
         "latency_link": '<a href="#latency">Latency</a> ',
     }
+
+
+def _note(text: str, kind: str = "note") -> str:
+    """A paragraph; nothing of no text."""
+    return f'<p class="{kind}">{escape(text)}</p>' if text else ""
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

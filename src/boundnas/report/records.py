@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from boundnas.cost import LatencyTable
 from boundnas.errors import RunError, SpaceError
 from boundnas.search.validation import ValidationRow
 from boundnas.space import Dimension, SearchSpace
@@ -48,6 +49,7 @@ class RunRecords:
     evaluations: Sequence[EvaluationRecord] | None
     front: FrontRecord | None
     times: Mapping[str, LatencyRecord]
+    table: LatencyTable | None
     config: str | None
     environment: dict[str, JsonValue] | None
 
@@ -100,6 +102,7 @@ def read_run(folder: Path) -> RunRecords:
         evaluations=evaluations,
         front=front,
         times=_times(front, folder, held),
+        table=read_record(folder / "latency.json", LatencyTable, held),
         config=_text(folder / "config.yaml", held),
         environment=None if environment is None else environment.root,
     )
