@@ -219,7 +219,7 @@ class Biased(nn.Module):
 
 
 class ByPlace(nn.Module):
-    """Weights of places alone: a table that an index reads, a gate, biases with zeros beside."""
+    """Weights of places alone: a table, one that layers make, a gate, biases with zeros beside."""
 
     def __init__(self, width, heads):
         super().__init__()
@@ -227,9 +227,12 @@ class ByPlace(nn.Module):
         self.value, self.bias = nn.Linear(width, width), nn.Parameter(torch.randn(4))
         steps = torch.arange(9)
         self.register_buffer("places", steps[:, None] - steps + 8)
+        self.register_buffer("distances", torch.linspace(-1, 1, 17)[:, None])
+        self.made = nn.Sequential(nn.Linear(1, 5), nn.ReLU(), nn.Linear(5, 1))
 
     def forward(self, x):
-        weights = self.table[self.places.view(-1)].view(9, 9).softmax(-1)
+        table = self.table + self.made(self.distances)[:, 0]
+        weights = table[self.places.view(-1)].view(9, 9).softmax(-1)
         weights = weights * self.gate.sigmoid().reshape(1, 1)
         bias = torch.cat((self.bias, torch.zeros_like(self.bias), self.bias[:1]))
         return x + self.value((weights + bias) @ x)

@@ -374,6 +374,11 @@ def less(block, x, y):
     return x + y * (0.5 if block.training else 1.0)
 
 
+def other(block, x, y):
+    sums = x + y, x - y
+    return sums[1] if block.training else sums[0]
+
+
 def noisy(block, x, y):
     return x + y + torch.rand(len(x), 1, 1, 1) if block.training else x + y
 
@@ -385,6 +390,18 @@ def dropped(block, x, y):
 def alike(block, x, y):
     kept = [x, y] if block.training else (x, y)
     return kept[0] + kept[1]
+
+
+def kept(block, x, y):
+    if block.training or "scale" not in block.cache:
+        block.cache["scale"] = block.scale.abs()
+    return x + block.cache["scale"] * y
+
+
+def counted(block, x, y):
+    if block.training:
+        block.seen.add_(1)
+    return x + y
 
 
 def attended(block, x, y):
@@ -399,6 +416,8 @@ class Training(nn.Module):
     def __init__(self, function):
         super().__init__()
         self.conv, self.function = nn.Conv2d(8, 8, 3, padding=1), function
+        self.scale, self.cache = nn.Parameter(torch.ones(1)), {}
+        self.register_buffer("seen", torch.tensor(0))
 
     def forward(self, x):
         return self.function(self, x, self.conv(x))
@@ -412,9 +431,12 @@ def trained(function):
 
 IN_TRAINING = {  # whether the module stays in one piece, and what is left out
     "a factor": (less, True, 0),
+    "another result": (other, True, 0),
     "random numbers": (noisy, True, 0),
     "dropout": (dropped, False, 0),
     "the same": (alike, False, 0),
+    "the same, kept": (kept, False, 0),
+    "a counter": (counted, False, 0),
     "dropout of attention": (attended, False, 1),
 }
 
@@ -441,7 +463,7 @@ def test_what_is_done_in_training_only_is_done_or_said(function, stays, left_out
         still = made.eval()(x, made.original)
     # Whether elastic layers drop does not follow the mode; see the test of dropout.
     assert torch.equal(found, expected) is (function not in (dropped, attended))
-    assert torch.equal(found, still) is (function in (alike, dropped, attended))
+    assert torch.equal(found, still) is (function not in (less, other, noisy))
 
 
 def test_a_network_that_does_something_else_in_training_itself_is_refused():

@@ -92,7 +92,7 @@ def trace(model: nn.Module, example: Inputs) -> Traced:
         ConvertError: The outermost ``forward`` itself cannot be followed; names the line.
     """
     found = training.in_both_modes(model, partial(_followed, example))
-    inplace.remove(model, found.graph)
+    inplace.remove(found.model, found.graph)
     _without_unused(found)
     for node in found.graph.nodes:
         node.meta["form"] = form_of(node.meta.pop("value", None))

@@ -7,7 +7,8 @@ A module that does something else then stays as it is, as one piece.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -44,12 +45,13 @@ def in_both_modes(
         ConvertError: The outermost ``forward`` does; names the line.
     """
     stays: dict[str, str] = {}
+    clean = _twin(model)  # a forward may keep something of what it is read with
     while True:
-        found, readers = follow(model, stays, False)
+        found, readers = follow(_twin(clean) if stays else model, stays, False)
         if not readers:
             return found
         with torch.random.fork_rng(devices=[]):
-            trained, _ = follow(copy.deepcopy(model), stays, True)
+            trained, _ = follow(_twin(clean), stays, True)
         found.left_out = _left_out(trained.graph)
         changing = _changing(found.graph, trained.graph, readers)
         if not changing:
@@ -61,6 +63,11 @@ def in_both_modes(
                 "build it without, or put that into a module of its own"
             )
         stays |= {m: f"does something else in training, in {w}" for m, w in changing.items()}
+
+
+def _twin(model: nn.Module) -> nn.Module:
+    """A copy that has the parameters in common."""
+    return copy.deepcopy(model, {id(p): p for p in model.parameters()})
 
 
 @contextmanager
@@ -88,7 +95,7 @@ def _changing(one: fx.Graph, other: fx.Graph, readers: Mapping[str, str]) -> dic
         other: The graph in training.
         readers: The modules that ask, and where.
     """
-    if [*map(_said, one.nodes)] == [*map(_said, other.nodes)]:
+    if _all(one.nodes) == _all(other.nodes):
         return {}
     first, second = _by_module(one), _by_module(other)
     found = {name: place for name, place in readers.items() if first.get(name) != second.get(name)}
@@ -97,10 +104,23 @@ def _changing(one: fx.Graph, other: fx.Graph, readers: Mapping[str, str]) -> dic
 
 def _by_module(graph: fx.Graph) -> dict[str, list[str]]:
     """What the own ``forward`` of each module calls."""
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[fx.Node]] = {}
     for node in graph.nodes:
-        found.setdefault(node.meta.get("inside", ""), []).append(_said(node))
-    return found
+        found.setdefault(node.meta.get("inside", ""), []).append(node)
+    return {name: _all(nodes) for name, nodes in found.items()}
+
+
+def _all(nodes: Iterable[fx.Node]) -> list[str]:
+    """What nodes call; a tensor that is read is named by those that take it."""
+    return [_said(n) for n in nodes if n.op != "get_attr" and not _counts(n)]
+
+
+def _counts(node: fx.Node) -> bool:
+    """Whether a node only counts batches, ``self.num_batches_tracked.add_(1)``, as layers do."""
+    value = node.meta.get("value")
+    own = bool(node.args) and isinstance(node.args[0], fx.Node) and node.args[0].op == "get_attr"
+    whole = isinstance(value, torch.Tensor) and not value.is_floating_point()
+    return own and whole and node.target in ("add_", operator.iadd) and not node.users
 
 
 def _said(node: fx.Node) -> str:
