@@ -12,8 +12,8 @@ import torchvision
 import boundnas as bn
 
 
-def main(folder, steps=2000, rounds=14):
-    data = bn.data.load("folder", folder=folder, image_size=64)
+def main(folder, steps=2000, rounds=14, size=64):
+    data = bn.data.load("folder", folder=folder, image_size=size)
     net = torchvision.models.resnet18(num_classes=len(data.classes))  # with weights where there are
     model = bn.elasticize(net, data.example[None])
     whole = bn.cost.MACs(model)(model.space.largest)

@@ -53,7 +53,10 @@ FILES = {
     "attentive_nas": plain_photos,
 }
 STAGES = {"one": ((16, 24), (1, 2), (1,), 1, False), "two": ((16, 24), (1,), (2, 3), 2, True)}
-SMALLER = {"attentive_nas": {"image_size": 8, "sizes": (8, 12), "stages": STAGES}}
+SMALLER = {
+    "attentive_nas": {"image_size": 8, "sizes": (8, 12), "stages": STAGES},
+    "own_network": {"size": 32},
+}
 """Than published."""
 
 

@@ -1,5 +1,6 @@
 """Row 11: two fresh processes give the same bytes, for every command and every example."""
 
+import json
 import re
 import subprocess
 import sys
@@ -41,22 +42,55 @@ COMMANDS = [
 ]
 
 
+EACH = """
+import json
+import os
+import sys
+
+from boundnas.app.cli import app
+
+place, commands = sys.argv[1], json.loads(sys.argv[2])
+codes = []
+for number, command in enumerate(commands):
+    child = os.fork()
+    if not child:
+        out = os.open(f"{place}/{number}", os.O_WRONLY | os.O_CREAT)
+        os.dup2(out, 1)
+        sys.argv[1:] = command
+        app()
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(json.dumps(codes))
+"""
+"""Runs every command in a process of its own, all of them forked off a fresh one: its libraries are
+imported once, and its hashes are salted as nobody else's."""
+
+
+def said(folder, place):
+    """What every command prints in a folder, in processes of their own."""
+    place.mkdir()
+    arguments = [sys.executable, "-W", "error", "-c", EACH, str(place), json.dumps(COMMANDS)]
+    done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=840)
+    assert json.loads(done.stdout) == [0] * len(COMMANDS), done.stderr
+    return [(place / str(number)).read_text() for number in range(len(COMMANDS))]
+
+
 def test_every_command_says_and_writes_the_same(tmp_path, full, figure):
     printed, written = [], []
     for folder in (tmp_path / "one", tmp_path / "two"):
         text = (configure(folder, "onnx") / "run.yaml").read_text()
         (folder / "other.yaml").write_text(text.replace("name: tiny", "name: other\nseed: 1"))
-        done = [spawn(folder, *command) for command in COMMANDS]
+        told = said(folder, tmp_path / f"said by {folder.name}")
         if full:
-            done.append(spawn(folder, "fig3", "--seeds", "1", before=COMPARED))
-        assert [each.returncode for each in done] == [0] * len(done), done
-        printed.append([each.stdout.replace(str(folder.resolve()), "") for each in done])
+            done = spawn(folder, "fig3", "--seeds", "1", before=COMPARED)
+            assert done.returncode == 0, done.stderr
+            told.append(done.stdout)
+        printed.append([each.replace(str(folder.resolve()), "") for each in told])
         found = files(folder)
         written.append({k: v for k, v in found.items() if not k.endswith(".log")})  # times
     assert printed[0] == printed[1]
     assert all(printed[0])
     assert written[0] == written[1]
-    figure(f"{len(done)} commands, {len(written[0])} files, the same in two processes each")
+    figure(f"{len(printed[0])} commands, {len(written[0])} files, the same in two processes each")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
