@@ -49,7 +49,8 @@ class Fake(runtimes.Runtime):
         self.calls = 0
 
     def load(self, net, inputs):
-        return lambda: self.spend(self.takes(net))
+        takes = self.takes(net)
+        return lambda: self.spend(takes)
 
     def load_file(self, content, batch):
         return lambda: self.spend(len(content) * batch)

@@ -12,7 +12,7 @@ import torch
 from tests.latency import MODELS, Fake, extracted, latency_model
 
 from boundnas.latency.blocks import blocks_of
-from boundnas.latency.copies import copies
+from boundnas.latency.copies import copies, of_one
 from boundnas.latency.onnx_file import onnx_of
 
 every = pytest.mark.parametrize("name", MODELS)
@@ -55,7 +55,7 @@ def test_both_networks_have_the_same_inputs_and_taps_and_differ_in_copies_alone(
         many, one = pair.many(*pair.inputs), pair.one(*pair.inputs)
         assert [y.shape for y in many] == [y.shape for y in one]
         assert all(y.numel() <= y.shape[0] * max(16, y.shape[1]) for y in many if y.dim() > 1)
-        found = pair.nanoseconds(fake.takes(pair.many), fake.takes(pair.one))
+        found = of_one(fake.takes(pair.many), fake.takes(pair.one), pair.number)
         assert found == fake.nodes(block.net), block.name
 
 
@@ -93,6 +93,5 @@ def test_large_blocks_have_fewer_copies(bound, number, monkeypatch):
 
 
 def test_a_block_is_not_faster_than_nothing():
-    pair = copies(blocks("own_network")[0])
-    assert pair.nanoseconds(many=100, one=120) == 0
-    assert pair.nanoseconds(many=100 + 7 * 33 + 3, one=100) == 33
+    assert of_one(many=100, one=120, number=8) == 0
+    assert of_one(many=100 + 7 * 33 + 3, one=100, number=8) == 33

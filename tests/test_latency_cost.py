@@ -266,7 +266,9 @@ def test_a_table_is_read_as_it_was_written(good, tmp_path):
 def validation(error):
     networks = [(1000 * n, round(1000 * n * (1 + error)), n % 3) for n in range(1, 60)]
     return Validation(
-        networks=tuple(Held(predicted=p, measured=m, macs=macs) for p, m, macs in networks)
+        networks=tuple(
+            Held(predicted=p, measured=m, macs=macs, by_macs=2 * m) for p, m, macs in networks
+        )
     )
 
 
@@ -278,7 +280,9 @@ def test_validation_says_how_far_predictions_can_be_relied_on():
     assert abs(good.spearman_of_macs) < 0.1
     assert spearman([1, 2, 2, 4], [1, 3, 2, 4]) == pytest.approx(0.9486832980505138)
     swapped = Validation(
-        networks=tuple(Held(predicted=100 - n, measured=100 + n, macs=n) for n in range(9))
+        networks=tuple(
+            Held(predicted=100 - n, measured=100 + n, macs=n, by_macs=n) for n in range(9)
+        )
     )
     assert (swapped.spearman, swapped.error < 0.1, swapped.is_met) == (-1, True, False)
 

@@ -9,7 +9,7 @@ from boundnas.engine.entry import enter, is_command
 if is_command():
     enter()  # before what takes seconds to import
 
-from boundnas import cost, data, elastic, models, tasks
+from boundnas import cost, data, elastic, latency, models, tasks
 from boundnas.app.opening import open
 from boundnas.convert import Rule, elasticize
 from boundnas.data import Data
@@ -50,6 +50,7 @@ __all__ = [
     "export",
     "extract",
     "fit",
+    "latency",
     "models",
     "open",
     "search",

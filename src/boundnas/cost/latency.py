@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +22,11 @@ from boundnas.cost.table import (
     LatencyTable,
     ModelOf,
 )
+from boundnas.cost.terms import Terms
 from boundnas.engine.machine import fingerprint, installed
 from boundnas.errors import CostError
 from boundnas.nested import described
-from boundnas.space import Dimension
+from boundnas.space import Architecture, Dimension, SearchSpace
 from boundnas.space.polynomial import Polynomial, amount, tabulated
 from boundnas.store.files import canonical_json
 from boundnas.supernet.supernet import Supernet
@@ -73,10 +74,7 @@ class Latency(Cost):
         return canonical_json(self.table.written()).encode()
 
     def _polynomial(self, model: Supernet) -> Polynomial:
-        dimensions = {d.name: d for d in model.space.dimensions}
-        terms = [amount(self.table.offset).terms]
-        terms += [_of_block(b, dimensions, self.table.scale).terms for b in self.table.blocks]
-        return Polynomial(tuple(itertools.chain(*terms)))
+        return _polynomial(model.space, self.table)
 
     def _check_units(self, model: Supernet, where: str) -> None:
         """Refuse times that are no nanoseconds, as no machine takes so long or so short.
@@ -95,6 +93,19 @@ class Latency(Cost):
 
 
 BY_TABLE[Latency.name] = Latency
+
+
+def predictions(model: Supernet, table: LatencyTable) -> Callable[[Architecture], int]:
+    """What a table of this model predicts of an architecture, unchecked: see `Latency`."""
+    terms = Terms([_polynomial(model.space, table)], model.space)
+    return lambda arch: terms.exact(arch.indices)
+
+
+def _polynomial(space: SearchSpace, table: LatencyTable) -> Polynomial:
+    dimensions = {d.name: d for d in space.dimensions}
+    terms = [amount(table.offset).terms]
+    terms += [_of_block(b, dimensions, table.scale).terms for b in table.blocks]
+    return Polynomial(tuple(itertools.chain(*terms)))
 
 
 def model_of(model: Supernet) -> ModelOf:

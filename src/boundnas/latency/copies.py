@@ -50,14 +50,16 @@ class Copies(NamedTuple):
     inputs: tuple[Tensor, ...]
     number: int
 
-    def nanoseconds(self, many: int, one: int) -> int:
-        """The time of one copy.
 
-        Args:
-            many: The time of that network.
-            one: Likewise.
-        """
-        return max(round((many - one) / (self.number - 1)), 0)
+def of_one(many: int, one: int, number: int) -> int:
+    """The time of one copy.
+
+    Args:
+        many: The time of a network with so many copies.
+        one: That of the other.
+        number: Of copies.
+    """
+    return max(round((many - one) / (number - 1)), 0)
 
 
 def copies(block: Block, taps: bool = True) -> Copies:
