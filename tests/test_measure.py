@@ -16,6 +16,7 @@ from boundnas.latency.bench import TRIES, Noise
 from boundnas.latency.measuring import BLOCK_ROUNDS
 from boundnas.latency.timing import Times
 from boundnas.randomness import stream
+from boundnas.report import draw
 from boundnas.space import Architecture, Dimension, SearchSpace
 from boundnas.store.files import canonical_json
 from boundnas.supernet.extract import outlined
@@ -278,3 +279,14 @@ def test_a_real_runtime_gives_a_table_that_a_search_takes(model, tmp_path):
     assert len(table.validation.networks) == 9
     lower, upper = Latency(model, path).reach
     assert 0 < lower <= upper < 10**9
+
+
+def test_predictions_are_drawn_over_what_was_measured_beside_those_of_macs(model):
+    table = measured(model)
+    drawn = draw.predictions(table)
+    assert drawn.startswith("<?xml")
+    for words in ("measured, ms", "predicted, ms", "from the table", "from MACs", "±10 %"):
+        assert words in drawn
+    points = len(table.validation.networks)
+    assert drawn.count("<use ") >= 2 * points
+    assert draw.predictions(table.model_copy(update={"validation": None})) is None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from boundnas.cost import LatencyTable
 from boundnas.report.comparison import Axis, FrontRow
 from boundnas.report.content import thin
 from boundnas.report.records import RunRecords
@@ -164,6 +165,31 @@ def _trajectories(axes: Axes, runs: Sequence[RunRecords], kind: str) -> None:
                 steps, mean - deviation, mean + deviation, color=shade, alpha=0.04, linewidth=0
             )
     axes.set(xlabel="step")
+
+
+@_drawn
+def predictions(table: LatencyTable) -> str | None:
+    """Predicted over measured milliseconds of the networks that a latency table was checked on.
+
+    Args:
+        table: A table; without such networks there is nothing to draw.
+    """
+    if table.validation is None:
+        return None
+    networks = table.validation.networks
+    measured = np.array([n.measured for n in networks]) / 1e6
+    figure, ((axes,),) = _figure(1, 1, (5.5, 5))
+    ends = np.array([0.8 * measured.min(), 1.25 * measured.max()])
+    axes.plot(ends, ends, color="#777777", linewidth=1)
+    axes.fill_between(ends, 0.9 * ends, 1.1 * ends, color="#777777", alpha=0.15, label="±10 %")
+    for color, label, found in (
+        ("#bf8700", "from MACs", [n.by_macs for n in networks]),
+        ("#1f6feb", "from the table", [n.predicted for n in networks]),
+    ):
+        axes.scatter(measured, np.array(found) / 1e6, s=12, color=color, label=label)
+    axes.set(xscale="log", yscale="log", xlabel="measured, ms", ylabel="predicted, ms")
+    _legend(axes)
+    return _svg(figure)
 
 
 def page(tables: str, figures: Sequence[str]) -> str:
