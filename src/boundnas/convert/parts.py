@@ -116,7 +116,8 @@ class Parts:
         """A module as it was; what keeps statistics is frozen, as those would be no network's."""
         traced = self.plan.read.traced
         if name not in traced.whole:
-            return module.train()
+            module.train()  # which not every module of others returns itself from
+            return module
         setattr(module, WHOLE, True)
         self.builder.whole[module] = next(
             node.meta["form"]
@@ -124,7 +125,8 @@ class Parts:
             if node.op == "call_module" and node.target == name
         )
         norms = nn.modules.batchnorm._NormBase
-        return module.train(not any(isinstance(m, norms) for m in module.modules()))
+        module.train(not any(isinstance(m, norms) for m in module.modules()))
+        return module
 
     def assembled(self, graph: fx.Graph, inside: str = "", name: str = "Net") -> fx.GraphModule:
         """A module of a graph, whose parts are named from the module ``inside`` on."""

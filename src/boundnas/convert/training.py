@@ -7,7 +7,6 @@ A module that does something else then stays as it is, as one piece.
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
@@ -112,15 +111,19 @@ def _by_module(graph: fx.Graph) -> dict[str, list[str]]:
 
 def _all(nodes: Iterable[fx.Node]) -> list[str]:
     """What nodes call; a tensor that is read is named by those that take it."""
-    return [_said(n) for n in nodes if n.op != "get_attr" and not _counts(n)]
+    return [_said(n) for n in nodes if n.op != "get_attr" and not _is_idle(n)]
 
 
-def _counts(node: fx.Node) -> bool:
-    """Whether a node only counts batches, ``self.num_batches_tracked.add_(1)``, as layers do."""
-    value = node.meta.get("value")
-    own = bool(node.args) and isinstance(node.args[0], fx.Node) and node.args[0].op == "get_attr"
-    whole = isinstance(value, torch.Tensor) and not value.is_floating_point()
-    return own and whole and node.target in ("add_", operator.iadd) and not node.users
+def _is_idle(node: fx.Node) -> bool:
+    """Whether nothing takes what a node gives, or it counts batches, as layers do by themselves."""
+    if node.users or node.op == "output":
+        return False
+    name = str(getattr(node.target, "__name__", node.target))
+    if not name.endswith("_") and name not in _WRITING:
+        return True
+    value, of = node.meta.get("value"), node.args[0] if node.args else None
+    own = isinstance(of, fx.Node) and of.op == "get_attr"
+    return own and isinstance(value, torch.Tensor) and not value.is_floating_point()
 
 
 def _said(node: fx.Node) -> str:
@@ -138,6 +141,8 @@ def _target(node: fx.Node) -> str:
 def _argument(value: Any) -> Any:
     return _target(value) if isinstance(value, fx.Node) else value
 
+
+_WRITING = ("setitem", "iadd", "isub", "imul", "itruediv", "ifloordiv", "ipow", "imod")
 
 _KNOWING: dict[Any, str] = dict.fromkeys((F.dropout, F.dropout2d, F.batch_norm), "training") | {
     F.scaled_dot_product_attention: "dropout_p"
