@@ -13,7 +13,7 @@ from tests.spaces import seeded
 from tests.times import table_of
 
 from boundnas import Supernet, elastic
-from boundnas.cost import Latency, LatencyTable
+from boundnas.cost import Latency, LatencyTable, terms
 from boundnas.cost.table import Held, Validation, spearman
 from boundnas.errors import CostError
 from boundnas.randomness import stream
@@ -93,6 +93,27 @@ def test_an_architecture_costs_whole_nanoseconds_scale_and_offset_included():
         options = {d.name: i for d, i in zip(model.space.dimensions, arch.indices, strict=True)}
         assert cost(arch) == 777 + sum(round(0.9 * between(b, options)) for b in table.blocks)
     assert (cost.name, cost.unit, cost.per_unit) == ("latency", "ms", 10**6)
+
+
+@pytest.mark.parametrize("name", ["own_network", "attentive_nas"])
+def test_a_long_sum_is_laid_out_otherwise_and_is_the_same(name, monkeypatch):
+    model = latency_model(name)
+    table, space = table_of(model, 0, odd), model.space
+    short = Latency(model, table)
+    monkeypatch.setattr(terms, "LONG", 0)
+    long = Latency(model, table)
+    assert long.terms[0].shape[1] < short.terms[0].shape[1]
+    generator = torch.Generator().manual_seed(0)
+    gates = [torch.rand(len(d), generator=generator, dtype=torch.float64) for d in space.dimensions]
+    found = []
+    for cost in (short, long):
+        leaves = [gate.clone().requires_grad_() for gate in gates]
+        value = cost.relaxed(space.largest.carrying(gates=tuple(leaves)))
+        slopes = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
+        found.append(torch.cat([value.detach()[None], *slopes]))
+        exact = [cost(space.sample(stream(0, "long", step))) for step in range(9)]
+        assert exact == [short(space.sample(stream(0, "long", step))) for step in range(9)]
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-9)
 
 
 def test_widths_of_maps_side_by_side_count_by_their_sum():

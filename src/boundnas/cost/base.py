@@ -77,11 +77,13 @@ class Cost:
     def terms(self) -> tuple[Amounts, ...]:
         """All that it is made of: tables of amounts, which of them each term has, coefficients.
 
-        Of the largest of several polynomials also which one each term is of.
+        Of the largest of several polynomials also which one each term is of; of a long one the
+        dimension of each table.
         """
         held = self._terms
         of_each = (held.owners,) if held.number > 1 else ()
-        return held.tables, held.rows, held.coefficients, *of_each
+        of_tables = (held.dimensions,) if held.is_long else ()
+        return held.tables, held.rows, held.coefficients, *of_each, *of_tables
 
     @cached_property
     def reach(self) -> tuple[int, int]:
