@@ -42,6 +42,29 @@ def held(net, x):
         return max((at[u] for u in users), default=-1)
 
     given = {n for n in nodes if n.op == "placeholder"}
+    joined = set()
+
+    def added_into(conv):
+        """The memory of the map that a convolution adds its result to, if there is one."""
+        last = conv
+        while len(last.users) == 1:
+            (user,) = last.users
+            if (_kind(net, user) or "").startswith("BatchNorm") and not _is_sequence(net, user):
+                last = user
+                continue
+            others = [n for n in user.all_input_nodes if n is not last]
+            if (
+                _kind(net, user) == "add"
+                and len(others) == 1
+                and len(cells.get(others[0], ())) == 1
+            ):
+                (cell,) = cells[others[0]]
+                reads = [c for n in conv.all_input_nodes for c in cells[n]]
+                fits = size[cell] == _bytes(values[conv]) and needed(cell) == at[user]
+                return cell if fits and cell[0] not in given and cell not in reads else None
+            return None
+        return None
+
     peak = 0
     for i, node in enumerate(nodes):
         made = [t for _, t in leaves(values[node]) if isinstance(t, Tensor)]
@@ -67,6 +90,12 @@ def held(net, x):
             new(node, *made)
         elif kind in RESHAPES or kind is None:
             cells[node] = tuple(taken)
+        elif kind.startswith("Conv") and (cell := added_into(node)):
+            cells[node] = (cell,)
+            joined.add(node)
+        elif kind.startswith("BatchNorm") and node.args[0] in joined:
+            cells[node] = cells[node.args[0]]
+            joined.add(node)
         else:
             free = [
                 c for c in taken
@@ -97,6 +126,12 @@ class _Values(fx.Interpreter):
     def run_node(self, n):
         self.found[n] = super().run_node(n)
         return self.found[n]
+
+
+def _is_sequence(net, node):
+    return isinstance(net.get_submodule(node.target), nn.Sequential) and not isinstance(
+        net.get_submodule(node.target)[-1], nn.Identity
+    )
 
 
 def _bytes(x):

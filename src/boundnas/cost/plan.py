@@ -8,6 +8,8 @@ The plan of an extracted network is simple to state, and near to what a runtime 
 - Functions of single elements, BatchNorm, softmax and attention write into an operand of the same
   size that nothing takes any more, as where they are fused into the layer before. Activations that
   multiply their input by a function of it (`GATED`) hold both.
+- A convolution whose result, normalized or not, is added to a map that nothing takes any more adds
+  into that map.
 - Attention holds the scores of all heads, queries times keys, beside its operands.
 """
 
@@ -76,6 +78,7 @@ class Step:
         makes: That of what it makes.
         within: Whether it may write into what it takes.
         beside: What it needs while it runs.
+        kind: What of `Plan._added` it may be: a convolution, a BatchNorm or a sum.
     """
 
     name: tuple[str, int]
@@ -83,6 +86,7 @@ class Step:
     makes: Sequence[Buffer]
     within: bool
     beside: Sequence[Buffer]
+    kind: str = ""
 
 
 class Plan(fx.Interpreter):
@@ -118,10 +122,11 @@ class Plan(fx.Interpreter):
         last = {b: i for i, step in enumerate(self.steps) for b in step.takes}
         last |= dict.fromkeys((*self.inputs, *self.outputs), len(self.steps))
         held, found = dict.fromkeys(self.inputs), {("", 0): list(self.inputs)}
+        added = self._added(last)
         for i, step in enumerate(self.steps):
             free = [b for b in step.takes if step.within and last[b] == i]
             before = len(held)
-            for made in step.makes:
+            for made in (b for b in step.makes if b not in added):
                 alike = [b for b in free if b in held and b.size == made.size]
                 if alike:  # first what follows the same widths
                     held.pop(next((b for b in alike if b.parts == made.parts), alike[0]))
@@ -129,6 +134,27 @@ class Plan(fx.Interpreter):
             if len(held) > before or step.beside:
                 found[step.name] = [*held, *step.beside]
             held = {b: None for b in held if last.get(b, i) > i}
+        return found
+
+    def _added(self, last: Mapping[Buffer, int]) -> set[Buffer]:
+        """What convolutions make that is added into another map, so that it needs no memory.
+
+        Args:
+            last: The last step that takes each.
+        """
+        made = {b: i for i, step in enumerate(self.steps) for b in step.makes}
+        uses = Counter(b for step in self.steps for b in step.takes)
+        found: set[Buffer] = set()
+        for i, step in enumerate(self.steps):
+            if step.kind != "sum" or len({b.size for b in step.takes}) > 1:
+                continue
+            into, *of = sorted(step.takes, key=lambda b: made.get(b, -1))
+            while of and uses[of[0]] == 1 and self.steps[made[of[0]]].kind == "norm":
+                of.insert(0, self.steps[made[of[0]]].takes[0])
+            conv = self.steps[made.get(of[0], -1)] if of else step
+            free = into in made and last[into] == i and into not in (*conv.takes, *found)
+            if free and conv.kind == "convolution" and all(uses[b] == 1 for b in of):
+                found.update(of)
         return found
 
     def run_node(self, n: fx.Node) -> Any:
@@ -186,7 +212,16 @@ class Plan(fx.Interpreter):
         attends = n.target is F.scaled_dot_product_attention
         beside = [self._scores(n)] if attends else []
         within = attends or operators.within
-        self.steps.append(Step((place, self._counts[place]), taken, makes, within, beside))
+        name, kind = (place, self._counts[place]), self._kind(n, taken, operators.names)
+        self.steps.append(Step(name, taken, makes, within, beside, kind))
+
+    def _kind(self, n: fx.Node, taken: Sequence[Buffer], names: set[str]) -> str:
+        """See `Step`."""
+        if n.op == "call_module" and isinstance(self.plain[n.target], _Affine):
+            return "norm"
+        if len(taken) == 2 and names in ({"add"}, {"add_"}):
+            return "sum"
+        return "convolution" if names == {"convolution"} else ""
 
     def _apart(self, x: Any, operators: _Operators) -> Any:
         """A result in memory of its own where it is no other shape of what was taken."""
