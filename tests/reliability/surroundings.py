@@ -352,17 +352,19 @@ STREAMS = {
 }  # fmt: skip
 
 STARTING, FINISHED = ("run", "train"), ("search", "export", "best", "report", "compare")
+CONFIGURED = (*STARTING, "latency")
+OUT = ("compare", "reproduce", "latency")
 TOGETHER = (*STARTING, "search", "export")
-PATHS = (*STARTING, *FINISHED)
+PATHS = (*CONFIGURED, *FINISHED)
 ALL = (*PATHS, "reproduce", "help")
 
 SURROUNDINGS = {
     **{f"path: {k}": ((*PATHS, "help"), named(v)) for k, v in NAMES.items()},
     **{f"--runs: {k}": (STARTING, named(v, "--runs")) for k, v in NAMES.items()},
-    **{f"--out: {k}": (("compare", "reproduce"), named(v, "--out")) for k, v in NAMES.items()},
+    **{f"--out: {k}": (OUT, named(v, "--out")) for k, v in NAMES.items()},
     **{f"--data: {k}": (("reproduce",), named(v, "--data")) for k, v in NAMES.items()},
     **{
-        f"configuration: {k}": (STARTING, instead(Path("run.yaml"), v))
+        f"configuration: {k}": (CONFIGURED, instead(Path("run.yaml"), v))
         for k, v in CONFIGURATIONS.items()
     },
     **{
@@ -370,7 +372,7 @@ SURROUNDINGS = {
         for file in FILES
         for k, v in CONTENTS.items()
     },
-    **{f"images: {k}": (STARTING, images(v)) for k, v in IMAGES.items()},
+    **{f"images: {k}": (CONFIGURED, images(v)) for k, v in IMAGES.items()},
     **{f"variable: {k}": (ALL, variables(**v)) for k, v in VARIABLES.items()},
     **{f"ranks: {k}": (TOGETHER, ranked(**v)) for k, v in ALONE.items()},
     **{f"limit: {k}": (ALL, v) for k, v in LIMITS.items()},

@@ -20,8 +20,12 @@ from tests.reliability.surroundings import RUN, STARTING, SURROUNDINGS
 from tests.reliability.tiny import text
 
 import boundnas.app.cli
+import boundnas.app.latency
 from boundnas.config import read_config
+from boundnas.cost import LatencyTable
+from boundnas.cost.latency import model_of
 from boundnas.engine.output import SideChannel
+from boundnas.store.files import write_json
 
 reproduce = importlib.import_module("studies.reproduce")
 
@@ -31,6 +35,7 @@ ARGUMENTS = {
     "search": ["search", str(RUN)],
     "export": ["export", str(RUN)],
     "best": ["best", str(RUN), "--macs", "1G"],
+    "latency": ["latency", "run.yaml", "--out", "latency.json"],
     "report": ["report", str(RUN)],
     "compare": ["compare", str(RUN), "runs/other", "--out", "comparison"],
     "reproduce": ["fig3", "--seeds", "2", "--out", "studies"],
@@ -72,6 +77,15 @@ def places(world):
     return make
 
 
+def measured(model, path, *_):
+    """A table that nothing was timed for."""
+    blocks = ({"name": "all", "axes": (), "times": (10**6,)},)
+    kinds = {"runtime": "none", "runtime_version": "1", "threads": 1, "batch": 1, "machine": {}}
+    table = LatencyTable.model_validate({"model": model_of(model), "blocks": blocks, **kinds})
+    write_json(path, table.written())
+    return table
+
+
 def command(name, spoil, config):
     """What a child does: spoil its world, then run the command."""
     one = {**FIGURES, "fig3": replace(FIGURES["fig3"], variants=("one",))}
@@ -85,6 +99,7 @@ def command(name, spoil, config):
                 replaced(reproduce, "FIGURES", lambda _: one),
                 replaced(reproduce, "configuration", lambda _: configured),
                 replaced(sys, "executable", lambda _: "/bin/false"),  # a run that fails at once
+                replaced(boundnas.app.latency, "measure", lambda _: measured),
             ):
                 arguments = spoil(ARGUMENTS[name])
                 if name == "reproduce":

@@ -17,6 +17,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from boundnas.app import budget, pipeline
+from boundnas.app import latency as tables
 from boundnas.app.proposal import about, propose
 from boundnas.config import RunConfig, read_config
 from boundnas.engine.entry import STOPPED
@@ -243,6 +244,40 @@ def best(
     """
     given = _given(context, macs=macs, parameters=parameters, latency=latency)
     print(budget.best(run, budget.budget(given)))
+
+
+@_command
+def latency(
+    of: Annotated[Path, typer.Argument(help="Configuration in YAML, or folder of a run.")],
+    runtime: Annotated[
+        str, typer.Option(help="Where networks run: onnxruntime, torch or compile.")
+    ] = "onnxruntime",
+    threads: Annotated[int, typer.Option(min=1, help="So many threads compute.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Samples in a pass.")] = 1,
+    minutes: Annotated[float, typer.Option(help="Time that it may take, about.")] = 15,
+    out: Annotated[Path, typer.Option(callback=expanded, help="File of the table.")] = Path(
+        "latency.json"
+    ),
+    plan: Annotated[
+        Path | None,
+        typer.Option(callback=expanded, help="Folder to write what another device has to time."),
+    ] = None,
+    collect: Annotated[
+        Path | None, typer.Option(callback=expanded, help="Folder of a plan that was timed there.")
+    ] = None,
+) -> None:
+    """Measure a table of latency, by which milliseconds are the cost of a run.
+
+    On this machine; for another device by a plan, which is timed there and collected here.
+    """
+    if plan is not None and collect is not None:
+        raise ConfigError("--plan and --collect are two steps; give one of them")
+    if plan is not None:
+        print(tables.planned(of, plan, batch))
+    elif collect is not None:
+        print(tables.collected(of, collect, out))
+    else:
+        print(tables.measured(of, out, runtime, threads, batch, minutes))
 
 
 @_command

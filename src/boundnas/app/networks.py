@@ -1,15 +1,16 @@
-"""The supernet of a configuration: of a family that comes along, or of one's own."""
+"""Data and supernet of a configuration: of sets and families that come along, or of one's own."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from boundnas.app.own import Own
 from boundnas.config import RunConfig
 from boundnas.convert import elasticize
-from boundnas.data import Samples
+from boundnas.data import Samples, load
 from boundnas.errors import DataError
 from boundnas.models import NETWORKS, MobileNet, StageTable, StemTable
 from boundnas.models.mobilenet import tables
@@ -17,6 +18,27 @@ from boundnas.models.parts import scaled
 from boundnas.nested import described, mapped
 from boundnas.settings import SpaceSettings, Use
 from boundnas.supernet.supernet import Supernet
+
+
+def made(config: RunConfig) -> tuple[Own, Samples, Supernet]:
+    """What a configuration names, its data, and its supernet with initial weights.
+
+    Draws from torch's global generator, which the configuration's seed is put into.
+    """
+    own = Own(config)
+    torch.manual_seed(config.seed)
+    data = _data(config, own)
+    torch.manual_seed(config.seed)
+    return own, data, network(config, own, data)
+
+
+def _data(config: RunConfig, own: Own) -> Samples:
+    """The data of a configuration."""
+    d = config.data
+    if isinstance(d, Use):
+        data: Samples = own.made("data", seed=config.seed)
+        return data
+    return load(d.set, seed=config.seed, **{k: v for k, v in dict(d).items() if k != "set"})
 
 
 def network(config: RunConfig, own: Own, data: Samples) -> Supernet:

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from boundnas import guard
-from boundnas.app.networks import network
+from boundnas.app.networks import made
 from boundnas.app.own import Own
 from boundnas.config import RunConfig, read_config, write_config
 from boundnas.cost import COSTS, Budget, Cost, Latency, LatencyTable, check_budgets, paired
-from boundnas.data import Samples, TrainingOrder, load
+from boundnas.data import Samples, TrainingOrder
 from boundnas.deploy.formats import require_formats
 from boundnas.deploy.networks import export_network
 from boundnas.deploy.timing import Deployment, time_front
@@ -48,7 +48,7 @@ from boundnas.search.kept import kept, read_front, recorded_settings, searched_f
 from boundnas.search.origin import of_front
 from boundnas.search.sampled import METHODS
 from boundnas.search.wanted import named, wanted
-from boundnas.settings import Bounds, CostSettings, TrainSettings, Use
+from boundnas.settings import Bounds, CostSettings, TrainSettings
 from boundnas.store.files import set_aside
 from boundnas.store.folder import RunFolder
 from boundnas.store.records import Ranges
@@ -98,11 +98,8 @@ class Job:
         require_formats(config.export.formats)
         use_threads(config.threads)
         with torch.random.fork_rng(devices=[]):
-            own = Own(config)
-            torch.manual_seed(config.seed)
-            data = _data(config, own)
-            torch.manual_seed(config.seed)
-            model = network(config, own, data).to(_device(config.device))
+            own, data, model = made(config)
+            model = model.to(_device(config.device))
             there = {"seed": config.seed, "data": data, "example": data.example, "model": model}
             task = own.made("task", **there) if config.task else Classification()
             budgets = budgets_of(config, model, own, there)
@@ -374,15 +371,6 @@ def budgets_of(
 
     found = [(cost(i, c), c) for i, c in enumerate(config.cost)]
     return tuple(Budget(c, (s.lower * c.per_unit, s.upper * c.per_unit)) for c, s in found)
-
-
-def _data(config: RunConfig, own: Own) -> Samples:
-    """The data of a configuration."""
-    d = config.data
-    if isinstance(d, Use):
-        data: Samples = own.made("data", seed=config.seed)
-        return data
-    return load(d.set, seed=config.seed, **{k: v for k, v in dict(d).items() if k != "set"})
 
 
 def _device(name: str) -> str:

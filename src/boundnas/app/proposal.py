@@ -59,7 +59,7 @@ _COMMENTS = {
     "space.dropout": "dropout before the classifier; none in so short a training",
     "space.drop_connect": "rate at which blocks are skipped in training; likewise",
     "cost": "networks from lower to upper are wanted; the boundaries learn this",
-    "cost.metric": "macs (multiply-accumulates per image) or parameters",
+    "cost.metric": "macs (multiply-accumulates per image), parameters, or latency (docs)",
     "cost.lower": "millions; the space begins at {least}",
     "cost.upper": "millions; the space ends at {most}",
     "train": "training of all networks at once",

@@ -2,6 +2,7 @@
 
 from boundnas.latency.blocks import Block, blocks_of
 from boundnas.latency.copies import Copies, copies
+from boundnas.latency.elsewhere import collect, write_plan
 from boundnas.latency.grid import Plan
 from boundnas.latency.measuring import measure
 from boundnas.latency.onnx_file import onnx_of
@@ -17,10 +18,12 @@ __all__ = [
     "Runtime",
     "Times",
     "blocks_of",
+    "collect",
     "copies",
     "measure",
     "onnx_of",
     "register",
     "runtime_of",
     "whole",
+    "write_plan",
 ]

@@ -94,7 +94,7 @@ class Bench:
         self._lines = None if path is None else JsonLines(path)
         if not self._sum:
             self._append(Begun(settings=dict(settings)))
-        self._reference = runtime.load(*_reference())
+        self._reference = runtime.load(*reference())
         self._start = runtime.clock() - (self.batches[-1].elapsed if self.batches else 0)
 
     @property
@@ -205,7 +205,7 @@ def _rows(path: Path, begun: Begun) -> list[Begun | Batch]:
     return []
 
 
-def _reference() -> tuple[nn.Module, list[torch.Tensor]]:
+def reference() -> tuple[nn.Module, list[torch.Tensor]]:
     """A network that is the same for all tables, and an input: 9.4 million products."""
     conv = nn.utils.skip_init(nn.Conv2d, 32, 32, 3, padding=1).requires_grad_(False)
     for parameter in conv.parameters():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import islice
 from math import ceil
@@ -216,30 +216,9 @@ class _Measurement:
             table: Without them.
             archs: Networks that were timed whole, in the order of their predictions.
         """
-        sums, macs = predictions(self._model, table), MACs(self._model)
-        known = self._bench.times
-        times = [known[_name(arch)].median for arch in archs]
-        fit, others = parted(len(archs))
-        lines = [
-            fitted([amount(archs[i]) for i in fit], [times[i] for i in fit])
-            for amount in (sums, macs)
-        ]
-        (offset, scale), (beside, each) = lines
-        table = table.model_copy(update={"offset": offset, "scale": scale})
-        predict = predictions(self._model, table)
-        held = tuple(
-            Held(
-                predicted=predict(archs[i]),
-                measured=times[i],
-                macs=macs(archs[i]),
-                by_macs=round(beside + each * macs(archs[i])),
-            )
-            for i in others
-        )
-        noise, found = self._bench.noise, Validation(networks=held)
-        return table.model_copy(
-            update={"noise": max(noise.spread, noise.drift), "validation": found}
-        )
+        times = {arch: self._bench.times[_name(arch)].median for arch in archs}
+        noise = self._bench.noise
+        return validated(self._model, table, times, max(noise.spread, noise.drift))
 
     def _networks(self, archs: Sequence[Architecture]) -> None:
         """Time those whole networks that were not timed before, small and large ones in turn."""
@@ -254,6 +233,39 @@ class _Measurement:
                     calls = [loaded(net, self._runtime, self._plan.batch) for net in nets]
                     self._bench.run([_name(arch) for arch in left], calls, NETWORK_ROUNDS)
                 progress.advance(len(part))
+
+
+def validated(
+    model: Supernet, table: LatencyTable, times: Mapping[Architecture, int], noise: float
+) -> LatencyTable:
+    """A table of blocks alone with offset, scale and what its predictions are worth.
+
+    Args:
+        model: The supernet.
+        table: The table.
+        times: Nanoseconds of whole networks.
+        noise: See `LatencyTable`.
+    """
+    macs, sums = MACs(model), predictions(model, table)
+    archs = sorted(times, key=sums)
+    fit, others = parted(len(archs))
+    (offset, scale), (beside, each) = (
+        fitted([amount(archs[i]) for i in fit], [times[archs[i]] for i in fit])
+        for amount in (sums, macs)
+    )
+    table = table.model_copy(update={"offset": offset, "scale": scale, "noise": noise})
+    predict = predictions(model, table)
+    held = tuple(
+        Held(
+            predicted=predict(arch),
+            measured=times[arch],
+            macs=macs(arch),
+            by_macs=round(beside + each * macs(arch)),
+        )
+        for arch in (archs[i] for i in others)
+    )
+    found = Validation(networks=held) if len(held) > 1 else None  # of three networks or less
+    return table.model_copy(update={"validation": found})
 
 
 def _groups(items: Iterable[T]) -> Iterator[list[T]]:

@@ -58,6 +58,15 @@ def loaded(
         return runtime.load_file(network, batch)
     if not isinstance(network, nn.Module):
         return runtime.load_file(read_bytes(Path(network)), batch)
+    return runtime.load(*flattened(network, batch))
+
+
+def flattened(network: nn.Module, batch: int) -> tuple[nn.Module, list[Tensor]]:
+    """A network that takes tensors one by one, and such tensors.
+
+    Raises:
+        CostError: It does not say what it takes.
+    """
     example = getattr(network, "meta", {}).get("example")
     if example is None:
         raise CostError(
@@ -66,8 +75,7 @@ def loaded(
         )
     weight = next(network.parameters(), torch.empty(0))
     inputs = noise_like(example, batch, stream(0, "latency"), weight)
-    flat = _Flat(network, example).eval()
-    return runtime.load(flat, [x for _, x in leaves(inputs)])
+    return _Flat(network, example).eval(), [x for _, x in leaves(inputs)]
 
 
 class _Flat(nn.Module):

@@ -1,0 +1,385 @@
+"""Another device: what it has to time, timed without BoundNAS there, and made a table here."""
+
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.reliability.tiny import text
+from tests.small import files, mobilenet
+from tests.spaces import seeded
+from tests.test_cli import call
+from tests.times import nanoseconds, table_of
+from tests.times import plan as shared
+
+from boundnas import Supernet, elastic
+from boundnas.app import pipeline
+from boundnas.config import read_config
+from boundnas.cost import Latency
+from boundnas.cost.latency import predictions
+from boundnas.errors import CostError
+from boundnas.latency import elsewhere, fit
+from boundnas.latency.elsewhere import collect, program, write_plan
+from boundnas.randomness import stream
+from boundnas.store.files import write_json
+
+ALONE = """
+import runpy, sys
+
+class Blocked:
+    def find_spec(self, name, *_):
+        if name.split(".")[0] in ("boundnas", "torch", "pydantic"):
+            raise ImportError(f"{name} is not here")
+
+sys.meta_path.insert(0, Blocked())
+BEFORE
+sys.argv[0] = "measure.py"
+runpy.run_path("measure.py", run_name="__main__")
+"""
+
+
+def alone(folder, *arguments, before=""):
+    """Run the program of a plan in a process that can import neither boundnas nor torch."""
+    command = [sys.executable, "-I", "-c", ALONE.replace("BEFORE", before), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def few():
+    """Few whole networks and the coarsest grid alone, so that it takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "FITTED", 4)
+        patch.setattr(fit, "CHECKED", 6)
+        patch.setattr(elsewhere, "MOST_BLOCKS", 0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def planned(few, tmp_path_factory):
+    """A folder with a configuration and a plan of it, and what the command said."""
+    folder = tmp_path_factory.mktemp("planned")
+    (folder / "macs.yaml").write_text(text())
+    with contextlib.chdir(folder):
+        done = call("latency", "macs.yaml", "--plan", "plan")
+    assert done.exit_code == 0, done.stderr
+    return folder, done.stdout
+
+
+@pytest.fixture(scope="module")
+def model(planned):
+    return pipeline.Job.prepare(read_config(planned[0] / "macs.yaml")).model
+
+
+@pytest.fixture
+def plan(planned, tmp_path):
+    """A copy of the plan."""
+    return shutil.copytree(planned[0] / "plan", tmp_path / "copy")
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def made_up(plan, model):
+    """Times that could have been measured by a plan, of which all is known: networks take twice
+    as long as their blocks together, and 5 microseconds.
+    """
+    known, times = read(plan / "plan.json"), {}
+    by_sum = {elsewhere._sum(s): nanoseconds(s) for s in shared(model).signatures(0)}
+    for block in known["blocks"]:
+        time = by_sum[block["signature"]]
+        times[block["one"]] = 7000 + time
+        times[block["many"]] = 7000 + block["number"] * time
+    predict = predictions(model, table_of(model, 0))
+    for n in known["networks"]:
+        times[n["file"]] = 5000 + 2 * predict(model.space.architecture(n["architecture"]))
+    return {
+        "version": 1,
+        "plan": known["plan"],
+        "runtime": "onnxruntime",
+        "runtime_version": "1.0",
+        "threads": 3,
+        "machine": {"cpu": "a phone"},
+        "times": {name: [time, time - 1, time + 1] for name, time in times.items()},
+        "references": [[1000, 990, 1010], [1000, 995, 1025]],
+    }
+
+
+@pytest.fixture
+def known(plan, model):
+    """What the made up times are."""
+    found = made_up(plan, model)
+    write_json(plan / "times.json", found)
+    return found
+
+
+def test_what_comes_back_is_the_table_that_its_times_say(plan, known, model):
+    table = collect(model, plan)
+    assert (table.offset, table.scale) == (5000, 2.0)
+    assert (table.runtime, table.threads, table.batch) == ("onnxruntime", 3, 1)
+    assert table.machine == {"cpu": "a phone"}
+    assert table.noise == 0.025
+    assert (table.validation.spearman, table.validation.error) == (1, 0)
+    assert len(table.validation.networks) == 6
+    cost, blocks = Latency(model, table), predictions(model, table_of(model, 0))
+    for arch in (model.space.smallest, model.space.largest, model.space.sample(stream(0, "p"))):
+        assert cost(arch) == 5000 + 2 * blocks(arch)
+
+
+def test_times_of_a_finer_grid_that_are_not_all_there_are_left_out(tmp_path, few, monkeypatch):
+    monkeypatch.setattr(elsewhere, "MOST_BLOCKS", 100)
+    model = seeded(Small)
+    plan = tmp_path / "plan"
+    record = write_plan(model, plan)
+    assert {group.level for group in record.groups} == {0, 1}
+    assert [g.level for g in record.groups] == sorted(g.level for g in record.groups)
+    coarse = [name for group in record.groups if group.level == 0 for name in group.files]
+    times = {name: [90_000 if "many" in name else 9000] * 3 for name in coarse}
+    write_json(
+        plan / "times.json",
+        {"version": 1, "plan": record.plan, "runtime": "onnxruntime", "runtime_version": "1",
+         "threads": 1, "machine": {}, "times": times, "references": [[9, 9, 9]]},
+    )  # fmt: skip
+    table = collect(model, plan)
+    assert {axis.points for block in table.blocks for axis in block.axes} <= {1, 2}
+    assert table.validation is None  # with two of its three networks fitted to
+    again = write_plan(model, tmp_path / "again")
+    assert again == record
+    assert files(tmp_path / "again").items() <= files(plan).items()
+
+
+class Small(Supernet):
+    """One width of three options."""
+
+    def __init__(self):
+        super().__init__((3, 4, 4))
+        width = self.dimension("width", (2, 3, 4))
+        self.conv, self.head = elastic.Conv2d(3, width, 3), elastic.Linear(width, 2)
+
+    def forward(self, x, arch):
+        return self.head(self.conv(x, arch).relu().mean((2, 3)), arch)
+
+
+KILLED = """
+import os
+replace = os.replace
+def stopped(*paths):
+    replace(*paths)
+    os._exit(9)
+os.replace = stopped
+"""
+
+
+@pytest.fixture(scope="module")
+def device(planned, tmp_path_factory):
+    """A plan that was timed by two threads elsewhere, after a first time that was killed."""
+    folder = shutil.copytree(planned[0] / "plan", tmp_path_factory.mktemp("device") / "plan")
+    assert alone(folder, "--threads", "2", before=KILLED).returncode == 9
+    first = read(folder / "times.json")["times"]
+    done = alone(folder, "--threads", "2")
+    assert done.returncode == 0, done.stderr
+    return folder, first, done.stdout
+
+
+def test_the_program_runs_without_boundnas_and_torch_and_goes_on_after_a_kill(device):
+    folder, first, said = device
+    record, found = read(folder / "plan.json"), read(folder / "times.json")
+    assert first.keys() == set(record["groups"][0]["files"])
+    assert found["times"].items() >= first.items()
+    assert found["times"].keys() == {n for group in record["groups"] for n in group["files"]}
+    assert len(found["references"]) == len(record["groups"])
+    assert (found["threads"], found["plan"]) == (2, record["plan"])
+    assert all(0 < low <= middle <= high for middle, low, high in found["times"].values())
+    assert f"Wrote {folder / 'times.json'}. Half of the times of one and the same" in said
+    assert re.search(r"1 of \d+ groups, \d:\d\d, about \d:\d\d left", said)
+
+
+def test_what_was_timed_is_not_timed_again_nor_mixed_with_other_threads(device):
+    folder = device[0]
+    before = (folder / "times.json").read_bytes()
+    assert alone(folder, "--threads", "2").returncode == 0
+    refused = alone(folder, "--threads", "1")
+    assert refused.returncode == 1
+    assert "error: times.json was measured with threads 2, and this is 1; move it" in refused.stderr
+    assert (folder / "times.json").read_bytes() == before
+
+
+def edited(folder, name, **values):
+    write_json(folder / name, read(folder / name) | values)
+
+
+PROGRAM = {
+    "damaged networks": (
+        lambda p: (p / "models.zip").write_bytes(b"PK"), (), "models.zip is not what the plan says"
+    ),
+    "no networks": (lambda p: (p / "models.zip").unlink(), (), "models.zip: cannot be read (No"),
+    "another version": (
+        lambda p: edited(p, "plan.json", version=2), (), "plan.json is of version 2, and this pro"
+    ),
+    "half a plan": (
+        lambda p: (p / "plan.json").write_text("{"), (), "plan.json: is damaged (Expecting"
+    ),
+    "no threads": (lambda p: None, ("--threads", "0"), "--threads is 1 or more, found 0"),
+    "times of another plan": (
+        lambda p: (p / "times.json").write_text('{"version": 1, "plan": "other"}'), (),
+        "times.json was measured with plan other, and this is",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROGRAM)
+def test_the_program_says_what_is_wrong_with_its_folder(name, plan):
+    spoil, arguments, said = PROGRAM[name]
+    spoil(plan)
+    done = alone(plan, *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {said}"), done.stderr
+
+
+def test_the_program_says_how_it_is_called(plan):
+    done = alone(plan, "--help")
+    assert done.returncode == 0
+    assert "Times the networks of a plan on this machine" in done.stdout
+    assert "--minutes" in done.stdout
+    assert (plan / "measure.py").read_text() == program()
+
+
+def without(times, name):
+    return {k: v for k, v in times.items() if k != name}
+
+
+FOREIGN = {
+    "times that are missing": (
+        lambda p: (p / "times.json").unlink(),
+        r"times\.json: is missing; check its name",
+    ),
+    "a time that is missing": (
+        lambda p: edited(
+            p, "times.json", times=without(read(p / "times.json")["times"], "block0003-one.onnx")
+        ),
+        r"lacks 1 of \d+ times that are needed, first that of block0003-one\.onnx; run measure",
+    ),
+    "another plan's times": (
+        lambda p: edited(p, "times.json", plan="0" * 64),
+        r"holds the times of another plan; take",
+    ),
+    "half of the times": (
+        lambda p: (p / "times.json").write_text('{"ver'),
+        r"times\.json: is no file of a plan, or",
+    ),
+    "times of something else": (
+        lambda p: (p / "times.json").write_text("[1]"),
+        r"times\.json: is no file of a plan, or",
+    ),
+    "a time below zero": (
+        lambda p: edited(p, "times.json", times={"block0003-one.onnx": [-1, 1, 1]}),
+        r"times\.json: is damaged: times\.block0003-one\.onnx\.0: .*greater than 0; copy it",
+    ),
+    "seconds": (
+        lambda p: edited(p, "times.json", times={"block0003-one.onnx": [0.1, 0.1, 0.1]}),
+        r"times\.json: is damaged: times\.block0003-one\.onnx\.0: .*integer; copy it again",
+    ),
+    "another version's times": (
+        lambda p: edited(p, "times.json", version=2),
+        r"times\.json: is of version 2, and this boundnas reads version 1; write the plan again",
+    ),
+    "another version's plan": (
+        lambda p: edited(p, "plan.json", version=2),
+        r"plan\.json: is of version 2, and this bound",
+    ),
+    "an edited plan": (
+        lambda p: edited(p, "plan.json", batch=2),
+        r"plan\.json: is not what was written, by its",
+    ),
+    "a machine that is too noisy": (
+        lambda p: edited(p, "times.json", references=[[100, 50, 180]]),
+        r"machine was too noisy: one and the same network took 130% longer or shorter, over time 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_came_back_is_refused_where_it_is_not_whole(name, plan, known, model):
+    spoil, said = FOREIGN[name]
+    spoil(plan)
+    with pytest.raises(CostError, match=said):
+        collect(model, plan)
+
+
+def test_a_plan_of_another_model_is_refused(plan, known):
+    with pytest.raises(CostError, match=r"plan\.json: is of another model: it has .*, and this"):
+        collect(mobilenet(last_width=9), plan)
+
+
+def test_a_folder_that_is_there_is_left_as_it_is(plan, model):
+    before = files(plan)
+    with pytest.raises(CostError, match="is there already; name a new folder, or move this one"):
+        write_plan(model, plan)
+    assert files(plan) == before
+
+
+def test_another_device_is_planned_for_timed_collected_and_searched_for(
+    planned, device, model, tmp_path, monkeypatch
+):
+    """The whole way by commands; the device is a process with nothing of ours."""
+    monkeypatch.chdir(shutil.copytree(planned[0], tmp_path / "here"))
+    assert re.search(r"^Wrote plan: \d+ blocks and 10 networks, [\d,]+ bytes", planned[1])
+    shutil.copytree(device[0], "device")
+    edited(Path("device"), "times.json", references=[[100, 99, 101]])  # of a quiet machine
+    for again in range(2):
+        done = call("latency", "macs.yaml", "--collect", "device")
+        assert done.exit_code == 0, (again, done.stderr)
+    assert "Predicted by a table: onnxruntime " in done.stdout
+    assert "2 threads, 1 sample a pass" in done.stdout
+    assert "Of 6 networks that it was not fitted to" in done.stdout
+    assert f"Wrote {Path('latency.json').resolve()}" in done.stdout
+    least, most = Latency(model, "latency.json").reach
+    ends = f"lower: {least / 1e6}, upper: {most / 1e6}"
+    cost = f"cost: {{metric: latency, table: latency.json, {ends}}}"
+    Path("run.yaml").write_text(re.sub(r"cost: .*", cost, text()))
+    done = call("run", "run.yaml")
+    assert done.exit_code == 0, done.stderr
+    assert "ms latency" in done.stdout
+    assert read(Path("runs/tiny/front.json"))["networks"]
+
+
+ASKED = {
+    "two steps at once": (
+        ["macs.yaml", "--plan", "a", "--collect", "b"],
+        2,
+        "--plan and --collect are two steps",
+    ),
+    "a folder that is none of a run": (["plan"], 1, "plan: is no run folder"),
+    "a folder that is no plan": (
+        ["macs.yaml", "--collect", "."],
+        2,
+        "plan.json: is missing; check its name",
+    ),
+    "a file in the way": (["macs.yaml", "--plan", "macs.yaml"], 2, "macs.yaml: is there already"),
+    "no minutes": (["macs.yaml", "--minutes", "0"], 2, "minutes is above 0, found 0"),
+    "an unknown runtime": (["macs.yaml", "--runtime", "other"], 2, "other"),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_what_cannot_be_done_is_refused_and_creates_nothing(name, planned, monkeypatch):
+    arguments, code, said = ASKED[name]
+    monkeypatch.chdir(planned[0])
+    before = files(planned[0])
+    done = call("latency", *arguments)
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert said in done.stderr
+    assert files(planned[0]) == before
+
+
+def test_a_table_is_never_written_over_another_file(planned, plan, known, monkeypatch):
+    monkeypatch.chdir(planned[0])
+    plan.joinpath("mine.json").write_text("mine")
+    done = call("latency", "macs.yaml", "--collect", plan, "--out", plan / "mine.json")
+    assert done.exit_code == 2
+    assert "mine.json: is there already; name another file by --out, or move" in done.stderr
+    assert plan.joinpath("mine.json").read_text() == "mine"
