@@ -95,10 +95,11 @@ def summary(took: dict[str, int]) -> None:
     page = RESULTS / "latency.md"
     before, _, rest = page.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    write_text(page, before + BEGIN + "\n".join([HEAD, *rows]) + END + after)
+    table = "\n".join([HEAD, *rows])
+    write_text(page, f"{before}{BEGIN}\n\n{table}\n\n{END}{after}")
 
 
-BEGIN, END = "<!-- figures -->\n\n", "\n\n<!-- end of figures -->"
+BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 HEAD = """\
 | space | runtime | networks, ms | measured in, s | places | Spearman | MACs' | error | MACs' | \
 within 10 % | MACs' | noise |

@@ -9,11 +9,11 @@ import tomllib
 from pathlib import Path
 
 import boundnas
-from boundnas import cost, data, elastic, models, tasks
+from boundnas import cost, data, elastic, latency, models, tasks
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PUBLIC = (boundnas, elastic, models, cost, data, tasks)
+PUBLIC = (boundnas, elastic, models, cost, latency, data, tasks)
 
 
 def pages(nav):
