@@ -34,7 +34,7 @@ def held(predicted):
     return Validation(
         networks=tuple(
             Held(predicted=n * (1_500_000 if n <= predicted else 1_000_000), measured=n * 10**6,
-                 macs=n)
+                 macs=n, by_macs=n * 10**6)
             for n in range(1, 11)
         )
     )  # fmt: skip

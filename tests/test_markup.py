@@ -11,6 +11,7 @@ from tests.small import ACCURACY, few_digits, trained
 from boundnas import SearchSettings, search
 from boundnas.deploy.card import card
 from boundnas.report import draw
+from boundnas.report.comparison import Axis
 from boundnas.report.markup import markdown
 from boundnas.task import Classification
 
@@ -56,6 +57,6 @@ def test_a_card_gives_classes_as_json_and_names_as_text(network):
 @pytest.mark.parametrize("label", [*NASTY, "$\\frac{1}$"])
 def test_figures_show_labels_as_they_are(label):
     rows = [(1e6, 0.5, 0.5), (2e6, 0.75, 0.75)]
-    svg = draw.fronts({f"folder {label}": [rows]}, 1e6, 2e6, ACCURACY)
+    svg = draw.fronts({f"folder {label}": [rows]}, 1e6, 2e6, ACCURACY, Axis.of("macs", 2e6))
     texts = "".join(ElementTree.fromstring(svg[svg.index("<svg") :]).itertext())
     assert f"folder {label} (1 seeds)" in texts

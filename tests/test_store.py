@@ -105,6 +105,7 @@ def test_every_name_in_the_run_folder_lies_within_it_and_differs(tmp_path):
         "config.yaml",
         "environment.json",
         "front.json",
+        "latency.json",
         "metrics.jsonl",
         "networks",
         "report.html",

@@ -58,11 +58,18 @@ class Elasticized(Supernet):
     ) -> None:
         super().__init__(example)
         self._dimensions = list(dimensions)
-        self.net, self.report = net, report
+        self.net = net
+        # Private, as lines of code that made it are no part of what a run is.
+        self._report = report
         named = {n: moments[m] for n, m in self.named_modules() if m in moments}
         largest = self.space.largest
         statistics = Calibrated(named, largest.indices, Weights(self))
         self.original = largest.carrying(statistics=statistics)
+
+    @property
+    def report(self) -> Report:
+        """What is searched, what stays fixed, and why."""
+        return self._report
 
     def forward(self, x: Inputs, arch: Architecture) -> Any:
         """What the network of this architecture gives."""

@@ -80,4 +80,5 @@ class Terms:
         values = values + torch.eye(1, len(values), dtype=values.dtype, device=values.device)[0]
         products = coefficients * values[rows].prod(1)
         totals = products.new_zeros(self.number).index_add(0, owners, products)
-        return totals[totals.argmax()]  # of equal ones the first
+        # Of equal ones the first; its place is no value that the device is asked for.
+        return totals.gather(0, totals.argmax(0, keepdim=True))[0]

@@ -32,7 +32,7 @@ def fitted(amounts: Sequence[float], times: Sequence[int]) -> Fit:
         >>> fitted([10, 20, 40], [25, 45, 85])
         (5, 2.0)
         >>> fitted([10, 20], [10, 30])  # a line that would begin below zero
-        (0, 1.2)
+        (0, 1.15384615)
     """
     x, y = np.array(amounts, dtype=float), np.array(times, dtype=float)
     both = np.stack([1 / y, x / y], 1)
