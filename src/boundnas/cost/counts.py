@@ -64,8 +64,9 @@ def _counted(model: Supernet) -> dict[nn.Module | str, int]:
     uses, read = found.uses | found.reads, read_by_functions(model)
     holders: dict[nn.Parameter, list[str]] = {read[name]: [name] for name in found.reads}
     by_themselves = {name for name, _ in followed(model)}
-    for name in found.uses.keys() & modules.keys() - by_themselves:
-        if not isinstance(modules[name], ElasticLayer):
+    for name in found.uses:  # in the order of the model, which messages tell
+        plain = name in modules and name not in by_themselves
+        if plain and not isinstance(modules[name], ElasticLayer):
             for parameter in modules[name].parameters(recurse=False):
                 holders.setdefault(parameter, []).append(name)
     counted: Counter[nn.Module | str] = Counter()
