@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from boundnas.errors import CostError
-from boundnas.store.base import Record
+from boundnas.store.base import Record, first_fault
 from boundnas.store.files import read_bytes
 
 LIMIT = 1 << 28
@@ -222,12 +222,9 @@ class LatencyTable(Record):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            first = error.errors()[0]
-            key, said = ".".join(map(str, first["loc"])), first["msg"]
             raise CostError(
-                f"{where}: is no latency table as this version writes it: "
-                f"{key + ': ' if key else ''}{said.removeprefix('Value error, ')}; measure it "
-                "again with boundnas.latency.measure, or restore the file"
+                f"{where}: is no latency table as this version writes it: {first_fault(error)}; "
+                "measure it again with boundnas.latency.measure, or restore the file"
             ) from error
 
     def written(self) -> dict[str, object]:

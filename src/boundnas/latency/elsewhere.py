@@ -37,7 +37,7 @@ from boundnas.latency.onnx_file import onnx_of
 from boundnas.latency.runner import MODELS, PLAN, REFERENCE, TIMES, VERSION
 from boundnas.latency.timing import Times
 from boundnas.latency.whole import flattened
-from boundnas.store.base import Record
+from boundnas.store.base import Record, first_fault
 from boundnas.store.files import cannot_write, canonical_json, read_bytes
 from boundnas.store.held import folder_at
 from boundnas.store.temporary import clean, temporary
@@ -384,6 +384,4 @@ def _read(path: Path, kind: type[R]) -> R:
     try:
         return kind.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        key, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        raise CostError(f"{path}: is damaged: {key}: {said}; copy it again") from error
+        raise CostError(f"{path}: is damaged: {first_fault(error)}; copy it again") from error

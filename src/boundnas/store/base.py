@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from boundnas.store.vouched import vouched
 
@@ -28,3 +28,10 @@ class Vouched(Record):
             before: The sum of the record that it follows, if it follows one.
         """
         return vouched(self.model_dump(mode="json"), before)
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first thing that is wrong with a record, with its key if it has one."""
+    first = error.errors()[0]
+    key, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    return f"{key + ': ' if key else ''}{said}"

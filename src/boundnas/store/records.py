@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from boundnas.errors import RunError
-from boundnas.store.base import Record, Vouched
+from boundnas.store.base import Record, Vouched, first_fault
 from boundnas.store.classes import ClassResult
 from boundnas.store.clip import ClipRecord
 from boundnas.store.files import find_bytes
@@ -385,6 +385,4 @@ def _valid(data: bytes, kind: type[R]) -> R:
     try:
         return kind.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        key, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        raise RunError(f"{key + ': ' if key else ''}{said}") from error
+        raise RunError(first_fault(error)) from error
