@@ -1,6 +1,7 @@
 """What must hold on a GPU, and how fast it is there: one report from one call.
 
-    benchmarks/gpu.sh [--device cuda] [--minutes 6] [--data FOLDER] [--output gpu.md]
+    benchmarks/gpu.sh [--device cuda] [--minutes 6] [--data FOLDER] [--peer FOLDER]
+                      [--parts NAME ...] [--output gpu.md]
 
 Parts, in this order, each by itself, so that one that fails says so and the others go on:
 
@@ -9,6 +10,9 @@ Parts, in this order, each by itself, so that one that fails says so and the oth
 - resume: a run stopped half way against one that was not, byte for byte,
 - peak: what a large matrix product reaches on this card, in float32 and bfloat16,
 - step: `step.py` in float32 and in bfloat16 (times of the device, waits of the host),
+- launches: kernels of a step, how long the device computes in it, and the max network's pass as it
+  is beside its replay from a CUDA graph: what launches cost,
+- peer: `peer_step.py` with a copy of AttentiveNAS' code in ``--peer``,
 - search: candidates a second,
 - training: the paper's CIFAR-sized space on Fashion-MNIST, fixed and learned boundaries.
 
@@ -20,25 +24,35 @@ without it the last two parts take the digits of scikit-learn, and say so.
 from __future__ import annotations
 
 import argparse
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from tests.oracle import masked
 from tests.small import COST_RANGE, digest, mobilenet
 from tests.spaces import SPACES, images, supernet
+from torch.autograd import DeviceType
 from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
 
 import boundnas as bn
+from boundnas.errors import BoundNASError
 from boundnas.method.policy import BOUNDARIES, initial_policy
+from boundnas.method.sandwich import Sandwich
 from boundnas.randomness import stream
 from boundnas.search import Evaluator
+from boundnas.search.pareto import mean_over_log_cost
 from boundnas.store.folder import RunFolder
+from step import Setting, setting_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -138,15 +152,82 @@ def peak(device: str) -> Iterator[str]:
         yield f"| {dtype} matrix product of {side} | {2e-12 * side**3 / seconds:.1f} TFLOP/s | |"
 
 
-def step(device: str) -> Iterator[str]:
-    """The tables of step.py."""
+def told(script: str, *arguments: str) -> Iterator[str]:
+    """The tables of another benchmark, in float32 and in bfloat16."""
     for more in ([], ["--autocast"]):
-        command = [sys.executable, str(ROOT / "benchmarks" / "step.py"), "--device", device]
-        command += ["--steps", "5", "--batch-size", "256" if device == "cuda" else "8", *more]
-        if device != "cuda":
-            command += ["--width", "0.25", "--image-size", "16"]
+        command = [sys.executable, str(ROOT / "benchmarks" / script), *arguments, *more]
         done = subprocess.run(command, capture_output=True, text=True, timeout=90)
         yield from (done.stdout if not done.returncode else done.stderr[-1500:]).splitlines()
+
+
+def step(device: str) -> Iterator[str]:
+    """The tables of step.py."""
+    size = ["--batch-size", "256"]
+    if device != "cuda":
+        size = ["--batch-size", "8", "--width", "0.25", "--image-size", "16"]
+    yield from told("step.py", "--device", device, "--steps", "5", *size)
+
+
+def peer(device: str, checkout: Path | None) -> Iterator[str]:
+    """The tables of peer_step.py."""
+    if checkout is None:
+        yield "No copy of its code was given."
+        return
+    size = ["--batch-size", "256" if device == "cuda" else "4"]
+    yield from told("peer_step.py", str(checkout), "--device", device, *size)
+
+
+def launches(device: str) -> Iterator[str]:
+    """Kernels of a step and their time; a pass launched kernel by kernel, and replayed."""
+    torch.manual_seed(0)
+    batch = 256 if device == "cuda" else 4
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast(device, dtype, enabled=dtype == torch.bfloat16):
+            model = bn.models.mobilenet_v2(width=1.0, image_size=32).to(device).train()
+            settings = bn.TrainSettings(steps=1, start_std=0.1)
+            s = setting_of(model, settings, batch, 0)
+            for name, sandwich in (("learned", s.learning), ("plain", s.plain)):
+                yield f"| {dtype}, a step, {name} | {kernels(sandwich, s, device)} | |"
+            if device == "cuda":
+                yield f"| {dtype}, pass of the max network | {replayed(s)} | |"
+
+
+def kernels(sandwich: Sandwich, s: Setting, device: str) -> str:
+    """What a profile of one step says, beside its time without a profile."""
+    work = partial(sandwich.step, s.images, s.labels, 1)
+    seconds = timed(work, device, 5)
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
+    with profile(activities=kinds) as found:
+        work()
+    ran = [e for e in found.events() if e.device_type == DeviceType.CUDA]
+    busy = 1e-6 * sum(e.time_range.elapsed_us() for e in ran)
+    if device == "cuda":
+        top = found.key_averages().table(sort_by="self_cuda_time_total", row_limit=15)
+        print(top, flush=True)
+    print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=25), flush=True)
+    return f"{len(ran)} kernels, {1e3 * busy:.1f} ms of the device in {1e3 * seconds:.1f} ms"
+
+
+def replayed(s: Setting) -> str:
+    """Milliseconds of a forward and backward pass as it is and as a graph of its launches."""
+    arch, parameters = s.model.space.largest, [p for p in s.model.parameters() if p.requires_grad]
+
+    def work() -> None:
+        loss = F.cross_entropy(s.model(s.images, arch), s.labels)
+        torch.autograd.grad(loss, parameters, allow_unused=True)
+
+    plain = timed(work, "cuda")
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.autocast("cuda", torch.bfloat16, enabled=torch.is_autocast_enabled("cuda"),
+                        cache_enabled=False), torch.cuda.graph(graph):  # fmt: skip
+        work()
+    return f"{1e3 * plain:.2f} ms, replayed {1e3 * timed(graph.replay, 'cuda'):.2f} ms"
 
 
 def data_of(folder: Path | None) -> bn.data.ImageData:
@@ -181,30 +262,62 @@ def supernet_for(data: bn.data.ImageData, width: float, device: str) -> bn.Super
 
 
 def training(device: str, folder: Path | None, seconds: float) -> Iterator[str]:
-    """Steps a second and what comes of them, with fixed and learned boundaries, in bfloat16."""
+    """Equal time for fixed, clipped and learned boundaries in bfloat16: front by validation."""
     data = data_of(folder)
     width, batch = (1.0, 256) if device == "cuda" else (0.125, 16)
-    for learn in ("none", "both"):
-        model = supernet_for(data, width, device)
-        smallest, largest = bn.cost.MACs(model).reach
-        settings = bn.TrainSettings(steps=3, batch_size=batch, learn=learn)
-        reach = (2.0 * smallest, 0.5 * largest)
+    ways = (("none", "whole"), ("none", "from_cost"), ("both", "whole"))
+    for learn, start in ways:
+        said = f"| {data.name}, width {width:g}, batch {batch}, learn {learn}, bounds {start} | "
+        try:
+            found = trained(data, width, batch, learn, start, device, seconds / len(ways))
+        except BoundNASError as error:
+            found = f"**STOPPED**: {error}"
+        yield f"{said}{found} | |"
+
+
+def trained(
+    data: bn.data.ImageData,
+    width: float,
+    batch: int,
+    learn: str,
+    start: str,
+    device: str,
+    seconds: float,
+) -> str:
+    """Steps, their time, and the front of 40 networks drawn between the boundaries."""
+    reach = bn.cost.MACs(supernet_for(data, width, "cpu")).reach
+    limits = (2.0 * reach[0], 0.5 * reach[1])
+    began, steps, times = time.monotonic(), 5, list[float]()
+    for last in (False, True):
+        if last:  # the first steps, which set up the device, tell nothing of the others
+            a_step = statistics.median(b - a for a, b in pairwise(times))
+            steps = max(5, int((seconds - (time.monotonic() - began) - 8) / a_step))
+        settings = bn.TrainSettings(steps=steps, batch_size=batch, learn=learn, bounds=start)
+        times = []
         with torch.autocast(device, torch.bfloat16):
-            start = time.perf_counter()
-            bn.fit(model, data, cost_range=reach, settings=settings)
-            a_step = (time.perf_counter() - start) / 3
-            steps = max(4, int(seconds / 2 / a_step))
-            model = supernet_for(data, width, device)
-            settings = bn.TrainSettings(steps=steps, batch_size=batch, learn=learn)
-            start = time.perf_counter()
-            run = bn.fit(model, data, cost_range=reach, settings=settings)
-            a_step = (time.perf_counter() - start) / steps
-        tail = run.metrics[-max(1, steps // 20) :]
-        accuracy = sum(row["score_max"] for row in tail) / len(tail)
-        yield (
-            f"| {data.name}, width {width:g}, batch {batch}, learn {learn} | {steps} steps, "
-            f"{1e3 * a_step:.1f} ms each | accuracy of the max network in training {accuracy:.1%} |"
-        )
+            run = bn.fit(supernet_for(data, width, device), data, cost_range=limits,
+                         settings=settings, observers=[Clock(times)])  # fmt: skip
+    front = bn.search(run, bn.SearchSettings(initial=40, rounds=0, crossovers=0, mutations=0))
+    shown = front.networks
+    score = mean_over_log_cost(
+        [n.macs for n in shown], [n.validation for n in shown], [n.test for n in shown], *limits
+    )
+    return (
+        f"{steps} steps of {1e3 * statistics.median(b - a for a, b in pairwise(times)):.1f} ms, "
+        f"{len(shown)} networks of 40 on the front from {shown[0].macs / 1e6:.2f} to "
+        f"{shown[-1].macs / 1e6:.2f} MMACs, test accuracy {min(n.test for n in shown):.1%} to "
+        f"{max(n.test for n in shown):.1%}, mean over log cost {score:.1%}"
+    )
+
+
+@dataclass
+class Clock(bn.Observer):
+    """When each step ended."""
+
+    times: list[float]
+
+    def step(self, row: object) -> None:
+        self.times.append(time.perf_counter())
 
 
 def main() -> None:
@@ -213,6 +326,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     parser.add_argument("--minutes", type=float, default=6.0)
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--peer", type=Path)
     parser.add_argument("--parts", nargs="+")
     parser.add_argument("--output", type=Path, default=Path("gpu.md"))
     options = parser.parse_args()
@@ -228,6 +342,8 @@ def main() -> None:
         "resume": (15, lambda: resume(device)),
         "peak": (5, lambda: peak(device)),
         "step": (60, lambda: step(device)),
+        "launches": (15, lambda: launches(device)),
+        "peer": (40, lambda: peer(device, options.peer)),
         "search": (20, lambda: search(device, options.data)),
         "training": (30, lambda: training(device, options.data, max(10.0, left() - 20))),
     }

@@ -1,9 +1,9 @@
 """A sandwich step of BoundNAS beside one of AttentiveNAS' public code, on the same networks.
 
     python benchmarks/peer_step.py CHECKOUT [--batch-size 64] [--threads 2] [--steps 5]
-                                   [--output file.md]
+                                   [--device cpu|cuda] [--autocast] [--output file.md]
 
-CHECKOUT is a copy of the AttentiveNAS repository (only its ``models`` package is used, on the CPU).
+CHECKOUT is a copy of the AttentiveNAS repository (only its ``models`` package is used).
 Both build a MobileNetV2-like space with Table 1 widths at 32x32, ReLU; in each step both train the
 largest, the smallest and the same two random networks, in turn, without an optimizer. The peer's
 extra shortcut layers where ours has no residual are taken out, and both count the same MACs.
@@ -16,7 +16,7 @@ import platform
 import random
 import statistics
 import sys
-import time
+from functools import partial
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -32,6 +32,7 @@ from boundnas import Architecture
 from boundnas.cost import MACs
 from boundnas.models import MobileNet, StageTable, StemTable
 from boundnas.task import kl_divergence
+from step import timed
 
 # Name, widths' maximum, depths, expansions, stride.
 STAGES = (
@@ -53,7 +54,7 @@ def eighths(largest: int) -> list[int]:
 class Peer:
     """AttentiveNAS' dynamic model and the settings of one of its networks."""
 
-    def __init__(self, checkout: Path) -> None:
+    def __init__(self, checkout: Path, device: str) -> None:
         sys.path.insert(0, str(checkout))
         from models.attentive_nas_dynamic_model import AttentiveNasDynamicModel
         from models.modules.nn_utils import make_divisible
@@ -75,6 +76,7 @@ class Peer:
         for group in self.model.block_group_info:
             self.model.blocks[group[0]].shortcut = None
         self.model.set_dropout_rate(0, 0)
+        self.model.to(device)
 
     def settings(self, kind: str, generator: random.Random) -> dict[str, Any]:
         pick = {"max": max, "min": min, "random": generator.choice}[kind]
@@ -140,15 +142,18 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--autocast", action="store_true", help="compute in bfloat16")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    peer = Peer(args.checkout)
-    model = same_space(peer)
+    peer = Peer(args.checkout, args.device)
+    model = same_space(peer).to(args.device)
     macs, generator = MACs(model), random.Random(args.seed)
-    x, y = torch.randn(args.batch_size, 3, IMAGE, IMAGE), torch.randint(CLASSES, (args.batch_size,))
+    x = torch.randn(args.batch_size, 3, IMAGE, IMAGE).to(args.device)
+    y = torch.randint(CLASSES, (args.batch_size,)).to(args.device)
     last = x.contiguous(memory_format=torch.channels_last)
     runs = {
         "ours": (model, model, last),
@@ -165,14 +170,17 @@ def main() -> None:
             assert counter.get_total_flops() == 4 * macs(arch), "the networks differ"
         for name, (network, weights, images) in runs.items():
             networks = ours if name == "ours" else theirs
-            step(network, weights, networks, images, y)  # untimed: compiles kernels
-            start = time.perf_counter()
-            step(network, weights, networks, images, y)
-            times[name].append(time.perf_counter() - start)
+            work = partial(step, network, weights, networks, images, y)
+            with torch.autocast(args.device, torch.bfloat16, enabled=args.autocast):
+                work()  # untimed: compiles kernels
+                times[name].append(timed(work))
     largest, smallest = (macs(a) / 1e6 for a in (model.space.largest, model.space.smallest))
     medians = {name: statistics.median(values) for name, values in times.items()}
+    machine = f"{args.threads} threads, {platform.machine()}"
+    if args.device == "cuda":
+        machine = torch.cuda.get_device_name()
     lines = [
-        f"Batch {args.batch_size}, {args.threads} threads, {platform.machine()}, PyTorch "
+        f"Batch {args.batch_size}{', bfloat16 autocast' * args.autocast}, {machine}, PyTorch "
         f"{torch.__version__}, BoundNAS {version('boundnas')}, seed {args.seed}, {args.steps} "
         f"steps; space from {smallest:.2f} to {largest:.2f} MMACs.",
         "",
@@ -181,7 +189,7 @@ def main() -> None:
     ]
     for name, values in times.items():
         ratio = statistics.median(a / b for a, b in zip(times["ours"], values, strict=True))
-        lines.append(f"| {name} | {medians[name]:.3f} | {ratio:.3f} |")
+        lines.append(f"| {name} | {medians[name]:.4f} | {ratio:.3f} |")
     print("\n".join(lines))
     if args.output:
         args.output.write_text("\n".join(lines) + "\n")
