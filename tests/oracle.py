@@ -37,10 +37,12 @@ from boundnas.supernet.supernet import Supernet
 def masked(model: Supernet) -> Iterator[Supernet]:
     """Within it, ``model(x, relaxed_arch)`` is the full-width masked pass."""
     layers = [m for m in model.modules() if type(m) in _FORWARD]
+    device = next(model.parameters()).device
     for layer in layers:
         layer.forward = partial(_FORWARD[type(layer)], layer)
     try:
-        yield model
+        with torch.device(device):
+            yield model
     finally:
         for layer in layers:
             del layer.forward
