@@ -1,18 +1,19 @@
 """An extracted network cut into blocks: laws over every kind of network."""
 
-from functools import cache
+from functools import cache, partial
 
 import pytest
 import torch
 from tests.latency import MODELS, extracted, latency_model
 from tests.spaces import images, seeded
-from torch import nn
+from torch import fx, nn
 
 from boundnas import Supernet, elastic, models
 from boundnas.cost import MACs
 from boundnas.errors import CostError
 from boundnas.latency.blocks import blocks_of
 from boundnas.randomness import stream
+from boundnas.supernet.signature import signature
 
 every = pytest.mark.parametrize("name", MODELS)
 OUTSIDE = ("placeholder", "output", "get_attr")
@@ -84,6 +85,41 @@ def test_a_signature_says_what_is_computed_and_on_which_shapes_alone():
     strided = "stages.3.0.depthwise.conv"
     assert signatures[strided] != signatures[same[0]]
     assert one[strided].kind != one[same[0]].kind
+
+
+class Held:
+    """Two numbers in an object that says nothing of itself."""
+
+    def __init__(self, *numbers):
+        self.numbers = list(numbers)
+
+
+def told(held):
+    """The signature of a layer that holds this."""
+    layer = torch.nn.ReLU()
+    layer.held = held
+    net = fx.symbolic_trace(torch.nn.Sequential(layer))
+    return signature(net.graph, net, [torch.zeros(1)], ()).text
+
+
+HELD = {  # what a layer may hold, made again and again, and another one
+    "a set": (lambda: {"b", "a", "c"}, lambda: {"b", "a"}),
+    "a partial function": (lambda: partial(torch.sum, dim=1), lambda: partial(torch.sum, dim=2)),
+    "an object": (lambda: Held(1, 2), lambda: Held(1, 3)),
+    "a type": (lambda: torch.float64, lambda: torch.float32),
+    "a function": (lambda: torch.sum, lambda: torch.mean),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_a_signature_tells_what_layers_hold_and_not_where_it_lies(name):
+    same, other = HELD[name]
+    assert told(same()) == told(same()) != told(other())
+    assert " at 0x" not in told(same())
+
+
+def test_a_set_is_told_in_one_order_whatever_python_draws_for_it():
+    assert "held=('a', 'b', 'c')" in told({"c", "a", "b"})
 
 
 CHANGES = {  # an option, the block that it changes, and whether that does the same work on others

@@ -5,15 +5,17 @@ import json
 import logging
 import math
 import re
+from functools import partial
 
 import pytest
 import torch
 from tests.latency import latency_model
 from tests.spaces import seeded
 from tests.times import table_of
+from torch.nn.functional import softmax
 
 from boundnas import Supernet, elastic
-from boundnas.cost import Latency, LatencyTable, terms
+from boundnas.cost import Latency, LatencyTable, MACs, terms
 from boundnas.cost.table import Held, Validation, spearman
 from boundnas.errors import CostError
 from boundnas.randomness import stream
@@ -213,7 +215,8 @@ FAULTS = {  # what is done to a table, and what is said of it
     ),
     "other layers": (
         other_layers,
-        "is of another model: it has other layers, and this one has the same inputs and space; ",
+        "is of another model: it has other layers or another forward, and this one has the same "
+        "inputs and space; ",
     ),
     "a missing entry": (fewer, rf"blocks\.0: patches has 1 times where its grid has 2 .*{AGAIN}"),
     "a missing block": (changed(blocks=[]), rf": blocks: .* at least 1 item.*{AGAIN}"),
@@ -258,6 +261,66 @@ def test_a_wrong_table_is_refused_by_one_error(change, said, good, tmp_path):
     path.write_text(json.dumps(change(table.written())))
     with pytest.raises(CostError, match=said):
         Latency(model, path)
+
+
+class Light(Supernet):
+    """Two convolutions; what is light between and after them is given."""
+
+    def __init__(self, between=torch.relu, pool=(1, 1, 0), dilation=1):
+        super().__init__((3, 8, 8))
+        self.width = self.dimension("width", (2, 3, 5))
+        self.one = elastic.Conv2d(3, self.width, 3, padding=dilation, dilation=dilation)
+        self.two = elastic.Conv2d(self.width, 4)
+        self.pool, self.head = torch.nn.AvgPool2d(*pool), elastic.Linear(4, 2)
+        self.between = between
+
+    def forward(self, x, arch):
+        x = self.between(self.one(x, arch))
+        x = self.pool(self.two(x, arch))
+        return self.head(self.after(x, arch[self.width]).mean((2, 3)), arch)
+
+    def after(self, x, width):
+        return x
+
+
+class Middle(Light):
+    """Another one at its middle width alone."""
+
+    def after(self, x, width):
+        return x.relu() if width == 3 else x
+
+
+class Largest(Light):
+    """Another one at its largest width alone."""
+
+    def after(self, x, width):
+        return x.relu() if width == 5 else x
+
+
+FORWARDS = {
+    "as it is": Light,
+    "another function": lambda: Light(torch.sigmoid),
+    "one more function": lambda: Light(lambda x: x.relu().relu()),
+    "a function with another argument": lambda: Light(partial(softmax, dim=1)),
+    "one function less": lambda: Light(lambda x: x),
+    "a layer of other numbers": lambda: Light(pool=(3, 1, 1)),
+    "a layer that reads farther": lambda: Light(dilation=2),
+    "one more where a dimension has its middle option": Middle,
+    "one more where a dimension has its largest option": Largest,
+}
+"""Forwards with the same layers, shapes and multiply-accumulates, each beside every other one."""
+
+
+@pytest.mark.parametrize("name", FORWARDS)
+def test_a_table_is_of_one_forward_and_no_other_with_the_same_layers(name):
+    model = seeded(FORWARDS[name])
+    table = table_of(model, 0)
+    assert Latency(seeded(FORWARDS[name]), table).table is table
+    for other in FORWARDS.keys() - {name}:
+        beside = seeded(FORWARDS[other])
+        assert MACs(beside).reach == MACs(model).reach
+        with pytest.raises(CostError, match="it has other layers or another forward, and this"):
+            Latency(beside, table)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from boundnas.cost.latency import model_of
 from boundnas.engine.machine import fingerprint
 from boundnas.latency.blocks import blocks_of
 from boundnas.latency.grid import Plan
-from boundnas.supernet.extract import outlined
 
 
 def nanoseconds(signature):
@@ -34,7 +33,7 @@ _plans = {}
 
 def plan(model):
     """What is measured of a supernet; one for all that are alike, not to be changed."""
-    key = model_of(model).model_dump_json(), outlined(model, model.space.largest).code
+    key = model_of(model)
     if key not in _plans:
         _plans[key] = Plan(model)
     return _plans[key]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import fx
 
 from boundnas.cost.base import BY_TABLE, Cost
 from boundnas.cost.counts import MACs
@@ -29,6 +30,8 @@ from boundnas.nested import described
 from boundnas.space import Architecture, Dimension, SearchSpace
 from boundnas.space.polynomial import Polynomial, amount, tabulated
 from boundnas.store.files import canonical_json
+from boundnas.supernet.extract import outlined
+from boundnas.supernet.signature import signature
 from boundnas.supernet.supernet import Supernet
 
 FASTEST = 10**5
@@ -109,10 +112,15 @@ def _polynomial(space: SearchSpace, table: LatencyTable) -> Polynomial:
 
 
 def model_of(model: Supernet) -> ModelOf:
-    """What a table says of the supernet that it is of; the weights do not matter."""
+    """What a table says of the supernet that it is of; the weights do not matter.
+
+    Of its forward count the multiply-accumulates of all networks, and all that those of `_ladder`
+    compute.
+    """
     layers = [f"{name} {type(m).__name__}" for name, m in model.named_modules()]
     shapes = [f"{name} {tuple(p.shape)}" for name, p in model.named_parameters()]
-    text = "\n".join([*layers, *shapes, repr(MACs(model).polynomial.terms)])
+    computed = [_computed(outlined(model, arch)) for arch in _ladder(model.space)]
+    text = "\n".join([*layers, *shapes, *computed, repr(MACs(model).polynomial.terms)])
     return ModelOf(
         input=described(model.example),
         dimensions=tuple(
@@ -120,6 +128,17 @@ def model_of(model: Supernet) -> ModelOf:
         ),
         layers=hashlib.sha256(text.encode()).hexdigest()[:16],
     )
+
+
+def _ladder(space: SearchSpace) -> Iterator[Architecture]:
+    """Architectures with every option of every dimension, from the smallest to the largest."""
+    lasts = [len(dimension) - 1 for dimension in space.dimensions]
+    for option in range(max(lasts) + 1):
+        yield Architecture(space, tuple(min(option, last) for last in lasts))
+
+
+def _computed(net: fx.GraphModule) -> str:
+    return signature(net.graph, net, (), ()).text
 
 
 def check_model(held: ModelOf, model: Supernet, where: str) -> None:
@@ -138,7 +157,7 @@ def check_model(held: ModelOf, model: Supernet, where: str) -> None:
     elif differing is not None:
         was, found = map(_shown, differing)
     else:
-        was, found = "other layers", "the same inputs and space"
+        was, found = "other layers or another forward", "the same inputs and space"
     raise CostError(
         f"{where}: is of another model: it has {was}, and this one has {found}; measure this "
         "model, or take the table that was made of it"

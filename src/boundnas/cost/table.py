@@ -92,7 +92,7 @@ class ModelOf(Record):
     Args:
         input: Its inputs, in words.
         dimensions: Its space.
-        layers: A digest of its layers and of what they multiply.
+        layers: A digest of its layers and of what ``forward`` computes with them.
     """
 
     input: str

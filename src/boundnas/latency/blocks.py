@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from boundnas.errors import CostError
-from boundnas.latency.signature import signature
 from boundnas.nested import leaves
 from boundnas.randomness import stream
 from boundnas.supernet.inputs import noise_like
 from boundnas.supernet.products import Products
+from boundnas.supernet.signature import signature
 
 CONVOLUTION, DEPTHWISE, MAP = "convolution", "depthwise convolution", "map"
 """Kinds of layers that read a map."""

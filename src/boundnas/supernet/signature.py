@@ -1,8 +1,9 @@
-"""What a block computes as a text: equal for those that take equally long."""
+"""What a network, or a part of one, computes as a text: equal for those that take equally long."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ _SIZES = {
 
 
 class Signature(NamedTuple):
-    """What a block computes.
+    """What a graph computes.
 
     Args:
         text: Layers with their numbers, functions, and all shapes; no weights and no names.
@@ -55,7 +56,7 @@ def _lines(graph: fx.Graph, root: nn.Module, sized: bool) -> Iterator[str]:
         elif node.op == "call_module":
             what = " ".join(_module(attrgetter(node.target)(root), sized))
         elif node.op != "output":
-            what = node.target if isinstance(node.target, str) else _named(node.target)
+            what = node.target if isinstance(node.target, str) else _shown(node.target, {}, sized)
         yield f"{what}{_shown((node.args, node.kwargs), places, sized)}"
 
 
@@ -82,7 +83,7 @@ def _attribute(module: nn.Module, key: str, value: Any, sized: bool) -> Iterator
 
 
 def _shown(value: Any, places: Mapping[fx.Node, str], sized: bool) -> str:
-    """An argument as text; whole numbers where sizes count."""
+    """An argument as text, the same in every process; whole numbers where sizes count."""
     if isinstance(value, fx.Node):
         return places[value]
     if isinstance(value, Mapping):
@@ -91,13 +92,19 @@ def _shown(value: Any, places: Mapping[fx.Node, str], sized: bool) -> str:
         return f"({', '.join(_shown(v, places, sized) for v in value)})"
     if isinstance(value, slice):
         return f"slice{_shown((value.start, value.stop, value.step), places, sized)}"
-    if callable(value):
+    if isinstance(value, set | frozenset):
+        return _shown(sorted(value, key=repr), places, sized)
+    if isinstance(value, partial):
+        return f"partial{_shown((value.func, value.args, value.keywords), places, sized)}"
+    if hasattr(value, "__qualname__"):
         return _named(value)
+    if " at 0x" in repr(value):  # an object that says where it lies and not what it is
+        return f"{_named(type(value))}{_shown(getattr(value, '__dict__', {}), places, sized)}"
     return "int" if type(value) is int and not sized else repr(value)
 
 
 def _named(thing: Any) -> str:
-    return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', repr(thing))}"
+    return f"{getattr(thing, '__module__', '')}.{thing.__qualname__}"
 
 
 def _tensor(x: Tensor) -> str:
