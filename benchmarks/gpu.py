@@ -9,16 +9,18 @@ Parts, in this order, each by itself, so that one that fails says so and the oth
 - extraction: the supernet's slice against the extracted network, bit for bit,
 - resume: a run stopped half way against one that was not, byte for byte,
 - peak: what a large matrix product reaches on this card, in float32 and bfloat16,
-- step: `step.py` in float32 and in bfloat16 (times of the device, waits of the host),
 - launches: kernels of a step, how long the device computes in it, and the max network's pass as it
   is beside its replay from a CUDA graph: what launches cost,
-- peer: `peer_step.py` with a copy of AttentiveNAS' code in ``--peer``,
-- search: candidates a second,
-- training: the paper's CIFAR-sized space on Fashion-MNIST, fixed and learned boundaries.
+- shapes: a step of networks whose shapes are new to the device beside the same step again, as it is
+  and with what may help,
+- training: the paper's CIFAR-sized space on Fashion-MNIST, fixed, clipped and learned boundaries,
+- search: candidates a second, the first time and again,
+- step: `step.py` in float32 and in bfloat16 (times of the device, waits of the host),
+- peer: `peer_step.py` with a copy of AttentiveNAS' code in ``--peer``.
 
 The report is written anew after every part. No part starts when less than its share of the minutes
 is left. ``--parts`` names some. ``--data`` is a folder with the four files of Fashion-MNIST;
-without it the last two parts take the digits of scikit-learn, and say so.
+without it two parts take the digits of scikit-learn, and say so.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -40,11 +43,15 @@ import torch
 from tests.oracle import masked
 from tests.small import COST_RANGE, digest, mobilenet
 from tests.spaces import SPACES, images, supernet
+from torch import Tensor
 from torch.autograd import DeviceType
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 import boundnas as bn
+from boundnas.elastic import convolution
+from boundnas.elastic.strided import strided
+from boundnas.elastic.window import Window
 from boundnas.errors import BoundNASError
 from boundnas.method.policy import BOUNDARIES, initial_policy
 from boundnas.method.sandwich import Sandwich
@@ -55,7 +62,7 @@ from boundnas.store.folder import RunFolder
 from step import Setting, setting_of
 
 ROOT = Path(__file__).parents[1]
-SECONDS = 90
+SECONDS = 60
 """That another benchmark is given."""
 
 
@@ -88,7 +95,7 @@ def extraction(device: str) -> Iterator[str]:
         model = supernet(name).to(device).eval()
         generator, same, different = stream(0, "extract"), 0, 0.0
         archs = [model.space.smallest, model.space.largest]
-        archs += [model.space.sample(generator) for _ in range(8)]
+        archs += [model.space.sample(generator) for _ in range(3)]
         for arch in archs:
             held = bn.calibrate(model, arch, [images(model, 8)])
             net, x = bn.extract(model, held), images(model, 4, 1)
@@ -132,17 +139,19 @@ def resume(device: str) -> Iterator[str]:
 
 
 def timed(work: Callable[[], object], device: str, repeats: int = 10) -> float:
-    """Median seconds until all of the work is done."""
-    seconds = []
-    for _ in range(repeats + 2):
-        if device == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        work()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return sorted(seconds[2:])[repeats // 2]
+    """Median seconds of a work that was done twice before."""
+    return statistics.median([once(work, device) for _ in range(repeats + 2)][2:])
+
+
+def once(work: Callable[[], object], device: str) -> float:
+    """Seconds until all of the work is done."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 def peak(device: str) -> Iterator[str]:
@@ -171,7 +180,7 @@ def step(device: str) -> Iterator[str]:
     size = ["--batch-size", "256"]
     if device != "cuda":
         size = ["--batch-size", "8", "--width", "0.25", "--image-size", "16"]
-    yield from told("step.py", "--device", device, "--steps", "3", *size)
+    yield from told("step.py", "--device", device, "--steps", "3", "--networks", "1", *size)
 
 
 def peer(device: str, checkout: Path | None) -> Iterator[str]:
@@ -196,6 +205,51 @@ def launches(device: str) -> Iterator[str]:
                 yield f"| {dtype}, a step, {name} | {kernels(sandwich, s, device)} | |"
             if device == "cuda":
                 yield f"| {dtype}, pass of the max network | {replayed(s)} | |"
+
+
+def products(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, groups: int) -> Tensor:
+    """A convolution, of one pixel as a product of matrices, which needs no plan for its shape."""
+    moves = weight[0, 0].numel() * max(window.stride) > 1 or any(window.padding)
+    if moves or groups > 1:
+        return strided(x, weight, bias, window, groups)
+    return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+
+
+WAYS = ("as it is", "1x1 as products", "without cuDNN", "backward in a thread", "as it is again")
+
+
+def shapes(device: str) -> Iterator[str]:
+    """Four passes of new networks, and of the same again, as it is and with what may help."""
+    batch, number = (256, 4) if device == "cuda" else (4, 1)
+    model = bn.models.mobilenet_v2(width=1.0, image_size=32).to(device).train()
+    x = torch.randn(batch, 3, 32, 32).to(device).contiguous(memory_format=torch.channels_last)
+    y = torch.arange(batch, device=device) % 10
+    pool = ThreadPoolExecutor(1)
+
+    def step(archs: list[bn.Architecture], way: str) -> None:
+        under_way = []
+        for arch in archs:
+            loss = F.cross_entropy(model(x, arch), y)
+            if way == "backward in a thread":
+                under_way.append(pool.submit(loss.backward))
+            else:
+                loss.backward()
+        for future in under_way:
+            future.result()
+        model.zero_grad()
+
+    for i, way in enumerate(("as it is", *WAYS)):  # the first one loads the libraries, too
+        convolution.strided = products if way == "1x1 as products" else strided
+        generator = stream(i, "shapes")
+        steps = [[model.space.sample(generator) for _ in range(4)] for _ in range(number)]
+        with torch.backends.cudnn.flags(enabled=way != "without cuDNN"):
+            new = [once(partial(step, archs, way), device) for archs in steps]
+            again = [once(partial(step, archs, way), device) for _ in range(3) for archs in steps]
+        yield (
+            f"| {way}{' (first)' * (i == 0)} | new shapes {1e3 * statistics.median(new):.0f} ms, "
+            f"again {1e3 * statistics.median(again):.1f} ms | |"
+        )
+    convolution.strided = strided
 
 
 def kernels(sandwich: Sandwich, s: Setting, device: str) -> str:
@@ -245,12 +299,11 @@ def search(device: str, folder: Path | None) -> Iterator[str]:
     model = supernet_for(data, 0.25, device)
     evaluator = Evaluator(model, data, bn.SearchSettings(), 0)
     generator = stream(0, "candidates")
-    archs = [model.space.sample(generator) for _ in range(20 if device == "cuda" else 2)]
-    list(evaluator.each(evaluator, archs[:1]))
-    seconds = timed(lambda: list(evaluator.each(evaluator, archs)), device, 1)
+    archs = [model.space.sample(generator) for _ in range(8 if device == "cuda" else 2)]
+    first, again = (once(lambda: list(evaluator.each(evaluator, archs)), device) for _ in range(2))
     yield (
         f"| {data.name}, {len(data.validation)} validation images, 2,048 for calibration | "
-        f"{len(archs) / seconds:.2f} candidates a second | |"
+        f"{len(archs) / first:.2f} candidates a second, the same again {len(archs) / again:.2f} | |"
     )
 
 
@@ -286,7 +339,7 @@ def trained(
     device: str,
     seconds: float,
 ) -> str:
-    """Steps, their time, and the front of 40 networks drawn between the boundaries."""
+    """Steps, their time, and the front of 16 networks drawn between the boundaries."""
     reach = bn.cost.MACs(supernet_for(data, width, "cpu")).reach
     limits = (2.0 * reach[0], 0.5 * reach[1])
     began, steps, times = time.monotonic(), 5, list[float]()
@@ -299,14 +352,14 @@ def trained(
         with torch.autocast(device, torch.bfloat16):
             run = bn.fit(supernet_for(data, width, device), data, cost_range=limits,
                          settings=settings, observers=[Clock(times)])  # fmt: skip
-    front = bn.search(run, bn.SearchSettings(initial=40, rounds=0, crossovers=0, mutations=0))
+    front = bn.search(run, bn.SearchSettings(initial=16, rounds=0, crossovers=0, mutations=0))
     shown = front.networks
     score = mean_over_log_cost(
         [n.macs for n in shown], [n.validation for n in shown], [n.test for n in shown], *limits
     )
     return (
         f"{steps} steps of {1e3 * statistics.median(b - a for a, b in pairwise(times)):.1f} ms, "
-        f"{len(shown)} networks of 40 on the front from {shown[0].macs / 1e6:.2f} to "
+        f"{len(shown)} networks of 16 on the front from {shown[0].macs / 1e6:.2f} to "
         f"{shown[-1].macs / 1e6:.2f} MMACs, test accuracy {min(n.test for n in shown):.1%} to "
         f"{max(n.test for n in shown):.1%}, mean over log cost {score:.1%}"
     )
@@ -339,15 +392,16 @@ def main() -> None:
         return 60 * options.minutes - (time.monotonic() - began)
 
     parts: dict[str, tuple[float, Callable[[], Iterator[str]]]] = {
-        "gradient": (20, lambda: gradient(device)),
+        "gradient": (15, lambda: gradient(device)),
         "extraction": (20, lambda: extraction(device)),
         "resume": (15, lambda: resume(device)),
         "peak": (5, lambda: peak(device)),
-        "step": (60, lambda: step(device)),
-        "launches": (15, lambda: launches(device)),
-        "peer": (40, lambda: peer(device, options.peer)),
+        "launches": (20, lambda: launches(device)),
+        "shapes": (40, lambda: shapes(device)),
+        "training": (60, lambda: training(device, options.data, 0.45 * left())),
         "search": (20, lambda: search(device, options.data)),
-        "training": (30, lambda: training(device, options.data, max(10.0, left() - 20))),
+        "step": (40, lambda: step(device)),
+        "peer": (20, lambda: peer(device, options.peer)),
     }
     machine = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     lines = [f"{machine}, PyTorch {torch.__version__}, {options.minutes:g} minutes allowed.", ""]

@@ -8,7 +8,8 @@ All figures are ratios of times taken in turn in one run, as medians with quarti
 - arithmetic: what the max network's pass reaches beside 1x1 convolutions alone.
 
     python benchmarks/step.py [--family mobilenet_v2] [--width 1.0] [--image-size 32]
-                              [--batch-size 64] [--threads 2] [--steps 9] [--ghost-fraction 1.0]
+                              [--batch-size 64] [--threads 2] [--steps 9] [--networks 5]
+                              [--ghost-fraction 1.0]
                               [--estimator straight_through] [--device cpu|cuda] [--autocast]
                               [--output file.md]
 
@@ -45,9 +46,6 @@ from boundnas.method.variants import ESTIMATORS, chosen
 from boundnas.models import MobileNet
 from boundnas.randomness import stream
 from boundnas.task import Classification
-
-RANDOM_NETWORKS = 5
-"""Random networks that slicing is measured on, beside the max and the min."""
 
 
 class Ungated:
@@ -145,11 +143,11 @@ def boundaries(s: Setting, steps: int) -> list[str]:
     ]
 
 
-def slicing(s: Setting, repeats: int, seed: int) -> list[str]:
+def slicing(s: Setting, repeats: int, seed: int, number: int) -> list[str]:
     """Passes through the supernet and through the extracted network, in turn."""
     space, generator = s.model.space, stream(seed, "benchmark")
     architectures = {"max": space.largest, "min": space.smallest}
-    for i in range(RANDOM_NETWORKS):
+    for i in range(number):
         architectures[f"random {i + 1}"] = space.sample(generator)
     rows = []
     for name, arch in architectures.items():
@@ -276,6 +274,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=9)
+    parser.add_argument("--networks", type=int, default=5, help="random ones that slicing is for")
     parser.add_argument("--ghost-fraction", type=float, default=1.0)
     parser.add_argument("--estimator", choices=tuple(ESTIMATORS), default="straight_through")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -292,7 +291,7 @@ def main() -> None:
     with torch.autocast(args.device, torch.bfloat16, enabled=args.autocast):
         rows = [
             *boundaries(s, args.steps),
-            *slicing(s, args.steps, args.seed),
+            *slicing(s, args.steps, args.seed, args.networks),
             *arithmetic(s, args.steps),
             *(waits(s) if args.device == "cuda" else memory()),
         ]

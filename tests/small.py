@@ -37,11 +37,11 @@ def threads(number):
         torch.set_num_threads(before)
 
 
-def mobilenet(last_width=8):
+def mobilenet(last_width=8, in_channels=1):
     """A supernet of 256 networks, 10,320 to 45,584 MACs and 492 to 1,194 parameters."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return MobileNet(STEM, STAGES, last_width, image_size=8, in_channels=1)
+        return MobileNet(STEM, STAGES, last_width, image_size=8, in_channels=in_channels)
 
 
 @cache

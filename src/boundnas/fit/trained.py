@@ -18,6 +18,7 @@ from torch import Tensor
 from boundnas.data import Samples, batches
 from boundnas.engine.ranks import rank
 from boundnas.errors import CalibrationError
+from boundnas.guard.layout import laid_out
 from boundnas.randomness import stream
 from boundnas.settings import TrainSettings
 from boundnas.space import Architecture
@@ -115,7 +116,7 @@ class Trained:
         order, found = torch.arange(len(self.data.validation)), list[Tensor]()
         with evaluating(self.model):
             for inputs, targets in batches(self.data.validation, order, BATCH):
-                outputs = self.model(self.data.ready(inputs, device), arch)
+                outputs = self.model(laid_out(self.model, self.data.ready(inputs, device)), arch)
                 targets = targets.to(device)
                 if meter is not None:
                     meter.update(outputs, targets)
@@ -130,7 +131,8 @@ class Trained:
         order = torch.randperm(len(train), generator=stream(self.seed, "calibration"))[:IMAGES]
         size = min(BATCH, len(order))
         order = order[: len(order) - len(order) % size]
-        inputs = (self.data.ready(x, device) for x, _ in batches(train, order, size))
+        ready = (self.data.ready(x, device) for x, _ in batches(train, order, size))
+        inputs = (laid_out(self.model, x) for x in ready)
         return calibrate(self.model, self.model.space.largest, inputs)
 
 

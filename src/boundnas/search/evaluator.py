@@ -13,6 +13,7 @@ from boundnas.cost import Cost, with_usual
 from boundnas.data import Samples, Source, batches
 from boundnas.data.tensors import are_classes
 from boundnas.errors import TaskError
+from boundnas.guard.layout import laid_out, takes_channels_last
 from boundnas.nested import Inputs
 from boundnas.randomness import stream
 from boundnas.search.journal import Evaluation
@@ -71,6 +72,7 @@ class Evaluator:
         self.model, self.data, self.batch_size = model, data, settings.batch_size
         self.costs = with_usual(model, costs)
         self.device = next(model.parameters()).device
+        takes_channels_last(model)  # tried here, before candidates run side by side
         order = torch.randperm(len(data.train), generator=stream(seed, "calibration"))
         # Equal batches: a remainder, which may be of one image, is left out.
         count = min(settings.calibration_images, len(data.train))
@@ -195,7 +197,7 @@ class Evaluator:
             yield outputs, labels.to(self.device)
 
     def _prepared(self, images: Inputs) -> Inputs:
-        return self.data.ready(images, self.device)
+        return laid_out(self.model, self.data.ready(images, self.device))
 
 
 def _mean(scores: Tensor) -> float:
