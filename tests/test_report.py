@@ -274,11 +274,11 @@ def test_the_summary_names_the_front_its_range_the_best_network_and_the_training
     said = words(run / "report.html")
     front = embedded(run / "report.html")["front"]["networks"]
     assert f"a front of {ON_FRONT} networks inside the range asked for, from" in said
-    best = max(front, key=lambda n: n[2])  # of validation, though test data says another
-    assert best[4] < max(n[4] for n in front)
-    reached = [ACCURACY.shown(best[i]) for i in (2, 4)]
+    best = max(front, key=lambda n: n[1])  # of validation, though test data says another
+    assert best[3] < max(n[3] for n in front)
+    reached = [ACCURACY.shown(best[i]) for i in (1, 3)]
     said_of_it = f"MMACs, which reaches {reached[0]} there and {reached[1]} on test data"
-    assert f"validation data chooses that of {best[0] / 1e6:.3g} {said_of_it}" in said
+    assert f"validation data chooses that of {best[0][0] / 1e6:.3g} {said_of_it}" in said
     assert "trained for 301 steps, learning both boundaries of the search space" in said
     assert f"{OUTSIDE} networks outside the range are drawn hollow" in said
 
@@ -306,11 +306,74 @@ def test_every_evaluation_is_in_the_page_and_its_architecture_can_be_read_back(r
     lines = (run / "search" / "evaluations.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines[1:]]
     unpacked = [
-        {d["name"]: d["choices"][ord(c) - 48] for d, c in zip(data["space"], e[3], strict=True)}
+        {d["name"]: d["choices"][ord(c) - 48] for d, c in zip(data["space"], e[2], strict=True)}
         for e in data["evaluated"]
     ]
     assert unpacked == [row["architecture"] for row in rows]
-    assert [e[0] for e in data["evaluated"]] == [row["costs"]["macs"] for row in rows]
+    assert [e[0] for e in data["evaluated"]] == [[*row["costs"].values()] for row in rows]
+
+
+def searched_by(folder: Path, *names: str) -> Path:
+    """A run that was searched for these costs, each of them half a dozen times the MACs."""
+    write_run(folder, steps=5, evaluations=20)
+    rows = [json.loads(t) for t in (folder / "search/evaluations.jsonl").read_text().splitlines()]
+    front = json.loads((folder / "front.json").read_text())
+    networks = sorted(front["networks"] + front["outside"], key=lambda n: n["costs"]["macs"])
+    for held in (*rows[1:], *networks):
+        held["costs"] |= {name: 6 * held["costs"]["macs"] for name in names if name != "macs"}
+    write_journal(folder, [{k: v for k, v in row.items() if k != "sum"} for row in rows[1:]])
+    limits = {name: sorted(n["costs"][name] for n in networks)[2:-2] for name in names}
+    front = {
+        "ranges": {name: [found[0], found[-1]] for name, found in limits.items()},
+        "networks": networks[2:-2],
+        "outside": [{**n, "folder": None} for n in networks[:2] + networks[-2:]],
+    }
+    write_front(folder, front)
+    return folder
+
+
+AXES = {  # costs that were searched for, and of the first the title, the label, the unit
+    ("macs",): ("MACs", "MMACs", 1e6, r"from {:.3g} to {:.3g} MMACs\. .* that of [\d.]+ MMACs, "),
+    ("latency",): (
+        "latency", "latency, ms", 1e6,
+        r"from {:.4g} ms to {:.4g} ms latency\. .* that of [\d.]+ ms latency and [\d.]+ MMACs, "
+    ),
+    ("bytes",): ("bytes", "million bytes", 1e6, r"from [\d,]+ to [\d,]+ bytes\. "),
+    ("peak_memory", "latency"): (
+        "peak_memory", "million bytes of peak memory", 1e6,
+        r"that of [\d,]+ peak_memory and [\d.]+ ms latency and [\d.]+ MMACs, ",
+    ),
+    ("parameters",): ("parameters", "million parameters", 1e6, r"to [\d,]+ parameters\. Of these"),
+    ("my energy",): ("my energy", "million my energy", 1e6, r"to [\d,]+ my energy\. Of these"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("names", AXES, ids=" ".join)
+def test_networks_are_shown_by_the_cost_that_they_were_searched_for_in_its_unit(tmp_path, names):
+    title, label, unit, said = AXES[names]
+    report = write_report(searched_by(tmp_path / "run", *names))
+    data = embedded(report)
+    shown = [cost["name"] for cost in data["costs"]]
+    assert shown == list(dict.fromkeys((*names, "macs", "parameters")))
+    ranges = json.loads((tmp_path / "run/front.json").read_text())["ranges"]
+    assert [cost["range"] for cost in data["costs"]] == [ranges.get(name) for name in shown]
+    assert {k: data["costs"][0][k] for k in ("title", "label", "unit")} == {
+        "title": title, "label": label, "unit": unit
+    }  # fmt: skip
+    if "parameters" not in names:
+        assert data["costs"][-1]["unit"] == 1
+    front = json.loads((tmp_path / "run/front.json").read_text())["networks"]
+    inside = [[n["costs"][name] for name in shown] for n in front]
+    assert [n[0] for n in data["front"]["networks"]] == inside
+    ends = [row[0] / unit for row in (inside[0], inside[-1])]
+    assert re.search(said.format(*ends), words(report))
+
+
+def test_before_a_search_networks_are_shown_by_what_was_trained_for(tmp_path):
+    folder = write_run(tmp_path / "run", steps=5, evaluations=20)
+    (folder / "front.json").unlink()
+    (cost, parameters) = embedded(write_report(folder))["costs"]
+    assert (cost["name"], cost["range"], parameters["range"]) == ("macs", list(RANGE), None)
 
 
 def test_boundaries_are_fractions_of_the_largest_choice(run):
@@ -669,6 +732,38 @@ def test_every_network_dimension_and_option_is_drawn(page, run):
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("names", [("latency",), ("latency", "bytes")], ids=" ".join)
+def test_each_cost_that_was_searched_for_has_its_figure_in_its_unit(page, tmp_path, names):
+    folder = searched_by(tmp_path / "run", *names)
+    write_report(folder)
+    open_report(page, folder)
+    labels = {"latency": "Latency, ms (log scale)", "bytes": "Million bytes (log scale)"}
+    drawn = page.locator("#front .plot svg")
+    assert [drawn.nth(i).locator(".label").nth(1).text_content() for i in range(drawn.count())] == [
+        labels[name] for name in names
+    ]
+    assert page.locator("#front .limit").count() == 2 * len(names)
+    assert page.locator("circle.front").count() == 12 * len(names)
+    lower, upper = json.loads((folder / "front.json").read_text())["ranges"]["latency"]
+    said = page.locator("#front .legend").inner_text()
+    found = re.search(r"range of interest \(latency, ms\): ([\d.,]+) to ([\d.,]+)", said).groups()
+    assert [float(x.replace(",", "")) for x in found] == pytest.approx(
+        [lower / 1e6, upper / 1e6], rel=0.01
+    )
+    head = page.locator(".networks th").all_inner_texts()
+    assert head[: len(names)] == [labels[name].partition(" (")[0] for name in names]
+    assert head[len(names) :] == ["MMACs", "Parameters", "Validation", "Test", "Exported"]
+    page.locator(".networks tbody tr").nth(3).hover()
+    network = json.loads((folder / "front.json").read_text())["networks"][3]
+    details = page.locator(".details").inner_text()
+    assert f"{network['costs']['parameters']:,}" in details
+    assert ACCURACY.shown(network["test"]) in details
+    ring = page.locator("#front .plot svg").last.locator(".ring").get_attribute("cx")
+    dot = page.locator("#front .plot svg").last.locator("circle.front").nth(3).get_attribute("cx")
+    assert float(ring) == pytest.approx(float(dot), abs=0.1)
+
+
+@pytest.mark.browser
 def test_hovering_a_point_shows_its_numbers_and_its_architecture(page, run):
     open_report(page, run)
     networks = json.loads((run / "front.json").read_text())["networks"]
@@ -800,7 +895,8 @@ def test_a_front_of_one_network_opens(page, tmp_path):
     write_report(folder)
     open_report(page, folder)
     assert page.locator("circle.front").count() == 1
-    assert page.locator(".limit").count() == 2, "those that were trained for, in the curves"
+    limits = [page.locator(f"{part} .limit").count() for part in ("#front", "#training")]
+    assert limits == [2, 2], "those that were searched for, and those that were trained for"
 
 
 @pytest.mark.browser

@@ -70,7 +70,8 @@ def test_another_cost_is_searched_for_and_the_journal_of_the_first_is_kept(tmp_p
     assert now["search/evaluations-1.jsonl"] == first["search/evaluations.jsonl"]
     write_report(run.folder.path)
     drawn = figures(read_run(run.folder.path))
-    assert drawn["front"]["ranges"] == {"parameters": (700.0, 1100.0)}
+    shown = {cost["name"]: cost["range"] for cost in drawn["costs"]}
+    assert shown == {"parameters": (700.0, 1100.0), "macs": None}
     assert drawn["training"]["ranges"] == {"macs": COST_RANGE}, "what it was trained for"
 
 

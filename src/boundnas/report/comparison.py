@@ -10,9 +10,14 @@ from pydantic import ConfigDict, Field, FiniteFloat
 from boundnas.errors import RunError
 from boundnas.store.base import Record
 from boundnas.store.records import CostRange, Metric, read_record
+from boundnas.store.times import LATENCY
 
 FrontRow = tuple[int | FiniteFloat, FiniteFloat, FiniteFloat]
 """Cost, validation score and test score of a network of a front."""
+
+
+_NAMES = {"peak_memory": "bytes of peak memory"}
+"""What costs are called whose names do not say what is counted."""
 
 
 class Axis(NamedTuple):
@@ -32,14 +37,23 @@ class Axis(NamedTuple):
 
     @classmethod
     def of(cls, cost: str, most: float) -> Axis:
-        """MACs in millions, other costs where they reach a million.
+        """MACs in millions, latency in milliseconds, other costs in millions from one on.
 
         Args:
             cost: Its name.
-            most: The upper end of its range.
+            most: The largest number, or the upper end of its range.
+
+        Examples:
+            >>> Axis.of("latency", 3e6)
+            Axis(unit=1000000.0, mark=' ms', label='latency, ms', word=' ms')
+            >>> Axis.of("peak_memory", 5e4).label, Axis.of("parameters", 2e6).label
+            ('bytes of peak memory', 'million parameters')
         """
         if cost == "macs":
             return cls(1e6, " M", "MMACs", " million")
+        if cost == LATENCY:
+            return cls(1e6, " ms", "latency, ms", " ms")
+        cost = _NAMES.get(cost, cost)
         if most >= 1e6:
             return cls(1e6, " M", f"million {cost}", f" million {cost}")
         return cls(1.0, "", cost, f" {cost}")

@@ -6,14 +6,16 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from boundnas.errors import RunError, SpaceError
 from boundnas.fit.reopen import recorded_ranges
+from boundnas.report.comparison import Axis
 from boundnas.report.records import RunRecords
 from boundnas.space import Dimension, SearchSpace, Value
 from boundnas.store.records import (
+    CostRange,
     EvaluationRecord,
     FrontRecord,
     NetworkRecord,
@@ -50,18 +52,28 @@ def summary(run: RunRecords) -> str:
     if not run.front.networks:
         return f"{_nothing_inside(run.front)} {training}"
     networks = run.front.networks
-    costs = sorted(network.costs["macs"] for network in networks)
+    cost = next(iter(run.front.ranges))
+    costs = sorted(network.costs[cost] for network in networks)
     best = max(networks, key=lambda network: network.validation)
     several = len(networks) > 1
     scores = [run.front.metric.shown(score) for score in (best.validation, best.test)]
     return (
         f"The search found a front of {_count(len(networks), 'network')} inside the range asked "
         f"for, "
-        f"{'from ' + mmacs(costs[0]) + ' to' if several else 'of'} {mmacs(costs[-1])} MMACs. "
-        f"Of these validation data chooses that of {mmacs(best.costs['macs'])} MMACs, which "
-        f"reaches {scores[0]} there and {scores[1]} on test data. "
+        f"{f'from {_amount(cost, costs[0])} to' if several else 'of'} "
+        f"{_said(cost, costs[-1])}. Of these validation data chooses that of "
+        f"{' and '.join(_said(name, best.costs[name]) for name in {**run.front.ranges, 'macs': 0})}"
+        f", which reaches {scores[0]} there and {scores[1]} on test data. "
         f"{training}"
     )
+
+
+def _amount(cost: str, value: float) -> str:
+    return mmacs(value) if cost == "macs" else said_amount(cost, value)
+
+
+def _said(cost: str, value: float) -> str:
+    return f"{_amount(cost, value)} {'MMACs' if cost == 'macs' else cost}"
 
 
 def _nothing_inside(front: FrontRecord) -> str:
@@ -165,21 +177,23 @@ def figures(run: RunRecords) -> dict[str, Any]:
     Raises:
         RunError: An architecture or a boundary does not belong to the run's search space.
     """
+    searched = _searched(run)
+    costs = {name: searched.get(name) for name in (*searched, "macs", "parameters")}
     return {
         "space": run.space.to_json(),
+        "costs": [_cost(run, name, limits) for name, limits in costs.items()],
         "metric": None if run.metric is None else run.metric.model_dump(),
         "evaluated": None
         if run.evaluations is None
         else [
-            [*_costs(e), significant(e.score), _packed(run.space, e.architecture)]
+            [_costs(e, costs), significant(e.score), _packed(run.space, e.architecture)]
             for e in run.evaluations
         ],
         "front": None
         if run.front is None
         else {
-            "ranges": run.front.ranges,
-            "networks": [_network(run.space, n) for n in run.front.networks],
-            "outside": [_network(run.space, n) for n in run.front.outside],
+            "networks": [_network(run.space, n, costs) for n in run.front.networks],
+            "outside": [_network(run.space, n, costs) for n in run.front.outside],
         },
         "boundaries": _boundaries(run),
         "bounds": _bounds(run),
@@ -188,13 +202,35 @@ def figures(run: RunRecords) -> dict[str, Any]:
     }
 
 
-def _costs(measured: EvaluationRecord | NetworkRecord) -> tuple[float, float]:
-    return measured.costs["macs"], measured.costs["parameters"]
+def _searched(run: RunRecords) -> dict[str, CostRange | None]:
+    """The costs that networks were searched for, and their ranges; before, those of training."""
+    if run.front is not None:
+        return {**run.front.ranges}
+    return {} if run.bounds is None else {**recorded_ranges(run.bounds)}
 
 
-def _network(space: SearchSpace, network: NetworkRecord) -> list[Any]:
+def _cost(run: RunRecords, name: str, limits: CostRange | None) -> dict[str, Any]:
+    """How a cost is written that networks are shown by."""
+    found = [e.costs.get(name, 0) for e in run.evaluations or ()]
+    if run.front is not None:
+        found += [n.costs.get(name, 0) for n in (*run.front.networks, *run.front.outside)]
+    # Where nobody asked for them they are told to the last one.
+    most = 0 if name == "parameters" and limits is None else max(found, default=0)
+    return {**_axis(name, most), "range": limits}
+
+
+def _axis(name: str, most: float) -> dict[str, Any]:
+    axis, title = Axis.of(name, most), "MACs" if name == "macs" else name
+    return {"name": name, "title": title, "label": axis.label, "unit": axis.unit}
+
+
+def _costs(measured: EvaluationRecord | NetworkRecord, names: Iterable[str]) -> list[int | None]:
+    return [measured.costs.get(name) for name in names]
+
+
+def _network(space: SearchSpace, network: NetworkRecord, costs: Iterable[str]) -> list[Any]:
     return [
-        *_costs(network),
+        _costs(network, costs),
         significant(network.validation),
         _packed(space, network.architecture),
         significant(network.test),
@@ -255,6 +291,7 @@ def _training(run: RunRecords) -> dict[str, Any]:
             f"cost_{role}": curve([getattr(row, f"cost_{role}").get(cost) for row in run.metrics])
             for role in ("max", "min")
         }
+        | _axis(cost, max(row.cost_max.get(cost, 0) for row in run.metrics))
         for cost in run.metrics[-1].cost_max
     }
     steps = [run.metrics[i].step for i in shown]

@@ -22,10 +22,13 @@ const svg = build("2000/svg");
 
 const whole = (v) => v.toLocaleString("en", { maximumFractionDigits: 0 });
 const number = (v) => (Math.abs(v) >= 100 ? whole(v) : String(Number(v.toPrecision(3))));
-const millions = (v) => number(v / 1e6);
 const compact = (v) => v.toLocaleString("en", { notation: "compact", minimumSignificantDigits: 3, maximumSignificantDigits: 3 });
-// In a column, trailing zeros keep the digits comparable.
-const millionsColumn = (v) => (v < 1e8 ? (v / 1e6).toPrecision(3) : millions(v));
+// Of a cost {name, label, unit}, in its unit; in a column, trailing zeros keep the digits comparable.
+const amount = (cost, v) => number(v / cost.unit);
+function column(cost, v) {
+  if (cost.unit === 1) return v < 1000 ? number(v) : compact(v);
+  return v / cost.unit < 100 ? (v / cost.unit).toPrecision(3) : amount(cost, v);
+}
 const metric = data.metric ?? { name: "", unit: "", scale: 1 };
 const score = (v) => `${Number((metric.scale * v).toPrecision(4))} ${metric.unit}`.trimEnd();
 const titled = (words) => words.charAt(0).toUpperCase() + words.slice(1);
@@ -152,8 +155,6 @@ function explore(root, series, show, start = [0, 0]) {
   return select;
 }
 
-// The cost range of interest, where it is one of MACs.
-const range = data.front?.ranges.macs ?? [];
 const limit = (x1, y1, x2, y2) => svg("line", { x1, y1, x2, y2, class: "limit" });
 
 function marker() {
@@ -184,72 +185,86 @@ function architecture(packed) {
   return html("dl", { class: "architecture" }, ...[...stages].flatMap(([stage, quantities]) => [html("dt", {}, stage), html("dd", {}, ...[...quantities].map(quantity))]));
 }
 
-function network([macs, parameters, validation, packed, test, folder], title) {
-  return { macs, parameters, validation, packed, test, folder, title };
+function network([costs, validation, packed, test, folder], title) {
+  return { costs, validation, packed, test, folder, title };
+}
+
+// Score over one cost, the n-th of data.costs; returns the place of the figure and a function that
+// selects a network by the number of its group and its own, if it is drawn.
+function frontPlot(n, groups, say) {
+  const cost = data.costs[n];
+  const range = cost.range ?? [];
+  const drawn = groups.map((group) => group.filter((each) => each.costs[n] != null).sort((a, b) => a.costs[n] - b.costs[n]));
+  const values = [...drawn.flat().map((each) => each.costs[n]), ...range].map((v) => v / cost.unit);
+  const type = Math.min(...values) > 0 ? "log" : "linear";
+  const x = { type, domain: padded(values, type), label: `${titled(cost.label)}${type === "log" ? " (log scale)" : ""}`, format: number };
+  const scores = drawn.flat().flatMap((each) => [each.validation, each.test]).filter((v) => v != null);
+  const y = { type: "linear", domain: padded(scores, "linear"), label: titled(metric.name), format: score };
+  const plot = html("div", { class: "plot" });
+  let select = () => {};
+  responsive(plot, (width) => {
+    const f = frame(width, Math.min(520, Math.max(320, width * 0.62)), x, y, `${titled(metric.name)} against ${cost.label} of every evaluated network, with the front`);
+    const place = (group, key, bonus) => group.map((each) => ({ each, x: f.x(each.costs[n] / cost.unit), y: f.y(each[key]), bonus }));
+    const [dots, line, hollow] = [place(drawn[0], "validation", 0), place(drawn[1], "test", 6), place(drawn[2], "test", 6)];
+    const circles = (points, kind, r) => points.map((p) => svg("circle", { cx: p.x.toFixed(1), cy: p.y.toFixed(1), r, class: kind }));
+    const { ring, move } = marker();
+    f.root.append(ring);
+    if (range.length) {
+      const [low, high] = range.map((v) => f.x(v / cost.unit));
+      f.area.append(svg("rect", { x: low, y: f.top, width: high - low, height: f.bottom - f.top, class: "range" }));
+      f.area.append(...[low, high].map((at) => limit(at, f.top, at, f.bottom)));
+    }
+    // Stepped: the network that validation data chooses of those that cost so much at most.
+    const best = line.filter((p, i) => line.slice(0, i).every((before) => before.each.validation < p.each.validation));
+    const steps = best.flatMap((p, i) => (i ? [{ x: p.x, y: best[i - 1].y }, p] : [p]));
+    f.area.append(...circles(dots, "evaluated", 2.5), svg("path", { d: path(steps), class: "front" }), ...circles(hollow, "outside", 4), ...circles(line, "front", 4.5));
+    const show = (p) => {
+      move(p, 9);
+      say(p.each);
+    };
+    const series = [line, dots, hollow].filter((group) => group.length);
+    const chosen = series[0].reduce((b, p, i) => (p.each.validation > series[0][b].each.validation ? i : b), 0);
+    const walk = explore(f.root, series, show, [0, chosen]);
+    select = (each) => series.forEach((group, s) => group.forEach((p, i) => p.each === each && walk(s, i)));
+    walk(0, chosen);
+    return f.root;
+  });
+  return { plot, select: (each) => select(each), range: range.length ? `(${cost.label}): ${range.map((v) => amount(cost, v)).join(" to ")}` : "" };
 }
 
 function drawFront(section) {
   const evaluated = (data.evaluated ?? []).map((row) => network(row, "Evaluated network"));
   const front = (data.front?.networks ?? []).map((row) => network(row, "Network of the front"));
   const outside = (data.front?.outside ?? []).map((row) => network(row, "Outside the range asked for"));
-  [evaluated, front, outside].forEach((group) => group.sort((a, b) => a.macs - b.macs));
-  const all = [...evaluated, ...front, ...outside];
-  if (!all.length) return;
-
-  const scores = all.flatMap((n) => [n.validation, n.test]).filter((v) => v != null);
-  const x = { type: "log", domain: padded([...all.map((n) => n.macs / 1e6), ...range.map((v) => v / 1e6)], "log"), label: "MMACs per inference (log scale)", format: number };
-  const y = { type: "linear", domain: padded(scores, "linear"), label: titled(metric.name), format: score };
+  const groups = [evaluated, front, outside];
+  if (!groups.flat().length) return;
 
   const details = html("div", { class: "details", "aria-live": "polite" });
-  const plot = html("div", { class: "plot" });
-  let select = () => {};
-  responsive(plot, (width) => {
-    const f = frame(width, Math.min(520, Math.max(320, width * 0.62)), x, y, `${titled(metric.name)} against MACs of every evaluated network, with the front`);
-    const place = (group, key, bonus) => group.map((n) => ({ ...n, x: f.x(n.macs / 1e6), y: f.y(n[key]), bonus }));
-    const [dots, line, hollow] = [place(evaluated, "validation", 0), place(front, "test", 6), place(outside, "test", 6)];
-    const circles = (points, kind, r) => points.map((p) => svg("circle", { cx: p.x.toFixed(1), cy: p.y.toFixed(1), r, class: kind }));
-    const { ring, move } = marker();
-    f.root.append(ring);
-    if (range.length) {
-      const [low, high] = range.map((v) => f.x(v / 1e6));
-      f.area.append(svg("rect", { x: low, y: f.top, width: high - low, height: f.bottom - f.top, class: "range" }));
-      f.area.append(...[low, high].map((at) => limit(at, f.top, at, f.bottom)));
-    }
-    // Stepped: up to the next network's MACs validation data chooses this one.
-    const steps = line.flatMap((p, i) => (i ? [{ x: p.x, y: line[i - 1].y }, p] : [p]));
-    f.area.append(...circles(dots, "evaluated", 2.5), svg("path", { d: path(steps), class: "front" }), ...circles(hollow, "outside", 4), ...circles(line, "front", 4.5));
-    const show = (p) => {
-      move(p, 9);
-      details.replaceChildren(
-        html("h3", {}, p.title),
-        facts([
-          ["MMACs", millions(p.macs)],
-          ["Parameters", whole(p.parameters)],
-          [`Validation ${metric.name}`, score(p.validation)],
-          ...(p.test == null ? [] : [[`Test ${metric.name}`, score(p.test)]]),
-        ]),
-        architecture(p.packed),
-      );
-    };
-    const series = [line, dots, hollow].filter((group) => group.length);
-    const best = series[0].reduce((b, p, i) => (p.validation > series[0][b].validation ? i : b), 0);
-    select = explore(f.root, series, show, [0, best]);
-    select(0, best);
-    return f.root;
-  });
+  const say = (each) =>
+    details.replaceChildren(
+      html("h3", {}, each.title),
+      facts([
+        ...data.costs.flatMap((cost, n) => (each.costs[n] == null ? [] : [[titled(cost.label), amount(cost, each.costs[n])]])),
+        [`Validation ${metric.name}`, score(each.validation)],
+        ...(each.test == null ? [] : [[`Test ${metric.name}`, score(each.test)]]),
+      ]),
+      architecture(each.packed),
+    );
+  const searched = data.costs.flatMap((cost, n) => (cost.range ? [n] : []));
+  const known = (n) => groups.flat().some((each) => each.costs[n] != null);
+  const plots = (searched.some(known) ? searched.filter(known) : [data.costs.findIndex((cost) => cost.name === "macs")]).map((n) => frontPlot(n, groups, say));
 
   const table = () => {
-    const groups = [front, evaluated, outside].filter((group) => group.length);
-    const shown = [front, outside].flatMap((group) => group.map((n, i) => [n, groups.indexOf(group), i]));
-    const rows = shown.map(([n, at, i]) => {
-      const beyond = at === groups.indexOf(outside);
-      const name = n.folder?.split("/").at(-1);
-      const link = name ? html("a", { href: `./${n.folder.split("/").map(encodeURIComponent).join("/")}` }, name) : beyond ? "outside the range" : "–";
-      const row = html("tr", beyond ? { class: "outside" } : {}, ...[millionsColumn(n.macs), compact(n.parameters), score(n.validation), score(n.test), link].map((cell) => html("td", {}, cell)));
-      ["pointerenter", "focusin"].forEach((kind) => row.addEventListener(kind, () => select(at, i)));
+    const rows = [front, outside].flatMap((group) => group.sort((a, b) => a.costs[0] - b.costs[0])).map((each) => {
+      const beyond = outside.includes(each);
+      const name = each.folder?.split("/").at(-1);
+      const link = name ? html("a", { href: `./${each.folder.split("/").map(encodeURIComponent).join("/")}` }, name) : beyond ? "outside the range" : "–";
+      const costs = data.costs.map((cost, n) => (each.costs[n] == null ? "–" : column(cost, each.costs[n])));
+      const row = html("tr", beyond ? { class: "outside" } : {}, ...[...costs, score(each.validation), score(each.test), link].map((cell) => html("td", {}, cell)));
+      ["pointerenter", "focusin"].forEach((kind) => row.addEventListener(kind, () => plots.forEach(({ select }) => select(each))));
       return row;
     });
-    const head = ["MMACs", "Parameters", "Validation", "Test", "Exported"].map((words) => html("th", { scope: "col" }, words));
+    const head = [...data.costs.map((cost) => titled(cost.label)), "Validation", "Test", "Exported"].map((words) => html("th", { scope: "col" }, words));
     return html("div", { class: "scroll" }, html("table", { class: "networks" }, html("thead", {}, html("tr", {}, ...head)), html("tbody", {}, ...rows)));
   };
   section.append(
@@ -257,9 +272,9 @@ function drawFront(section) {
       ...(evaluated.length ? [["evaluated", `evaluated, validation ${metric.name}`]] : []),
       ...(front.length ? [["front", `front, test ${metric.name}`]] : []),
       ...(outside.length ? [["outside", `outside the range asked for, test ${metric.name}`]] : []),
-      ...(range.length ? [["range", `range of interest, ${range.map(millions).join(" to ")} MMACs`]] : []),
+      ...plots.filter(({ range }) => range).map(({ range }) => ["range", `range of interest ${range}`]),
     ),
-    html("div", { class: "front-figure" }, plot, details, front.length + outside.length ? table() : ""),
+    html("div", { class: "front-figure" }, html("div", {}, ...plots.map(({ plot }) => plot)), details, front.length + outside.length ? table() : ""),
   );
 }
 
@@ -404,8 +419,9 @@ function drawTraining(section) {
       curvePanel({ title: "Validation", names: ["score_max", "score_min", "score_random"], curves: data.validation, label: titled(metric.name), format: score, wide: true, steps: data.validation.steps }),
       ...Object.entries(data.training.costs).map(([cost, curves]) => {
         const limits = data.training.ranges[cost] ?? [];
-        const [title, label, format] = cost === "macs" ? ["MACs", "MMACs", millions] : [cost, cost, number];
-        return curvePanel({ title: `${title} of the sampled networks`, names: ["cost_max", "cost_min"], curves, type: "log", label: `${label}, log scale${limits.length ? "; dashed: range of interest" : ""}`, format, limits });
+        const { title, label, unit } = curves;
+        const format = (v) => number(v / unit);
+        return curvePanel({ title: `${titled(title)} of the sampled networks`, names: ["cost_max", "cost_min"], curves, type: "log", label: `${titled(label)}, log scale${limits.length ? "; dashed: range of interest" : ""}`, format, limits });
       }),
       curvePanel({ title: "Learning rate", names: ["learning_rate"], label: "Learning rate" }),
     ),
