@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.latency import latency_model
 from tests.spaces import seeded
-from tests.times import table_of
+from tests.times import latency, table_of
 from torch.nn.functional import softmax
 
 from boundnas import Supernet, elastic
@@ -84,6 +84,29 @@ def test_the_relaxed_latency_is_the_multilinear_form_with_every_options_gradient
             moved[i][j] += 1
             there = cost.relaxed(space.largest.carrying(gates=tuple(moved)))
             assert (there - found).item() == pytest.approx(slopes[i][j].item(), rel=1e-9)
+
+
+MEANT = {  # a range that was given, of a model that takes 0.1 to 1 ms, and what is said of it
+    "milliseconds": (
+        (0.2, 0.5),
+        r"^no network of this space costs 2e-07 to 5e-07 ms: they reach from 0\.1 to 1 ms; .*; if "
+        r"0\.2 to 0\.5 ms was meant, that is lower: 0\.2, upper: 0\.5 in a configuration, and "
+        r"cost_range=\(200000, 500000\) from Python, in nanoseconds$",
+    ),
+    "nanoseconds in a configuration": (
+        (200_000 * 10**6, 500_000 * 10**6),
+        r"costs 200000 to 500000 ms: they reach .*; if 0\.2 to 0\.5 ms was meant, that is",
+    ),
+    "the wrong way round": ((5e5, 2e5), r"found 500000\.0 to 200000\.0 nanoseconds$"),
+}
+
+
+@pytest.mark.parametrize(("limits", "said"), MEANT.values(), ids=MEANT)
+def test_a_range_in_another_unit_is_refused_in_milliseconds_and_in_what_python_takes(limits, said):
+    cost = latency(latency_model("vit"))
+    cost.reach = (100_000, 1_000_000)
+    with pytest.raises(CostError, match=said):
+        cost.check_range(*limits)
 
 
 def test_an_architecture_costs_whole_nanoseconds_scale_and_offset_included():
@@ -226,18 +249,18 @@ FAULTS = {  # what is done to a table, and what is said of it
     "a fraction": (entry(1.5), rf"blocks\.0\.times\.0: Input should be a valid integer.*{AGAIN}"),
     "milliseconds": (
         scaled(1000),
-        r"the largest network takes 0 nanoseconds by it, for \d[\d,]* multiply-accumulates, which "
-        r"no machine does; times are in nanoseconds: a millisecond is 1000000 of them$",
+        r"the largest network takes 0 ms by it, for \d[\d,]* multiply-accumulates, which no "
+        r"machine does; times in a table are whole nanoseconds, 1,000,000 of them a millisecond$",
     ),
     "microseconds": (
         changed(batch=10**9),
-        r"takes \d[\d,]* nanoseconds by it, for \d,\d\d\d,000,000,000 multiply-accumulates, which ",
+        r"takes [\d.]+ ms by it, for \d,\d\d\d,000,000,000 multiply-accumulates, which ",
     ),
     "a place nowhere": (
         beyond,
         rf"blocks\.0\.axes\.0: a place beyond its 2 points{AGAIN}",
     ),
-    "picoseconds": (scaled(10**20), "the largest network takes .* nanoseconds by it, for "),
+    "picoseconds": (scaled(10**20), "the largest network takes .* ms by it, for "),
     "an unknown schema": (changed(schema_version=2), rf"schema_version: Input should be 1{AGAIN}"),
     "another key": (changed(speed=1), rf": speed: Extra inputs are not permitted{AGAIN}"),
     "a scale of zero": (changed(scale=0), rf": scale: Input should be greater than 0{AGAIN}"),

@@ -244,7 +244,7 @@ def test_a_copy_names_its_own_layers(again):
 
 
 RANGES = {
-    "reversed": ((2e4, 1e4), "a cost range is 0 < lower < upper, .*found 20000.0 to 10000.0 macs"),
+    "reversed": ((2e4, 1e4), "range is 0 < lower < upper, .*found 20000.0 to 10000.0 multiply"),
     "nan": ((math.nan, 1e4), "found nan to"),
     "infinite": ((1e4, math.inf), "to inf"),
     "negative": ((-1e4, 2e4), "found -10000.0"),
@@ -253,11 +253,15 @@ RANGES = {
     "millions": (
         (0.012, 0.04),
         r"no network .* 1\.2e-08 to 4e-08 MMACs: they reach from 0\.01032 to 0\.045584 MMACs"
-        r".*12,000 to 40,000 would overlap: a cost_range is in macs itself, not in millions",
+        r".*, or another width; if 0\.012 to 0\.04 MMACs was meant, that is lower: 0\.012, "
+        r"upper: 0\.04 in a configuration, and cost_range=\(12000, 40000\) from Python, in "
+        r"multiply-accumulates$",
     ),
     "times a million": (
-        (12e9, 40e9), "12,000 to 40,000 would overlap: a cost_range is in macs once"
+        (12e9, 40e9),
+        r"12000 to 40000 MMACs: they .*; if 0\.012 to 0\.04 MMACs was meant, that is lower: ",
     ),
+    "nothing near": ((12e19, 40e19), "that overlaps this, or another width$"),
 }  # fmt: skip
 
 

@@ -38,6 +38,9 @@ class Cost:
     per_unit: int = 1
     """What numbers are divided by where they are shown in ``unit``."""
 
+    counts: str = ""
+    """What its whole numbers are, in words, as ranges from Python; by default its name."""
+
     def __init__(self, model: Supernet) -> None:
         self.space = model.space
         _check_texts(self)
@@ -128,7 +131,7 @@ class Cost:
         ):
             raise CostError(
                 f"a cost range is 0 < lower < upper, two finite numbers, found {lower} to {upper} "
-                f"{self.name}"
+                f"{self.counts or self.name}"
             )
         smallest, largest = self.reach
         asked = f"{self._shown(lower)} to {self._shown(upper)} {self.unit}"
@@ -146,13 +149,16 @@ class Cost:
                 )  # fmt: skip
 
     def _likely(self, lower: float, upper: float) -> str:
-        """What a range may have been meant as that is off by a million."""
+        """What a range was likely meant as that is off by a million: other units than are taken."""
         smallest, largest = self.reach
-        for factor, what in ((1e6, "itself, not in millions"), (1e-6, "once, not times a million")):
-            if lower * factor <= largest and upper * factor >= smallest:
+        for factor in (1e6, 1e-6):
+            ends = lower * factor, upper * factor
+            if ends[0] <= largest and ends[1] >= smallest:
+                a, b = map(self._shown, ends)
                 return (
-                    f". {lower:,.10g} to {upper:,.10g} was found, and {lower * factor:,.10g} to "
-                    f"{upper * factor:,.10g} would overlap: a cost_range is in {self.name} {what}"
+                    f"; if {a} to {b} {self.unit} was meant, that is lower: {a}, upper: {b} in a "
+                    f"configuration, and cost_range=({ends[0]:.10g}, {ends[1]:.10g}) from Python, "
+                    f"in {self.counts or self.name}"
                 )
         return ""
 

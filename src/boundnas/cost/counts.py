@@ -23,6 +23,7 @@ class MACs(Cost):
     """
 
     name, unit, per_unit = "macs", "MMACs", 10**6
+    counts = "multiply-accumulates"
     polynomial: Polynomial
 
     def _polynomial(self, model: Supernet) -> Polynomial:

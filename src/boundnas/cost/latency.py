@@ -44,10 +44,12 @@ _log = logging.getLogger(__name__)
 
 
 class Latency(Cost):
-    """Nanoseconds that one pass takes in the runtime and on the machine that were measured.
+    """The time that one pass takes in the runtime and on the machine that were measured.
 
     The sum of the times of the network's blocks, as the table has them or as they lie between two
-    that it has, each rounded to whole nanoseconds.
+    that it has, each rounded to whole nanoseconds: ``cost(arch)``, ``cost.reach``, ``cost_range``
+    and ``front.best(latency=…)`` count these, so that what one gives the next one takes. A
+    configuration, reports and messages have milliseconds.
 
     Args:
         model: The supernet that the table was measured of; its weights do not matter.
@@ -59,6 +61,7 @@ class Latency(Cost):
     """
 
     name, unit, per_unit = "latency", "ms", 10**6
+    counts = "nanoseconds"
 
     def __init__(
         self, model: Supernet, table: LatencyTable | Path | str, where: str | None = None
@@ -89,9 +92,9 @@ class Latency(Cost):
         found, macs = self._terms.exact(largest.indices), MACs(model)(largest) * self.table.batch
         if not max(SHORTEST, macs / FASTEST) <= found <= LONGEST:
             raise CostError(
-                f"{where}: the largest network takes {found:,} nanoseconds by it, for {macs:,} "
-                "multiply-accumulates, which no machine does; times are in nanoseconds: a "
-                "millisecond is 1000000 of them"
+                f"{where}: the largest network takes {self._shown(found)} ms by it, for {macs:,} "
+                "multiply-accumulates, which no machine does; times in a table are whole "
+                "nanoseconds, 1,000,000 of them a millisecond"
             )
 
 

@@ -36,6 +36,7 @@ class PeakMemory(Cost):
     """
 
     name, unit, per_unit = "peak_memory", "MB", 10**6
+    counts = "bytes"
     polynomial: Largest
 
     def __init__(self, model: Supernet, batch: int = 1) -> None:

@@ -59,8 +59,9 @@ def fit(
     Args:
         model: The supernet, on the device to train on.
         data: Images; only ``data.train`` is used.
-        cost_range: The range of costs the networks are wanted for, in the cost's own unit (not
-            millions); of several costs a list of ranges, in their order.
+        cost_range: The range of costs the networks are wanted for, in what ``cost(arch)`` counts:
+            multiply-accumulates, bytes, nanoseconds (not in millions or milliseconds, as in a
+            configuration); of several costs a list of ranges, in their order.
         cost: MACs by default; or a list of costs, all of which are penalized and searched for.
         settings: By default 30 epochs.
         seed: Fixes every random draw but the initial weights, which are the caller's.

@@ -99,8 +99,8 @@ class Front:
         """The network inside the range with the best validation score within a budget.
 
         Args:
-            limits: Most of each cost, by its name and in its own unit: ``best(macs=5e6)``,
-                ``best(parameters=2e5, latency=8)``.
+            limits: Most of each cost, by its name and in what ``cost(arch)`` counts:
+                ``best(macs=5e6)``, ``best(parameters=2e5, latency=8e6)`` for 8 ms.
 
         Raises:
             RunError: No network inside the range is that small, or there is none inside it, or
