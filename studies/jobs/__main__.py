@@ -13,15 +13,12 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from torch import nn
 
 import boundnas as bn
-from boundnas.data import TrainingOrder
-from boundnas.fit.recipe import Recipe
 from boundnas.search.evaluator import Evaluator
 from boundnas.store.files import write_text
 from boundnas.store.records import Metric
-from boundnas.supernet import modes
+from studies.alone import train_alone
 from studies.jobs import images, tables, words
 from studies.jobs.problem import Job
 
@@ -59,19 +56,7 @@ def plain(job: Job, data: bn.Data, run: bn.Run, chosen: bn.FrontNetwork) -> floa
     """
     torch.manual_seed(1000 + run.seed)
     model = job.net(data, {name: (v,) for name, v in chosen.arch.values.items()})
-    order = TrainingOrder(len(data.train), job.train.batch_size, run.seed)
-    steps = int(job.train.steps or 0)
-    parameters = list(model.parameters())
-    optimizer = Recipe().optimizer_of(parameters, job.train)
-    schedule = Recipe().schedule_of(optimizer, job.train, steps)
-    modes.train(model)
-    for inputs, targets in data.training(order, 0, steps, slice(None)):
-        optimizer.zero_grad()
-        run.task.loss(model(inputs, model.space.largest), targets).backward()
-        nn.utils.clip_grad_value_(parameters, float(job.train.clip_value or "inf"))
-        optimizer.step()
-        schedule.step()
-    modes.evaluate(model)
+    train_alone(model, data, run.task, job.train, run.seed)
     evaluator = Evaluator(model, data, job.search, run.seed, run.costs, run.task)
     return evaluator.tested(evaluator.calibrated(model.space.largest))[0]
 
