@@ -79,11 +79,12 @@ class Setting:
 
     def model(self, seed: int, network: tuple[int, ...] | None = None) -> Small:
         """The supernet with the initial weights of a seed, or a network that has its own."""
-        torch.manual_seed(seed)
-        if network is None:
-            return Small(self.data.example, self.options)
-        values = self.values(network)
-        return Small(self.data.example, {name: (value,) for name, value in values.items()})
+        options = self.options
+        if network is not None:
+            options = {name: (value,) for name, value in self.values(network).items()}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return Small(self.data.example, options)
 
     def training(self, kind: str, length: int) -> bn.TrainSettings:
         """How a supernet trains."""

@@ -22,6 +22,9 @@ from studies.truth.space import Setting
 Numbers = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 SPLITS = ("validation", "test")
+BUDGETS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Places in the cost range, in the logarithm."""
+
 FEWEST = 10
 """A rank correlation of fewer networks is not told."""
 
@@ -103,7 +106,7 @@ class Truth:
         """Test score alone of what validation chooses within bounds, at each budget."""
         lower, upper = self.cost_range
         costs, scores = self.macs[bounds].tolist(), validation[bounds].tolist()
-        budgets = np.geomspace(lower, upper, 5).tolist()
+        budgets = [lower * (upper / lower) ** part for part in BUDGETS]
         found = [chosen(costs, scores, budget, lower) for budget in budgets]
         test = self.test.mean(0)[bounds]
         return [None if i is None else float(test[i]) for i in found]
