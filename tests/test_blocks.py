@@ -1,11 +1,13 @@
 """An extracted network cut into blocks: laws over every kind of network."""
 
+import itertools
 from functools import cache, partial
 
 import pytest
 import torch
 from tests.latency import MODELS, extracted, latency_model
 from tests.spaces import images, seeded
+from tests.times import counted_nanoseconds, latency
 from torch import fx, nn
 
 from boundnas import Supernet, elastic, models
@@ -13,6 +15,8 @@ from boundnas.cost import MACs
 from boundnas.errors import CostError
 from boundnas.latency.blocks import blocks_of
 from boundnas.randomness import stream
+from boundnas.space import Architecture
+from boundnas.supernet.extract import outlined
 from boundnas.supernet.signature import signature
 
 every = pytest.mark.parametrize("name", MODELS)
@@ -208,3 +212,72 @@ def test_several_tensors_as_one_value_between_blocks_are_refused():
     model = seeded(Pairs)
     with pytest.raises(CostError, match=r"^second: it takes several tensors as one value from"):
         blocks_of(extracted(model, model.space.largest))
+
+
+class Idle(Supernet):
+    """Light nodes that no block reads, beside a first layer that is not in every network."""
+
+    def __init__(self):
+        super().__init__((3, 6, 6))
+        self.depth = self.dimension("depth", (0, 1), kind="depth")
+        self.width = self.dimension("width", (2, 3, 5))
+        self.maybe, self.conv = elastic.Conv2d(3, 3), elastic.Conv2d(3, self.width, 3)
+        self.head = elastic.Linear(self.width, 2)
+
+    def forward(self, x, arch):
+        x.exp().sin()
+        aside = x.mean((2, 3)).softmax(1)
+        if arch[self.depth]:
+            x = self.maybe(x, arch)
+        y = self.conv(x, arch)
+        y.exp()
+        y.add_(1)
+        return self.head(y.mean((2, 3)), arch), aside
+
+
+def test_nodes_that_no_block_reads_are_in_one_block_of_every_network_and_timed_there():
+    model = seeded(Idle)
+    cost = latency(model)
+    for indices in itertools.product(range(2), range(3)):
+        net = outlined(model, Architecture(model.space, indices))
+        blocks = blocks_of(net)
+        within = [n.name for b in blocks for n in b.graph.nodes if n.op not in OUTSIDE]
+        assert sorted(within) == sorted(n.name for n in net.graph.nodes if n.op not in OUTSIDE)
+        assert {"exp", "sin", "mean", "softmax"} <= {n.name for n in blocks[0].graph.nodes}
+        assert "softmax" in blocks[0].gives
+        x = images(model, 2)
+        for found, expected in zip(chained(net, blocks_of(net, 2), x), net(x), strict=True):
+            assert torch.equal(found, expected)
+        assert counted_nanoseconds(net, x[:1]) == cost(Architecture(model.space, indices))
+
+
+class Unread(Idle):
+    """A layer, a product of maps and a written map, of which one is for nothing."""
+
+    def __init__(self, which):
+        super().__init__()
+        self.which = which
+
+    def forward(self, x, arch):
+        y = self.conv(x, arch)
+        if self.which == "layer":
+            self.maybe(x, arch).relu()
+        if self.which == "product":
+            y @ y
+        if self.which == "written":
+            y.mul_(y @ y)
+        return self.head(y.mean((2, 3)), arch)
+
+
+@pytest.mark.parametrize(("which", "name"), [("layer", "maybe"), ("product", r"\(\)\.matmul")])
+def test_what_multiplies_for_nothing_is_refused_as_not_every_runtime_computes_it(which, name):
+    model = seeded(lambda: Unread(which))
+    net = outlined(model, model.space.largest)
+    with pytest.raises(CostError, match=f"^{name}: nothing reads what it computes, so runtimes"):
+        blocks_of(net)
+
+
+def test_what_is_written_into_a_map_that_is_read_later_is_not_for_nothing():
+    model = seeded(lambda: Unread("written"))
+    names = [block.name for block in blocks_of(outlined(model, model.space.largest))]
+    assert names == ["conv", "().matmul", "head"]

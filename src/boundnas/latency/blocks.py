@@ -83,9 +83,10 @@ def blocks_of(net: fx.GraphModule, batch: int = 1) -> list[Block]:
 
     Raises:
         CostError: A function whose products are not known, or that gives several tensors as one
-            value to another block.
+            value to another block, or something that multiplies and whose result is not read.
     """
     watched = _Watched(net, batch)
+    _check_read(watched)
     seen: Counter[str] = Counter()
     blocks = []
     for nodes in _groups(watched):
@@ -110,6 +111,8 @@ class _Watched(fx.Interpreter):
         self.values: dict[fx.Node, Any] = {}
         self.given: set[fx.Node] = set()
         """The inputs, of nested ones their parts too, and the tensors that the network holds."""
+        self.written: set[fx.Node] = set()
+        """What writes into a tensor that it takes."""
         weight = next(net.parameters(), torch.empty(0))
         inputs = noise_like(net.meta["example"], batch, stream(0, "blocks"), weight)
         with torch.no_grad():
@@ -121,8 +124,12 @@ class _Watched(fx.Interpreter):
         def add(_: str, macs: int) -> None:
             self.macs[n] += macs
 
+        taken = [x for x in map(self.env.get, n.all_input_nodes) if isinstance(x, Tensor)]
+        versions = [x._version for x in taken]
         with Products(add, lambda: n.name):
             result = super().run_node(n)
+        if versions != [x._version for x in taken]:
+            self.written.add(n)
         held = n.op in ("placeholder", "get_attr")
         source = n.args[0] if n.target is operator.getitem else None
         if held or (isinstance(source, fx.Node) and self._is_nested_input(source)):
@@ -135,11 +142,32 @@ class _Watched(fx.Interpreter):
         return node in self.given and not isinstance(self.values[node], Tensor)
 
 
+def _check_read(watched: _Watched) -> None:
+    """Refuse what multiplies for nothing: some runtimes leave it out, and others do not.
+
+    Raises:
+        CostError: Names the first.
+    """
+    read: set[fx.Node] = set()
+    for node in reversed(watched.graph.nodes):
+        if node.op == "output" or node in watched.written or not read.isdisjoint(node.users):
+            read.add(node)
+    for node in watched.graph.nodes:
+        if watched.macs[node] and node not in read:
+            raise CostError(
+                f"{_name([node], watched.macs)}: nothing reads what it computes, so runtimes may "
+                "leave it out, and how long it takes is not known; remove the call from forward, "
+                "or use what it gives"
+            )
+
+
 def _groups(watched: _Watched) -> list[list[fx.Node]]:
     """The nodes of every block, each in the order of the graph.
 
     A light node goes with the latest block that it takes something from; one that takes from none,
-    as what prepares the inputs, with the first that takes something from it.
+    as what prepares the inputs, with the first that takes something from it. One whose result is
+    read by none goes with the first of all, so that its time is still there once: runtimes that
+    leave it out do so in the block as in the network.
     """
     nodes = [n for n in watched.graph.nodes if n not in watched.given and n.op != "output"]
     number: dict[fx.Node, int] = {}
