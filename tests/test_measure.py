@@ -251,6 +251,27 @@ def test_lines_are_fitted_by_relative_error_and_do_not_begin_below_zero():
     assert scale == pytest.approx(1000, rel=0.03)
 
 
+@pytest.mark.parametrize(("times", "offset"), [([9, 9, 9], 9), ([10, 20, 40], 13), ([7], 7)])
+def test_a_line_over_nothing_is_the_offset_of_the_least_relative_error(times, offset):
+    assert fit.fitted([0] * len(times), times) == (offset, 1.0)
+    errors = [sum((o / t - 1) ** 2 for t in times) for o in (offset - 1, offset, offset + 1)]
+    assert min(errors) == errors[1]
+
+
+def test_blocks_that_take_no_time_are_refused(model, tmp_path):
+    class Instant(Fake):
+        def nodes(self, net):
+            return 0
+
+    path = tmp_path / "latency.json"
+    message = (
+        r"^no block of these .*: 3 blocks took 0 nanoseconds; measure more samples a pass, as in "
+    )
+    with pytest.raises(CostError, match=message):
+        measured(model, Instant, path=path)
+    assert not path.exists()
+
+
 def test_networks_are_spread_over_the_range_with_its_ends():
     space = SearchSpace([Dimension(f"d{i}", "width", (1, 2, 3, 4)) for i in range(12)])
 

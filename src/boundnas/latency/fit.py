@@ -24,6 +24,8 @@ Fit = tuple[int, float]
 def fitted(amounts: Sequence[float], times: Sequence[int]) -> Fit:
     """Offset and scale with the least squared relative error of ``offset + scale * amount``.
 
+    Where all amounts are zero that is an offset alone, and the scale is 1.
+
     Args:
         amounts: What times are predicted from, such as the sum of the blocks.
         times: What was measured.
@@ -33,8 +35,12 @@ def fitted(amounts: Sequence[float], times: Sequence[int]) -> Fit:
         (5, 2.0)
         >>> fitted([10, 20], [10, 30])  # a line that would begin below zero
         (0, 1.15384615)
+        >>> fitted([0, 0], [10, 10])
+        (10, 1.0)
     """
     x, y = np.array(amounts, dtype=float), np.array(times, dtype=float)
+    if not x.any():
+        return round((1 / y).sum() / (1 / y**2).sum()), 1.0
     both = np.stack([1 / y, x / y], 1)
     offset, scale = np.linalg.lstsq(both, np.ones(len(y)), rcond=None)[0]
     if offset < 0 or scale <= 0:

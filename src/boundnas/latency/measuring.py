@@ -245,8 +245,17 @@ def validated(
         table: The table.
         times: Nanoseconds of whole networks.
         noise: See `LatencyTable`.
+
+    Raises:
+        CostError: No block takes any time.
     """
     macs, sums = MACs(model), predictions(model, table)
+    if not any(map(sums, times)):
+        raise CostError(
+            "no block of these networks takes so long that it can be told from the call of a "
+            f"network: {len(table.blocks)} blocks took 0 nanoseconds; measure more samples a pass, "
+            "as in batch=32, or larger networks"
+        )
     archs = sorted(times, key=sums)
     fit, others = parted(len(archs))
     (offset, scale), (beside, each) = (
