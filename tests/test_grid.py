@@ -15,6 +15,7 @@ from boundnas.errors import CostError
 from boundnas.latency.grid import Plan
 from boundnas.randomness import stream
 from boundnas.space import Architecture, Joined
+from boundnas.supernet.signature import digest
 
 
 @pytest.mark.parametrize("name", [n for n in MODELS if n not in SPACES])
@@ -115,7 +116,7 @@ def test_levels_refine_and_each_block_is_measured_once():
 
 def test_a_block_takes_the_finest_grid_that_is_measured_whole():
     found = plan(latency_model("vit"))
-    coarse, fine = found.signatures(0), found.signatures(1)
+    coarse, fine = (list(map(digest, found.signatures(level))) for level in (0, 1))
     measured = dict.fromkeys(coarse, 5)
     points = [axis.points for block in found.times(measured) for axis in block.axes]
     assert max(points) == 2
@@ -123,3 +124,40 @@ def test_a_block_takes_the_finest_grid_that_is_measured_whole():
     assert {axis.points for block in some for axis in block.axes} == {1, 2, 3}
     with pytest.raises(CostError, match=r"^patches: not all of its coarsest grid is measured"):
         found.times(dict.fromkeys(fine, 7))
+
+
+@pytest.fixture
+def looked(monkeypatch):
+    """The levels whose signatures were looked for, in this order."""
+    levels, signatures = [], Plan.signatures
+
+    def noted(self, level):
+        levels.append(level)
+        return signatures(self, level)
+
+    monkeypatch.setattr(Plan, "signatures", noted)
+    return levels
+
+
+def test_no_level_is_looked_at_beyond_those_that_were_measured(looked):
+    found = Plan(seeded(lambda: models.mobilenet_v2(0.25, image_size=8)))
+    measured = {digest(s): 1 for s in found.signatures(0)}
+    looked.clear()
+    found.times(measured)
+    assert looked == [0]
+    found.times(measured | {"something else": 1})
+    assert looked == [0, 0, 1]
+    with pytest.raises(CostError, match="coarsest grid"):
+        found.times({"something else": 1})
+    assert looked == [0, 0, 1, 0]
+
+
+def test_a_level_that_adds_nothing_does_not_end_what_was_measured(monkeypatch):
+    found = Plan(latency_model("vit"))
+    levels = [found.signatures(level) for level in range(found.levels)]
+    assert len(levels) == 2
+    measured = {digest(s): n for n, s in enumerate(itertools.chain(*levels))}
+    expected = found.times(measured)
+    monkeypatch.setattr(Plan, "levels", 3)
+    found._needed = [levels[0], (), levels[1]]
+    assert found.times(measured) == expected

@@ -26,6 +26,7 @@ from boundnas.latency import elsewhere, fit
 from boundnas.latency.elsewhere import collect, program, write_plan
 from boundnas.randomness import stream
 from boundnas.store.files import write_json
+from boundnas.supernet.signature import digest
 
 ALONE = """
 import runpy, sys
@@ -89,7 +90,7 @@ def made_up(plan, model):
     as long as their blocks together, and 5 microseconds.
     """
     known, times = read(plan / "plan.json"), {}
-    by_sum = {elsewhere._sum(s): nanoseconds(s) for s in shared(model).signatures(0)}
+    by_sum = {digest(s): nanoseconds(s) for s in shared(model).signatures(0)}
     for block in known["blocks"]:
         time = by_sum[block["signature"]]
         times[block["one"]] = 7000 + time

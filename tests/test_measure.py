@@ -13,7 +13,8 @@ from boundnas.cost import Latency, LatencyTable, MACs
 from boundnas.errors import CostError, RunError
 from boundnas.latency import fit, measure
 from boundnas.latency.bench import TRIES, Noise
-from boundnas.latency.measuring import BLOCK_ROUNDS
+from boundnas.latency.grid import Plan
+from boundnas.latency.measuring import BLOCK_ROUNDS, _Measurement
 from boundnas.latency.timing import Times
 from boundnas.randomness import stream
 from boundnas.report import draw
@@ -171,6 +172,28 @@ def test_less_time_gives_a_coarser_table_and_too_little_is_refused(model, monkey
     message = r"minutes=0.0002 is not enough: 2 of 8 blocks .* give at least minutes=1; "
     with pytest.raises(CostError, match=message):
         measured(model, minutes=0.0002)
+
+
+@pytest.mark.parametrize(("minutes", "planned"), [(0.0015, [0]), (0.0022, [0, 1]), (1, [0, 1, 2])])
+def test_a_grid_is_planned_when_it_is_measured_and_not_where_time_is_over(
+    model, monkeypatch, minutes, planned
+):
+    monkeypatch.setattr("boundnas.latency.measuring.TOGETHER", 2)
+    done, complete, blocks = [], Plan._complete, _Measurement._blocks
+
+    def noting_plan(self, level):
+        done.append(level)
+        complete(self, level)
+
+    def noting_blocks(self, *given):
+        done.append("timed")
+        blocks(self, *given)
+
+    monkeypatch.setattr(Plan, "_complete", noting_plan)
+    monkeypatch.setattr(_Measurement, "_blocks", noting_blocks)
+    measured(model, minutes=minutes)
+    assert [each for each in done if each != "timed"] == planned
+    assert all(done[done.index(level) + 1] == "timed" for level in planned)
 
 
 def noisy(reference):

@@ -8,6 +8,7 @@ from boundnas.cost.latency import model_of
 from boundnas.engine.machine import fingerprint
 from boundnas.latency.blocks import blocks_of
 from boundnas.latency.grid import Plan
+from boundnas.supernet.signature import digest
 
 
 def nanoseconds(signature):
@@ -57,7 +58,7 @@ def table_of(model, level=None, time=nanoseconds, **values):
             "threads": 1,
             "batch": 1,
             "machine": fingerprint(),
-            "blocks": found.times({s: time(s) for s in signatures}),
+            "blocks": found.times({digest(s): time(s) for s in signatures}),
             **values,
         }
     )

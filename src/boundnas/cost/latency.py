@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ from boundnas.space import Architecture, Dimension, SearchSpace
 from boundnas.space.polynomial import Polynomial, amount, tabulated
 from boundnas.store.files import canonical_json
 from boundnas.supernet.extract import outlined
-from boundnas.supernet.signature import signature
+from boundnas.supernet.signature import digest, signature
 from boundnas.supernet.supernet import Supernet
 
 FASTEST = 10**5
@@ -129,7 +128,7 @@ def model_of(model: Supernet) -> ModelOf:
         dimensions=tuple(
             DimensionOf(name=d.name, kind=d.kind, choices=d.choices) for d in model.space.dimensions
         ),
-        layers=hashlib.sha256(text.encode()).hexdigest()[:16],
+        layers=digest(text),
     )
 
 

@@ -12,7 +12,7 @@ import itertools
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from operator import itemgetter
@@ -24,7 +24,7 @@ from torch import fx
 
 from boundnas.cost import LatencyTable, MACs
 from boundnas.cost.latency import check_model, model_of
-from boundnas.cost.table import BlockTimes, ModelOf
+from boundnas.cost.table import ModelOf
 from boundnas.engine.progress import Progress
 from boundnas.errors import CostError
 from boundnas.extras import require
@@ -42,6 +42,7 @@ from boundnas.store.files import cannot_write, canonical_json, read_bytes
 from boundnas.store.held import folder_at
 from boundnas.store.temporary import clean, temporary
 from boundnas.supernet.extract import outlined
+from boundnas.supernet.signature import digest
 from boundnas.supernet.supernet import Supernet
 
 PROGRAM = "measure.py"
@@ -60,7 +61,7 @@ class PlannedBlock(Record):
     """A block of a plan.
 
     Args:
-        signature: SHA-256 of what it computes.
+        signature: A digest of what it computes.
         many: The file that holds it ``number`` times.
         one: The file that holds it once.
         number: See there.
@@ -92,7 +93,7 @@ class PlanRecord(Record):
 
     Args:
         version: Of plan, program and times.
-        plan: SHA-256 of all else.
+        plan: A digest of all else.
         models: SHA-256 of the archive.
         model: The supernet.
         batch: Samples in a pass.
@@ -111,9 +112,9 @@ class PlanRecord(Record):
     groups: tuple[Group, ...]
 
     @property
-    def digest(self) -> str:
-        """SHA-256 of all but this sum itself."""
-        return _sum(canonical_json(self.model_dump(mode="json", exclude={"plan"})))
+    def sum(self) -> str:
+        """Of all but this sum itself."""
+        return digest(canonical_json(self.model_dump(mode="json", exclude={"plan"})))
 
 
 Nanoseconds = Annotated[int, Field(gt=0, le=2**53)]
@@ -198,7 +199,7 @@ def _written(model: Supernet, place: Path, batch: int, seed: int) -> PlanRecord:
         networks=networks,
         groups=tuple(_groups(networks, levels)),
     )
-    plan = plan.model_copy(update={"plan": plan.digest})
+    plan = plan.model_copy(update={"plan": plan.sum})
     (place / PLAN).write_text(canonical_json(plan.model_dump(mode="json")))
     (place / PROGRAM).write_text(program())
     return plan
@@ -229,7 +230,7 @@ def _blocks(grid: Plan, archive: zipfile.ZipFile) -> Iterator[list[PlannedBlock]
                 many, one = f"{name}-many.onnx", f"{name}-one.onnx"
                 _put(archive, many, onnx_of(pair.many, pair.inputs))
                 _put(archive, one, onnx_of(pair.one, pair.inputs))
-                signature = _sum(block.signature)
+                signature = digest(block.signature)
                 planned.append(
                     PlannedBlock(signature=signature, many=many, one=one, number=pair.number)
                 )
@@ -303,7 +304,7 @@ def collect(model: Supernet, folder: Path, noise: float = NOISE) -> LatencyTable
             the machine was too noisy.
     """
     plan, found = _read(folder / PLAN, PlanRecord), _read(folder / TIMES, TimesFile)
-    if plan.plan != plan.digest:
+    if plan.plan != plan.sum:
         raise CostError(f"{folder / PLAN}: is not what was written, by its sum; {_AGAIN}")
     check_model(plan.model, model, str(folder / PLAN))
     if found.plan != plan.plan:
@@ -331,7 +332,7 @@ def collect(model: Supernet, folder: Path, noise: float = NOISE) -> LatencyTable
 def _table(model: Supernet, plan: PlanRecord, found: TimesFile, noise: float) -> LatencyTable:
     """The table of times that belong to a plan of the model."""
     medians = {name: row[0] for name, row in found.times.items()}
-    by_sum = {
+    by_digest = {
         b.signature: of_one(medians[b.many], medians[b.one], b.number)
         for b in plan.blocks
         if b.many in medians
@@ -343,24 +344,10 @@ def _table(model: Supernet, plan: PlanRecord, found: TimesFile, noise: float) ->
         threads=found.threads,
         batch=plan.batch,
         machine=found.machine,
-        blocks=_of_blocks(Plan(model, plan.batch), by_sum),
+        blocks=Plan(model, plan.batch).times(by_digest),
     )
     times = {model.space.architecture(n.architecture): medians[n.file] for n in plan.networks}
     return validated(model, table, times, noise)
-
-
-def _of_blocks(grid: Plan, by_sum: Mapping[str, int]) -> tuple[BlockTimes, ...]:
-    known: dict[str, int] = {}
-    for level in range(grid.levels):
-        new = {s: by_sum[d] for s in grid.signatures(level) if (d := _sum(s)) in by_sum}
-        if not new:
-            break  # not even a block of it was planned, or timed
-        known |= new
-    return grid.times(known)
-
-
-def _sum(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 R = TypeVar("R", bound=Record)

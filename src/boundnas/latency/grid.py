@@ -21,6 +21,7 @@ from boundnas.latency.blocks import Block
 from boundnas.randomness import stream
 from boundnas.space import Architecture, Dimension
 from boundnas.supernet.paths import paths
+from boundnas.supernet.signature import digest
 from boundnas.supernet.supernet import Supernet
 
 CHECKED = 5
@@ -87,12 +88,26 @@ class Plan:
         """Times of all blocks, each on the finest grid that is measured whole.
 
         Args:
-            measured: Nanoseconds by signature.
+            measured: Nanoseconds by the digest of a signature, of the coarsest level and of finer
+                ones as far as it went.
 
         Raises:
             CostError: Not even the coarsest grid of a block is; names the block.
         """
-        return tuple(self._of_block(axes, measured) for axes in self._axes.values())
+        known = self._known(measured)
+        return tuple(self._of_block(axes, known) for axes in self._axes.values())
+
+    def _known(self, measured: Mapping[str, int]) -> dict[str, int]:
+        """Nanoseconds by signature; looked at are no levels beyond those that were measured."""
+        known, level = dict[str, int](), 0
+        while len(known) < len(measured) and level < self.levels:
+            signatures = self.signatures(level)
+            new = {s: measured[d] for s in signatures if (d := digest(s)) in measured}
+            if signatures and not new:
+                break
+            known |= new
+            level += 1
+        return known
 
     def _of_block(self, axes: Axes, measured: Mapping[str, int]) -> BlockTimes:
         for level in reversed(range(self.levels)):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
-from itertools import islice
+from itertools import count, islice
 from math import ceil
 from pathlib import Path
 from typing import TypeVar
@@ -27,6 +26,7 @@ from boundnas.latency.whole import loaded
 from boundnas.space import Architecture
 from boundnas.store.files import write_json
 from boundnas.supernet.extract import outlined
+from boundnas.supernet.signature import digest
 from boundnas.supernet.supernet import Supernet
 from boundnas.typed import checked
 
@@ -101,7 +101,7 @@ def measure(
 def _settings(model: Supernet, runtime: Runtime, batch: int, seed: int) -> dict[str, str]:
     """What the times depend on."""
     return {
-        "model": _digest(model_of(model).model_dump_json()),
+        "model": digest(model_of(model).model_dump_json()),
         "runtime": f"{runtime.name} {runtime.version}",
         "threads": str(runtime.threads),
         "batch": str(batch),
@@ -135,8 +135,9 @@ class _Measurement:
         number = min(FITTED + CHECKED, space.size)
         reserved = self._bench.batches[0].elapsed * number // 2
         for _ in range(PASSES):
-            for level in range(self._plan.levels):
-                self._level(level, self._end - reserved)
+            for level in count():
+                if level >= self._plan.levels or not self._level(level, self._end - reserved):
+                    break
             table = self._of_blocks()
             archs = spread_out(space, predictions(self._model, table), self._seed)
             self._networks(archs)
@@ -147,22 +148,24 @@ class _Measurement:
             )
         return self._validated(table, archs)
 
-    def _level(self, level: int, end: int) -> None:
-        """Time blocks of a level as long as there is time."""
-        wanted = self._plan.signatures(level)
-        known = self._known()
-        left = [s for s in wanted if s not in known]
+    def _level(self, level: int, end: int) -> bool:
+        """Time blocks of a level as long as there is time; gives whether it is whole."""
+        if level and self._bench.elapsed >= end:
+            return False  # it takes a while to find out what a level would measure
+        wanted, known = self._plan.signatures(level), self._known()
+        left = [s for s in wanted if digest(s) not in known]
         if not left:
-            return
+            return True
         label = f"latency, grid {level + 1} of {self._plan.levels}"
         with Progress(len(wanted), label, unit="block", done=len(wanted) - len(left)) as progress:
             for blocks in _groups(self._plan.blocks(left)):
                 if self._bench.elapsed >= (end if level else self._end):
                     if not level:
                         self._refuse_haste(len(left), progress)
-                    return
+                    return False
                 self._blocks(blocks)
                 progress.advance(len(blocks))
+        return True
 
     def _refuse_haste(self, left: int, progress: Progress) -> None:
         needed = self._bench.elapsed / 60e9 * progress.total / max(progress.done, 1)
@@ -179,23 +182,20 @@ class _Measurement:
             try:
                 pair = copies(block, taps=not self._runtime.looks_ahead)
                 for number, net in ((pair.number, pair.many), (1, pair.one)):
-                    names.append(f"{_digest(block.signature)} x {number}")
+                    names.append(f"{digest(block.signature)} x {number}")
                     calls.append(self._runtime.load(net, pair.inputs))
             except CostError as error:
                 raise CostError(f"{block.name}: {error}") from error
         self._bench.run(names, calls, BLOCK_ROUNDS)
 
     def _known(self) -> dict[str, int]:
-        """Nanoseconds of every block that was timed, by its signature."""
+        """Nanoseconds of every block that was timed, by the digest of its signature."""
         found: dict[str, dict[int, int]] = {}
         for name, times in self._bench.times.items():
-            digest, _, number = name.partition(" x ")
+            block, _, number = name.partition(" x ")
             if number:
-                found.setdefault(digest, {})[int(number)] = times.median
-        one = {d: of_one(t[max(t)], t[1], max(t)) for d, t in found.items()}
-        levels = range(self._plan.levels)
-        every = (s for level in levels for s in self._plan.signatures(level))
-        return {s: one[d] for s in every if (d := _digest(s)) in one}
+                found.setdefault(block, {})[int(number)] = times.median
+        return {block: of_one(t[max(t)], t[1], max(t)) for block, t in found.items()}
 
     def _of_blocks(self) -> LatencyTable:
         """The table without what whole networks show."""
@@ -286,7 +286,3 @@ def _groups(items: Iterable[T]) -> Iterator[list[T]]:
 
 def _name(arch: Architecture) -> str:
     return " ".join(map(str, arch.indices))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

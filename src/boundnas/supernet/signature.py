@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
@@ -16,6 +17,11 @@ _SIZES = {
     "output_size",
 }  # fmt: skip
 """Attributes of layers that say how large they are; all others say what they do."""
+
+
+def digest(text: str) -> str:
+    """A short name of a text, by SHA-256: no two texts of a project have the same."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Signature(NamedTuple):
