@@ -21,7 +21,7 @@ import typer
 
 import boundnas as bn
 from boundnas.app.cli import guarded, orderly
-from boundnas.app.networks import build
+from boundnas.app.pipeline import Job
 from boundnas.config import RunConfig, write_config
 from boundnas.cost import Latency, LatencyTable
 from boundnas.engine.machine import fingerprint
@@ -29,7 +29,6 @@ from boundnas.errors import RunError
 from boundnas.latency import whole
 from boundnas.report.interval import t_interval
 from boundnas.search.pareto import chosen, mean_over_log_cost
-from boundnas.settings import SpaceSettings
 from boundnas.store.files import write_json
 from boundnas.store.folder import RunFolder
 from boundnas.supernet.extract import outlined
@@ -72,8 +71,7 @@ def table_of(config: RunConfig, path: Path) -> LatencyTable:
     """The latency table of the space, measured here if it is not there yet."""
     if path.exists():
         return LatencyTable.read(path)
-    assert isinstance(config.space, SpaceSettings)  # as in all figures
-    return bn.latency.measure(build(config.space, (1, 28, 28), 10), path)
+    return bn.latency.measure(Job.prepare(config).model, path)
 
 
 def name_of(config: RunConfig, cost: str) -> str:

@@ -6,15 +6,21 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
+import onnx
 import pytest
+import torch
 from tests.reliability.tiny import text
 from tests.small import files, mobilenet
 from tests.spaces import seeded
 from tests.test_cli import call
 from tests.times import nanoseconds, table_of
 from tests.times import plan as shared
+from torch import fx, nn
 
 from boundnas import Supernet, elastic
 from boundnas.app import pipeline
@@ -22,8 +28,10 @@ from boundnas.config import read_config
 from boundnas.cost import Latency
 from boundnas.cost.latency import predictions
 from boundnas.errors import CostError
-from boundnas.latency import elsewhere, fit
-from boundnas.latency.elsewhere import collect, program, write_plan
+from boundnas.latency import elsewhere, fit, runner
+from boundnas.latency.elsewhere import collect, constant, program, write_plan
+from boundnas.latency.measuring import BLOCK_ROUNDS, NETWORK_ROUNDS
+from boundnas.latency.timing import Times
 from boundnas.randomness import stream
 from boundnas.store.files import write_json
 from boundnas.supernet.signature import digest
@@ -213,6 +221,11 @@ def edited(folder, name, **values):
     write_json(folder / name, read(folder / name) | values)
 
 
+def device_of(plan):
+    """What the program writes before it has timed anything."""
+    return runner.Measurement(plan, 1).known
+
+
 PROGRAM = {
     "damaged networks": (
         lambda p: (p / "models.zip").write_bytes(b"PK"), (), "models.zip is not what the plan says"
@@ -225,6 +238,14 @@ PROGRAM = {
         lambda p: (p / "plan.json").write_text("{"), (), "plan.json: is damaged (Expecting"
     ),
     "no threads": (lambda p: None, ("--threads", "0"), "--threads is 1 or more, found 0"),
+    "another machine": (
+        lambda p: write_json(p / "times.json", device_of(p) | {"machine": {"cpu": "other"}}), (),
+        "times.json was measured with machine {'cpu': 'other'}, and this is {",
+    ),
+    "another runtime": (
+        lambda p: write_json(p / "times.json", device_of(p) | {"runtime_version": "0.1"}), (),
+        "times.json was measured with runtime_version 0.1, and this is ",
+    ),
     "times of another plan": (
         lambda p: (p / "times.json").write_text('{"version": 1, "plan": "other"}'), (),
         "times.json was measured with plan other, and this is",
@@ -296,6 +317,10 @@ FOREIGN = {
         lambda p: edited(p, "plan.json", batch=2),
         r"plan\.json: is not what was written, by its",
     ),
+    "a machine that became slower": (
+        lambda p: edited(p, "times.json", references=[[100] * 3, [100] * 3, [150] * 3, [150] * 3]),
+        r"machine was too noisy: .* took 0% longer or shorter, over time 40%, and 10% is allowed",
+    ),
     "a machine that is too noisy": (
         lambda p: edited(p, "times.json", references=[[100, 50, 180]]),
         r"machine was too noisy: one and the same network took 130% longer or shorter, over time 0",
@@ -309,6 +334,135 @@ def test_what_came_back_is_refused_where_it_is_not_whole(name, plan, known, mode
     spoil(plan)
     with pytest.raises(CostError, match=said):
         collect(model, plan)
+
+
+def test_noise_is_accepted_where_it_is_asked_for(plan, known, model):
+    edited(plan, "times.json", references=[[100, 50, 180]])
+    assert collect(model, plan, noise=1.3).noise == 1.3
+
+
+class Four(Supernet):
+    """Four widths of three options."""
+
+    def __init__(self):
+        super().__init__((3,))
+        widths = [self.dimension(f"width{i}", (2, 3, 4)) for i in range(4)]
+        self.each = nn.ModuleList(map(elastic.Linear, (3, *widths), (*widths, 2)))
+
+    def forward(self, x, arch):
+        for layer in self.each:
+            x = layer(x, arch).relu()
+        return x
+
+
+def test_a_plan_is_of_its_seed_and_its_batch_and_of_no_time(few, tmp_path):
+    model = seeded(Four)
+    plain, other = (write_plan(model, tmp_path / str(s), batch=5, seed=s) for s in (0, 1))
+    assert plain.batch == 5
+    assert plain.blocks == other.blocks
+    assert [n.architecture for n in plain.networks] != [n.architecture for n in other.networks]
+    with zipfile.ZipFile(tmp_path / "0/models.zip") as archive:
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        for name in archive.namelist():
+            inputs = onnx.load_from_string(archive.read(name)).graph.input
+            batches = {each.type.tensor_type.shape.dim[0].dim_value for each in inputs}
+            assert batches == ({1} if name == "reference.onnx" else {5}), name
+
+
+def test_whole_networks_are_timed_all_along_the_coarsest_grid():
+    block = lambda n: elsewhere.PlannedBlock(signature="", many=f"m{n}", one=f"o{n}", number=2)  # noqa: E731
+    networks = [elsewhere.PlannedNetwork(architecture={}, file=f"n{i:02}") for i in range(16)]
+    groups = list(elsewhere._groups(networks, [[block(n) for n in range(32)], [block(99)]]))
+    kinds = ["network" if group.files[0][0] == "n" else "block" for group in groups]
+    assert kinds == ["network", "block", "block", "network", "block", "block", "block"]
+    assert [group.level for group in groups] == [0] * 6 + [1]
+    assert groups[0].files == tuple(f"n{i:02}" for i in range(0, 16, 2))
+    assert groups[1].files == tuple(f"{kind}{n}" for n in range(8) for kind in "mo")
+    rounds = {kind: group.rounds for kind, group in zip(kinds, groups, strict=True)}
+    assert rounds == {"network": NETWORK_ROUNDS, "block": BLOCK_ROUNDS}
+
+
+def test_weights_are_one_number_a_tensor_with_which_values_stay_as_large_as_they_are():
+    layers = seeded(lambda: nn.Sequential(nn.Linear(8, 3, bias=False), nn.LayerNorm(3)))
+    net = fx.symbolic_trace(layers)
+    before = net.get_submodule("0").weight.clone()
+    found = constant(net)
+    assert torch.equal(found.get_submodule("0")(torch.full((1, 8), 2.0)), torch.full((1, 3), 2.0))
+    assert {p.unique().tolist()[0] for p in found.get_submodule("1").parameters()} == {0.75}
+    assert torch.equal(net.get_submodule("0").weight, before)
+
+
+@pytest.fixture
+def scripted(plan, monkeypatch):
+    """The program of a plan whose reference takes what is said, and what it was asked for."""
+    at_work = runner.Measurement(plan, 2)
+    script, asked = [], []
+
+    def in_turn(calls, rounds, clock):
+        asked.append((len(calls), rounds))
+        reference = script.pop(0) if script else (100, 99, 101)
+        return [Times(*reference), *(Times(7, 6, 8) for _ in calls[1:])]
+
+    monkeypatch.setattr(runner, "in_turn", in_turn)
+    monkeypatch.setattr(runner.Measurement, "_loaded", lambda self, content: content)
+    return at_work, script, asked
+
+
+NOISES = {  # what the reference takes, try by try, after one group that took 100; and which counts
+    "quiet": ([(100, 99, 101)], 1),
+    "spread": ([(100, 97, 103), (100, 99, 101)], 2),
+    "slower": ([(106, 106, 106), (104, 104, 104)], 2),
+    "faster": ([(94, 94, 94), (96, 96, 96)], 2),
+    "never quiet": ([(100, 90, 110)] * 3 + [(100, 80, 120)], 4),
+}
+
+
+@pytest.mark.parametrize("name", NOISES)
+def test_a_group_is_timed_again_with_twice_the_rounds_while_the_device_is_noisy(scripted, name):
+    references, tries = NOISES[name]
+    at_work, script, asked = scripted
+    script += [(100, 100, 100), *references]
+    first, second = (group["files"] for group in at_work.plan["groups"][:2])
+    at_work._time(first, 3)
+    at_work._time(second, 5)
+    assert asked == [(len(first) + 1, 3)] + [(len(second) + 1, 5 * 2**n) for n in range(tries)]
+    held = read(at_work.folder / "times.json")
+    assert held["references"] == [[100, 100, 100], list(references[tries - 1])]
+    assert held["times"] == {name: [7, 6, 8] for name in (*first, *second)}
+
+
+def test_finer_grids_are_left_out_once_the_minutes_are_over(scripted, monkeypatch, capsys):
+    at_work, _, asked = scripted
+    groups = at_work.plan["groups"]
+    finer = [{"files": [f"finer{n}"], "rounds": 1, "level": 1} for n in range(3)]
+    at_work.plan["groups"] = groups[:2] + finer
+    minutes = iter([0, 5, 20, 20.0, 20.1, 99])
+    monkeypatch.setattr(runner.time, "monotonic", lambda: 60 * next(minutes))
+    monkeypatch.setattr(runner.zipfile.ZipFile, "read", lambda self, name: b"")
+    at_work.run(20)
+    assert len(asked) == 3, "the coarsest in any case, and what begins within the time"
+    assert at_work.known["times"].keys() == {*groups[0]["files"], *groups[1]["files"], "finer0"}
+    said = capsys.readouterr().out
+    assert "20 minutes are over; finer grids are left out." in said
+    assert "same network lay within 2.0%." in said
+
+
+def test_the_program_computes_with_the_threads_that_were_asked_for(plan):
+    options = runner.Measurement(plan, 2).options
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "zeros"),
+    [("float", "float32", False), ("float16", "float16", False), ("double", "float64", False),
+     ("int64", "int64", True), ("int32", "int32", True), ("bool", "bool", True)],
+)  # fmt: skip
+def test_inputs_are_noise_of_their_type_and_zeros_where_they_are_whole(kind, dtype, zeros):
+    given = SimpleNamespace(type=f"tensor({kind})", shape=[2, 50])
+    found = runner._noise(given, np.random.default_rng(0))
+    assert (found.dtype.name, found.shape) == (dtype, (2, 50))
+    assert (abs(found.astype(float)).max() == 0) == zeros
+    assert zeros or 0.7 < found.std() < 1.3
 
 
 def test_a_plan_of_another_model_is_refused(plan, known):
