@@ -435,8 +435,8 @@ def test_finer_grids_are_left_out_once_the_minutes_are_over(scripted, monkeypatc
     at_work, _, asked = scripted
     groups = at_work.plan["groups"]
     finer = [{"files": [f"finer{n}"], "rounds": 1, "level": 1} for n in range(3)]
-    at_work.plan["groups"] = groups[:2] + finer
-    minutes = iter([0, 5, 20, 20.0, 20.1, 99])
+    at_work.plan["groups"] = [groups[0], finer[0], groups[1], *finer[1:]]
+    minutes = iter([0, 5, 20, 30, 30, 99])
     monkeypatch.setattr(runner.time, "monotonic", lambda: 60 * next(minutes))
     monkeypatch.setattr(runner.zipfile.ZipFile, "read", lambda self, name: b"")
     at_work.run(20)
