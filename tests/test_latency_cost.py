@@ -295,11 +295,11 @@ class Light(Supernet):
         self.one = elastic.Conv2d(3, self.width, 3, padding=dilation, dilation=dilation)
         self.two = elastic.Conv2d(self.width, 4)
         self.pool, self.head = torch.nn.AvgPool2d(*pool), elastic.Linear(4, 2)
-        self.between = between
+        self.between, self.plain = between, torch.nn.Conv2d(4, 4, 3)
 
     def forward(self, x, arch):
         x = self.between(self.one(x, arch))
-        x = self.pool(self.two(x, arch))
+        x = self.plain(self.pool(self.two(x, arch)))
         return self.head(self.after(x, arch[self.width]).mean((2, 3)), arch)
 
     def after(self, x, width):
@@ -339,6 +339,9 @@ def test_a_table_is_of_one_forward_and_no_other_with_the_same_layers(name):
     model = seeded(FORWARDS[name])
     table = table_of(model, 0)
     assert Latency(seeded(FORWARDS[name]), table).table is table
+    last = seeded(FORWARDS[name]).to(memory_format=torch.channels_last)
+    assert not last.plain.weight.is_contiguous()
+    assert Latency(last, table).table is table, "the same, with weights that lie otherwise"
     for other in FORWARDS.keys() - {name}:
         beside = seeded(FORWARDS[other])
         assert MACs(beside).reach == MACs(model).reach

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -140,7 +141,8 @@ def _ladder(space: SearchSpace) -> Iterator[Architecture]:
 
 
 def _computed(net: fx.GraphModule) -> str:
-    return signature(net.graph, net, (), ()).text
+    """All that a network computes, however its weights lie in memory."""
+    return re.sub(r" of strides \([\d, ]*\)", "", signature(net.graph, net, (), ()).text)
 
 
 def check_model(held: ModelOf, model: Supernet, where: str) -> None:
