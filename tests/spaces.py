@@ -1,5 +1,7 @@
 """The table of supernets that every law runs over; a new one joins by adding a line."""
 
+from functools import cache
+
 import torch
 from tests.costs import example
 from torch import nn
@@ -188,6 +190,12 @@ def seeded(build, seed=0):
 def supernet(name):
     """A fresh supernet of the table."""
     return seeded(SPACES[name])
+
+
+@cache
+def shared(name):
+    """One for all tests that only read it: what is found out about a model is found once."""
+    return supernet(name)
 
 
 def images(model, size, seed=0):

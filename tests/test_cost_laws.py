@@ -8,7 +8,7 @@ import torch
 from tests.costs import COSTS, own_cost
 from tests.faults import Killed
 from tests.small import few_digits, mobilenet
-from tests.spaces import SPACES, images, supernet
+from tests.spaces import SPACES, images, shared
 
 from boundnas import calibrate, extract, fit
 from boundnas.cost.terms import Terms
@@ -24,8 +24,16 @@ from boundnas.store.lines import read_jsonl
 @cache
 def built(name, cost):
     """A supernet of the table and a cost of it; not to be changed."""
-    model = supernet(name)
+    model = shared(name)
     return model, cost(model)
+
+
+@cache
+def extracted(name):
+    """The smallest and another network of a supernet of the table; not to be changed."""
+    model = shared(name)
+    archs = model.space.smallest, model.space.sample(stream(0, "law"))
+    return {a: extract(model, calibrate(model, a, [images(model, 4)])) for a in archs}
 
 
 every = pytest.mark.parametrize(("cost", "count"), COSTS.values(), ids=COSTS)
@@ -36,10 +44,8 @@ spaces = pytest.mark.parametrize("name", SPACES)
 @spaces
 def test_a_cost_is_what_is_counted_of_the_extracted_network(name, cost, count):
     model, found = built(name, cost)
-    x, space = images(model, 1), model.space
-    for arch in (space.smallest, space.sample(stream(0, "law"))):
-        net = extract(model, calibrate(model, arch, [images(model, 4)]))
-        assert found(arch) == count(net, x), arch
+    for arch, net in extracted(name).items():
+        assert found(arch) == count(net, images(model, 1)), arch
 
 
 @every
