@@ -9,7 +9,7 @@ demo: install
 	$(BIN)/boundnas run configs/digits.yaml
 
 test: check browser
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 check: .venv/developed
 	$(BIN)/ruff check .

@@ -57,7 +57,10 @@ MOVED = {
     "trained": True,
     "optimizer": {"use": "torch.optim:AdamW", "lr": 0.01},
     "schedule": "torch.optim.lr_scheduler:StepLR",
-    "space.family": ("width_only", {"space.stages": None, "space.width": 0.1}),
+    "space.family": (
+        "width_only",
+        {"space.stages": None, "space.width": 0.1, "train.steps": 2, "search.rounds": 0},
+    ),
     "space.width": 1.5,
     "space.last_width": 9,
     "space.dropout": 0.9,

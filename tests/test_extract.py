@@ -25,7 +25,7 @@ def architectures(space, number):
 def test_an_extracted_network_equals_its_slice_of_the_supernet(name, full, figure):
     model = supernet(name).eval()
     x, calibration = images(model, 3, seed=1), images(model, 8)
-    number = 500 if full else 30
+    number = 500 if full else 15
     for arch in architectures(model.space, number):
         calibrated = calibrate(model, arch, [calibration])
         net = extract(model, calibrated)
@@ -40,7 +40,7 @@ def test_costs_are_those_counted_on_the_extracted_network(name, full, figure):
     model = supernet(name)
     macs, parameters = MACs(model), Parameters(model)
     x, calibration = images(model, 1), images(model, 4)
-    number = 200 if full else 15
+    number = 200 if full else 8
     for arch in architectures(model.space, number):
         net = extract(model, calibrate(model, arch, [calibration]))
         assert counted_macs(net, x) == macs(arch), arch

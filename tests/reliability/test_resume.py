@@ -49,9 +49,9 @@ def stopping_after(step):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_step_is_one_to_stop_after(family, tmp_path, full, figure):
-    steps = 40 if full else 9
+    steps = 40 if full else 6
     expected = train(tmp_path / "whole", family, steps)
-    for step in range(1, steps) if full else (5,):
+    for step in range(1, steps) if full else (3,):
         path = tmp_path / str(step)
 
         def stopped(step=step, path=path):
