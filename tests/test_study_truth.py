@@ -106,6 +106,17 @@ def test_numbers_of_another_setting_are_not_mixed_in(changes, measured):
     assert (measured / "setting.json").read_bytes() == before
 
 
+def test_a_setting_that_a_later_release_adds_is_no_other_setting(measured, tmp_path):
+    held = json.loads((measured / "setting.json").read_text())
+    del held["train"]["mixup"]
+    (tmp_path / "setting.json").write_text(json.dumps(held))
+    begin(small(), tmp_path)
+    held["train"]["gone"] = 1
+    (tmp_path / "setting.json").write_text(json.dumps(held))
+    with pytest.raises(RunError, match="were measured in another setting"):
+        begin(small(), tmp_path)
+
+
 def test_a_network_alone_has_weights_for_its_own_size_drawn_by_the_seed():
     alone = small().model(3, (0, 0, 2, 1, 0))
     assert alone.space.size == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from boundnas.engine.progress import Progress
 from boundnas.errors import RunError
 from boundnas.search.evaluator import Evaluator
 from boundnas.space import Architecture
-from boundnas.store.files import canonical_json, find_bytes, write_text
+from boundnas.store.files import canonical_json, find_bytes, write_json
 from boundnas.store.lines import JsonLines, read_jsonl
 from studies.alone import train_alone
 from studies.truth.space import Setting
@@ -43,17 +44,27 @@ def measure(setting: Setting, out: Path, seeds: int) -> None:
 def begin(setting: Setting, out: Path) -> None:
     """Write down what all numbers of a folder depend on, or compare it.
 
+    Settings that a later release has and the file does not are as they are left out: no fault.
+
     Raises:
         RunError: It is something else.
     """
-    path, text = out / "setting.json", canonical_json(setting.described())
+    path, now = out / "setting.json", json.loads(canonical_json(setting.described()))
     there = find_bytes(path)
-    if there not in (None, text.encode()):
+    if there is None:
+        write_json(path, now)
+    elif not agrees(json.loads(there), now):
         raise RunError(
             f"{path}: the numbers beside it were measured in another setting (images, space, "
             "training or range), so these would not go with them; take another folder"
         )
-    write_text(path, text)
+
+
+def agrees(there: object, now: object) -> bool:
+    """Whether everything that was written down is so still."""
+    if isinstance(there, dict) and isinstance(now, dict):
+        return all(key in now and agrees(value, now[key]) for key, value in there.items())
+    return there == now
 
 
 def alone(setting: Setting, out: Path, seed: int) -> None:
