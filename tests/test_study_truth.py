@@ -5,6 +5,7 @@ import math
 import shutil
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -173,6 +174,17 @@ def test_the_study_has_243_networks_of_which_its_clip_leaves_108(monkeypatch):
     asked = setting()
     assert len(asked.networks) == 243
     assert {len(values) for values in asked.options.values()} == {3}
+
+
+COMMITTED = Path(__file__).parents[1] / "docs" / "results" / "truth"
+
+
+def test_what_is_committed_are_networks_of_the_study_each_once(monkeypatch):
+    monkeypatch.setattr("studies.truth.space.small_images", few_digits)
+    found, networks = rows(COMMITTED / ALONE), setting().networks
+    assert {"seed", "network", "macs", "validation", "test", "seconds"} == set(found[0])
+    each = [(row["seed"], tuple(row["network"])) for row in found]
+    assert each == [(s, n) for s in range(1 + each[-1][0]) for n in networks][: len(each)]
 
 
 # Told: a space of two dimensions, whose numbers are written by hand.
