@@ -172,6 +172,12 @@ FIGURES: dict[str, Figure] = {
         ("fixed", "boundaries", "clipped", "boundaries-from-clip"),
         ("cifar10",),
     ),
+    "controls-v3": Figure(
+        "the same in the MobileNetV3-like space, where a cut by cost leaves more open",
+        "KDSA",
+        ("fixed", "boundaries", "clipped", "boundaries-from-clip"),
+        ("cifar10",),
+    ),
     "controls-long": Figure(
         "the same in 4.5 times the steps, 8 passes over the images at the small scale",
         "KD",
