@@ -60,6 +60,7 @@ from boundnas.search import Evaluator
 from boundnas.search.pareto import mean_over_log_cost
 from boundnas.store.folder import RunFolder
 from step import Setting, setting_of
+from step import timed as once
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 60
@@ -140,18 +141,7 @@ def resume(device: str) -> Iterator[str]:
 
 def timed(work: Callable[[], object], device: str, repeats: int = 10) -> float:
     """Median seconds of a work that was done twice before."""
-    return statistics.median([once(work, device) for _ in range(repeats + 2)][2:])
-
-
-def once(work: Callable[[], object], device: str) -> float:
-    """Seconds until all of the work is done."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return statistics.median([once(work) for _ in range(repeats + 2)][2:])
 
 
 def peak(device: str) -> Iterator[str]:
@@ -243,8 +233,8 @@ def shapes(device: str) -> Iterator[str]:
         generator = stream(i, "shapes")
         steps = [[model.space.sample(generator) for _ in range(4)] for _ in range(number)]
         with torch.backends.cudnn.flags(enabled=way != "without cuDNN"):
-            new = [once(partial(step, archs, way), device) for archs in steps]
-            again = [once(partial(step, archs, way), device) for _ in range(3) for archs in steps]
+            new = [once(partial(step, archs, way)) for archs in steps]
+            again = [once(partial(step, archs, way)) for _ in range(3) for archs in steps]
         yield (
             f"| {way}{' (first)' * (i == 0)} | new shapes {1e3 * statistics.median(new):.0f} ms, "
             f"again {1e3 * statistics.median(again):.1f} ms | |"
@@ -300,7 +290,7 @@ def search(device: str, folder: Path | None) -> Iterator[str]:
     evaluator = Evaluator(model, data, bn.SearchSettings(), 0)
     generator = stream(0, "candidates")
     archs = [model.space.sample(generator) for _ in range(8 if device == "cuda" else 2)]
-    first, again = (once(lambda: list(evaluator.each(evaluator, archs)), device) for _ in range(2))
+    first, again = (once(lambda: list(evaluator.each(evaluator, archs))) for _ in range(2))
     yield (
         f"| {data.name}, {len(data.validation)} validation images, 2,048 for calibration | "
         f"{len(archs) / first:.2f} candidates a second, the same again {len(archs) / again:.2f} | |"
