@@ -289,6 +289,21 @@ class Torchs(nn.Module):
         return self.head(x.mean(1))
 
 
+class Padded(nn.Module):
+    """Torch's layers over texts of different lengths: what is padded with zeros is left out."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(5, 16)
+        layer = nn.TransformerEncoderLayer(16, 4, 12, 0.1, batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x):
+        y = self.encoder(self.embed(x), src_key_padding_mask=x == 0)
+        return self.head(y[:, 0])
+
+
 class Upwards(nn.Module):
     """Down and up again, in one spatial axis."""
 
@@ -408,6 +423,7 @@ NETWORKS = {
     "attention by hand": (lambda: Transformer(ByHand), (3, 6, 6)),
     "attention of pixels": (OfPixels, (3, 4, 4)),
     "torch's attention": (Torchs, (5, 3)),
+    "torch's attention, padded": (Padded, torch.tensor([3, 2, 4, 1, 2, 0])),
     "upwards": (Upwards, (3, 8)),
     "mixer": (Mixer, (3, 6, 6)),
     "text": (Text, torch.arange(5).repeat(2)[:7]),

@@ -85,7 +85,7 @@ class Attention(nn.Module):
 
 def _added(mask: Tensor, like: Tensor) -> Tensor:
     """A mask to be added: of one that says what is left out, minus infinity there."""
-    if mask.dtype is not torch.bool:
+    if mask.dtype != torch.bool:  # by value: of a mask that is computed the type is recorded too
         return mask
     return torch.zeros_like(mask, dtype=like.dtype).masked_fill(mask, float("-inf"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from boundnas.nested import mapped
 from boundnas.randomness import stream
 from boundnas.space import Architecture, SearchSpace
 from boundnas.supernet.extract import ROUNDING
-from boundnas.supernet.inputs import noise, zeros
+from boundnas.supernet.inputs import noise, padded, zeros
 from boundnas.supernet.modes import evaluating
 from boundnas.supernet.place import first_line
 from boundnas.supernet.supernet import Supernet
@@ -127,25 +127,46 @@ def check_same(model: nn.Module, made: Supernet, arch: Architecture, exact: bool
     Raises:
         ConvertError: They differ; says by how much.
     """
-    inputs = noise(made, 3, stream(0, "elasticize"))
+    same = _equal if exact and next(made.parameters()).is_cpu else _near
     with evaluating(model), evaluating(made):
-        expected = _tensors(called_with(model, mapped(Tensor.clone, inputs)))
-        again = _tensors(called_with(model, mapped(Tensor.clone, inputs)))
-        found = _tensors(made(mapped(Tensor.clone, inputs), arch))
-    if not all(map(_equal, expected, again)):
-        raise ConvertError(
-            f"{type(model).__name__} gives something else every time, in evaluation mode: it draws "
-            "random numbers or keeps a state"
-        )
-    same = _equal if exact and expected[0].is_cpu else _near
-    if len(found) != len(expected) or not all(map(same, found, expected)):
-        apart = [float((a - b).abs().max()) for a, b in zip(found, expected, strict=False)]
-        raise ConvertError(
-            f"the largest network computes something else than {type(model).__name__}: they "
-            f"differ by {max(apart, default=float('inf')):.3g} on random inputs. Its forward may "
-            "read what it changed in place, depend on the number of samples, or follow another "
-            "way while it is recorded (as by isinstance or try); a converter may help"
-        )
+        inputs = noise(made, 3, stream(0, "elasticize"))
+        expected = _given(model, inputs)
+        if not all(map(_equal, expected, _given(model, inputs))):
+            raise ConvertError(
+                f"{type(model).__name__} gives something else every time, in evaluation mode: it "
+                "draws random numbers or keeps a state"
+            )
+        _compare(model, expected, _given(made, inputs, arch), same, "on random inputs")
+        inputs = padded(made, stream(0, "padded"))
+        try:
+            expected = _given(model, inputs)
+        except Exception:
+            return  # of numbers that this network does not take
+        _compare(model, expected, _given(made, inputs, arch), same, "on inputs with zeros")
+
+
+def _given(model: nn.Module, inputs: Any, *arch: Architecture) -> list[Tensor]:
+    """All tensors that a network gives, or a supernet in an architecture."""
+    copies = mapped(Tensor.clone, inputs)  # which it may change
+    return _tensors(model(copies, *arch) if arch else called_with(model, copies))
+
+
+def _compare(
+    model: nn.Module,
+    expected: list[Tensor],
+    found: list[Tensor],
+    same: Callable[[Tensor, Tensor], bool],
+    where: str,
+) -> None:
+    if len(found) == len(expected) and all(map(same, found, expected)):
+        return
+    apart = [float((a - b).abs().max()) for a, b in zip(found, expected, strict=False)]
+    raise ConvertError(
+        f"the largest network computes something else than {type(model).__name__}: they differ by "
+        f"{max(apart, default=float('inf')):.3g} {where}. Its forward may read what it changed in "
+        "place, depend on the number of samples, or follow another way while it is recorded (as by "
+        "isinstance, is or try); a converter may help"
+    )
 
 
 def _tensors(output: Any) -> list[Tensor]:

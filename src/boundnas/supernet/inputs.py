@@ -54,6 +54,28 @@ def noise(model: Any, number: int, generator: torch.Generator) -> Inputs:
     return noise_like(model.example, number, generator, next(model.parameters()))
 
 
+def padded(model: Any, generator: torch.Generator) -> Inputs:
+    """Three samples such as masks are made of: zeros from the middle of the first axis on, of the
+    last axis, and none. The rest is noise; of whole numbers, draws of 0 to the largest in the
+    example; of truths, of both.
+    """
+    weight = next(model.parameters())
+
+    def made(x: Tensor) -> Tensor:
+        if x.is_floating_point():
+            drawn = torch.randn(3, *x.shape, generator=generator).to(weight)
+        else:
+            least, most = min(0, int(x.min())), 1 if x.dtype == torch.bool else int(x.max())
+            drawn = torch.randint(least, most + 1, (3, *x.shape), generator=generator)
+            drawn = drawn.to(weight.device, x.dtype)
+        if x.dim():
+            drawn[0, x.shape[0] // 2 :] = 0
+            drawn[1, ..., x.shape[-1] // 2 :] = 0
+        return drawn
+
+    return mapped(made, model.example)
+
+
 def noise_like(example: Inputs, number: int, generator: torch.Generator, weight: Tensor) -> Inputs:
     """Likewise, of the precision and on the device of ``weight``."""
 
