@@ -2,9 +2,9 @@
 
 Networks of several spaces, from the smallest to the largest, are written as ONNX files. A process
 of its own runs each, on one thread: what it takes is the most memory that it ever had resident in
-a pass, less what it had before, and its inputs. Three ways of running are compared: each tensor is
-allocated and freed by itself, in the layout of the graph or in blocks of 16 channels, and ONNX
-Runtime as it comes, with blocks, an arena and planned reuse.
+a pass, less what it had before, and its inputs. Four ways of running are compared: each tensor is
+allocated and freed by itself, in the layout of the graph or in blocks of 16 channels; and ONNX
+Runtime with blocks and an arena, without planned reuse or, as it comes, with it.
 
     python benchmarks/memory.py [--networks 12] [--batch 8] [--output docs/results/memory]
 """
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ import torch
 
 import boundnas as bn
 from boundnas.cost import Bytes, PeakMemory
+from boundnas.cost.plan import Buffer, Plan
 from boundnas.randomness import stream
 from boundnas.space import Architecture
 from boundnas.supernet.extract import random_inputs
@@ -38,8 +39,16 @@ SPACES = {
     "ResNet-34": lambda: bn.models.resnet(1.0, 32),
     "DeiT-Tiny": lambda: bn.models.vit(1.0, 32),
 }
-WAYS = ("plain layout", "blocked layout", "as it comes")
-"""See `benchmarks/resident.py`."""
+BLOCK = 16
+"""Channels that ONNX Runtime holds together on processors with AVX-512; 8 on others of x86."""
+
+WAYS = {
+    "plain layout": "plan",
+    "blocked layout": "blocks",
+    "no planned reuse": "blocks",
+    "as it comes": "reuse",
+}
+"""See `benchmarks/resident.py`; and the prediction that is meant for each, see `predictions`."""
 ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "16384",
     "MALLOC_TRIM_THRESHOLD_": "0",
@@ -59,6 +68,38 @@ def networks(model: bn.Supernet, number: int) -> list[Architecture]:
         ]
         found.append(space.sample(generator, allowed))
     return found
+
+
+def predictions(model: bn.Supernet, batch: int) -> dict[str, Callable[[Architecture], int]]:
+    """The cost, in the layout of the graph and in blocks; and what planned reuse makes of it."""
+    return {
+        "plan": PeakMemory(model, batch),
+        "blocks": PeakMemory(model, batch, BLOCK),
+        "reuse": lambda arch: reused(Plan(model, arch, batch, BLOCK), arch),
+    }
+
+
+def reused(plan: Plan, arch: Architecture) -> int:
+    """Bytes of a plan whose memory goes to a later tensor of exactly its size.
+
+    Each memory is held from the first such tensor to the last. It depends on which sizes happen to
+    be equal, and so has no form in which each option has its gradient: it is no cost.
+    """
+    moments = list(plan.moments().values())
+    memories: list[tuple[int, list[int]]] = []  # bytes, and the moments at which one is in use
+    used: dict[Buffer, int] = {}
+    for now, held in enumerate(moments):
+        used = {b: memory for b, memory in used.items() if b in held}
+        for buffer in held:
+            if buffer not in used:
+                size, taken = buffer.held(arch), set(used.values())
+                free = (i for i, (s, _) in enumerate(memories) if s == size and i not in taken)
+                used[buffer] = next(free, len(memories))
+                if used[buffer] == len(memories):
+                    memories.append((size, []))
+            memories[used[buffer]][1].append(now)
+    spans = [(size, min(at), max(at)) for size, at in memories]
+    return max(sum(s for s, a, b in spans if a <= now <= b) for now in range(len(moments)))
 
 
 def measured(model: bn.Supernet, arch: Architecture, batch: int, folder: Path) -> dict[str, int]:
@@ -87,13 +128,16 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float:
     return statistics.correlation(ranks(a), ranks(b))
 
 
-def table(rows: list[dict[str, Any]], by: str, predicted: str = "predicted") -> str:
-    """Ranks and errors of a prediction of what is held under a name."""
-    pairs = [(row[predicted], row[by]) for row in rows]
-    ratios = [p / m for p, m in pairs]
+def table(rows: list[dict[str, Any]], way: str) -> str:
+    """Ranks of all predictions of what a way takes, and errors of the one that is meant for it."""
+    taken = [row[way] for row in rows]
+    ranks = [
+        f"{spearman([row[p] for row in rows], taken):.3f}" for p in ("plan", "blocks", "reuse")
+    ]
+    ratios = [row[WAYS[way]] / row[way] for row in rows]
     fitted = statistics.median(ratios)
     off = statistics.fmean(abs(r / fitted - 1) for r in ratios)
-    return f"{spearman(*zip(*pairs, strict=True)):.3f} | {fitted:.2f} | {100 * off:.1f} %"
+    return f"{' | '.join(ranks)} | {fitted:.2f} | {100 * off:.1f} %"
 
 
 def report(spaces: dict[str, list[dict[str, Any]]], batch: int) -> str:
@@ -106,9 +150,9 @@ def report(spaces: dict[str, list[dict[str, Any]]], batch: int) -> str:
         f"{platform.python_version()}, PyTorch {torch.__version__}, ONNX Runtime "
         f"{onnxruntime.__version__}. Batches of {batch}, seed 0, images of 32x32.",
         "",
-        "| space | networks | MB, from to | ONNX Runtime | Spearman | predicted / measured, median "
-        "| mean error about it |",
-        "|---|---|---|---|---|---|---|",
+        "| space | networks | MB, from to | ONNX Runtime | Spearman: plan | blocks | blocks, reuse "
+        "| predicted / measured, median | mean error about it |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     everything = [row for rows in spaces.values() for row in rows]
     for name, rows in [*spaces.items(), ("all", everything)]:
@@ -145,11 +189,11 @@ def main() -> None:
         for name, build in SPACES.items():
             torch.manual_seed(0)
             model = build()
-            peak, size = PeakMemory(model, options.batch), Bytes(model)
+            size, predicted = Bytes(model), predictions(model, options.batch)
             spaces[name] = []
             for arch in networks(model, options.networks):
                 row = measured(model, arch, options.batch, Path(folder))
-                row |= {"predicted": peak(arch), "bytes": size(arch)}
+                row |= {name: of(arch) for name, of in predicted.items()} | {"bytes": size(arch)}
                 spaces[name].append(row | {"architecture": arch.values})
                 print(name, row, file=sys.stderr, flush=True)
     text = report(spaces, options.batch)

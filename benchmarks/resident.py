@@ -2,10 +2,11 @@
 
 What is most resident in a pass, less what was resident before, and the inputs, which were. Either
 each tensor is allocated and freed by itself, in the layout of the graph or in that of blocks of
-channels, and the first pass, which sets things up, does not count; or it runs as it comes, with
-blocks, an arena and planned reuse, three passes.
+channels, and the first pass, which sets things up, does not count; or it runs three passes with
+blocks and an arena, which keeps what the first one took beside the one piece of memory that later
+ones have, without planned reuse or, as it comes, with it.
 
-    python benchmarks/resident.py net.onnx "plain layout"|"blocked layout"|"as it comes"
+    python benchmarks/resident.py net.onnx "plain layout"|"blocked layout"|"no planned reuse"|…
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ def resident(which: str) -> int:
 
 def take(path: str, way: str) -> int:
     """Bytes that a pass takes, in one of the ways."""
-    apart = way != "as it comes"
+    apart = way.endswith("layout")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     if apart:
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+    if way != "as it comes":
         options.enable_mem_reuse = False
     if way == "plain layout":
         level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED

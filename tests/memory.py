@@ -25,16 +25,26 @@ IN_PLACE = {
 }  # fmt: skip
 
 
-def held(net, x):
-    """Bytes at the widest moment of a pass of an extracted network."""
+POOLS = {"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "interpolate", "MaxPool2d", "AvgPool2d"}
+GATED = {"silu", "SiLU", "gelu", "GELU", "hardswish", "Hardswish", "mish", "Mish"}
+
+
+def held(net, x, block=1):
+    """Bytes at the widest moment of a pass of an extracted network, in blocks of channels."""
     nodes = list(net.graph.nodes)
     values = _Values(net, x).found
     at = {node: i for i, node in enumerate(nodes)}
-    cells, size = {}, {}
+    cells, size, room = {}, {}, {}
 
-    def new(node, *tensors):
+    def new(node, *tensors, kind=""):
         cells[node] = tuple((node, i) for i in range(len(tensors)))
-        size.update({(node, i): t.numel() * t.element_size() for i, t in enumerate(tensors)})
+        for cell, t in zip(cells[node], tensors, strict=True):
+            size[cell] = room[cell] = _bytes(t)
+            taken = [c for n in node.all_input_nodes for c in cells.get(n, ())]
+            source = max(taken, key=size.get, default=cell)
+            keeps = kind in IN_PLACE | POOLS | GATED and room[source] > size[source]
+            if t.dim() == 4 and (kind.startswith("Conv") or keeps):
+                room[cell] = size[cell] // t.shape[1] * -(-t.shape[1] // block) * block
 
     def needed(cell):
         """The last step that takes it under any of its names; the end for what is given back."""
@@ -104,13 +114,13 @@ def held(net, x):
             if kind in IN_PLACE and free:
                 cells[node] = (free[0],)
             else:
-                new(node, *made)
+                new(node, *made, kind=kind)
         if kind == "scaled_dot_product_attention":
             query, key = (values[n] for n in node.args[:2])
             extra = _bytes(query) // query.shape[-1] * key.shape[-2]
         alive = {c for of in cells.values() for c in of if c[0] in given or needed(c) >= i}
         alive |= set(cells[node])
-        peak = max(peak, extra + sum(size[c] for c in alive))
+        peak = max(peak, extra + sum(room[c] for c in alive))
     return peak
 
 

@@ -62,6 +62,11 @@ BY_HAND = {  # what happens to a map, the numbers held at the widest moment, and
         "next",
     ),
     "another shape": (lambda net, x, arch: x.flatten(2).unflatten(2, (6, 6)), X + MAP + 4),
+    "times its mean": (
+        lambda net, x, arch: net.next(x * x.mean((2, 3), keepdim=True), arch),
+        X + 2 * MAP,
+        "next",
+    ),
     "moved": (lambda net, x, arch: x.transpose(2, 3), X + 2 * MAP),
     "half of it": (lambda net, x, arch: x[:, :, :3], X + MAP * 3 // 2),
     "smaller, held by nothing": (lambda net, x, arch: F.max_pool2d(x, 2), X + MAP + MAP // 4),
@@ -95,10 +100,58 @@ def test_it_grows_with_the_batch_and_with_precision():
     assert many(arch) == held(net, images(model, 5))
 
 
-@pytest.mark.parametrize("batch", [0, True, 2.0])
-def test_a_batch_that_is_none_is_refused(batch):
-    with pytest.raises(CostError, match=r"batch is a whole number of at least 1, found"):
-        PeakMemory(mobilenet(), batch)
+@pytest.mark.parametrize("what", ["batch", "block"])
+@pytest.mark.parametrize("number", [0, True, 2.0])
+def test_a_batch_or_block_that_is_none_is_refused(what, number):
+    with pytest.raises(CostError, match=rf"{what} is a whole number of at least 1, found {number}"):
+        PeakMemory(mobilenet(), **{what: number})
+
+
+BLOCKS = {  # as `BY_HAND` where four channels are held together and there are two
+    "layer after layer": X + 2 * MAP,
+    "in place": X + MAP + 2,
+    "a shortcut": X + 3 * MAP,
+    "added into the shortcut": X + 2 * MAP,
+    "times its mean": X + 2 * MAP,
+    "half of it": X + MAP + MAP // 4,  # a piece is as large as its numbers
+    "moved": X + MAP + MAP // 2,
+    "smaller, held by nothing": X + MAP + MAP // 4,
+}
+
+
+class Fixed(Supernet):
+    """A map of a width that is not searched, after one that is; of one or two axes."""
+
+    def __init__(self, shape, kind):
+        super().__init__((1, *shape))
+        width = self.dimension("width", (2, 4))
+        self.conv, self.fixed = kind(1, width), kind(width, 3)
+        self.head = elastic.Linear(3, 5)
+
+    def forward(self, x, arch):
+        return self.head(self.fixed(self.conv(x, arch), arch).flatten(2).mean(2), arch)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "numbers"),
+    [((6, 6), elastic.Conv2d, X + 2 * MAP), ((36,), elastic.Conv1d, X + (2 + 3) * 36)],
+)
+def test_blocks_are_of_images_and_of_widths_that_are_fixed_too(shape, kind, numbers):
+    model = seeded(lambda: Fixed(shape, kind))
+    assert PeakMemory(model, block=4)(model.space.smallest) == 4 * numbers
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_maps_hold_whole_blocks_of_channels(name):
+    steps, numbers, *layers = BY_HAND[name]
+    model = seeded(lambda: Hand(steps, layers))
+    cost = PeakMemory(model, block=4)
+    assert (cost(model.space.smallest), cost(model.space.largest)) == (
+        4 * BLOCKS[name],
+        4 * numbers,
+    )
+    net = extract(model, calibrate(model, model.space.smallest, [images(model, 4)]))
+    assert held(net, images(model, 1), block=4) == 4 * BLOCKS[name]
 
 
 def test_a_module_that_hides_what_it_holds_is_refused():
@@ -143,11 +196,12 @@ def test_networks_of_others_are_counted_too(name):
     build, given = ELASTICIZED[name]
     example = given if isinstance(given, torch.Tensor) else torch.zeros(*given)
     model = elasticize(seeded(build).eval(), example[None])
-    cost = PeakMemory(model)
+    costs = [PeakMemory(model, block=block) for block in (1, 8)]
     for step in range(4):
         arch = model.space.sample(stream(step, "others"))
         net = extract(model, calibrate(model, arch, [images(model, 4)]))
-        assert cost(arch) == held(net, images(model, 1)), arch
+        for cost in costs:
+            assert cost(arch) == held(net, images(model, 1), cost.block), arch
 
 
 def test_what_decides_alone_has_a_gradient_and_of_equal_ones_the_first():

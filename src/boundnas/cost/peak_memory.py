@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import partial
 
 from boundnas.cost.base import COSTS, Cost
-from boundnas.cost.plan import Buffer, Plan
+from boundnas.cost.plan import Buffer, Plan, rounded
 from boundnas.errors import CostError
 from boundnas.randomness import stream
 from boundnas.space import Architecture, Setting, Value
@@ -20,6 +20,9 @@ TRIED = 8
 """Random architectures that are tried beside those of `boundnas.supernet.paths`; as many others
 are counted to see that the cost is theirs."""
 
+Channels = tuple[Setting, int]
+"""Those of a setting, and how many are held together."""
+
 
 class PeakMemory(Cost):
     """Bytes of activations at the widest moment of a pass, by `boundnas.cost.plan`.
@@ -30,6 +33,8 @@ class PeakMemory(Cost):
     Args:
         model: The supernet.
         batch: Number of samples that are computed together.
+        block: Channels of a map that the runtime holds together: 1 where it works in the layout of
+            the graph. ONNX Runtime takes 16 on processors with AVX-512, 8 on others of x86.
 
     Raises:
         CostError: What is held at a moment depends on too much, or in ways that were not found.
@@ -39,14 +44,17 @@ class PeakMemory(Cost):
     counts = "bytes"
     polynomial: Largest
 
-    def __init__(self, model: Supernet, batch: int = 1) -> None:
-        if type(batch) is not int or batch < 1:
-            raise CostError(f"peak_memory: batch is a whole number of at least 1, found {batch!r}")
-        self.batch = batch
+    def __init__(self, model: Supernet, batch: int = 1, block: int = 1) -> None:
+        for what, number in (("batch", batch), ("block", block)):
+            if type(number) is not int or number < 1:
+                raise CostError(
+                    f"peak_memory: {what} is a whole number of at least 1, found {number!r}"
+                )
+        self.batch, self.block = batch, block
         super().__init__(model)
 
     def _polynomial(self, model: Supernet) -> Largest:
-        plans, found, space = _Plans(model, self.batch), paths(model), model.space
+        plans, found, space = _Plans(model, self.batch, self.block), paths(model), model.space
         generator = stream(0, "peak memory")
         probes = [*found.probes, *(space.sample(generator) for _ in range(TRIED))]
         names = dict.fromkeys(name for arch in probes for name in plans.numbers(arch))
@@ -80,22 +88,23 @@ class _Plans:
     Args:
         model: The supernet.
         batch: Number of samples.
+        block: Channels that are held together.
     """
 
-    def __init__(self, model: Supernet, batch: int) -> None:
-        self.model, self.batch = model, batch
+    def __init__(self, model: Supernet, batch: int, block: int) -> None:
+        self.model, self.batch, self.block = model, batch, block
         self.places: dict[str, str] = {}
         """The module of each moment."""
         self._numbers: dict[Architecture, dict[str, int]] = {}
         self._peaks: dict[Architecture, int] = {}
-        self._held: list[dict[Setting | None, Fraction]] = []
-        self._known: dict[frozenset[tuple[Setting | None, Fraction]], int] = {}
+        self._held: list[dict[Channels, Fraction]] = []
+        self._known: dict[frozenset[tuple[Channels, Fraction]], int] = {}
 
     def numbers(self, arch: Architecture) -> dict[str, int]:
         """For every moment of a pass, by its name, a number of what is held then; see `held`."""
         if arch not in self._numbers:
-            moments = Plan(self.model, arch, self.batch).moments()
-            self._peaks[arch] = max(sum(b.size for b in held) for held in moments.values())
+            moments = Plan(self.model, arch, self.batch, self.block).moments()
+            self._peaks[arch] = max(sum(b.held(arch) for b in held) for held in moments.values())
             self._numbers[arch] = {self._name(m): self._number(h) for m, h in moments.items()}
         return self._numbers[arch]
 
@@ -113,22 +122,26 @@ class _Plans:
     def held(self, number: int) -> Polynomial:
         """Bytes of what has this number."""
         total = Polynomial(())
-        for setting, each in self._held[number - 1].items():
-            total += amount(1 if setting is None else setting, partial(_bytes, each))
+        for (setting, block), each in self._held[number - 1].items():
+            total += amount(setting, partial(_bytes, each, block))
         return total
 
     def _number(self, held: list[Buffer]) -> int:
-        summed: dict[Setting | None, Fraction] = defaultdict(Fraction)
-        for setting, each in (part for buffer in held for part in buffer.parts):
-            summed[setting] += each
+        summed: dict[Channels, Fraction] = defaultdict(Fraction)
+        for buffer in held:
+            for setting, each in buffer.parts:
+                if isinstance(setting, int):
+                    summed[1, 1] += rounded(setting, buffer.block) * each
+                else:
+                    summed[setting, buffer.block] += each
         number = self._known.setdefault(frozenset(summed.items()), len(self._known) + 1)
         if number > len(self._held):
             self._held.append(summed)
         return number
 
 
-def _bytes(each: Fraction, channels: Value) -> int:
-    size = each * int(channels)
+def _bytes(each: Fraction, block: int, channels: Value) -> int:
+    size = each * rounded(int(channels), block)
     if size.denominator != 1:
         raise CostError(
             f"peak_memory: a tensor of {float(size):g} bytes where {channels} channels are chosen, "

@@ -7,10 +7,12 @@ The plan of an extracted network is simple to state, and near to what a runtime 
 - What only gives a tensor another shape takes nothing. What rearranges or cuts it makes a copy.
 - Functions of single elements, BatchNorm, softmax and attention write into an operand of the same
   size that nothing takes any more, as where they are fused into the layer before. Activations that
-  multiply their input by a function of it (`GATED`) hold both.
+  multiply their input by a function of it (`boundnas.cost.operators.GATED`) hold both.
 - A convolution whose result, normalized or not, is added to a map that nothing takes any more adds
   into that map.
 - Attention holds the scores of all heads, queries times keys, beside its operands.
+- Of runtimes that compute blocks of channels, a map holds whole blocks from the convolution that
+  makes it on, as long as functions of single elements and pooling follow.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from boundnas.cost.operators import JOINS, Operators, memory
 from boundnas.elastic import BatchNorm, ElasticLayer
 from boundnas.elastic.width import GIVES, active
 from boundnas.errors import CostError
@@ -37,22 +39,8 @@ from boundnas.space import Architecture, Setting, Statistics, Width, parts_of
 from boundnas.supernet.supernet import Supernet
 from boundnas.supernet.tracing import trace
 
-SHAPES = {
-    "view", "_unsafe_view", "_reshape_alias", "unsqueeze", "squeeze", "alias", "detach",
-}  # fmt: skip
-"""Operators that give another shape only."""
-
-FUSED = {"_softmax", "_log_softmax", "_prelu_kernel"}
-"""Operators that write in place beside those of single elements."""
-
-GATED = {"silu", "gelu", "hardswish", "mish"}
-"""Activations that a runtime computes as their input times a function of it."""
-
-JOINS = {"cat", "stack"}
-"""Operators that put tensors side by side."""
-
-Parts = tuple[tuple[Setting | None, Fraction], ...]
-"""Bytes for each channel of a setting, of several side by side in order; of none, bytes."""
+Parts = tuple[tuple[Setting, Fraction], ...]
+"""Bytes for each channel of a setting, of several side by side in order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +48,19 @@ class Buffer:
     """The memory of one tensor.
 
     Args:
-        size: Bytes.
+        size: Bytes of its numbers.
         parts: How they follow from widths.
+        block: It holds whole blocks of so many channels.
     """
 
     size: int
     parts: Parts
+    block: int = 1
+
+    def held(self, arch: Architecture) -> int:
+        """Bytes that it takes."""
+        sizes = [(arch.size(setting), each) for setting, each in self.parts]
+        return self.size + int(sum((rounded(n, self.block) - n) * each for n, each in sizes))
 
 
 @dataclass(frozen=True)
@@ -96,18 +91,20 @@ class Plan(fx.Interpreter):
         model: The supernet.
         arch: The architecture.
         batch: Number of samples.
+        block: Channels that a runtime holds together.
 
     Raises:
         CostError: A module of torch does many things at once.
     """
 
-    def __init__(self, model: Supernet, arch: Architecture, batch: int) -> None:
+    def __init__(self, model: Supernet, arch: Architecture, batch: int, block: int = 1) -> None:
         graph, self.tensors = trace(model, arch)
         super().__init__(model, garbage_collect_values=False, graph=graph)
         self.modules = {f"model.{name}": module for name, module in model.named_modules()}
         self.arch = arch.carrying(statistics=_Sized(self.modules, arch))
         called = dict.fromkeys(n.target for n in graph.nodes if n.op == "call_module")
         self.plain = {target: self._plain(str(target)) for target in called}
+        self.block = block
         self.inputs: list[Buffer] = []
         self.outputs: Sequence[Buffer] = ()
         self.steps: list[Step] = []
@@ -161,16 +158,16 @@ class Plan(fx.Interpreter):
         """Run one node, and note what it takes and makes."""
         given = [self.env[node] for node in n.all_input_nodes]
         taken = self._buffers(given)
-        with _Operators(map(_memory, filter(self._is_held, tree_leaves(given)))) as operators:
+        with Operators(map(memory, filter(self._is_held, tree_leaves(given)))) as operators:
             result = self._run_on_meta(n, taken)
         if n.op == "output":
             self.outputs = taken
             return result
         known = set(self._held)
         result = tree_map(lambda x: self._apart(x, operators), result)
-        made = [x for x in tree_leaves(result) if isinstance(x, Tensor) and _memory(x) not in known]
+        made = [x for x in tree_leaves(result) if isinstance(x, Tensor) and memory(x) not in known]
         if n.op == "placeholder":
-            self.inputs += [self._hold(x, ((None, Fraction(_bytes(x))),)) for x in made]
+            self.inputs += [self._hold(x, ((1, Fraction(_bytes(x))),)) for x in made]
         elif operators.called:
             self._note(n, taken, made, operators)
         return result
@@ -203,16 +200,18 @@ class Plan(fx.Interpreter):
             return super().run_node(n)
 
     def _note(
-        self, n: fx.Node, taken: Sequence[Buffer], made: Sequence[Tensor], operators: _Operators
+        self, n: fx.Node, taken: Sequence[Buffer], made: Sequence[Tensor], operators: Operators
     ) -> None:
         place = _place(n)
         self._counts[place] += 1
         parts = self._parts(n, taken, [_bytes(x) for x in made], operators.names)
-        makes = [self._hold(x, each) for x, each in zip(made, parts, strict=True)]
+        kind = self._kind(n, taken, operators.names)
+        block = self._together(kind, taken, operators)
+        makes = [self._hold(x, each, block) for x, each in zip(made, parts, strict=True)]
         attends = n.target is F.scaled_dot_product_attention
         beside = [self._scores(n)] if attends else []
         within = attends or operators.within
-        name, kind = (place, self._counts[place]), self._kind(n, taken, operators.names)
+        name = (place, self._counts[place])
         self.steps.append(Step(name, taken, makes, within, beside, kind))
 
     def _kind(self, n: fx.Node, taken: Sequence[Buffer], names: set[str]) -> str:
@@ -223,7 +222,13 @@ class Plan(fx.Interpreter):
             return "sum"
         return "convolution" if names == {"convolution"} else ""
 
-    def _apart(self, x: Any, operators: _Operators) -> Any:
+    def _together(self, kind: str, taken: Sequence[Buffer], operators: Operators) -> int:
+        """How many channels of a result are held together."""
+        if kind == "convolution":
+            return self.block
+        return max(taken, key=lambda b: b.size).block if operators.keeps_blocks else 1
+
+    def _apart(self, x: Any, operators: Operators) -> Any:
         """A result in memory of its own where it is no other shape of what was taken."""
         if not isinstance(x, Tensor):
             return x
@@ -242,8 +247,8 @@ class Plan(fx.Interpreter):
         if names & JOINS and len(taken) > 1 == len(sizes):
             parts = tuple(p for b in taken for p in b.parts)
             known = sum(b.size for b in taken)
-            return [(*parts, (None, Fraction(whole - known)))]
-        source = max(taken, key=lambda b: (any(s is not None for s, _ in b.parts), b.size))
+            return [(*parts, (1, Fraction(whole - known)))]
+        source = max(taken, key=lambda b: (not all(isinstance(s, int) for s, _ in b.parts), b.size))
         if len(sizes) > 1 and whole == source.size:
             cut = self._cut(source.parts, sizes)
             if cut is not None:
@@ -253,17 +258,17 @@ class Plan(fx.Interpreter):
     def _of_width(self, width: Width, size: int) -> Parts:
         settings = parts_of(width)
         each = Fraction(size, sum(map(self.arch.size, settings)))
-        return tuple((None, s * each) if isinstance(s, int) else (s, each) for s in settings)
+        return tuple((s, each) for s in settings)
 
     def _cut(self, parts: Parts, sizes: Sequence[int]) -> list[Parts] | None:
         """The parts of the pieces that a tensor is cut into; none where one of them is broken."""
         rest, found = list(parts), []
         for size in sizes:
-            own: list[tuple[Setting | None, Fraction]] = []
+            own: list[tuple[Setting, Fraction]] = []
             while size > 0 and rest:
                 setting, each = rest.pop(0)
                 own.append((setting, each))
-                size -= int(each if setting is None else each * self.arch.size(setting))
+                size -= int(each * self.arch.size(setting))
             if size:
                 return None
             found.append(tuple(own))
@@ -274,18 +279,19 @@ class Plan(fx.Interpreter):
         named: dict[str, Any] = {**dict(zip(("query", "key"), n.args, strict=False)), **n.kwargs}
         query, key = self.env[named["query"]], self.env[named["key"]]
         ratio = Fraction(key.shape[-2], query.shape[-1])
-        queries = self._held[_memory(query)]
+        queries = self._held[memory(query)]
         return Buffer(int(_bytes(query) * ratio), _scaled(queries.parts, ratio))
 
-    def _hold(self, x: Tensor, parts: Parts) -> Buffer:
-        self._held[_memory(x)] = buffer = Buffer(_bytes(x), parts)
+    def _hold(self, x: Tensor, parts: Parts, block: int = 1) -> Buffer:
+        block = block if x.dim() == 4 else 1
+        self._held[memory(x)] = buffer = Buffer(_bytes(x), parts, block)
         return buffer
 
     def _is_held(self, x: Any) -> bool:
-        return isinstance(x, Tensor) and _memory(x) in self._held
+        return isinstance(x, Tensor) and memory(x) in self._held
 
     def _buffers(self, values: Any) -> list[Buffer]:
-        held = (self._held[_memory(x)] for x in tree_leaves(values) if self._is_held(x))
+        held = (self._held[memory(x)] for x in tree_leaves(values) if self._is_held(x))
         return list(dict.fromkeys(held))
 
 
@@ -325,47 +331,9 @@ def _width(module: nn.Module) -> Width | None:
     return next((getattr(module, name) for name in names if hasattr(module, name)), None)
 
 
-class _Operators(TorchDispatchMode):
-    """Notes the operators of ATen that are called on certain memory, or on what comes of it."""
-
-    def __init__(self, memory: Any) -> None:
-        super().__init__()
-        self.memory = set(memory)
-        self.called: list[Any] = []
-        self.kept: list[Any] = []
-        """All results, so that no address is used again."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.kept.append(result)
-        given = (x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor))
-        if any(_memory(x) in self.memory for x in given):
-            self.called.append(func)
-            self.memory |= {_memory(x) for x in tree_leaves(result) if isinstance(x, Tensor)}
-        return result
-
-    @property
-    def names(self) -> set[str]:
-        """Their names."""
-        return {func.overloadpacket.__name__ for func in self.called}
-
-    @property
-    def keeps(self) -> bool:
-        """Whether what comes of it lies in the same memory, in another shape or overwritten."""
-        return self.names <= SHAPES or any(func._schema.is_mutable for func in self.called)
-
-    @property
-    def within(self) -> bool:
-        """Whether a runtime may write the result into what was taken."""
-        names = self.names
-        return not names & GATED and all(
-            torch.Tag.pointwise in func.tags or func.overloadpacket.__name__ in SHAPES | FUSED
-            for func in self.called
-        )
-
-
-def _memory(x: Tensor) -> int:
-    return x.untyped_storage()._cdata
+def rounded(channels: int, block: int) -> int:
+    """The least multiple of a block that has room for so many channels."""
+    return -(-channels // block) * block
 
 
 def _bytes(x: Tensor) -> int:
