@@ -159,6 +159,7 @@ def _why(read: Read, name: str) -> str:
 
 def _nothing(read: Read) -> str:
     reasons = dict.fromkeys(str(g.reason) for g in read.groups() if g.reason is not None)
+    reasons |= dict.fromkeys(f"{b.name} {b.reason}" for b in read.boundaries)
     return (
         "nothing of this network can be searched: "
         + ("; ".join(list(reasons)[:5]) or "it has no layers whose channels are known")

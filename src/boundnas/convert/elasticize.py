@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from boundnas.convert.attention import Attention
 from boundnas.convert.building import Builder
 from boundnas.convert.dimensions import propose
 from boundnas.convert.functional import as_modules
+from boundnas.convert.given import check_arguments, copied, hooked
 from boundnas.convert.importance import orders
 from boundnas.convert.known import known
 from boundnas.convert.reading import read
@@ -23,7 +23,7 @@ from boundnas.convert.rules import Rule
 from boundnas.convert.trace import trace
 from boundnas.convert.verify import check_same, failing
 from boundnas.errors import ConvertError
-from boundnas.nested import Inputs, count, leaves, mapped
+from boundnas.nested import Inputs, count, mapped
 from boundnas.space import Architecture, Dimension
 from boundnas.supernet.calibrate import Calibrated
 from boundnas.supernet.supernet import Supernet
@@ -110,10 +110,10 @@ def elasticize(
         ConvertError: The network cannot be followed, nothing of it can be searched, a rule
             cannot be met, or the result computes something else.
     """
-    _check_arguments(model, example, rules or {}, converters or {})
+    check_arguments(model, example, rules or {}, converters or {})
     kept: dict[str, str] = {}
     while True:  # each turn keeps a dimension more
-        own = _converted(copy.deepcopy(model), converters or {})
+        own = _converted(copied(model), converters or {})
         own.eval()
         rounds = sort or any(isinstance(m, Attention) for m in own.modules())
         made, found = _made(own, example, rules or {}, kept, sort)
@@ -153,29 +153,6 @@ def _sample(x: Tensor) -> Tensor:
     return x[0].detach().float() if x.is_floating_point() else x[0].detach()
 
 
-def _check_arguments(
-    model: nn.Module, example: Inputs, rules: Mapping[str, Any], converters: Mapping[Any, Any]
-) -> None:
-    parts = [x for _, x in leaves(example)]
-    if not parts or not all(isinstance(x, Tensor) and x.dim() and len(x) for x in parts):
-        raise ConvertError(
-            "example is a batch that the network takes, a tensor with the batch axis first, or a "
-            f"tuple or dict of such; found {type(example).__name__}"
-        )
-    if isinstance(model, Supernet):
-        raise ConvertError(f"{type(model).__name__} is a supernet already")
-    for pattern, rule in rules.items():
-        if not isinstance(pattern, str) or not isinstance(rule, Rule | None):
-            raise ConvertError(
-                f"rules are a bn.Rule, or None, by a name pattern; found {rule!r} at {pattern!r}"
-            )
-    for kind, function in converters.items():
-        if not (isinstance(kind, type) and issubclass(kind, nn.Module) and callable(function)):
-            raise ConvertError(
-                f"converters are functions by the type of a module; found {function!r} at {kind!r}"
-            )
-
-
 def _converted(model: nn.Module, converters: Mapping[type[nn.Module], Converter]) -> nn.Module:
     """With the modules that converters are for replaced."""
     if type(model) in converters:
@@ -186,7 +163,8 @@ def _converted(model: nn.Module, converters: Mapping[type[nn.Module], Converter]
             )
         found.eval()
         return found
-    model = known(model)
+    if not hooked(model):
+        model = known(model)
     model.eval()
     for name, child in _children(model):
         setattr(model, name, _converted(child, converters))

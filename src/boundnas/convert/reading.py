@@ -18,6 +18,7 @@ import torch
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 from torch.nn import functional as F
+from torch.nn.utils.parametrize import is_parametrized
 
 from boundnas.convert.axes import (
     Axis,
@@ -244,6 +245,11 @@ def _rule(call: Call) -> Rule:
             raise NoRuleError(f"stays as it is: {traced.whole[call.name]}")
         if call.name in call.read.shared:
             raise NoRuleError(f"shares a weight with {call.read.shared[call.name]}")
+        if is_parametrized(call.module):
+            raise NoRuleError(
+                "computes its weight by a parametrization; "
+                "torch.nn.utils.parametrize.remove_parametrizations makes that a plain one"
+            )
         if type(call.module) not in MODULES:
             raise NoRuleError(f"is a {type(call.module).__name__}, for which there is no rule")
         return MODULES[type(call.module)]

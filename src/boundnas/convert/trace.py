@@ -22,6 +22,7 @@ from torch.fx.node import map_aggregate
 
 from boundnas.convert import inplace, training
 from boundnas.convert.calling import Root
+from boundnas.convert.given import hooked
 from boundnas.convert.record import Counter, form_of, source, where, why
 from boundnas.errors import BoundNASError, ConvertError
 from boundnas.nested import Inputs, count
@@ -91,7 +92,8 @@ def trace(model: nn.Module, example: Inputs) -> Traced:
     Raises:
         ConvertError: The outermost ``forward`` itself cannot be followed; names the line.
     """
-    found = training.in_both_modes(model, partial(_followed, example))
+    stays = {n: f"has a hook, {h}" for n, m in model.named_modules() if n and (h := hooked(m))}
+    found = training.in_both_modes(model, partial(_followed, example), stays)
     inplace.remove(found.model, found.graph)
     _without_unused(found)
     for node in found.graph.nodes:

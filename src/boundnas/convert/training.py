@@ -32,6 +32,7 @@ T = TypeVar("T", bound=Graphed)
 def in_both_modes(
     model: nn.Module,
     follow: Callable[[nn.Module, Mapping[str, str], bool], tuple[T, dict[str, str]]],
+    stays: Mapping[str, str],
 ) -> T:
     """A network in evaluation, with what does something else in training in one piece.
 
@@ -39,11 +40,12 @@ def in_both_modes(
         model: The network.
         follow: Reads a network, of which some modules stay as they are and why, in evaluation or
             as if it trained; tells which modules ask that, and where.
+        stays: Modules that stay as they are in any case, and why.
 
     Raises:
         ConvertError: The outermost ``forward`` does; names the line.
     """
-    stays: dict[str, str] = {}
+    stays = dict(stays)
     clean = _twin(model)  # a forward may keep something of what it is read with
     while True:
         found, readers = follow(_twin(clean) if stays else model, stays, False)
