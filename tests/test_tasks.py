@@ -1,6 +1,7 @@
 """Every task: its metric against scikit-learn, its loss and distance against their formulas."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from boundnas import tasks
 from boundnas.errors import DataError, TaskError
 from boundnas.fit import identity
 from boundnas.fit.match import fitted
+from boundnas.fit.tried import try_functions
 from boundnas.randomness import stream
 
 SAMPLES = 60
@@ -466,6 +468,72 @@ def test_a_task_whose_functions_are_wrong_is_refused_before_training(parts, mess
     with pytest.raises(TaskError, match=message):
         fitted(Faulty(**parts), few_digits(), mobilenet())
     assert isinstance(fitted(Faulty(), few_digits(), mobilenet()), Faulty)
+
+
+def away(o, t):
+    return (o[:, 0] - t).abs()
+
+
+SILENT = {  # functions of outputs (N, 1) and targets (N,) that fail nowhere
+    "a loss of all pairs": (
+        {"loss": lambda o, t: (o - t).square().mean()},
+        "loss is the same whichever sample a target belongs to: outputs (N, 1) and targets (N,) "
+        "are broadcast to all pairs of samples; bring them to one shape, as outputs[:, 0]",
+    ),
+    "a robust loss of all pairs": (
+        {"loss": lambda o, t: F.smooth_l1_loss(o, t)},
+        "loss is the same whichever sample a target belongs to",
+    ),
+    "a sum of losses": (
+        {"loss": lambda o, t: away(o, t).sum()},
+        "loss is a sum over the samples: twice the samples give 22.55 in place of 11.27; take the",
+    ),
+    "a sum of distances": (
+        {"distance": lambda s, t: F.mse_loss(s, t, reduction="sum")},
+        "distance is a sum over the samples: twice the samples give ",
+    ),
+    "a score of all pairs": (
+        {"score": lambda o, t: (o - t).abs().mean(1)},
+        "score of a sample is -3.067 beside others and -0.4007 alone; a score follows from the ",
+    ),
+    "a score by the batch's largest": (
+        {"score": lambda o, t: away(o, t) / away(o, t).max()},
+        "alone; a score follows from the sample's own output and target, compared in one shape",
+    ),
+    "a score that loses a single sample": (
+        {"score": lambda o, t: (o.squeeze() - t.squeeze()).abs()},
+        "score must give one number for each sample, also of a single one: shape (1,); for outputs "
+        "(1, 1) it gives float32 of shape ()",
+    ),
+}
+RIGHT = {
+    "a mean": {"loss": lambda o, t: away(o, t).mean()},
+    "a mean by the batch's scale": {"loss": lambda o, t: away(o, t).mean() / t.std()},
+    "without targets": {"loss": lambda o, t: o.square().mean()},
+    "weighted by targets": {"loss": lambda o, t: (away(o, t) * t).sum() / t.sum()},
+}
+
+
+def tried(parts, targets):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own of broadcast shapes
+        given = {"loss": lambda o, t: away(o, t).mean(), "distance": F.mse_loss, "score": away}
+        task = tasks.Own(**given | parts, name="error", lower_is_better=True)
+        try_functions(task, torch.zeros(2, 1), targets)
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_a_function_that_is_wrong_without_failing_is_refused_before_training(name):
+    parts, message = SILENT[name]
+    with pytest.raises(TaskError) as found:
+        tried(parts, torch.tensor([1.0, 1.0, 1.0, 1.0, 9.0]))
+    assert message in str(found.value)
+
+
+@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("targets", [[1.0, 4.0, 9.0], [2.0, 2.0, 3.0], [5.0]])
+def test_a_function_that_is_right_is_taken_whatever_the_targets(name, targets):
+    tried(RIGHT[name], torch.tensor(targets))
 
 
 def test_iou_is_averaged_over_the_classes_of_the_targets_whatever_is_answered():

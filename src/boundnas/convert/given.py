@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from boundnas.convert.calling import called_with
 from boundnas.convert.record import where
@@ -102,7 +102,7 @@ def _check_kind(model: nn.Module) -> None:
 
 def _check_weights(model: nn.Module) -> None:
     parameters = list(model.named_parameters())
-    lazy = [name for name, p in parameters if isinstance(p, UninitializedTensorMixin)]
+    lazy = [name for name, p in parameters if is_lazy(p)]
     if lazy:
         raise ConvertError(
             f"{lazy[0]} has no size yet, as its module is lazy; call the network once on the "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,13 +9,12 @@ from torch import Tensor
 
 from boundnas.data import ImageData, Samples
 from boundnas.data.image_data import SPLITS
-from boundnas.errors import BoundNASError, DataError, TaskError, TrainingError
+from boundnas.errors import DataError, TrainingError
+from boundnas.fit.tried import try_functions
 from boundnas.nested import described
-from boundnas.randomness import stream
 from boundnas.supernet.calibrate import Seen
 from boundnas.supernet.inputs import zeros
 from boundnas.supernet.modes import evaluating
-from boundnas.supernet.place import first_line
 from boundnas.supernet.supernet import Supernet
 from boundnas.task import Classification, Task
 
@@ -131,7 +129,7 @@ def fitted(task: Task, data: Samples, model: Supernet) -> Task:
         DataError: Its metric is not defined on validation or test data.
     """
     outputs, task = _outputs(model), task.fitted(data.targets("train"))
-    _try(task, outputs, next(data.targets("train"))[:2])
+    try_functions(task, outputs, next(data.targets("train")))
     for split in SPLITS[1:]:
         meter = task.meter()
         if meter is None:
@@ -144,56 +142,6 @@ def fitted(task: Task, data: Samples, model: Supernet) -> Task:
             raise DataError(f"{data.name}: {split}: {error}") from error
         task.checked_score(score, f"the untrained model on {split} data")
     return task
-
-
-def _try(task: Task, outputs: Tensor, targets: Tensor) -> None:
-    """Call the functions of a task on noise, and look at what they give.
-
-    Raises:
-        TaskError: One fails, or gives something else than a `Task` says.
-    """
-    shape, generator = (len(targets), *outputs.shape[1:]), stream(0, "check_task")
-    student, teacher = (
-        torch.randn(shape, generator=generator).to(outputs.device).requires_grad_()
-        for _ in range(2)
-    )
-    given, name = targets.to(outputs.device), type(task).__name__
-    loss = _called(f"{name}.loss", task.loss, student, given)
-    distance = _called(f"{name}.distance", task.distance, student, teacher)
-    for part, found in (("loss", loss), ("distance", distance)):
-        if not isinstance(found, Tensor) or found.dim() or not found.requires_grad:
-            raise TaskError(
-                f"{name}.{part} must give a scalar that gradients flow back from, the mean over "
-                f"the samples; for outputs {tuple(shape)} it gives {_described(found)}"
-            )
-    if torch.autograd.grad(distance, teacher, allow_unused=True)[0] is not None:
-        raise TaskError(
-            f"{name}.distance teaches the teacher too: a gradient flows into it; use "
-            "teacher.detach()"
-        )
-    if task.meter() is None:
-        scores = _called(f"{name}.score", task.score, student.detach(), given)
-        if not isinstance(scores, Tensor) or scores.shape != (len(targets),):
-            raise TaskError(
-                f"{name}.score must give one number for each sample, shape ({len(targets)},); for "
-                f"outputs {tuple(shape)} it gives {_described(scores)}"
-            )
-
-
-def _called(name: str, function: Callable[[Tensor, Tensor], object], *given: Tensor) -> Any:
-    try:
-        return function(*given)
-    except (BoundNASError, MemoryError):
-        raise
-    except Exception as error:  # whatever a user's function may raise
-        shapes = " and ".join(_described(each) for each in given)
-        raise TaskError(f"{name} fails on {shapes}: {first_line(error)}") from error
-
-
-def _described(found: object) -> str:
-    if not isinstance(found, Tensor):
-        return f"a {type(found).__name__}"
-    return f"{str(found.dtype).removeprefix('torch.')} of shape {tuple(found.shape)}"
 
 
 def _answers(outputs: Tensor, targets: Tensor) -> Tensor:
