@@ -3,11 +3,13 @@
 import gc
 import os
 import threading
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
 import torch
 from hypothesis import settings
+from tests.once import once_for_all
 
 from boundnas.engine.tuning import tune
 
@@ -35,6 +37,13 @@ def pytest_addoption(parser):
 def full(request):
     """Whether the laws are checked on as many cases as the guarantees say."""
     return request.config.getoption("--full")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _once(full):
+    """Networks that are built alike are checked before the first training of them alone."""
+    with nullcontext() if full else once_for_all():
+        yield
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Every setting matters: moved from its default it changes the numbers of a small run."""
 
 import json
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -192,17 +193,30 @@ def configured(changes):
 
 
 @cache
-def outcome(config):
-    """All numbers of a run: its steps, weights and boundaries, and what its search measured."""
+def trained(config):
+    """All numbers of a training: its steps, weights and boundaries."""
+    with running(config) as (job, held):
+        run = job.train(held)
+        return digest(run.model), run.metrics, bounds_record(run, {}, "", {})
+
+
+@cache
+def searched(config):
+    """All that the search after it measured."""
+    with running(config) as (job, held):
+        front = job.search(job.train(held))
+        measured = [row["score"] for row in read_jsonl(held.evaluations)[1:]]
+    return measured, [(n.arch.values, n.validation, n.test) for n in front.networks]
+
+
+@contextmanager
+def running(config):
+    """A run of a configuration in a folder of its own."""
     with (
         TemporaryDirectory() as folder,
-        pipeline.working(config, Path(folder) / "run") as (job, held),
+        pipeline.working(config, Path(folder) / "run") as working,
     ):
-        run = job.train(held)
-        front = job.search(run)
-        measured = [row["score"] for row in read_jsonl(held.evaluations)[1:]]
-    networks = [(n.arch.values, n.validation, n.test) for n in front.networks]
-    return digest(run.model), run.metrics, bounds_record(run, {}, "", {}), measured, networks
+        yield working
 
 
 @pytest.mark.parametrize("key", MOVED)
@@ -211,14 +225,16 @@ def test_a_setting_moved_from_its_default_changes_the_numbers_of_a_run(key):
     moved = {**beside, key: value}
     if key == "train.epochs":
         moved["train.steps"] = None  # one of the two
-    assert outcome(configured(moved)) != outcome(configured(beside))
+    one, other = configured(moved), configured(beside)
+    assert trained(one) != trained(other) or searched(one) != searched(other)
 
 
 def test_the_same_settings_give_the_same_numbers():
     config = configured({})
-    first = outcome(config)
-    outcome.cache_clear()
-    assert outcome(config) == first
+    first = trained(config), searched(config)
+    trained.cache_clear()
+    searched.cache_clear()
+    assert (trained(config), searched(config)) == first
 
 
 def rows(model, prefix=""):
