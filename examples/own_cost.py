@@ -29,7 +29,8 @@ class Energy(bn.cost.Cost):
 def main(folder: Path) -> bn.FrontNetwork:
     """Train, search, report and export; gives the best network inside the range."""
     torch.manual_seed(0)  # of the initial weights
-    model = bn.models.width_only(width=0.05, image_size=8, last_width=16, in_channels=1)
+    stages = [bn.models.ResNetStage((4, 8, 16), depth=(1, 2))]
+    model = bn.models.ResNet((4, 8, 16), stages, input_shape=(1, 8, 8))
     energy = Energy(model)
     smallest, largest = energy.reach
     run = bn.fit(
