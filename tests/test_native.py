@@ -1,4 +1,12 @@
-"""The way to the compiled kernels: nothing else's memory is read or written, whatever is passed."""
+"""The way to the compiled kernels: nothing else's memory is read or written, whatever is passed.
+
+And kernels of every kind of processor: each computes what PyTorch's own do (in the tests of layers,
+with those of this machine) and the same with shorter vectors.
+"""
+
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -13,7 +21,7 @@ pytestmark = pytest.mark.skipif(not native.available(), reason="installed withou
 N, H, W, C, M, D = 3, 4, 5, 6, 7, 2
 
 
-def a_map(channels=C, height=H, width=W):
+def a_map(channels, height=H, width=W):
     x = torch.randn(N, channels, height, width, generator=stream(0, f"map {channels}"))
     return x.contiguous(memory_format=torch.channels_last)
 
@@ -28,26 +36,28 @@ def slice_of(rows, columns):
 
 
 KERNELS = {
-    "depthwise": lambda: (a_map(), flat(C, 1, 3, 3), a_map(C, 2, 3), N, H, W, C, 2, 3),
-    "depthwise_weight_gradient": lambda: (a_map(), a_map(), flat(C, 1, 5, 5), N, H, W, C, 1),
-    "batch_moments": lambda: (a_map(), flat(C), flat(C), N * H * W, C),
-    "batch_norm_forward": lambda: (
-        a_map(), flat(C), flat(C), a_map(), flat(C), flat(C), N * H * W, C, 1e-5, 2,
+    "depthwise": lambda c=C: (a_map(c), flat(c, 1, 3, 3), a_map(c, 2, 3), N, H, W, c, 2, 3),
+    "depthwise_weight_gradient": lambda c=C: (a_map(c), a_map(c), flat(c, 1, 5, 5), N, H, W, c, 1),
+    "batch_moments": lambda c=C: (a_map(c), flat(c), flat(c), N * H * W, c),
+    "batch_norm_forward": lambda c=C: (
+        a_map(c), flat(c), flat(c), a_map(c), flat(c), flat(c), N * H * W, c, 1e-5, 2,
     ),
-    "batch_norm_backward": lambda: (
-        a_map(), a_map(), flat(C), flat(C), flat(C), flat(C), a_map(), flat(C), flat(C),
-        N * H * W, C, 1,
+    "batch_norm_backward": lambda c=C: (
+        a_map(c), a_map(c), flat(c), flat(c), flat(c), flat(c), a_map(c), flat(c), flat(c),
+        N * H * W, c, 1,
     ),
-    "activation_products": lambda: (
-        a_map(), a_map(), flat(C), flat(C), flat(C), flat(C), flat(1), flat(1), N * H * W, C, 2.0,
+    "activation_products": lambda c=C: (
+        a_map(c), a_map(c), flat(c), flat(c), flat(c), flat(c), flat(1), flat(1), N * H * W, c, 2.0,
     ),
-    "scale_gradients": lambda: (a_map(), a_map(), flat(N, C), a_map(), flat(N, C), N, H * W, C),
-    "pointwise": lambda: (a_map(), *slice_of(M, C), a_map(M), N * H * W, C, M),
-    "input_products": lambda: (
-        a_map(M), a_map(), *slice_of(M, C), *slice_of(D, C), flat(D), N * H * W, M, C, D, 1.0,
+    "scale_gradients": lambda c=C: (
+        a_map(c), a_map(c), flat(N, c), a_map(c), flat(N, c), N, H * W, c,
     ),
-    "weight_products": lambda: (flat(M, C), flat(M, C), *slice_of(D, C), flat(D), M, C, D),
-    "inner_product": lambda: (a_map(), a_map(), flat(1), N * H * W * C, 1.0),
+    "pointwise": lambda c=C: (a_map(c), *slice_of(M, c), a_map(M), N * H * W, c, M),
+    "input_products": lambda c=C: (
+        a_map(M), a_map(c), *slice_of(M, c), *slice_of(D, c), flat(D), N * H * W, M, c, D, 1.0,
+    ),
+    "weight_products": lambda c=C: (flat(M, c), flat(M, c), *slice_of(D, c), flat(D), M, c, D),
+    "inner_product": lambda c=C: (a_map(c), a_map(c), flat(1), N * H * W * c, 1.0),
 }  # fmt: skip
 
 FAULTS = {
@@ -74,6 +84,40 @@ def tensors_of(arguments):
 @pytest.mark.parametrize("name", KERNELS)
 def test_the_table_has_what_the_kernels_take(name):
     native.call(name, *KERNELS[name]())
+
+
+KINDS = {"avx512": "AVX512", "avx2": "AVX2", "default": "DEFAULT"}
+"""What ATEN_CPU_CAPABILITY asks for, and what PyTorch then says that it uses."""
+
+
+def computed():
+    """All tensors of all kernels after a call, of few channels and of more than any register."""
+    for channels in (C, 37):
+        for name, arguments in KERNELS.items():
+            values = arguments(channels)
+            ends = range(3) if name.startswith("batch_norm") else values[-1:]
+            for end in ends:  # every activation
+                native.call(name, *values[:-1], end)
+                yield from (v.clone() for v in values if isinstance(v, torch.Tensor))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kernels_of_every_kind_of_processor_compute_the_same(kind, tmp_path):
+    program = (
+        "import sys, torch; from tests.test_native import computed; torch.set_num_threads(2)\n"
+        "found = [torch.backends.cpu.get_cpu_capability(), *computed()]\n"
+        "torch.save(found, sys.argv[1])"
+    )
+    best = torch.backends.cpu.get_cpu_capability()
+    if list(KINDS.values()).index(KINDS[kind]) < list(KINDS.values()).index(best):
+        pytest.skip(f"PyTorch knows this machine as {best}")
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": kind}
+    path = tmp_path / "computed"
+    subprocess.run([sys.executable, "-c", program, str(path)], env=environment, check=True)
+    used, *found = torch.load(path, weights_only=True)
+    assert used == KINDS[kind]
+    for one, other in zip(found, computed(), strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-5, atol=2e-5)
 
 
 def test_every_kernel_is_in_the_table():

@@ -10,15 +10,7 @@
  * many; what is left at the end is copied to a padded row of its own.
  */
 
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "_native.h"
-
 #define GROUP 4             /* folded rows that share the loading of parameters */
-#define FLUSH 64            /* folded rows that are summed in single precision, then in double */
-#define WORTH_THREADS 32768 /* elements */
 
 enum activation { NONE, RELU, SWISH };
 enum purpose { MOMENTS, GRADIENTS, CHOICES }; /* what sums are taken for */
@@ -131,7 +123,7 @@ INLINE void add_rows(const struct columns p, struct rows rows, double *sums, flo
     }
 }
 
-EVERY_PROCESSOR static void add(const struct columns p, struct rows rows, double *sums,
+ON_PROCESSOR static void add(const struct columns p, struct rows rows, double *sums,
                                 float *scratch, enum purpose purpose) {
     if (purpose == MOMENTS)
         add_rows(p, rows, sums, scratch, MOMENTS, NONE);
@@ -177,7 +169,7 @@ INLINE void write_rows(const struct columns p, struct rows rows, int backward, e
     }
 }
 
-EVERY_PROCESSOR static void write(const struct columns p, struct rows rows) {
+ON_PROCESSOR static void write(const struct columns p, struct rows rows) {
     const int backward = rows.gradient != NULL;
     if (p.activation == RELU && backward)
         write_rows(p, rows, 1, RELU);
@@ -292,7 +284,7 @@ static void moments(struct work *w, const float *x, long m) {
 }
 
 /* x: (m, c); mean, variance: (c). Returns 0, or 1 when there was no memory. */
-int batch_moments(const float *x, float *mean, float *variance, long m, long c, int threads) {
+static int batch_moments(const float *x, float *mean, float *variance, long m, long c, int threads) {
     struct work w;
     if (prepare(&w, x, NULL, NULL, m, c, NONE, threads)) return 1;
     moments(&w, x, m);
@@ -315,7 +307,7 @@ static void normalize(struct work *w, const float *weight, const float *bias, co
 }
 
 /* x, y: (m, c); everything else: (c). Returns 0, or 1 when there was no memory. */
-int batch_norm_forward(const float *x, const float *weight, const float *bias, float *y, float *mean,
+static int batch_norm_forward(const float *x, const float *weight, const float *bias, float *y, float *mean,
                        float *inverse, long m, long c, float eps, int activation, int threads) {
     struct work w;
     if (prepare(&w, x, NULL, y, m, c, activation, threads)) return 1;
@@ -331,7 +323,7 @@ int batch_norm_forward(const float *x, const float *weight, const float *bias, f
 }
 
 /* x, gradient, dx: (m, c); everything else: (c). Returns 0, or 1 when there was no memory. */
-int batch_norm_backward(const float *x, const float *gradient, const float *weight,
+static int batch_norm_backward(const float *x, const float *gradient, const float *weight,
                         const float *bias, const float *mean, const float *inverse, float *dx,
                         float *dweight, float *dbias, long m, long c, int activation, int threads) {
     struct work w;
@@ -355,7 +347,7 @@ int batch_norm_backward(const float *x, const float *gradient, const float *weig
 
 /* The sums of scale * dL/dy * f(t) with ReLU and with Swish for f; NULL is for one not wanted.
  * x, gradient: (m, c); everything else: (c). Returns 0, or 1 when there was no memory. */
-int activation_products(const float *x, const float *gradient, const float *weight,
+static int activation_products(const float *x, const float *gradient, const float *weight,
                         const float *bias, const float *mean, const float *inverse, float *relu,
                         float *swish, long m, long c, float scale, int threads) {
     struct work w;

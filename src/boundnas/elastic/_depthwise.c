@@ -3,20 +3,14 @@
  *     y[n][h][w][c] = sum over i, j of x[n][h * s + i - k / 2][w * s + j - k / 2][c] * weight[c][i][j]
  *     dw[c][i][j] = sum over n, h, w of x[n][h * s + i - 2][w * s + j - 2][c] * g[n][h][w][c]
  *
- * Sixteen channels at a time. Those of each image are first copied into a zero-padded buffer, so that
- * the inner loop has no borders to ask about; sums stay in registers, of four pixels forward, of all
+ * As many channels at a time as a register holds. Those of each image are first copied into a
+ * zero-padded buffer, so that the inner loop has no borders to ask about; sums stay in registers, of four pixels forward, of all
  * taps backward.
  */
 
-#include <stdlib.h>
-#include <string.h>
-
-#include "_native.h"
-
 #define K 5
 #define MARGIN (K / 2)
-#define PIXELS 4                /* that share the loading of a tap */
-#define WORTH_THREADS (1 << 18) /* multiplications */
+#define PIXELS 4 /* that share the loading of a tap */
 
 struct problem {
     const float *x, *g;
@@ -91,7 +85,7 @@ INLINE void filter_image(const struct filter *p, long n, long c, int k, vector *
     }
 }
 
-EVERY_PROCESSOR static void filter_block(const struct filter *p, long n, long c, int k,
+ON_PROCESSOR static void filter_block(const struct filter *p, long n, long c, int k,
                                          vector *padded, vector *taps) {
     if (k == 3)
         filter_image(p, n, c, 3, padded, taps);
@@ -103,12 +97,12 @@ EVERY_PROCESSOR static void filter_block(const struct filter *p, long n, long c,
 
 /* x: (n, h, w, c), weight: (c, k, k), y: (n, rows, columns, c). Returns 0, or 1 when there was no
  * memory. */
-int depthwise(const float *x, const float *weight, float *y, long n, long h, long w, long c,
+static int depthwise(const float *x, const float *weight, float *y, long n, long h, long w, long c,
               long stride, int k, int threads) {
     const struct filter p = {x, weight, y, n, h, w, c, stride};
     const size_t size = (h + k - 1) * (w + k - 1);
     const long blocks = (c + LANES - 1) / LANES;
-    if (n * h * w * c * k * k < WORTH_THREADS) threads = 1;
+    if (n * h * w * c * k * k < WORTH_THREADS_COMPUTING) threads = 1;
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(| : failed) if (threads > 1)
     {
@@ -124,7 +118,7 @@ int depthwise(const float *x, const float *weight, float *y, long n, long h, lon
     return failed;
 }
 
-EVERY_PROCESSOR static void block(const struct problem *p, long c, vector *padded) {
+ON_PROCESSOR static void block(const struct problem *p, long c, vector *padded) {
     const long width = p->w + 2 * MARGIN;
     const long rows = (p->h + p->stride - 1) / p->stride;
     const long columns = (p->w + p->stride - 1) / p->stride;
@@ -149,7 +143,7 @@ EVERY_PROCESSOR static void block(const struct problem *p, long c, vector *padde
 }
 
 /* Returns 0, or 1 when there was no memory. */
-int depthwise_weight_gradient(const float *x, const float *g, float *dw, long n, long h, long w,
+static int depthwise_weight_gradient(const float *x, const float *g, float *dw, long n, long h, long w,
                               long c, long stride, int threads) {
     const struct problem p = {x, g, dw, n, h, w, c, stride};
     const size_t bytes = (h + 2 * MARGIN) * (w + 2 * MARGIN) * sizeof(vector);

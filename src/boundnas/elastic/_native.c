@@ -9,6 +9,8 @@
 
 #include "_native.h"
 
+static const struct kernels *kernels;
+
 struct value {
     void *p;
     long l;
@@ -129,7 +131,7 @@ static int fit(const char *kernel, const char *signature, const struct value *va
         if (parse(#name, arguments, count, signature, v)) return NULL;                              \
         const long elements[] = sizes;                                                              \
         if (!fit(#name, signature, v, elements)) return NULL;                                       \
-        Py_BEGIN_ALLOW_THREADS failed = name(__VA_ARGS__);                                          \
+        Py_BEGIN_ALLOW_THREADS failed = kernels->name(__VA_ARGS__);                                          \
         Py_END_ALLOW_THREADS if (failed) return PyErr_NoMemory();                                   \
         Py_RETURN_NONE;                                                                             \
     }
@@ -184,11 +186,28 @@ static PyMethodDef methods[] = {
     METHOD(weight_products),     METHOD(inner_product),             {NULL, NULL, 0, NULL},
 };
 
+/* Those of the processor that PyTorch found, or was told of by ATEN_CPU_CAPABILITY; NULL with an
+ * exception set. */
+static const struct kernels *suitable(void) {
+    const struct kernels *found = NULL;
+    PyObject *cpu = PyImport_ImportModule("torch.backends.cpu");
+    PyObject *kind = cpu ? PyObject_CallMethod(cpu, "get_cpu_capability", NULL) : NULL;
+    const char *name = kind ? PyUnicode_AsUTF8(kind) : NULL;
+    if (name) found = &kernels_any;
+#ifdef KINDS_OF_X86
+    if (name && !strcmp(name, "AVX2")) found = &kernels_avx2;
+    if (name && !strncmp(name, "AVX512", 6)) found = &kernels_avx512;
+#endif
+    Py_XDECREF(cpu);
+    Py_XDECREF(kind);
+    return found;
+}
+
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", NULL, -1, methods};
 
 PyMODINIT_FUNC PyInit__native(void) {
     PyObject *torch = PyImport_ImportModule("torch");
-    if (!torch) return NULL;
+    if (!torch || !(kernels = suitable())) return NULL;
     float32 = PyObject_GetAttrString(torch, "float32");
     channels_last = PyObject_GetAttrString(torch, "channels_last");
     Py_DECREF(torch);

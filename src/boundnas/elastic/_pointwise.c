@@ -7,23 +7,16 @@
  *     weight_products:  z[j] = sum over o, i of table[j][i] * w[o][i] * g[o][i]
  *     inner_product:    z = scale * sum over all of a * b
  *
- * For the first two the weight is copied into panels of sixteen columns, padded with zeros, so that the
- * inner loop has no strides and no borders to ask about.
+ * For the first two the weight is copied into panels as wide as a register, padded with zeros, so that
+ * the inner loop has no strides and no borders to ask about.
  */
 
-#include <stdlib.h>
-#include <string.h>
+#define ROWS 6            /* of a tile */
+#define BLOCK (16 * ROWS) /* rows that meet a panel while it is in the cache */
+#define PIECE 4096        /* elements summed in single precision, then in double */
+#define RESIDENT 16384    /* floats of all panels that stay in the cache */
 
-#include "_native.h"
-
-#define ROWS 6                  /* of a tile; with sixteen columns it fills the registers of AVX2 */
-#define BLOCK (16 * ROWS)       /* rows that meet a panel while it is in the cache */
-#define FLUSH 64                /* rows that are summed in single precision, then in double */
-#define PIECE 4096              /* elements likewise */
-#define RESIDENT 16384          /* floats of all panels that stay in the cache */
-#define WORTH_THREADS (1 << 18) /* multiplications */
-
-/* a: (m, k) rows; panels of b (k, n): (n / 16 rounded up, k, 16). */
+/* a: (m, k) rows; panels of b (k, n): (n / LANES rounded up, k, LANES). */
 struct product {
     const float *a, *panels;
     long m, k, n;
@@ -75,7 +68,7 @@ INLINE vector tile_products(const struct product *p, long row, int rows, const f
 }
 
 /* With fewer columns than lanes, what a row writes too far is written again by the next one. */
-EVERY_PROCESSOR static void write_rows(const struct product *p, long from, long to, float *y) {
+ON_PROCESSOR static void write_tiles(const struct product *p, long from, long to, float *y) {
     const long together = p->k * p->n > RESIDENT ? BLOCK : ROWS;
     for (long first = from; first < to; first += together) {
         const long last = least(first + together, to);
@@ -92,7 +85,7 @@ EVERY_PROCESSOR static void write_rows(const struct product *p, long from, long 
 }
 
 /* Add the columns' sums of x * (a * b) over the rows; x: (m, n). */
-EVERY_PROCESSOR static void add_rows(const struct product *p, long from, long to, const float *x,
+ON_PROCESSOR static void add_tiles(const struct product *p, long from, long to, const float *x,
                                      double *sums) {
     for (long first = from; first < to; first += BLOCK) {
         const long last = least(first + BLOCK, to);
@@ -112,7 +105,7 @@ EVERY_PROCESSOR static void add_rows(const struct product *p, long from, long to
 }
 
 /* Add the columns' sums of a * b over the rows of both. */
-EVERY_PROCESSOR static void add_products(const float *a, const float *b, long rows, long columns,
+ON_PROCESSOR static void add_products(const float *a, const float *b, long rows, long columns,
                                          float *scratch, double *sums) {
     for (long first = 0; first < rows; first += FLUSH) {
         memset(scratch, 0, columns * sizeof(float));
@@ -124,7 +117,7 @@ EVERY_PROCESSOR static void add_products(const float *a, const float *b, long ro
     }
 }
 
-EVERY_PROCESSOR static float inner(const float *a, const float *b, long n) {
+ON_PROCESSOR static float inner(const float *a, const float *b, long n) {
     vector sum = {0}, other = {0};
     float total = 0;
     long i = 0;
@@ -138,7 +131,7 @@ EVERY_PROCESSOR static float inner(const float *a, const float *b, long n) {
     return total;
 }
 
-/* Columns [c, c + 16) of b, zero where there are none: b[k][c] is at w[k * down + c * across]. */
+/* Columns [c, c + LANES) of b, zero where there are none: b[k][c] is at w[k * down + c * across]. */
 static void pack(const struct product *p, const float *w, long down, long across, long c,
                  float *panel) {
     const long lanes = least(p->n - c, LANES);
@@ -164,30 +157,30 @@ static void choose(const double *sums, int threads, const float *table, long tab
 }
 
 /* x: (m, i), w: (o, i), y: (m, o). Returns 0, or 1 when there was no memory. */
-int pointwise(const float *x, const float *w, long stride, float *y, long m, long i, long o,
+static int pointwise(const float *x, const float *w, long stride, float *y, long m, long i, long o,
               int threads) {
     float *packed = panels(i, o);
     if (!packed) return 1;
     const struct product p = {x, packed, m, i, o};
-    if (m * o * i < WORTH_THREADS) threads = 1;
+    if (m * o * i < WORTH_THREADS_COMPUTING) threads = 1;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
 #pragma omp for schedule(static)
         for (long c = 0; c < o; c += LANES) pack(&p, w, 1, stride, start(&p, c), packed + c * i);
 #pragma omp for schedule(static)
         for (int t = 0; t < threads; t++)
-            write_rows(&p, m * t / threads, m * (t + 1) / threads, y);
+            write_tiles(&p, m * t / threads, m * (t + 1) / threads, y);
     }
     free(packed);
     return 0;
 }
 
 /* g: (m, o), x: (m, i), w: (o, i), table: (options, i). Returns 0, or 1 when there was no memory. */
-int input_products(const float *g, const float *x, const float *w, long stride, const float *table,
+static int input_products(const float *g, const float *x, const float *w, long stride, const float *table,
                    long table_stride, float *z, long m, long o, long i, long options, float scale,
                    int threads) {
     float *packed = panels(o, i);
-    if (m * o * i < WORTH_THREADS) threads = 1;
+    if (m * o * i < WORTH_THREADS_COMPUTING) threads = 1;
     double *sums = calloc(threads * i, sizeof(double));
     if (packed && sums) {
         const struct product p = {g, packed, m, o, i};
@@ -197,7 +190,7 @@ int input_products(const float *g, const float *x, const float *w, long stride, 
             for (long c = 0; c < i; c += LANES) pack(&p, w, stride, 1, c, packed + c * o);
 #pragma omp for schedule(static)
             for (int t = 0; t < threads; t++)
-                add_rows(&p, m * t / threads, m * (t + 1) / threads, x, sums + t * i);
+                add_tiles(&p, m * t / threads, m * (t + 1) / threads, x, sums + t * i);
         }
         choose(sums, threads, table, table_stride, options, i, scale, z);
     }
@@ -207,9 +200,9 @@ int input_products(const float *g, const float *x, const float *w, long stride, 
 }
 
 /* w, g: (o, i), table: (options, i). Returns 0, or 1 when there was no memory. */
-int weight_products(const float *w, const float *g, const float *table, long table_stride, float *z,
+static int weight_products(const float *w, const float *g, const float *table, long table_stride, float *z,
                     long o, long i, long options, int threads) {
-    if (o * i < WORTH_THREADS / 8) threads = 1; /* as long as memory takes */
+    if (o * i < WORTH_THREADS_COMPUTING / 8) threads = 1; /* as long as memory takes */
     double *sums = calloc(threads * i, sizeof(double));
     float *scratch = malloc(threads * i * sizeof(float));
     if (sums && scratch) {
@@ -226,11 +219,11 @@ int weight_products(const float *w, const float *g, const float *table, long tab
 }
 
 /* z = scale * (the sum of a * b). Returns 0, or 1 when there was no memory. */
-int inner_product(const float *a, const float *b, float *z, long n, float scale, int threads) {
+static int inner_product(const float *a, const float *b, float *z, long n, float scale, int threads) {
     const long pieces = (n + PIECE - 1) / PIECE;
     float *sums = malloc((pieces + 1) * sizeof(float));
     if (!sums) return 1;
-    if (n < WORTH_THREADS / 8) threads = 1;
+    if (n < WORTH_THREADS_COMPUTING / 8) threads = 1;
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (long piece = 0; piece < pieces; piece++) {
         const long from = piece * PIECE;

@@ -5,16 +5,8 @@
  * in one pass over x and g = dL/dy.
  */
 
-#include <stdlib.h>
-#include <string.h>
-
-#include "_native.h"
-
-#define FLUSH 64            /* pixels that are summed in single precision, then in double */
-#define WORTH_THREADS 32768 /* elements */
-
 /* scratch and sums: (c). */
-EVERY_PROCESSOR static void image(const float *restrict x, const float *restrict g,
+ON_PROCESSOR static void image(const float *restrict x, const float *restrict g,
                                   const float *restrict s, float *restrict dx, float *restrict ds,
                                   float *restrict scratch, double *restrict sums, long pixels,
                                   long c) {
@@ -33,7 +25,7 @@ EVERY_PROCESSOR static void image(const float *restrict x, const float *restrict
 }
 
 /* x, g, dx: (n, pixels, c); s, ds: (n, c). Returns 0, or 1 when there was no memory. */
-int scale_gradients(const float *x, const float *g, const float *s, float *dx, float *ds, long n,
+static int scale_gradients(const float *x, const float *g, const float *s, float *dx, float *ds, long n,
                     long pixels, long c, int threads) {
     const long size = pixels * c;
     if (n * size < WORTH_THREADS) threads = 1;
