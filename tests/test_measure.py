@@ -267,11 +267,28 @@ def test_settings_that_cannot_be_are_refused(model, name):
         measured(model, **{name: 0})
 
 
-def test_lines_are_fitted_by_relative_error_and_do_not_begin_below_zero():
-    assert fit.fitted([1, 2, 3], [1_007, 2_007, 3_007]) == (7, 1000.0)
-    offset, scale = fit.fitted([1, 2, 3], [900, 2_000, 3_100])
-    assert offset == 0
-    assert scale == pytest.approx(1000, rel=0.03)
+@pytest.mark.parametrize(
+    ("times", "line"),
+    [
+        ([1_007, 2_007, 3_007], (7, 1000.0)),
+        ([900, 2_000, 3_100], (-200, 1100.0)),
+        ([500_000, 2_000_000, 3_500_000], (-217_502, 870_007.9)),
+        ([3_000_000, 2_000_000, 1_000_000], (-115_456, 461_824.953)),
+    ],
+)
+def test_lines_are_fitted_by_relative_error_and_take_off_a_quarter_of_the_smallest(times, line):
+    found = fit.fitted([1, 2, 3], times)
+    assert found == line
+
+    def error(offset, scale):
+        return sum(
+            ((offset + scale * x) / y - 1) ** 2 for x, y in zip((1, 2, 3), times, strict=True)
+        )
+
+    offset, scale = found
+    for factor in (0.999, 1.001):
+        assert error(factor * offset, factor * scale) > error(offset, scale)
+    assert offset >= -scale / 4 - 1
 
 
 @pytest.mark.parametrize(("times", "offset"), [([9, 9, 9], 9), ([10, 20, 40], 13), ([7], 7)])

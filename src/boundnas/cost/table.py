@@ -182,7 +182,8 @@ class LatencyTable(Record):
         batch: Samples in a pass.
         machine: The machine, as `boundnas.engine.machine.fingerprint` describes it.
         blocks: The times.
-        offset: Nanoseconds that whole networks take beside their blocks.
+        offset: Nanoseconds that whole networks take beside their blocks; below zero where short
+            ones take less than these.
         scale: What the times of blocks are multiplied by.
         noise: How far repeated times of one block lay apart, as a part of them.
         validation: What the predictions are worth, where that was measured.

@@ -17,14 +17,20 @@ FITTED, CHECKED = 20, 52
 CANDIDATES = 600
 """Networks that these are chosen from."""
 
+LEFT = 0.25
+"""So much of the smallest amount at most is taken off by an offset below zero, so that all that is
+predicted lies above it."""
+
 Fit = tuple[int, float]
-"""Offset in nanoseconds, zero or more, and scale."""
+"""Offset in nanoseconds and scale."""
 
 
 def fitted(amounts: Sequence[float], times: Sequence[int]) -> Fit:
     """Offset and scale with the least squared relative error of ``offset + scale * amount``.
 
-    Where all amounts are zero that is an offset alone, and the scale is 1.
+    The offset is below zero where long networks are slower than the sum of their blocks by more
+    than short ones, which find more in the caches of what the pass before left there. Where all
+    amounts are zero it is an offset alone, and the scale is 1.
 
     Args:
         amounts: What times are predicted from, such as the sum of the blocks.
@@ -33,18 +39,22 @@ def fitted(amounts: Sequence[float], times: Sequence[int]) -> Fit:
     Examples:
         >>> fitted([10, 20, 40], [25, 45, 85])
         (5, 2.0)
-        >>> fitted([10, 20], [10, 30])  # a line that would begin below zero
-        (0, 1.15384615)
+        >>> fitted([1000, 2000], [900, 2000])  # the longer one is slower by more
+        (-200, 1.1)
+        >>> fitted([1000, 2000], [1000, 3000])  # at most a quarter of the smallest is taken off
+        (-369, 1.47692308)
         >>> fitted([0, 0], [10, 10])
         (10, 1.0)
     """
     x, y = np.array(amounts, dtype=float), np.array(times, dtype=float)
     if not x.any():
         return round((1 / y).sum() / (1 / y**2).sum()), 1.0
-    both = np.stack([1 / y, x / y], 1)
+    both, most = np.stack([1 / y, x / y], 1), LEFT * x.min()
     offset, scale = np.linalg.lstsq(both, np.ones(len(y)), rcond=None)[0]
-    if offset < 0 or scale <= 0:
-        offset, scale = 0.0, float((x / y).sum() / ((x / y) ** 2).sum())
+    if scale <= 0 or offset < -scale * most:
+        left = (x - most) / y
+        scale = float(left.sum() / (left**2).sum())
+        offset = -scale * most
     return round(offset), float(f"{scale:.9g}")
 
 
