@@ -23,6 +23,7 @@ from torch.fx.node import map_aggregate
 from boundnas.convert import inplace, training
 from boundnas.convert.calling import Root
 from boundnas.convert.given import hooked
+from boundnas.convert.gradients import Switch
 from boundnas.convert.record import Counter, form_of, source, where, why
 from boundnas.errors import BoundNASError, ConvertError
 from boundnas.nested import Inputs, count
@@ -113,7 +114,7 @@ def _followed(
     tracer = _Tracer(model, stays, trains)
     with torch.no_grad():
         try:
-            with tracer.factories(), training.asked(tracer.tell):
+            with tracer.factories(), training.asked(tracer.tell), tracer.switch.watched():
                 tracer.found.graph = tracer.follow(example)
         except (BoundNASError, MemoryError):
             raise
@@ -173,6 +174,7 @@ class _Tracer(fx.Tracer):
         self._tensors = {id(tensor): name for name, tensor in tensors}
         self._held: dict[str, fx.Proxy] = {}
         self._making = False  # whether a recorded call is being made
+        self.switch = Switch(lambda: not self._making)
         self._macs = 0  # of the last one
         self._inside = ""  # the module that is being followed
 
@@ -259,6 +261,7 @@ class _Tracer(fx.Tracer):
         self, kind: str, target: Any, args: Any, kwargs: Any, *others: Any, **named: Any
     ) -> fx.Proxy:
         """Record a call and make it."""
+        self.switch.check()
         if getattr(target, "__name__", target) in _VALUES:
             raise fx.proxy.TraceError("it reads the value of a tensor")
         if target in _NEW and not self._follows_samples((args, kwargs)):

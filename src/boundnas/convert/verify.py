@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from boundnas.convert.calling import called_with
+from boundnas.convert.gradients import check_gradient
 from boundnas.convert.record import Form
 from boundnas.elastic.ghost import Ghosted
 from boundnas.errors import BoundNASError, ConvertError
@@ -137,6 +138,7 @@ def check_same(model: nn.Module, made: Supernet, arch: Architecture, exact: bool
                 "draws random numbers or keeps a state"
             )
         _compare(model, expected, _given(made, inputs, arch), same, "on random inputs")
+        check_gradient(model, made, arch)
         inputs = padded(made, stream(0, "padded"))
         try:
             expected = _given(model, inputs)
