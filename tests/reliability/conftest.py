@@ -8,3 +8,9 @@ from tests.reliability.tiny import uninterrupted
 def whole(tmp_path_factory):
     """The outcome of the tiny run when nothing interrupts it."""
     return uninterrupted(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """The outcome of one that exports."""
+    return uninterrupted(tmp_path_factory.mktemp("exported"), "onnx")

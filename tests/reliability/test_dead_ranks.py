@@ -73,8 +73,8 @@ def failing(kind, rank, step):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The outcome of two ranks that nothing happened to."""
+def whole(whole, tmp_path_factory):
+    """The outcome of two ranks that nothing happened to, forked off a process that ran alone."""
     folder = configure(tmp_path_factory.mktemp("whole"))
     codes, texts = finish(together(run, folder))
     assert codes == [0, 0], texts

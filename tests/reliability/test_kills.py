@@ -16,7 +16,6 @@ from tests.reliability.tiny import (
     finishes,
     outcome,
     run,
-    uninterrupted,
 )
 
 from boundnas.store import checkpoint
@@ -128,11 +127,10 @@ def test_a_run_killed_within_a_write_ends_in_the_same_bytes(whole, tmp_path, ful
     figure(f"{len(budgets)} kills within a write, same bytes")
 
 
-def test_an_export_that_dies_leaves_whole_folders_only(tmp_path_factory, tmp_path, full, figure):
-    expected = uninterrupted(tmp_path_factory.mktemp("whole"), "onnx")
+def test_an_export_that_dies_leaves_whole_folders_only(exported, tmp_path, full, figure):
     configure(tmp_path, "onnx")
-    searched = {k: v for k, v in expected.items() if not k.startswith(("networks/", "report"))}
-    networks = {name.rpartition("/")[0] for name in expected if name.startswith("networks/")}
+    searched = {k: v for k, v in exported.items() if not k.startswith(("networks/", "report"))}
+    networks = {name.rpartition("/")[0] for name in exported if name.startswith("networks/")}
     deaths = 0
     for number in range(1, 10_000, 1 if full else 29):
         clear(tmp_path)
@@ -147,11 +145,11 @@ def test_an_export_that_dies_leaves_whole_folders_only(tmp_path_factory, tmp_pat
         for folder in {name for name in there if "partial" not in name}:
             assert folder in networks
             assert {k for k in found if k.startswith(f"{folder}/")} == {
-                k for k in expected if k.startswith(f"{folder}/")
+                k for k in exported if k.startswith(f"{folder}/")
             }
         if code == 0:
             break
         assert code == DIED, child.text
         deaths += 1
-    finishes(tmp_path, expected)
+    finishes(tmp_path, exported)
     figure(f"an export died {deaths} times, whole folders only")

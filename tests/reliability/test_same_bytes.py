@@ -47,6 +47,8 @@ import json
 import os
 import sys
 
+import matplotlib.figure
+import sklearn.datasets
 from boundnas.app.cli import app
 
 place, commands = sys.argv[1], json.loads(sys.argv[2])
@@ -78,7 +80,10 @@ def test_every_command_says_and_writes_the_same(tmp_path, full, figure):
     printed, written = [], []
     for folder in (tmp_path / "one", tmp_path / "two"):
         text = (configure(folder, "onnx") / "run.yaml").read_text()
-        (folder / "other.yaml").write_text(text.replace("name: tiny", "name: other\nseed: 1"))
+        text = text.replace("name: tiny", "name: other\nseed: 1")
+        if not full:
+            text = text.replace("formats: [onnx]", "formats: []")  # the first run exports
+        (folder / "other.yaml").write_text(text)
         told = said(folder, tmp_path / f"said by {folder.name}")
         if full:
             done = spawn(folder, "fig3", "--seeds", "1", before=COMPARED)

@@ -8,7 +8,7 @@ from importlib import import_module
 
 import pytest
 from tests.reliability.child import fork, replaced
-from tests.reliability.tiny import clear, configure, finishes, outcome, run, uninterrupted
+from tests.reliability.tiny import clear, configure, finishes, outcome, run
 
 from boundnas.app import pipeline
 from boundnas.engine.interruption import Interrupted, deferred, interruptible
@@ -45,12 +45,6 @@ def sending(number, call):
         return send
 
     return make
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """The outcome of a run that exports, when nothing interrupts it."""
-    return uninterrupted(tmp_path_factory.mktemp("exported"), "onnx")
 
 
 @pytest.mark.parametrize("number", SIGNALS)
