@@ -114,3 +114,27 @@ def test_the_tables_have_each_seed_and_the_difference_with_its_interval(done):
     for *parts, difference in zip(*cells, strict=True):
         assert difference == pytest.approx((sum(parts[2:]) - sum(parts[:2])) / 2, abs=0.02)
     assert re.search(r"\([+-]\d+\.\d\d to [+-]\d+\.\d\d\) \|$", lines[-1])
+
+
+def test_times_are_compared_from_where_every_front_has_a_network():
+    def rows(by, seed, *times):
+        return [
+            {"by": by, "seed": seed, "measured": t, "validation": t / 1e6, "test": t / 1e6}
+            for t in times
+        ]
+
+    fronts = [("macs", 0, 1e5, 4e5), ("macs", 1, 2e5), ("latency", 0, 1e5), ("latency", 1, 1e5)]
+    found = [row for front in fronts for row in rows(*front)]
+    assert latency.fastest_common(found) == 2e5
+    lines = list(latency.told(found, (0.05, 0.32)))
+    assert lines[0] == "| | at 0.225 ms | at 0.253 ms | at 0.285 ms | score |"
+    assert lines[2] == "| by macs, seed 0 | 10.00 % | 10.00 % | 10.00 % | 10.00 % |"
+    assert lines[3] == "| by macs, seed 1 | 20.00 % | 20.00 % | 20.00 % | 20.00 % |"
+
+
+def test_the_table_in_the_docs_is_what_the_committed_rows_tell():
+    results = Path(__file__).parents[1] / "docs" / "results"
+    held = json.loads((results / "latency" / "search.json").read_text())
+    assert (
+        "\n".join(latency.told(held["rows"], held["range"])) in (results / "latency.md").read_text()
+    )
