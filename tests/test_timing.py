@@ -159,6 +159,37 @@ def test_the_runtime_is_given_its_threads():
     assert torch.get_num_threads() == before
 
 
+def test_each_network_is_compiled_however_many_of_a_kind_there_are(monkeypatch):
+    compiled, seen = torch.compile, []
+
+    def counted(graph, inputs):
+        seen.append([x.shape[0] for x in inputs if x.dim()][-1])
+        return graph.forward
+
+    monkeypatch.setattr(
+        torch, "compile", lambda net, **given: compiled(net, backend=counted, **given)
+    )
+    runtime = runtime_of("compile", 1)
+    del seen[:]
+    calls = [runtime.load(Scaled(size), [torch.ones(size)]) for size in range(1, 12)]
+    assert seen == list(
+        range(1, 12)
+    )  # torch compiles eight of one code, and runs others as they are
+    assert [call().tolist() for call in calls] == [[2.0] * size for size in range(1, 12)]
+    assert seen == list(range(1, 12))
+
+
+class Scaled(nn.Module):
+    """Twice its input."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((size,), 2.0))
+
+    def forward(self, x):
+        return x * self.weight
+
+
 def test_a_runtime_of_ones_own_has_a_name_that_is_free():
     class Taken(Fake):
         name = "torch"
