@@ -19,7 +19,7 @@ from boundnas.data import normalize
 from boundnas.deploy import formats, networks
 from boundnas.deploy.card import card
 from boundnas.deploy.export import TOLERANCE, export
-from boundnas.deploy.networks import SUMS, export_network, verify
+from boundnas.deploy.networks import SUMS, Handover, export_network, verify
 from boundnas.errors import CalibrationError, ExportError, RunError
 from boundnas.search import Evaluator, FrontNetwork
 from boundnas.task import Classification
@@ -70,7 +70,7 @@ def net(network):
 def exported(network, tmp_path_factory):
     """The folder of a network in both formats."""
     folder = tmp_path_factory.mktemp("networks") / str(network.macs)
-    export_network(trained().model, network, trained().data, folder, ("onnx", "pt2"))
+    export_network(trained().model, network, folder, Handover(trained().data, ("onnx", "pt2")))
     return folder
 
 
@@ -112,7 +112,7 @@ def test_a_file_is_the_same_every_time_and_tells_nothing_of_the_machine(
     exported, network, tmp_path
 ):
     again = tmp_path / exported.name
-    export_network(trained().model, network, trained().data, again, ("onnx", "pt2"))
+    export_network(trained().model, network, again, Handover(trained().data, ("onnx", "pt2")))
     assert files(again) == files(exported)
     for name, content in files(exported).items():
         for place in (sys.prefix, os.path.dirname(torch.__file__), os.getcwd(), exported):
@@ -175,7 +175,7 @@ def test_a_folder_that_is_there_is_left_as_it_is(exported, network, monkeypatch)
     before = files(exported)
     monkeypatch.setattr(networks, "file_of", None)
     monkeypatch.setattr(networks, "_put", None)
-    export_network(trained().model, network, trained().data, exported, ("onnx", "pt2"))
+    export_network(trained().model, network, exported, Handover(trained().data, ("onnx", "pt2")))
     assert files(exported) == before
 
 
@@ -229,7 +229,7 @@ FORMATS = {  # those that are there, and those asked for
 def held_by(network, tmp_path_factory):
     """The files of ``network`` in one format."""
     folder = tmp_path_factory.mktemp("held") / "1"
-    export_network(trained().model, network, trained().data, folder, ("pt2",))
+    export_network(trained().model, network, folder, Handover(trained().data, ("pt2",)))
     return files(folder)
 
 
@@ -254,13 +254,13 @@ def test_a_folder_that_holds_another_network_is_written_anew(
     if there:
         put(held_by, folder)
     else:
-        export_network(trained().model, network, trained().data, folder, there)
+        export_network(trained().model, network, folder, Handover(trained().data, there))
     before = files(folder)
     model, other, data = (
         OTHERS[name](network) if name else (trained().model, network, trained().data)
     )
     for place in (folder, fresh):
-        export_network(model, other, data, place, asked)
+        export_network(model, other, place, Handover(data, asked))
     assert files(folder) == files(fresh) != before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "fresh"]
 
@@ -269,7 +269,7 @@ def test_a_network_of_weights_that_are_gone_is_not_exported(network, held_by, tm
     folder = put(held_by, tmp_path / "1")
     model, _ = changed_weights(network)
     with pytest.raises(CalibrationError, match="other weights"):
-        export_network(model, network, trained().data, folder, ("pt2",))
+        export_network(model, network, folder, Handover(trained().data, ("pt2",)))
     assert files(folder) == held_by
 
 
@@ -282,7 +282,7 @@ def test_a_foreign_file_is_named_and_kept(summed, network, held_by, tmp_path):
     before = files(folder)
     for asked in (network, smallest(network)):
         with pytest.raises(ExportError, match=r"notes\.txt: is (no file of an|not what was)"):
-            export_network(trained().model, asked, trained().data, folder, ("pt2",))
+            export_network(trained().model, asked, folder, Handover(trained().data, ("pt2",)))
     assert files(folder) == before
 
 
@@ -300,11 +300,11 @@ def test_a_replacement_that_is_stopped_leaves_a_whole_folder_or_none(
 
     monkeypatch.setattr(networks, "remove_at_once", stopped)
     with pytest.raises(KeyboardInterrupt):
-        export_network(trained().model, other, trained().data, folder, ())
+        export_network(trained().model, other, folder, Handover(trained().data, ()))
     monkeypatch.undo()
     left = files(tmp_path)
     assert left in ({}, {f"1/{name}": content for name, content in held_by.items()})
-    export_network(trained().model, other, trained().data, folder, ())
+    export_network(trained().model, other, folder, Handover(trained().data, ()))
     assert verify(folder).keys() == {"SHA256SUMS", "architecture.json", "card.md"}
 
 
@@ -316,7 +316,7 @@ def test_files_are_checked_against_the_supernet_itself(network, tmp_path, monkey
 
     monkeypatch.setattr(networks, "extract", another)
     with pytest.raises(ExportError, match=r"model\.pt2: the written file differs"):
-        export_network(trained().model, network, trained().data, tmp_path / "1", ("pt2",))
+        export_network(trained().model, network, tmp_path / "1", Handover(trained().data, ("pt2",)))
     assert not list(tmp_path.iterdir())
 
 
@@ -411,7 +411,7 @@ def test_a_file_that_computes_something_else_is_not_kept(
     assert not list(tmp_path.iterdir())
     folder = tmp_path / "networks" / "1"
     with pytest.raises(ExportError, match="not kept"):
-        export_network(trained().model, network, trained().data, folder, ("pt2",))
+        export_network(trained().model, network, folder, Handover(trained().data, ("pt2",)))
     assert not list(tmp_path.iterdir())
 
 
@@ -422,7 +422,9 @@ def test_an_export_that_is_stopped_leaves_no_half_folder(error, network, tmp_pat
 
     monkeypatch.setattr(networks, "write_new", stopped)
     with pytest.raises(error):
-        export_network(trained().model, network, trained().data, tmp_path / "networks" / "1", ())
+        export_network(
+            trained().model, network, tmp_path / "networks" / "1", Handover(trained().data, ())
+        )
     assert not list((tmp_path / "networks").iterdir())
 
 
@@ -430,11 +432,13 @@ def test_what_a_killed_export_left_is_replaced(network, tmp_path):
     left = tmp_path / ".boundnas-1-0123abcd.partial"
     left.mkdir()
     (left / "model.onnx").write_bytes(b"half")
-    export_network(trained().model, network, trained().data, tmp_path / "1", ())
+    export_network(trained().model, network, tmp_path / "1", Handover(trained().data, ()))
     assert sorted(files(tmp_path)) == ["1/SHA256SUMS", "1/architecture.json", "1/card.md"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(network, tmp_path):
     (tmp_path / "networks").write_text("a file in the way")
     with pytest.raises(RunError, match=r"networks.*cannot be written"):
-        export_network(trained().model, network, trained().data, tmp_path / "networks" / "1", ())
+        export_network(
+            trained().model, network, tmp_path / "networks" / "1", Handover(trained().data, ())
+        )

@@ -14,7 +14,7 @@ from tests.small import files
 from torch import nn
 
 from boundnas import SearchSettings, Supernet, TrainSettings, elastic, fit, search
-from boundnas.deploy.networks import export_network, verify
+from boundnas.deploy.networks import Handover, export_network, verify
 from boundnas.engine.interruption import Interrupted
 from boundnas.errors import RunError
 from boundnas.fit.loop import Trainer
@@ -66,7 +66,9 @@ def finished(tmp_path_factory):
     front = searched(run)
     for network in front.networks:
         place = folder.path / front.folder(network)
-        export_network(run.model, network, run.data, place, ("onnx", "pt2"), task=run.task)
+        export_network(
+            run.model, network, place, Handover(run.data, ("onnx", "pt2"), task=run.task)
+        )
     write_report(folder.path)
     return run, front
 

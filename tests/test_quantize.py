@@ -15,7 +15,7 @@ from torch import nn
 from boundnas import SearchSettings, export, extract
 from boundnas.data import Subset, normalize
 from boundnas.deploy import networks, quantize
-from boundnas.deploy.networks import export_network, verify
+from boundnas.deploy.networks import Handover, export_network, verify
 from boundnas.errors import ExportError
 from boundnas.search import Evaluator, FrontNetwork
 
@@ -45,7 +45,9 @@ def network():
 
 def put(network, folder, formats=("onnx", "int8"), data=None, seed=0):
     """The folder of a network, exported there."""
-    export_network(trained().model, network, data or trained().data, folder, formats, seed=seed)
+    export_network(
+        trained().model, network, folder, Handover(data or trained().data, formats, seed=seed)
+    )
     return folder
 
 

@@ -22,7 +22,7 @@ from boundnas.config import RunConfig, read_config, write_config
 from boundnas.cost import COSTS, Budget, Cost, Latency, LatencyTable, check_budgets, paired
 from boundnas.data import Samples, TrainingOrder
 from boundnas.deploy.formats import require_formats
-from boundnas.deploy.networks import export_network
+from boundnas.deploy.networks import Handover, export_network
 from boundnas.deploy.timing import Deployment, time_front
 from boundnas.engine.launch import launched
 from boundnas.engine.output import SideChannel
@@ -222,24 +222,14 @@ class Job:
         agree(partial(_described, front, formats), "before the export")
         if rank() or not formats:
             return
-        with Progress(len(front.networks), "export", unit="network") as progress:
-            for network in front.networks:
-                folder = run.folder.path / front.folder(network)
-                export_network(
-                    run.model,
-                    network,
-                    self.data,
-                    folder,
-                    formats,
-                    run.folder.held,
-                    self.config.seed,
-                    run.task,
-                )
+        handover = Handover(self.data, formats, run.folder.held, self.config.seed, run.task)
+        folders = {run.folder.path / front.folder(n): n for n in front.networks}
+        with Progress(len(folders), "export", unit="network") as progress:
+            for folder, network in folders.items():
+                export_network(run.model, network, folder, handover)
                 progress.advance()
         if (place := self.deployment) is not None:
-            folders = {run.folder.path / front.folder(n): n for n in front.networks}
-            held = run.folder.held
-            time_front(run.model, folders, self.data, formats, place, held, run.task)
+            time_front(run.model, folders, handover, place)
 
     @property
     def deployment(self) -> Deployment | None:

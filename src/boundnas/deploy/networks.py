@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -42,31 +43,39 @@ LARGEST = 1 << 32
 """Bytes of the largest file of an exported network that is read, 4 GiB."""
 
 
+@dataclass(frozen=True)
+class Handover:
+    """What is alike for all networks of a front that are handed over.
+
+    Args:
+        data: What they were trained on; their cards say how inputs come to be and name the classes,
+            and INT8 files are made and measured with its samples.
+        formats: Which model files there are.
+        held: The run folder that theirs lie in, if they do.
+        seed: The run's; it draws the images that an INT8 file's ranges are measured on.
+        task: What they were trained to do, and INT8 files are measured by.
+    """
+
+    data: Samples
+    formats: Sequence[Format]
+    held: HeldFolder | None = None
+    seed: int = 0
+    task: Task = field(default_factory=Classification)
+
+
 def export_network(
-    model: Supernet,
-    network: FrontNetwork,
-    data: Samples,
-    folder: Path,
-    formats: Sequence[Format],
-    held: HeldFolder | None = None,
-    seed: int = 0,
-    task: Task | None = None,
+    model: Supernet, network: FrontNetwork, folder: Path, handover: Handover
 ) -> None:
     """Write one network of a front into a folder of its own: complete, or not there at all.
 
     Args:
         model: The supernet.
         network: The network.
-        data: What it was trained on; its card says how inputs come to be and names the classes, and
-            an INT8 file is made and measured with its samples.
         folder: Will hold the file of each format, ``architecture.json``, ``card.md`` and
             ``SHA256SUMS`` of them. One that is there already and whole is left as it is if it
             holds this very network, by its weights and statistics, architecture, numbers, classes,
             normalization and formats; another network's is replaced.
-        formats: Which model files to write.
-        held: The run folder that it lies in, if it does.
-        seed: The run's; it draws the images that an INT8 file's ranges are measured on.
-        task: What it was trained to do, and an INT8 file is measured by.
+        handover: What it shares with the other networks of the front.
 
     Raises:
         CalibrationError: The model's weights are not those that the network was calibrated with.
@@ -75,10 +84,10 @@ def export_network(
         RunError: A file cannot be written.
     """
     net = extract(model, network.arch)
-    task = task or Classification()
-    describe = partial(_described, network, _identity(net), data, task)
-    on = images_of(data, seed, task) if "int8" in formats else ""
-    if _exists(folder, held) and _holds(folder, held, describe, formats, on):
+    data, formats, seed = handover.data, handover.formats, handover.seed
+    describe = partial(_described, handover, network, _identity(net))
+    on = images_of(data, seed, handover.task) if "int8" in formats else ""
+    if _exists(folder, handover.held) and _holds(folder, handover, describe, on):
         return
 
     def slice_of(images: Inputs) -> Tensor:
@@ -96,17 +105,16 @@ def export_network(
         onnx, path = FILES["onnx"], folder / FILES["int8"]
         images = calibration_images(data, seed)
         files[path.name], _ = int8(path, files.get(onnx) or made(onnx), images)
-        measured = measure(files[path.name], data, on, task)
+        measured = measure(files[path.name], data, on, handover.task)
     files |= describe({f: len(files[FILES[f]]) for f in formats}, measured, None)
     files[SUMS] = _sums(files).encode()
-    _put(files, folder, held)
+    _put(files, folder, handover.held)
 
 
 def _described(
+    handover: Handover,
     network: FrontNetwork,
     identity: str,
-    data: Samples,
-    task: Task,
     sizes: Mapping[Format, int],
     measured: Int8Record | None,
     latency: LatencyRecord | None = None,
@@ -116,7 +124,7 @@ def _described(
     record = ExportRecord(**said, metric=network.metric, network=identity, int8=measured)
     found = {
         "architecture.json": _json(record),
-        "card.md": card(network, data, task, sizes, measured, latency).encode(),
+        "card.md": card(network, handover.data, handover.task, sizes, measured, latency).encode(),
     }
     return found if latency is None else {**found, TIMES: _json(latency)}
 
@@ -153,19 +161,18 @@ def _identity(net: nn.Module) -> str:
 
 def _holds(
     folder: Path,
-    held: HeldFolder | None,
+    handover: Handover,
     describe: Callable[
         [Mapping[Format, int], Int8Record | None, LatencyRecord | None], dict[str, bytes]
     ],
-    formats: Sequence[Format],
     on: str,
 ) -> bool:
-    """Whether a folder is that of the network which ``describe`` describes, in these formats.
+    """Whether a folder is that of the network which ``describe`` describes, in all its formats.
 
     Raises:
         ExportError: It is not what was written, or no export wrote it.
     """
-    files = verify(folder, held)
+    files, formats = verify(folder, handover.held), handover.formats
     foreign = sorted(files.keys() - {"architecture.json", "card.md", TIMES, SUMS, *FILES.values()})
     if foreign:
         raise ExportError(
@@ -181,36 +188,26 @@ def _holds(
 
 
 def note_latency(
-    network: FrontNetwork,
-    data: Samples,
-    folder: Path,
-    formats: Sequence[Format],
-    latency: LatencyRecord,
-    held: HeldFolder | None = None,
-    task: Task | None = None,
+    network: FrontNetwork, folder: Path, latency: LatencyRecord, handover: Handover
 ) -> None:
     """Write how long an exported network takes into its folder, and into its card.
 
     Args:
         network: The network.
-        data: What it was trained on.
         folder: What `export_network` wrote.
-        formats: Those that it was asked for.
         latency: What was measured.
-        held: The run folder that it lies in, if it does.
-        task: What it was trained to do.
+        handover: What it was exported by.
 
     Raises:
         ExportError: The folder is not what was written.
         RunError: It cannot be written.
     """
-    files = verify(folder, held)
+    files = verify(folder, handover.held)
     known = ExportRecord.model_validate_json(files["architecture.json"])
-    sizes = {kind: len(files[FILES[kind]]) for kind in formats}
-    task = task or Classification()
-    files |= _described(network, known.network, data, task, sizes, known.int8, latency)
+    sizes = {kind: len(files[FILES[kind]]) for kind in handover.formats}
+    files |= _described(handover, network, known.network, sizes, known.int8, latency)
     files[SUMS] = _sums(files).encode()
-    _put(files, folder, held)
+    _put(files, folder, handover.held)
 
 
 def timed(files: Mapping[str, bytes]) -> LatencyRecord | None:

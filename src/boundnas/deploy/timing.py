@@ -8,18 +8,15 @@ from pathlib import Path
 
 from torch import nn
 
-from boundnas.data import Samples
 from boundnas.deploy.formats import FILES, Format
-from boundnas.deploy.networks import note_latency, timed, verify
+from boundnas.deploy.networks import Handover, note_latency, timed, verify
 from boundnas.engine.machine import cpu_model
 from boundnas.latency.runtimes import runtime_of
 from boundnas.latency.whole import whole
 from boundnas.search import FrontNetwork
-from boundnas.store.held import HeldFolder
 from boundnas.store.times import NETWORK, LatencyRecord, TimesRecord
 from boundnas.supernet.extract import extract
 from boundnas.supernet.supernet import Supernet
-from boundnas.task import Task
 
 
 @dataclass(frozen=True)
@@ -45,11 +42,8 @@ class Deployment:
 def time_front(
     model: Supernet,
     networks: Mapping[Path, FrontNetwork],
-    data: Samples,
-    formats: Sequence[Format],
+    handover: Handover,
     place: Deployment,
-    held: HeldFolder | None = None,
-    task: Task | None = None,
 ) -> None:
     """Time all exported networks of a front in turn, and write the times into their folders.
 
@@ -58,12 +52,9 @@ def time_front(
     Args:
         model: The supernet.
         networks: The networks, by the folders that `export_network` wrote.
-        data: What they were trained on.
-        formats: Those that they were exported in; files that the runtime runs are timed, of other
+        handover: What they were exported by; files that the runtime runs are timed, of other
             networks what `extract` gives.
         place: Where they are to run.
-        held: The run folder that the folders lie in, if they do.
-        task: What the networks were trained to do.
 
     Raises:
         CostError: The runtime cannot run them.
@@ -78,11 +69,11 @@ def time_front(
         "batch": place.batch,
         "machine": cpu_model(),
     }
-    names = place.files(formats) or (NETWORK,)
+    names = place.files(handover.formats) or (NETWORK,)
     subjects: list[nn.Module | bytes] = []
     again = False
     for folder, network in networks.items():
-        files = verify(folder, held)
+        files = verify(folder, handover.held)
         again |= not _is_timed(timed(files), where, names)
         subjects += [files[n] if n in files else extract(model, network.arch) for n in names]
     if not again:
@@ -91,7 +82,7 @@ def time_front(
     for folder, network in networks.items():
         times = {n: TimesRecord.model_validate(vars(next(found))) for n in names}
         record = LatencyRecord.model_validate({**where, "times": times})
-        note_latency(network, data, folder, formats, record, held, task)
+        note_latency(network, folder, record, handover)
 
 
 def _is_timed(
