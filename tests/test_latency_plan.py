@@ -150,17 +150,22 @@ def test_times_of_a_finer_grid_that_are_not_all_there_are_left_out(tmp_path, few
     assert [g.level for g in record.groups] == sorted(g.level for g in record.groups)
     coarse = [name for group in record.groups if group.level == 0 for name in group.files]
     times = {name: [90_000 if "many" in name else 9000] * 3 for name in coarse}
-    write_json(
-        plan / "times.json",
-        {"version": 1, "plan": record.plan, "runtime": "onnxruntime", "runtime_version": "1",
-         "threads": 1, "machine": {}, "times": times, "references": [[9, 9, 9]]},
-    )  # fmt: skip
+    write_times(plan, record.plan, times)
     table = collect(model, plan)
     assert {axis.points for block in table.blocks for axis in block.axes} <= {1, 2}
     assert table.validation is None  # with two of its three networks fitted to
     again = write_plan(model, tmp_path / "again")
     assert again == record
     assert files(tmp_path / "again").items() <= files(plan).items()
+
+
+def write_times(plan, name, times, runtime_version="1", threads=1):
+    """What a quiet device with nothing to say of itself would bring back."""
+    write_json(
+        plan / "times.json",
+        {"version": 1, "plan": name, "runtime": "onnxruntime", "runtime_version": runtime_version,
+         "threads": threads, "machine": {}, "times": times, "references": [[9, 9, 9]]},
+    )  # fmt: skip
 
 
 class Small(Supernet):
@@ -273,6 +278,35 @@ def test_the_program_says_how_it_is_called(plan):
     assert (plan / "measure.py").read_text() == program()
 
 
+@pytest.mark.parametrize(
+    ("ends", "code", "said"),
+    [
+        (None, 0, ""),
+        (runner.PlanError("a fault"), 1, "error: a fault\n"),
+        (KeyboardInterrupt(), 130, "\nStopped. The same command goes on from here.\n"),
+    ],
+)
+def test_the_program_says_how_it_ended_and_takes_one_thread_if_nothing_is_asked(
+    ends, code, said, monkeypatch, capsys
+):
+    asked = []
+
+    class Measurement:
+        def __init__(self, folder, threads):
+            asked.append(threads)
+
+        def run(self, minutes):
+            asked.append(minutes)
+            if ends is not None:
+                raise ends
+
+    monkeypatch.setattr(runner, "Measurement", Measurement)
+    assert runner.main([]) == code
+    assert runner.main(["--threads", "3", "--minutes", "2.5"]) == code
+    assert asked == [1, None, 3, 2.5]
+    assert capsys.readouterr().err == 2 * said
+
+
 def without(times, name):
     return {k: v for k, v in times.items() if k != name}
 
@@ -342,6 +376,27 @@ def test_what_came_back_is_refused_where_it_is_not_whole(name, plan, known, mode
 def test_noise_is_accepted_where_it_is_asked_for(plan, known, model):
     edited(plan, "times.json", references=[[100, 50, 180]])
     assert collect(model, plan, noise=1.3).noise == 1.3
+
+
+def test_files_hold_one_number_a_tensor_and_are_packed(plan):
+    with zipfile.ZipFile(plan / "models.zip") as archive:
+        for info in archive.infolist():
+            graph = onnx.load_from_string(archive.read(info)).graph
+            weights = [onnx.numpy_helper.to_array(w) for w in graph.initializer if len(w.dims) > 1]
+            assert weights, info.filename
+            assert all(np.unique(w).size == 1 for w in weights), info.filename
+            assert info.compress_size < info.file_size / 2, info.filename
+
+
+def test_a_table_is_of_the_batch_and_the_runtime_that_were_timed(few, tmp_path):
+    model = seeded(Small)
+    write_plan(model, tmp_path / "plan", batch=3)
+    known = read(tmp_path / "plan/plan.json")
+    names = [name for group in known["groups"] for name in group["files"]]
+    times = {name: [90_000 if "many" in name else 9000] * 3 for name in names}
+    write_times(tmp_path / "plan", known["plan"], times, runtime_version="0.7", threads=2)
+    table = collect(model, tmp_path / "plan")
+    assert (table.runtime_version, table.threads, table.batch) == ("0.7", 2, 3)
 
 
 class Four(Supernet):
