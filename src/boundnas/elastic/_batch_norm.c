@@ -138,7 +138,7 @@ ON_PROCESSOR static void add(const struct columns p, struct rows rows, double *s
 }
 
 INLINE void write_row_group(const struct columns p, const float *x, const float *gradient,
-                            float *out, long rows, enum activation f) {
+                            float *restrict out, long rows, enum activation f) {
     for (long i = 0; i < p.count; i += LANES)
         for (long at = i; at < i + rows * p.count; at += p.count) {
             const vector value = load(x + at);
