@@ -197,6 +197,12 @@ def test_an_extreme_teacher_gives_finite_distances():
 # What does not fit: a task, outputs, targets, and what is said.
 MISFITS = {
     "labels of another number": (tasks.MultiLabel(), LABELS[0], LABELS[1][:, 1:], r"\(60, 4\)"),
+    "one logit": (
+        tasks.Classification(),
+        NUMBER[0],
+        classes("yes", 2),
+        "a logit for each class, and this model gives one; for yes and no give it two",
+    ),
     "labels as whole numbers": (
         tasks.MultiLabel(),
         LABELS[0],

@@ -3,13 +3,14 @@
 import os
 import random
 import signal
+from contextlib import nullcontext
 from threading import Thread
 
 import numpy as np
 import pytest
 import torch
 from tests.small import digest
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from boundnas import Data, Supernet, TrainSettings, elastic, fit, tasks
 from boundnas.data import TrainingOrder, batches, data, survey
@@ -17,6 +18,7 @@ from boundnas.data.drawn import Drawn, read
 from boundnas.engine.interruption import Interrupted
 from boundnas.errors import DataError
 from boundnas.fit.loop import Trainer
+from boundnas.fit.match import check_match
 from boundnas.store.folder import RunFolder
 
 NUMBER = 40
@@ -170,6 +172,22 @@ BAD = {
     "nothing": ({"train": []}, "data: train has no samples"),
     "no test samples": ({"test": []}, "data: test has no samples"),
     "no pairs": ({"train": Rows(lambda x, y, i: x)}, "sample 0: a sample is a pair .* a ndarray"),
+    "arrays for samples": (
+        {"train": (np.zeros((40, 5)), np.zeros(40))},
+        "a pair of an input and a target, found a ndarray; all inputs and all targets become sam",
+    ),
+    "a loader": (
+        {"train": DataLoader(Rows(), 8)},
+        r"needed, with len\(dataset\) and dataset\[i\], found DataLoader; give loader.dataset",
+    ),
+    "sparse": (
+        {"train": Rows(lambda x, y, i: (torch.eye(3).to_sparse(), y))},
+        r"sample 0: its input is torch.float32 \(torch.sparse_coo\) on cpu; give plain numbers",
+    ),
+    "numbers that are no classes": (
+        {"train": Rows(lambda x, y, i: (x, i)), "plain": None},
+        "target 0 has 1 sample, and a split needs 2 of each class; whole numbers are taken for cla",
+    ),
     "three": ({"train": Rows(lambda x, y, i: (x, y, i))}, "found a tuple of 3"),
     "a failure": (
         {"train": Rows(failing)},
@@ -232,6 +250,54 @@ BAD = {
 def test_what_cannot_be_trained_on_is_refused_by_name(change, message):
     with pytest.raises(DataError, match=message):
         made(**{"train": Rows(), **change})
+
+
+WHOLE = Rows(lambda x, y, i: ([i, 0], y))
+
+
+def moved(by, times=1):
+    return Rows(lambda x, y, i: (times * x + by, y))
+
+
+TOLD = {  # of the 40 samples of training, a quarter of which is for validation
+    "samples of both": (
+        {"test": Rows(number=20)},
+        "data: 16 of 20 test samples are training samples too; what is measured on them is no test",
+    ),
+    "inputs of another scale": (
+        {"test": moved(0.5, 10)},
+        "data: numbers of test inputs have the mean 216 and the deviation 116, those of train 21.5 "
+        "and 11.6; a transform may be missing",
+    ),
+    "inputs of a smaller scale": (
+        {"test": moved(20, 0.01)},
+        "data: numbers of test inputs have the mean 20.2 and the deviation 0.116, those of train ",
+    ),
+    "inputs far away": (
+        {"validation": moved(-45.5), "test": moved(0.5)},
+        "data: numbers of validation inputs have the mean -24 and the deviation 11.6, those of ",
+    ),
+    "nothing": ({"test": moved(0.5)}, ""),
+    "nothing, of whole numbers": (
+        {"train": WHOLE, "test": Rows(lambda x, y, i: ([900, i], y))},
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_splits_share_and_where_their_scale_differs_is_told(name, workers, caplog):
+    change, message = TOLD[name]
+    made(**{"train": Rows(), "plain": None, **change}, workers=workers)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(said) == bool(message)
+    assert not message or said[0].startswith(message)
+
+
+def test_a_list_of_numbers_is_one_input():
+    found = made(Rows(lambda x, y, i: (x.tolist(), y)), plain=None)
+    assert torch.equal(found.example, made(Rows(), plain=None).example)
 
 
 def test_what_a_worker_finds_is_told_as_if_it_were_found_here():
@@ -357,6 +423,39 @@ def test_data_that_do_not_fit_the_model_are_refused_before_training(built, optio
 class Wide(Net):
     def forward(self, x, arch):
         return super().forward(x[:, :5], arch)
+
+
+class Places(Net):
+    def forward(self, x, arch):
+        return super().forward(x, arch).unflatten(1, (2, 2))
+
+
+UNTRAINED = {
+    "masks of 0 and 255": (
+        lambda i: [0, 255],
+        "no training place of 1 of its 2 classes: 1; add images, or leave these classes out; 255 "
+        "counts nowhere, give class numbers",
+    ),
+    "a class that is nowhere": (
+        lambda i: [1, 1],
+        "no training place of 1 of its 2 classes: 0; add",
+    ),
+    "all of them": (lambda i: [i % 2, 255], ""),
+}
+
+
+@pytest.mark.parametrize("name", UNTRAINED)
+def test_a_class_that_no_training_place_has_is_refused(name):
+    target, message = UNTRAINED[name]
+    rows = Rows(lambda x, y, i: (x, target(i)))
+    with torch.random.fork_rng(devices=[]):
+        model = Places((5,), 4)
+    found, task = made(rows, plain=None, test=rows), tasks.Segmentation()
+    with pytest.raises(DataError) if message else nullcontext() as error:
+        check_match(model, found, task)
+    said = str(error.value) if message else ""
+    assert message in said
+    assert ("255" in message) == ("255" in said)
 
 
 def ignored(x, y, i):

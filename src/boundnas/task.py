@@ -216,6 +216,11 @@ class Classification(Task):
                 f"{where}: a classifier gives logits of shape (N, classes), this model "
                 f"{tuple(outputs.shape)} for {len(outputs)} samples"
             )
+        if outputs.shape[1] == 1:
+            raise DataError(
+                f"{where}: a classifier gives a logit for each class, and this model gives one; "
+                "for yes and no give it two"
+            )
         check_class_range(targets, where, outputs.shape[1])
         if self.class_weights is not None and len(self.class_weights) != outputs.shape[1]:
             raise DataError(

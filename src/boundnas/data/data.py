@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from boundnas.data.beside import Moments, tell
 from boundnas.data.description import sizes
 from boundnas.data.drawn import Batch, Drawn, read
 from boundnas.data.image_data import SPLITS
@@ -52,6 +53,17 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @property
+    def marks(self) -> set[tuple[bytes, bytes]]:
+        """Digests of input and target of each sample."""
+        inputs, targets = self.plain.inputs, self.plain.targets
+        return {(inputs[i], targets[i]) for i in self.indices.tolist()}
+
+    @property
+    def moments(self) -> Moments:
+        """Of the inputs of the Dataset that they lie in."""
+        return self.plain.moments
 
     def take(self, indices: Tensor) -> Batch:
         """Inputs and targets at these positions; a split that fits in `KEPT` is read once."""
@@ -138,6 +150,7 @@ class Data:
             self.validation = Split(cleaned, workers, taken)
         self.train = Split(trained, workers, rest, cleaned)
         self._check_alike()
+        tell(name, self.train, {"validation": self.validation, "test": self.test})
 
     @property
     def example(self) -> Inputs:

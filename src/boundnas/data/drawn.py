@@ -76,8 +76,9 @@ class Drawn:
         if not isinstance(found, tuple | list) or len(found) != 2:
             raise DataError(
                 f"{where}: a sample is a pair of an input and a target, found {_kind(found)}"
+                f"{_likely(self.dataset)}"
             )
-        inputs = mapped(lambda x: _as_input(x, where), found[0])
+        inputs = mapped(lambda x: _as_input(x, where), _row(found[0]))
         return inputs, _as_target(found[1], where)
 
 
@@ -207,24 +208,40 @@ def _as_input(x: Any, where: str) -> Tensor:
 def _as_target(y: Any, where: str) -> Tensor:
     if isinstance(y, Tensor | np.ndarray | np.generic | bool | int | float):
         return _plain(_tensor(y), where, "target")
-    if isinstance(y, list) and y and all(isinstance(n, bool | int | float) for n in y):
-        return _plain(torch.tensor(y), where, "target")
+    if isinstance(y := _row(y), Tensor):
+        return _plain(y, where, "target")
     raise DataError(
         f"{where}: a target is a number, a tensor or an array, found {_kind(y)}; give a class by "
         "its number"
     )
 
 
+def _row(x: Any) -> Any:
+    """A list of numbers is a tensor of them."""
+    numbers = isinstance(x, list) and x and all(isinstance(n, bool | int | float) for n in x)
+    return torch.tensor(x) if numbers else x
+
+
+def _likely(dataset: Any) -> str:
+    """What may help where samples are no pairs."""
+    if isinstance(dataset, tuple | list) and len(dataset) == 2:
+        return "; all inputs and all targets become samples by torch.utils.data.TensorDataset"
+    return ""
+
+
 def _tensor(x: Any) -> Tensor:
     if isinstance(x, Tensor):
-        return x.detach().as_subclass(Tensor)
+        found = x.detach()
+        return found if type(found) is Tensor else found.as_subclass(Tensor)
     return torch.from_numpy(np.array(x))
 
 
 def _plain(x: Tensor, where: str, what: str) -> Tensor:
     """As float32, int64 or bool on the CPU."""
-    if x.is_complex() or x.device.type != "cpu" or x.layout != torch.strided:
-        raise DataError(f"{where}: its {what} is {x.dtype} on {x.device}; give plain numbers")
+    odd = x.is_complex() or x.is_quantized or x.is_nested or x.layout != torch.strided
+    if odd or x.device.type != "cpu":
+        how = f" ({x.layout})" if x.layout != torch.strided else ""
+        raise DataError(f"{where}: its {what} is {x.dtype}{how} on {x.device}; give plain numbers")
     if x.is_floating_point():
         return x.to(torch.float32)
     return x if x.dtype == torch.bool else x.to(torch.int64)

@@ -119,6 +119,13 @@ def carve_any(
     """
     generator = stream(seed, "validation_split")
     if targets is not None and targets.dtype == torch.int64 and targets.dim() == 1:
+        classes, counts = targets.unique(return_counts=True)
+        if (alone := classes[counts == 1]).numel():
+            raise DataError(
+                f"target {int(alone[0])} has 1 sample, and a split needs 2 of each class; whole "
+                "numbers are taken for classes, so give targets that are none as floats, or give "
+                "validation="
+            )
         return stratified(targets, fraction, generator)
     return stratified(torch.zeros(number, dtype=torch.int64), fraction, generator)
 

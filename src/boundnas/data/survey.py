@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
+from boundnas.data.beside import Moments, added, moments
 from boundnas.data.drawn import Drawn, Failed, apart, read, stacked
 from boundnas.engine.progress import Progress
 from boundnas.errors import DataError
@@ -38,6 +40,7 @@ class Survey:
         targets: Likewise of each target.
         kept: All targets, if they are small.
         first: The first sample.
+        moments: Of all inputs.
         random: Whether another draw gives another input or target.
         random_targets: Whether it gives another target, as of an image and its map cropped alike.
     """
@@ -47,6 +50,7 @@ class Survey:
     targets: tuple[bytes, ...]
     kept: Tensor | None
     first: tuple[Inputs, Tensor]
+    moments: Moments
     random: bool
     random_targets: bool
 
@@ -70,10 +74,13 @@ def survey(samples: Drawn, workers: int) -> Survey:
     """
     try:
         number = len(samples)
+        if isinstance(samples.dataset, DataLoader):
+            raise TypeError
     except TypeError as error:
+        inside = "; give loader.dataset" if isinstance(samples.dataset, DataLoader) else ""
         raise DataError(
             f"{samples.name}: a map-style Dataset is needed, with len(dataset) and dataset[i], "
-            f"found {type(samples.dataset).__name__}"
+            f"found {type(samples.dataset).__name__}{inside}"
         ) from error
     if not number:
         raise DataError(f"{samples.name} has no samples")
@@ -83,12 +90,13 @@ def survey(samples: Drawn, workers: int) -> Survey:
         for start in range(0, number, TOGETHER)
     ]
     inputs, targets, kept = list[bytes](), list[bytes](), list[Tensor]()
-    size = 0
+    size, whole_moments = 0, moments(())
     with Progress(number, f"read {samples.name}", unit="sample") as progress:
         for found in read(_Digested(samples, first), keys, workers, _noted):
             digests, batch = found
-            inputs += [one for one, _ in digests]
-            targets += [other for _, other in digests]
+            inputs += [one for one, _, _ in digests]
+            targets += [other for _, other, _ in digests]
+            whole_moments = added([whole_moments, *(each for _, _, each in digests)])
             size += batch.nbytes
             kept = [*kept, batch] if size <= HELD else []
             progress.advance(len(digests))
@@ -99,6 +107,7 @@ def survey(samples: Drawn, workers: int) -> Survey:
         tuple(targets),
         whole,
         first,
+        whole_moments,
         random or random_targets,
         random_targets,
     )
@@ -157,7 +166,7 @@ class _Digested:
                     f"{self.samples.name}: sample {key[1]}: its {what} has {bad} numbers that are "
                     "not finite; mend it, or leave the sample out"
                 )
-        return _marks(sample), target
+        return (*_marks(sample), moments(inputs)), target
 
 
 def _noted(found: Sequence[Any]) -> Any:
@@ -166,7 +175,7 @@ def _noted(found: Sequence[Any]) -> Any:
         if isinstance(each, Failed):
             return each
     held = stacked([((), target) for _, target in found])
-    return held if isinstance(held, Failed) else ([marks for marks, _ in found], held[1])
+    return held if isinstance(held, Failed) else ([noted for noted, _ in found], held[1])
 
 
 def _marks(sample: tuple[Inputs, Tensor]) -> tuple[bytes, bytes]:

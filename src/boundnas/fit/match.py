@@ -17,6 +17,7 @@ from boundnas.supernet.inputs import zeros
 from boundnas.supernet.modes import evaluating
 from boundnas.supernet.supernet import Supernet
 from boundnas.task import Classification, Task
+from boundnas.tasks.segmentation import Segmentation
 
 
 def check_model(model: Supernet) -> None:
@@ -72,6 +73,8 @@ def check_match(model: Supernet, data: Samples, task: Task) -> None:
             task.check(_answers(outputs, targets), targets, f"{data.name}: {split}")
     if isinstance(task, Classification):
         _check_trained(data, outputs.shape[1])
+    if isinstance(task, Segmentation):
+        _check_trained(data, outputs.shape[1], task.ignore)
 
 
 def _check_inputs(model: Supernet, data: Samples) -> None:
@@ -102,17 +105,21 @@ def _check_classes(data: Samples, outputs: Any) -> None:
         )
 
 
-def _check_trained(data: Samples, classes: int) -> None:
-    """Refuse classes that nothing is trained on."""
-    counts = torch.zeros(classes, dtype=torch.int64)
+def _check_trained(data: Samples, classes: int, ignore: int | None = None) -> None:
+    """Refuse classes that nothing is trained on, but targets that count nowhere."""
+    counts, ignored = torch.zeros(classes, dtype=torch.int64), False
     for targets in data.targets("train"):
-        counts += targets.bincount(minlength=classes)
+        counted = targets.flatten() if ignore is None else targets[targets != ignore]
+        ignored = ignored or len(counted) < targets.numel()
+        counts += counted.bincount(minlength=classes)
     names = data.classes or tuple(map(str, range(classes)))
     untrained = [name for name, n in zip(names, counts.tolist(), strict=True) if not n]
     if untrained:
+        hint = f"; {ignore} counts nowhere, give class numbers (Segmentation(ignore=...))"
         raise DataError(
-            f"{data.name} has no training image of {len(untrained)} of its {classes} "
-            f"classes: {', '.join(untrained[:20])}; add images, or leave these classes out"
+            f"{data.name} has no training {'image' if ignore is None else 'place'} of "
+            f"{len(untrained)} of its {classes} classes: {', '.join(untrained[:20])}; add images, "
+            f"or leave these classes out{hint if ignored else ''}"
         )
 
 

@@ -111,6 +111,9 @@ class Front:
             raise RunError(
                 f"this front has no cost {', '.join(unknown)}; it has {', '.join(self.costs)}"
             )
+        none = [name for name, limit in limits.items() if limit != limit]
+        if none:
+            raise RunError(f"the limit of {none[0]} is not a number (nan)")
         if not self.networks:
             raise RunError(self.nothing_inside())
         within = [
