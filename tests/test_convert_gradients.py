@@ -62,11 +62,14 @@ def inferred(body, x):
     return y.clone()
 
 
-def hooked(body, x):
-    y = body(x)
-    if y.requires_grad:
-        y.register_hook(lambda gradient: gradient / 2)
-    return y
+def hooked(times):
+    def how(body, x):
+        y = body(x)
+        if y.requires_grad:
+            y.register_hook(lambda gradient: times * gradient)
+        return y
+
+    return how
 
 
 def nothing_off(body, x):
@@ -95,7 +98,11 @@ REFUSED = {
         lambda body, x: Reversed.apply(body(x)),
         "Reversed computes a gradient of its own",
     ),
-    "a hook of a tensor": (hooked, "body.0.bias: the gradient in the largest network is another"),
+    "a hook of a tensor": (
+        hooked(0.8),
+        "body.0.bias: the gradient in the largest network is another than in Network",
+    ),
+    "a hook that turns": (hooked(-1), ": the gradient in the largest network is another than in "),
     "another way without gradients": (
         lambda body, x: body(x) * (2 if torch.is_grad_enabled() else 1),
         "the largest network computes something else",

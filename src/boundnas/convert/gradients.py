@@ -6,6 +6,7 @@ is a call that a graph holds, so a module that does stays as it is, in one piece
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,8 +24,12 @@ from boundnas.space import Architecture
 from boundnas.supernet.inputs import noise
 from boundnas.supernet.supernet import Supernet
 
-CLOSE = 0.01
-"""Part of its own size by which a gradient may differ: far more than rounding does."""
+CLOSE = 0.1
+"""Part of its norm by which a gradient may differ: rounding may turn a ReLU, and so much of one."""
+
+TURNED = 0.5
+"""Part of its sum likewise, where that is as large a part of the norm."""
+
 NOTHING = 1e-4
 """Part of the norm of all gradients below which one is rounding."""
 
@@ -111,16 +116,16 @@ def check_gradient(model: nn.Module, made: Supernet, arch: Architecture) -> None
             return  # as of what cannot be differentiated, or works in place
         found = _gradients(made, lambda x: made(x, arch), inputs, "net.")
     shared = {n for n in expected.keys() & found.keys() if _alike(expected[n], found[n])}
-    whole = float(_measured(expected, None, set())[1])
+    whole = _measured(expected, None, set())[1]
     for name in (*sorted(shared), None):
         one, other = (_measured(g, name, shared) for g in (expected, found))
         if not _close(one, other, whole):
             raise ConvertError(
                 f"{name or 'weights'}: the gradient in the largest network is another than in "
-                f"{type(model).__name__}, with a norm of {float(other[1]):.3g} in place of "
-                f"{float(one[1]):.3g}: forward changes it in a way that is not recorded, as by a "
-                "hook of a tensor; put that into a module of its own with a converter, or leave it "
-                "out"
+                f"{type(model).__name__}, with a norm of {other[1]:.3g} in place of {one[1]:.3g} "
+                f"and a sum of {other[0]:.3g} in place of {one[0]:.3g}: forward changes it in a "
+                "way that is not recorded, as by a hook of a tensor; put that into a module of its "
+                "own with a converter, or leave it out"
             )
 
 
@@ -151,17 +156,16 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 def _measured(
     gradients: dict[str, Tensor], name: str | None, shared: set[str]
-) -> tuple[Tensor, Tensor, int]:
-    """Sum, norm and size of a gradient, or of all that have no name in common."""
+) -> tuple[float, float]:
+    """Sum and norm of a gradient, or of all that have no name in common."""
     others = [g for n, g in gradients.items() if n not in shared]
     parts = others if name is None else [gradients[name]]
-    whole = torch.cat([g.detach().double().flatten() for g in parts]) if parts else torch.zeros(1)
-    return whole.sum(), whole.norm(), whole.numel()
+    total = sum(float(g.sum(dtype=torch.float64)) for g in parts)
+    squares = (float(torch.linalg.vector_norm(g, dtype=torch.float64)) ** 2 for g in parts)
+    return total, sum(squares) ** 0.5
 
 
-def _close(
-    one: tuple[Tensor, Tensor, int], other: tuple[Tensor, Tensor, int], whole: float
-) -> bool:
+def _close(one: tuple[float, float], other: tuple[float, float], whole: float) -> bool:
     """Whether sum and norm agree; what is not finite is not compared.
 
     Args:
@@ -169,11 +173,11 @@ def _close(
         other: Those of the supernet.
         whole: The norm of all gradients, beside which small ones are rounding.
     """
-    size = max(float(one[1]), float(other[1]), NOTHING * whole)
-    if not float(one[1]) or not torch.isfinite(torch.stack([*one[:2], *other[:2]])).all():
+    (total, norm), (other_total, other_norm) = one, other
+    if not norm or not all(map(math.isfinite, (*one, *other))):
         return True
-    rounding = max(CLOSE, 1e-5 * one[2] ** 0.5)
-    return (
-        abs(float(one[1] - other[1])) <= CLOSE * size
-        and abs(float(one[0] - other[0])) <= rounding * size
-    )
+    size = max(norm, other_norm, NOTHING * whole)
+    if abs(norm - other_norm) > CLOSE * size:
+        return False
+    largest = max(abs(total), abs(other_total))
+    return largest < TURNED * size or abs(total - other_total) <= TURNED * largest
