@@ -304,6 +304,43 @@ class Padded(nn.Module):
         return self.head(y[:, 0])
 
 
+class Placed(nn.Module):
+    """Learned positions that are looked up in tables, the same rows for every sample."""
+
+    def __init__(self, ascending):
+        super().__init__()
+        self.embed, self.first, self.second = (nn.Embedding(n, 16) for n in (5, 7, 9))
+        self.register_buffer("places", torch.arange(9)[None])
+        self.norm, self.ascending = nn.LayerNorm(16), ascending
+        self.mlp = nn.Sequential(nn.Linear(16, 12), nn.GELU(), nn.Linear(12, 16))
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x):
+        places = torch.arange(x.shape[1], device=x.device)
+        if self.ascending:
+            y = self.embed(x) + self.second(self.places[:, 1 : x.shape[1] + 1])
+        else:
+            y, places = self.embed(x), places.flip(0)
+        y = self.norm(y + self.first(places))
+        return self.head((y + self.mlp(y)).mean(1))
+
+
+class ByChannel(nn.Module):
+    """Slopes, gates and norms of single channels, and a branch on the number of axes."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 16, 3, padding=1), nn.InstanceNorm2d(16, affine=True), nn.PReLU(16),
+            nn.Conv2d(16, 24, 3, padding=1), nn.GLU(1), nn.InstanceNorm2d(12),
+        )  # fmt: skip
+        self.head = nn.Sequential(nn.Linear(12, 16), nn.PReLU(16), nn.Linear(16, 4))
+
+    def forward(self, x):
+        y = self.body(x)
+        return self.head(y.mean((2, 3)) if len(y.shape) == 4 else y)
+
+
 class Upwards(nn.Module):
     """Down and up again, in one spatial axis."""
 
@@ -425,6 +462,9 @@ NETWORKS = {
     "torch's attention": (Torchs, (5, 3)),
     "torch's attention, padded": (Padded, torch.tensor([3, 2, 4, 1, 2, 0])),
     "upwards": (Upwards, (3, 8)),
+    "positions from tables": (lambda: Placed(True), torch.arange(5).repeat(2)[:7]),
+    "positions in another order": (lambda: Placed(False), torch.arange(5).repeat(2)[:7]),
+    "by channel": (ByChannel, (3, 6, 6)),
     "mixer": (Mixer, (3, 6, 6)),
     "text": (Text, torch.arange(5).repeat(2)[:7]),
     "mixed": (Mixed, (3, 6, 6)),

@@ -145,12 +145,26 @@ def weights_multiplied(m, y, arch):
     return m.neck(y, arch) * (m.positions @ m.positions)[0, 0, 0]
 
 
+def pixels_in_a_row(m, y):
+    return m.p["m"](y.flatten(2).mT)[0].mT[:, :4].reshape(y.shape)
+
+
 COUNTED = {  # what PyTorch's own counter passes over, and products of weights alone, once
     "attention": (
         lambda m, y, a: F.scaled_dot_product_attention(*[m.neck(y, a)] * 3), 2 * 4 * 8 * 8 * 8,
     ),
     "a matrix and a vector": (lambda m, y, a: m.neck(y, a) @ m.positions[0, 0], 4 * 8 * 8),
     "weights with weights": (weights_multiplied, 4 * 8 * 8 * 8),
+    **{
+        f"recurrent {name}": (lambda m, y, a: pixels_in_a_row(m, m.neck(y, a)), macs, parts)
+        for name, macs, parts in [
+            ("LSTM", 64 * 4 * 4 * (4 + 4), lambda w: {"m": nn.LSTM(4, 4, batch_first=True)}),
+            ("both ways", 64 * 2 * 4 * 4 * (4 + 4 + 8 + 4), lambda w: {
+                "m": nn.LSTM(4, 4, 2, batch_first=True, bidirectional=True),
+            }),
+            ("GRU", 64 * 3 * 4 * (4 + 4), lambda w: {"m": nn.GRU(4, 4, batch_first=True)}),
+        ]
+    },
     "a weight of a module": (
         lambda m, y, a: m.p["m"](m.neck(y, a)), 4 * 4 * 8 * 8 + 4 * 4 + 4,
         lambda w: {"m": nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 4, 1))},
@@ -180,10 +194,6 @@ def samples_multiplied(m, y, arch):
 
 
 UNCOUNTED = {
-    "LSTM": (
-        lambda m, y, a: m.p["m"](m.neck(y, a).flatten(2).mT)[0].mT,
-        lambda w: {"m": nn.LSTM(4, 4, batch_first=True)}, r"p.m: the MACs of aten.*rnn.* not known",
-    ),
     "bilinear": (
         lambda m, y, a: F.bilinear(*[m.neck(y, a)] * 2, m.positions[:, :, :1].expand(4, 8, 8)),
         lambda w: {}, "forward: the MACs of aten._trilinear are not known",

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from boundnas.convert import elementwise, layers, products, reshaping, shapes  # noqa: F401
-from boundnas.convert.attention import Attention
 from boundnas.convert.building import Builder
 from boundnas.convert.dimensions import propose
 from boundnas.convert.functional import as_modules
 from boundnas.convert.given import check_arguments, copied, hooked
 from boundnas.convert.importance import orders
-from boundnas.convert.known import known
+from boundnas.convert.known import ROUNDING, known
+from boundnas.convert.positions import as_weights
 from boundnas.convert.reading import read
 from boundnas.convert.report import Report, report
 from boundnas.convert.rewrite import rewrite
@@ -115,7 +115,7 @@ def elasticize(
     while True:  # each turn keeps a dimension more
         own = _converted(copied(model), converters or {})
         own.eval()
-        rounds = sort or any(isinstance(m, Attention) for m in own.modules())
+        rounds = sort or any(isinstance(m, ROUNDING) for m in own.modules())
         made, found = _made(own, example, rules or {}, kept, sort)
         if not found:
             break
@@ -136,6 +136,7 @@ def _made(
     samples = count(batch)
     traced = trace(own, batch)
     as_modules(traced)
+    as_weights(traced)
     plan = propose(read(traced), rules, kept)
     table = report(plan, samples)
     builder = Builder(plan, orders(plan.read, list(plan.widths)) if sort else {})

@@ -8,6 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from boundnas.convert.attention import Attention, Encoder, EncoderLayer
+from boundnas.convert.channelwise import Gate, InstanceNorm, Leaky
+
+ROUNDING = (Attention, Gate, InstanceNorm)
+"""What computes the same as torch's module but for rounding."""
 
 
 class DropBranch(nn.Module):
@@ -46,11 +50,22 @@ def _attention(module: Any) -> nn.Module:
     return module if odd else Attention(module)
 
 
+def _prelu(module: Any) -> nn.Module:
+    return Leaky(module) if module.num_parameters > 1 else module
+
+
+def _instance_norm(module: Any) -> nn.Module:
+    return module if module.track_running_stats else InstanceNorm(module)
+
+
 _KNOWN: dict[tuple[str, str], Callable[[Any], nn.Module]] = {
     ("torchvision", "StochasticDepth"): _stochastic_depth,
     ("timm", "DropPath"): _drop_path,
     ("torch", "MultiheadAttention"): _attention,
     ("torch", "TransformerEncoderLayer"): EncoderLayer,
     ("torch", "TransformerEncoder"): Encoder,
+    ("torch", "GLU"): Gate,
+    ("torch", "PReLU"): _prelu,
+    **{("torch", f"InstanceNorm{d}d"): _instance_norm for d in (1, 2, 3)},
 }
 """By the library and the name of the class."""

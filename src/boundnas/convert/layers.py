@@ -165,6 +165,8 @@ def embedding(call: Call) -> Map:
     assert isinstance(module, nn.Embedding)
     if module.max_norm is not None or module.scale_grad_by_freq or module.sparse:
         raise NoRuleError("limits norms, scales gradients or is sparse")
+    if not x.axes or x.axes[0] is None or not x.axes[0].of_samples:
+        raise NoRuleError("takes the same rows for all samples, or samples on another axis")
     x.fix(call.reason("takes it for numbers of rows"))
     outputs = _makes(call, module.embedding_dim)
     call.bind(None, outputs)
@@ -198,6 +200,17 @@ def drop_branch(call: Call) -> Map:
     """Likewise, whole samples."""
     call.bind(None, None)
     return call.map
+
+
+@rule("instance_norm")
+def instance_norm(call: Call) -> Map:
+    """Works on the pixels of each channel."""
+    if any(call.argument(i, name) is not None for i, name in enumerate(_HELD, 1)):
+        raise NoRuleError("has weights or statistics for each channel")
+    return pooling(call)
+
+
+_HELD = ("running_mean", "running_var", "weight", "bias")
 
 
 @rule(

@@ -152,6 +152,9 @@ class _Value(fx.Proxy):
     def __len__(self) -> int:
         return len(self.node.meta["value"])
 
+    def __getattr__(self, name: str) -> _Read:
+        return _Read(self, name)
+
     def _number(self, kind: Callable[[Any], Any]) -> Any:
         assert isinstance(self.tracer, _Tracer)
         value = self.node.meta["value"]
@@ -159,6 +162,10 @@ class _Value(fx.Proxy):
             raise fx.proxy.TraceError("it computes with the value of a tensor")
         self.tracer.found.read.append(self.node)
         return kind(value)
+
+
+class _Read(fx.proxy.Attribute, _Value):
+    """An attribute of a recorded value, such as its shape."""
 
 
 class _Tracer(fx.Tracer):

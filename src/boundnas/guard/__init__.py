@@ -211,9 +211,10 @@ def _check_output(model: Supernet, output: Any, arch: Architecture) -> None:
     if found is None or found.dim() == 0 or len(found) != SAMPLES:
         shape = type(output).__name__ if found is None else f"shape {tuple(found.shape)}"
         raise SpaceError(
-            f"{place.of(model)}: {type(model).__name__}.forward must return logits of every "
-            f"image, shape (N, classes); found, of {SAMPLES} images in the architecture {arch}, "
-            f"{shape}"
+            f"{place.of(model)}: {type(model).__name__}.forward must return one tensor with a row "
+            f"for every sample, as logits (N, classes); found, of {SAMPLES} samples in the "
+            f"architecture {arch}, {shape}. Several outputs go side by side into one tensor "
+            "(torch.cat), which the functions of a task of your own take apart"
         )
 
 

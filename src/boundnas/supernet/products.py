@@ -18,6 +18,9 @@ from boundnas.errors import CostError
 _UNKNOWN = ("_trilinear", "rnn", "lstm", "gru", "multi_head", "transformer", "cdist", "addmv")
 """Parts of the names of operators that multiply in ways that are not counted here."""
 
+_RECURRENT = "aten.mkldnn_rnn_layer"
+"""One direction of a layer of an LSTM, as oneDNN computes it; others are products of matrices."""
+
 
 class Products(TorchDispatchMode):
     """Within it every operator is counted.
@@ -36,7 +39,7 @@ class Products(TorchDispatchMode):
         name = self.where()
         if name is not None:
             packet = func.overloadpacket
-            if any(part in str(packet) for part in _UNKNOWN):
+            if str(packet) != _RECURRENT and any(part in str(packet) for part in _UNKNOWN):
                 raise CostError(
                     f"{name or 'forward'}: the MACs of {packet} are not known; use elastic layers, "
                     "nn.Conv2d, nn.Linear or torch.matmul"
@@ -53,4 +56,6 @@ def multiplications(packet: Any, args: Any, kwargs: Any, result: Any) -> int:
         return int(flop_registry[packet](*args, **kwargs, out_val=result)) // 2
     if packet is aten._scaled_dot_product_flash_attention_for_cpu:
         return int(sdpa_flop_count(*(x.shape for x in args[:3]))) // 2
+    if str(packet) == _RECURRENT:  # of each step, input and state with their weights
+        return int(args[0].shape[:2].numel() * (args[1].numel() + args[2].numel()))
     return int(args[0].numel()) if packet in (aten.mv, aten.dot, aten.vdot) else 0

@@ -1,0 +1,65 @@
+"""Modules of ``torch.nn`` with weights of channels, said in functions that have rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Gate(nn.Module):
+    """An ``nn.GLU``: one half of the channels times the other's sigmoid.
+
+    Args:
+        module: It.
+    """
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.dim = module.dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As of torch's, but for rounding."""
+        a, b = x.chunk(2, self.dim)
+        return a * torch.sigmoid(b)
+
+
+class Leaky(nn.Module):
+    """An ``nn.PReLU`` with a weight for each channel.
+
+    Args:
+        module: It; the weight is taken.
+    """
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.weight = module.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As of torch's."""
+        return torch.where(x > 0, x, x * _per_channel(self.weight, x))
+
+
+class InstanceNorm(nn.Module):
+    """An ``nn.InstanceNorm`` of batches, without running statistics.
+
+    Args:
+        module: It; weight and bias are taken.
+    """
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.eps, self.weight, self.bias = module.eps, module.weight, module.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As of torch's, but for rounding."""
+        y = F.instance_norm(x, eps=self.eps)
+        if self.weight is None:
+            return y
+        return y * _per_channel(self.weight, x) + _per_channel(self.bias, x)
+
+
+def _per_channel(weight: Tensor, x: Tensor) -> Tensor:
+    return weight.view(-1, *[1] * (len(x.shape) - 2))
