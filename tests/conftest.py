@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import settings
 from tests.once import once_for_all
+from tests.reliability import tiny
 
 from boundnas.engine.tuning import tune
 
@@ -20,6 +21,12 @@ settings.load_profile("boundnas")
 
 
 gc.set_threshold(10_000, 20, 20)  # by default it takes a sixth of the suite's time
+
+
+def pytest_configure(config):
+    """Have the runs that are interrupted as long as is promised, or shorter."""
+    if config.getoption("--full"):
+        tiny.promised()
 
 
 def pytest_collection_finish():

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from tests.reliability.tiny import text
+from tests.reliability.tiny import CHECKPOINT_EVERY, STEPS, text
 from tests.small import ACCURACY, files
 from typer.testing import CliRunner
 
@@ -83,7 +83,7 @@ def test_one_command_does_the_whole_job(whole):
         assert sorted(path.name for path in network.iterdir()) == names
         assert f"{int(network.name) / 1e6:.3f}" in done.stdout
     assert f"Report: {folder / 'report.html'}" in done.stdout
-    for label in ("train  step 24/24", "search  network", "export  network"):
+    for label in (f"train  step {STEPS}/{STEPS}", "search  network", "export  network"):
         assert label in done.stderr
 
 
@@ -140,7 +140,7 @@ def test_export_without_formats_writes_no_network(configured):
 
 
 REFUSED = {
-    "a faulty key": ("steps: 24", "stepz: 24", r"did you mean train\.steps"),
+    "a faulty key": ("steps:", "stepz:", r"did you mean train\.steps"),
     "a faulty value": ("batch_size: 16", "batch_size: 1", r"train\.batch_size"),
     "a range out of reach": (
         "lower: 0.012, upper: 0.04", "lower: 1, upper: 2",
@@ -150,7 +150,7 @@ REFUSED = {
         "batch_size: 16", "batch_size: 2000", r"DataError: .*1 to \d+.* found 2000",
     ),
     "a prior of another space": (
-        "steps: 24", "steps: 24, prior: [{dimensions: stage9.kernel, largest: 3}]",
+        "train: {", "train: {prior: [{dimensions: stage9.kernel, largest: 3}], ",
         r"SpaceError: .*names no dimension of this space; there are stem\.width, ",
     ),
     "images that are not there": (
@@ -173,7 +173,7 @@ def test_a_wrong_request_is_answered_and_creates_nothing(old, new, message, comm
 
 
 def test_a_cost_range_that_has_no_widths_to_cut_is_refused_and_creates_nothing(configured):
-    text = CONFIG.replace("steps: 24", "steps: 24, bounds: from_cost")
+    text = CONFIG.replace("train: {", "train: {bounds: from_cost, ")
     for old, new in (("[2, 4]", "[4]"), ("[4, 8]", "[8]"), ("[4, 6]", "[6]")):
         text = text.replace(old, new)
     folder = configured(text)
@@ -184,7 +184,7 @@ def test_a_cost_range_that_has_no_widths_to_cut_is_refused_and_creates_nothing(c
 
 
 def test_what_the_cost_range_cut_is_told_and_reported(configured):
-    text = CONFIG.replace("steps: 24", "steps: 2, bounds: from_cost").replace("[onnx]", "[]")
+    text = CONFIG.replace(f"steps: {STEPS}", "steps: 2, bounds: from_cost").replace("[onnx]", "[]")
     folder = configured(text.replace("upper: 0.04", "upper: 0.018"))
     result = call("run", "run.yaml")
     assert result.exit_code == 0, result.output
@@ -436,7 +436,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 save = loop.checkpoint.save
 def stopped(folder, step, *rest, **options):
     save(folder, step, *rest, **options)
-    if step == 12:
+    if step == {step}:
         os.kill(os.getpid(), signal.{signal})
 loop.checkpoint.save = stopped
 """
@@ -445,7 +445,8 @@ loop.checkpoint.save = stopped
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
 def test_an_interrupted_run_continues_to_the_same_bytes(name, whole, configured):
     folder = configured()
-    stopped = spawn(folder, "run", "run.yaml", before=STOPPED.format(signal=name))
+    before = STOPPED.format(signal=name, step=CHECKPOINT_EVERY)
+    stopped = spawn(folder, "run", "run.yaml", before=before)
     assert "Traceback" not in stopped.stderr
     if name == "SIGKILL":
         assert stopped.returncode == -signal.SIGKILL
@@ -454,7 +455,7 @@ def test_an_interrupted_run_continues_to_the_same_bytes(name, whole, configured)
         assert "Stopped by SIGINT. The same command goes on from here." in stopped.stderr
     checkpoints = folder / "runs" / "tiny" / "checkpoints"
     # A signal that arrives during a save waits for the end of the next step.
-    newest = {"SIGKILL": "step-00000012", "SIGINT": "step-00000013"}[name]
-    assert sorted(path.name for path in checkpoints.iterdir())[-1] == newest
+    newest = CHECKPOINT_EVERY + (name == "SIGINT")
+    assert sorted(path.name for path in checkpoints.iterdir())[-1] == f"step-{newest:08}"
     assert call("run", "run.yaml").exit_code == 0
     assert files(folder / "runs" / "tiny") == files(whole[0])

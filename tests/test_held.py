@@ -8,7 +8,7 @@ from contextlib import chdir
 import pytest
 import torch
 from tests.reliability.child import fork, replaced
-from tests.reliability.tiny import text
+from tests.reliability.tiny import STEPS, text
 from tests.small import COST_RANGE, few_digits, files, mobilenet
 
 from boundnas import TrainSettings, fit
@@ -185,7 +185,7 @@ def test_training_from_python_keeps_others_out_too(run):
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("config", [text(), text().replace("steps: 24", "steps: 25")])
+@pytest.mark.parametrize("config", [text(), text().replace(f"steps: {STEPS}", "steps: 25")])
 def test_who_works_in_a_folder_is_told_before_its_configuration_or_the_data(config, tmp_path):
     for name, content in (("first", text()), ("second", config)):
         (tmp_path / name).write_text(content)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.reliability.tiny import STEPS
 from tests.reliability.tiny import text as tiny
 from tests.small import files
 from tests.test_cli import call, spawn
@@ -352,7 +353,7 @@ def test_a_family_that_comes_along_takes_images_of_ones_own(tmp_path):
     (tmp_path / "images.py").write_text(DIGITS)
     named = ", ".join(f"no {i}" for i in range(10))
     data = f"data: {{use: images.py:digits, classes: [{named}]}}"
-    text = tiny().replace("data:\n  set: digits", data).replace("steps: 24", "steps: 3")
+    text = tiny().replace("data:\n  set: digits", data).replace(f"steps: {STEPS}", "steps: 3")
     (tmp_path / "run.yaml").write_text(text)
     done = call("run", tmp_path / "run.yaml", "--runs", tmp_path / "runs")
     assert done.exit_code == 0, done.stderr

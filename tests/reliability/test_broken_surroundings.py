@@ -17,7 +17,7 @@ from studies.figures import FIGURES
 from tests.reliability.child import fork, replaced
 from tests.reliability.ranks import TIMEOUT
 from tests.reliability.surroundings import RUN, STARTING, SURROUNDINGS
-from tests.reliability.tiny import text
+from tests.reliability.tiny import STEPS, text
 
 import boundnas.app.cli
 import boundnas.app.latency
@@ -56,7 +56,7 @@ MESSAGE = re.compile(r"^(rank \S*: )?[A-Z]\w*(Error|Exception): |^Usage: ", re.M
 def world(tmp_path_factory):
     """A folder with two finished runs, and the same two as those of a comparison."""
     folder = tmp_path_factory.mktemp("world")
-    short = text().replace("steps: 24", "steps: 4")
+    short = text().replace(f"steps: {STEPS}", "steps: 4")
     for config in (short.replace("tiny", "other") + "seed: 1\n", short):
         (folder / "run.yaml").write_text(config)
         boundnas.app.pipeline.run(read_config(folder / "run.yaml"), folder / "runs")

@@ -5,7 +5,7 @@ from importlib import import_module
 
 import pytest
 from tests.faults import damages
-from tests.reliability.tiny import uninterrupted
+from tests.reliability.tiny import STEPS, uninterrupted
 from tests.small import files
 
 from boundnas.errors import ExportError, RunError
@@ -52,7 +52,7 @@ def test_no_damage_is_believed(kind, check, tiny, full, figure):
 
 
 def test_what_is_whole_is_believed(tiny):
-    assert checkpoint.newest(tiny / "checkpoints").step == 24
+    assert checkpoint.newest(tiny / "checkpoints").step == STEPS
     for folder in (tiny / "networks").iterdir():
         export.verify(folder)
         subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, check=True)

@@ -12,7 +12,7 @@ import time
 import pytest
 from tests.reliability.child import replaced
 from tests.reliability.ranks import finish, together
-from tests.reliability.tiny import clear, configure, outcome, run
+from tests.reliability.tiny import STEPS, clear, configure, outcome, run
 
 from boundnas.app import cli
 from boundnas.engine import ranks
@@ -22,8 +22,6 @@ from boundnas.store.lines import read_jsonl
 
 TIMEOUT = {"killed": 60, "raising": 60, "hanging": 5, "not a number": 60}
 """Seconds a rank waits for the others, by what happens to one."""
-
-STEPS = 24
 
 
 def killed():

@@ -9,7 +9,14 @@ from tests.small import files
 
 import boundnas.app.cli
 
-CHECKPOINT_EVERY = 6
+STEPS, CHECKPOINT_EVERY = 16, 4
+
+
+def promised():
+    """From here on a run is as long as that of the guarantees."""
+    global STEPS, CHECKPOINT_EVERY
+    STEPS, CHECKPOINT_EVERY = 24, 6
+
 
 CONFIG = """\
 name: tiny
@@ -24,7 +31,7 @@ space:
     - {intermediate: [4, 8], output: [4, 6], depth: [1, 2], kernel: [3, 5], stride: 1}
     - {intermediate: [8], output: [8], stride: 2}
 cost: {lower: 0.012, upper: 0.04}
-train: {steps: 24, batch_size: 16, checkpoint_every: EVERY}
+train: {steps: STEPS, batch_size: 16, checkpoint_every: EVERY}
 search: {initial: 3, rounds: 1, crossovers: 1, mutations: 1, calibration_images: 64}
 export: {formats: [FORMATS]}
 """
@@ -32,7 +39,8 @@ export: {formats: [FORMATS]}
 
 def text(formats=""):
     """The configuration; networks are exported only in the formats that are asked for."""
-    return CONFIG.replace("FORMATS", formats).replace("EVERY", str(CHECKPOINT_EVERY))
+    numbers = CONFIG.replace("STEPS", str(STEPS)).replace("EVERY", str(CHECKPOINT_EVERY))
+    return numbers.replace("FORMATS", formats)
 
 
 def configure(folder, formats=""):
