@@ -187,6 +187,13 @@ def test_what_is_committed_are_networks_of_the_study_each_once(monkeypatch):
     assert each == [(s, n) for s in range(1 + each[-1][0]) for n in networks][: len(each)]
 
 
+def test_the_tables_in_the_docs_are_those_of_the_committed_numbers():
+    found = json.loads((COMMITTED / "truth.json").read_text())
+    page = COMMITTED.with_suffix(".md").read_text()
+    for table in tables(found).strip().split("\n\n"):
+        assert table in page
+
+
 # Told: a space of two dimensions, whose numbers are written by hand.
 FEW = Setting(
     data=None,  # type: ignore[arg-type]
