@@ -103,7 +103,7 @@ MISFITS = {
         lambda: Net(form=lambda x: (x, x)),
         few_digits,
         SpaceError,
-        "must return logits .* found, .* tuple",
+        "must return one tensor .* as logits .* found, .* tuple",
     ),
     "an untrained class": (
         Net,

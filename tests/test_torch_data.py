@@ -427,7 +427,7 @@ class Wide(Net):
 
 class Places(Net):
     def forward(self, x, arch):
-        return super().forward(x, arch).unflatten(1, (2, 2))
+        return super().forward(x, arch).unflatten(1, (-1, 2))
 
 
 UNTRAINED = {
@@ -456,6 +456,15 @@ def test_a_class_that_no_training_place_has_is_refused(name):
     said = str(error.value) if message else ""
     assert message in said
     assert ("255" in message) == ("255" in said)
+
+
+def test_classes_that_no_training_place_has_are_told_where_most_have_one(caplog):
+    rows = Rows(lambda x, y, i: (x, [i % 2, 255]))
+    with torch.random.fork_rng(devices=[]):
+        model = Places((5,), 6)
+    check_match(model, made(rows, plain=None, test=rows), tasks.Segmentation())
+    message = "data has no training place of 1 of its 3 classes: 2; networks will not know them"
+    assert message in caplog.messages
 
 
 def ignored(x, y, i):

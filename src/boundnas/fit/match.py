@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from boundnas.supernet.modes import evaluating
 from boundnas.supernet.supernet import Supernet
 from boundnas.task import Classification, Task
 from boundnas.tasks.segmentation import Segmentation
+
+_log = logging.getLogger(__name__)
 
 
 def check_model(model: Supernet) -> None:
@@ -106,7 +109,11 @@ def _check_classes(data: Samples, outputs: Any) -> None:
 
 
 def _check_trained(data: Samples, classes: int, ignore: int | None = None) -> None:
-    """Refuse classes that nothing is trained on, but targets that count nowhere."""
+    """Refuse classes that nothing is trained on, but targets that count nowhere.
+
+    Of maps, whose classes often outnumber those of a few images, only where no more classes are
+    left than are missing, as in masks of 0 and 255; else they are told.
+    """
     counts, ignored = torch.zeros(classes, dtype=torch.int64), False
     for targets in data.targets("train"):
         counted = targets.flatten() if ignore is None else targets[targets != ignore]
@@ -114,13 +121,17 @@ def _check_trained(data: Samples, classes: int, ignore: int | None = None) -> No
         counts += counted.bincount(minlength=classes)
     names = data.classes or tuple(map(str, range(classes)))
     untrained = [name for name, n in zip(names, counts.tolist(), strict=True) if not n]
-    if untrained:
-        hint = f"; {ignore} counts nowhere, give class numbers (Segmentation(ignore=...))"
-        raise DataError(
-            f"{data.name} has no training {'image' if ignore is None else 'place'} of "
-            f"{len(untrained)} of its {classes} classes: {', '.join(untrained[:20])}; add images, "
-            f"or leave these classes out{hint if ignored else ''}"
-        )
+    if not untrained:
+        return
+    missing = (
+        f"{data.name} has no training {'image' if ignore is None else 'place'} of "
+        f"{len(untrained)} of its {classes} classes: {', '.join(untrained[:20])}"
+    )
+    if ignore is not None and 2 * len(untrained) < classes:
+        _log.warning("%s; networks will not know them", missing)
+        return
+    hint = f"; {ignore} counts nowhere, give class numbers (Segmentation(ignore=...))"
+    raise DataError(f"{missing}; add images, or leave these classes out{hint if ignored else ''}")
 
 
 def fitted(task: Task, data: Samples, model: Supernet) -> Task:
