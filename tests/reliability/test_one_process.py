@@ -94,6 +94,7 @@ def test_every_part_of_the_surroundings_is_compared(name, tmp_path, caplog):
 
 @pytest.mark.parametrize("name", ["ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_CBWR"])
 def test_variables_that_choose_instructions_are_noted(name, monkeypatch):
+    monkeypatch.delenv(name, raising=False)
     before = environment()["instructions"]
     monkeypatch.setenv(name, "AVX2")
     assert f"{name}=AVX2" in environment()["instructions"].split(", ")
