@@ -99,19 +99,19 @@ def test_every_command_says_and_writes_the_same(tmp_path, full, figure):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_examples_of_the_docs_write_the_same(page, tmp_path, full):
+def test_the_examples_of_the_docs_write_and_print_the_same(page, tmp_path, full):
     if not full:
         pytest.skip("each page runs once in test_docs.py")
     code = f"import torch\ntorch.set_num_threads(1)\ntorch.manual_seed(0)\n{python(page)}"
+    found = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        subprocess.run([sys.executable, "-c", code], cwd=tmp_path / name, check=True)
-    one, two = (
-        {k: v for k, v in files(tmp_path / name).items() if "tfevents" not in k}  # hold times
-        for name in ("one", "two")
-    )
-    assert one or "TensorBoard" in code
-    assert one == two
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=tmp_path / name, check=True, stdout=subprocess.PIPE)
+        written = files(tmp_path / name)
+        kept = {k: v for k, v in written.items() if "tfevents" not in k}  # hold times
+        found.append((kept, done.stdout))
+    assert found[0] == found[1]
 
 
 def shortened(text):
