@@ -222,3 +222,11 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_no_litter(tmp_path, size):
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
     assert names(tmp_path) == ["step-00000001"]
     assert_whole(checkpoint.newest(tmp_path), 1)
+
+
+def test_what_a_process_left_that_died_behind_the_last_checkpoint_is_removed(tmp_path):
+    save(tmp_path, 3)
+    (tmp_path / ".boundnas-1-0123abcd.removed").mkdir()
+    (tmp_path / ".boundnas-1-0123abcd.removed" / "state.json").write_text("{}")
+    assert checkpoint.newest(tmp_path).step == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]

@@ -134,6 +134,7 @@ def newest(
 def _found(folder: Path, held: HeldFolder | None) -> list[int]:
     try:
         with folder_at(folder, held) as inside:
+            clean(inside)  # a run that died behind its last checkpoint writes no other
             return _steps(inside)
     except FileNotFoundError:
         return []
