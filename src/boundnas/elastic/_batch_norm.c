@@ -123,8 +123,8 @@ INLINE void add_rows(const struct columns p, struct rows rows, double *sums, flo
     }
 }
 
-ON_PROCESSOR static void add(const struct columns p, struct rows rows, double *sums,
-                                float *scratch, enum purpose purpose) {
+ON_PROCESSOR static void add(const struct columns p, struct rows rows, double *sums, float *scratch,
+                             enum purpose purpose) {
     if (purpose == MOMENTS)
         add_rows(p, rows, sums, scratch, MOMENTS, NONE);
     else if (purpose == CHOICES)
@@ -197,8 +197,8 @@ struct work {
     float *scratch;    /* (threads, 2, columns) */
 };
 
-static int prepare(struct work *w, const float *x, const float *gradient, float *out, long m, long c,
-                   enum activation activation, int threads) {
+static int prepare(struct work *w, const float *x, const float *gradient, float *out, long m,
+                   long c, enum activation activation, int threads) {
     w->c = c;
     w->fold = 1;
     while (w->fold * c % LANES) w->fold *= 2;
@@ -284,7 +284,8 @@ static void moments(struct work *w, const float *x, long m) {
 }
 
 /* x: (m, c); mean, variance: (c). Returns 0, or 1 when there was no memory. */
-static int batch_moments(const float *x, float *mean, float *variance, long m, long c, int threads) {
+static int batch_moments(const float *x, float *mean, float *variance, long m, long c,
+                         int threads) {
     struct work w;
     if (prepare(&w, x, NULL, NULL, m, c, NONE, threads)) return 1;
     moments(&w, x, m);
@@ -307,8 +308,9 @@ static void normalize(struct work *w, const float *weight, const float *bias, co
 }
 
 /* x, y: (m, c); everything else: (c). Returns 0, or 1 when there was no memory. */
-static int batch_norm_forward(const float *x, const float *weight, const float *bias, float *y, float *mean,
-                       float *inverse, long m, long c, float eps, int activation, int threads) {
+static int batch_norm_forward(const float *x, const float *weight, const float *bias, float *y,
+                              float *mean, float *inverse, long m, long c, float eps,
+                              int activation, int threads) {
     struct work w;
     if (prepare(&w, x, NULL, y, m, c, activation, threads)) return 1;
     moments(&w, x, m);
@@ -324,8 +326,9 @@ static int batch_norm_forward(const float *x, const float *weight, const float *
 
 /* x, gradient, dx: (m, c); everything else: (c). Returns 0, or 1 when there was no memory. */
 static int batch_norm_backward(const float *x, const float *gradient, const float *weight,
-                        const float *bias, const float *mean, const float *inverse, float *dx,
-                        float *dweight, float *dbias, long m, long c, int activation, int threads) {
+                               const float *bias, const float *mean, const float *inverse,
+                               float *dx, float *dweight, float *dbias, long m, long c,
+                               int activation, int threads) {
     struct work w;
     if (prepare(&w, x, gradient, dx, m, c, activation, threads)) return 1;
     const long n = w.columns.count;
@@ -348,8 +351,9 @@ static int batch_norm_backward(const float *x, const float *gradient, const floa
 /* The sums of scale * dL/dy * f(t) with ReLU and with Swish for f; NULL is for one not wanted.
  * x, gradient: (m, c); everything else: (c). Returns 0, or 1 when there was no memory. */
 static int activation_products(const float *x, const float *gradient, const float *weight,
-                        const float *bias, const float *mean, const float *inverse, float *relu,
-                        float *swish, long m, long c, float scale, int threads) {
+                               const float *bias, const float *mean, const float *inverse,
+                               float *relu, float *swish, long m, long c, float scale,
+                               int threads) {
     struct work w;
     if (prepare(&w, x, gradient, NULL, m, c, NONE, threads)) return 1;
     normalize(&w, weight, bias, mean, inverse);

@@ -4,8 +4,8 @@
  *     dw[c][i][j] = sum over n, h, w of x[n][h * s + i - 2][w * s + j - 2][c] * g[n][h][w][c]
  *
  * As many channels at a time as a register holds. Those of each image are first copied into a
- * zero-padded buffer, so that the inner loop has no borders to ask about; sums stay in registers, of four pixels forward, of all
- * taps backward.
+ * zero-padded buffer, so that the inner loop has no borders to ask about; sums stay in registers, of
+ * four pixels forward, of all taps backward.
  */
 
 #define K 5
@@ -85,8 +85,8 @@ INLINE void filter_image(const struct filter *p, long n, long c, int k, vector *
     }
 }
 
-ON_PROCESSOR static void filter_block(const struct filter *p, long n, long c, int k,
-                                         vector *padded, vector *taps) {
+ON_PROCESSOR static void filter_block(const struct filter *p, long n, long c, int k, vector *padded,
+                                      vector *taps) {
     if (k == 3)
         filter_image(p, n, c, 3, padded, taps);
     else if (k == 5)
@@ -98,7 +98,7 @@ ON_PROCESSOR static void filter_block(const struct filter *p, long n, long c, in
 /* x: (n, h, w, c), weight: (c, k, k), y: (n, rows, columns, c). Returns 0, or 1 when there was no
  * memory. */
 static int depthwise(const float *x, const float *weight, float *y, long n, long h, long w, long c,
-              long stride, int k, int threads) {
+                     long stride, int k, int threads) {
     const struct filter p = {x, weight, y, n, h, w, c, stride};
     const size_t size = (h + k - 1) * (w + k - 1);
     const long blocks = (c + LANES - 1) / LANES;
@@ -143,8 +143,8 @@ ON_PROCESSOR static void block(const struct problem *p, long c, vector *padded) 
 }
 
 /* Returns 0, or 1 when there was no memory. */
-static int depthwise_weight_gradient(const float *x, const float *g, float *dw, long n, long h, long w,
-                              long c, long stride, int threads) {
+static int depthwise_weight_gradient(const float *x, const float *g, float *dw, long n, long h,
+                                     long w, long c, long stride, int threads) {
     const struct problem p = {x, g, dw, n, h, w, c, stride};
     const size_t bytes = (h + 2 * MARGIN) * (w + 2 * MARGIN) * sizeof(vector);
     int failed = 0;

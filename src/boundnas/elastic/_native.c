@@ -131,7 +131,7 @@ static int fit(const char *kernel, const char *signature, const struct value *va
         if (parse(#name, arguments, count, signature, v)) return NULL;                              \
         const long elements[] = sizes;                                                              \
         if (!fit(#name, signature, v, elements)) return NULL;                                       \
-        Py_BEGIN_ALLOW_THREADS failed = kernels->name(__VA_ARGS__);                                          \
+        Py_BEGIN_ALLOW_THREADS failed = kernels->name(__VA_ARGS__);                               \
         Py_END_ALLOW_THREADS if (failed) return PyErr_NoMemory();                                   \
         Py_RETURN_NONE;                                                                             \
     }

@@ -86,7 +86,7 @@ ON_PROCESSOR static void write_tiles(const struct product *p, long from, long to
 
 /* Add the columns' sums of x * (a * b) over the rows; x: (m, n). */
 ON_PROCESSOR static void add_tiles(const struct product *p, long from, long to, const float *x,
-                                     double *sums) {
+                                   double *sums) {
     for (long first = from; first < to; first += BLOCK) {
         const long last = least(first + BLOCK, to);
         for (long c = 0; c < p->n; c += LANES) {
@@ -106,7 +106,7 @@ ON_PROCESSOR static void add_tiles(const struct product *p, long from, long to, 
 
 /* Add the columns' sums of a * b over the rows of both. */
 ON_PROCESSOR static void add_products(const float *a, const float *b, long rows, long columns,
-                                         float *scratch, double *sums) {
+                                      float *scratch, double *sums) {
     for (long first = 0; first < rows; first += FLUSH) {
         memset(scratch, 0, columns * sizeof(float));
         for (long row = first; row < least(first + FLUSH, rows); row++) {
@@ -158,7 +158,7 @@ static void choose(const double *sums, int threads, const float *table, long tab
 
 /* x: (m, i), w: (o, i), y: (m, o). Returns 0, or 1 when there was no memory. */
 static int pointwise(const float *x, const float *w, long stride, float *y, long m, long i, long o,
-              int threads) {
+                     int threads) {
     float *packed = panels(i, o);
     if (!packed) return 1;
     const struct product p = {x, packed, m, i, o};
@@ -176,9 +176,9 @@ static int pointwise(const float *x, const float *w, long stride, float *y, long
 }
 
 /* g: (m, o), x: (m, i), w: (o, i), table: (options, i). Returns 0, or 1 when there was no memory. */
-static int input_products(const float *g, const float *x, const float *w, long stride, const float *table,
-                   long table_stride, float *z, long m, long o, long i, long options, float scale,
-                   int threads) {
+static int input_products(const float *g, const float *x, const float *w, long stride,
+                          const float *table, long table_stride, float *z, long m, long o, long i,
+                          long options, float scale, int threads) {
     float *packed = panels(o, i);
     if (m * o * i < WORTH_THREADS_COMPUTING) threads = 1;
     double *sums = calloc(threads * i, sizeof(double));
@@ -200,8 +200,8 @@ static int input_products(const float *g, const float *x, const float *w, long s
 }
 
 /* w, g: (o, i), table: (options, i). Returns 0, or 1 when there was no memory. */
-static int weight_products(const float *w, const float *g, const float *table, long table_stride, float *z,
-                    long o, long i, long options, int threads) {
+static int weight_products(const float *w, const float *g, const float *table, long table_stride,
+                           float *z, long o, long i, long options, int threads) {
     if (o * i < WORTH_THREADS_COMPUTING / 8) threads = 1; /* as long as memory takes */
     double *sums = calloc(threads * i, sizeof(double));
     float *scratch = malloc(threads * i * sizeof(float));
@@ -219,7 +219,8 @@ static int weight_products(const float *w, const float *g, const float *table, l
 }
 
 /* z = scale * (the sum of a * b). Returns 0, or 1 when there was no memory. */
-static int inner_product(const float *a, const float *b, float *z, long n, float scale, int threads) {
+static int inner_product(const float *a, const float *b, float *z, long n, float scale,
+                         int threads) {
     const long pieces = (n + PIECE - 1) / PIECE;
     float *sums = malloc((pieces + 1) * sizeof(float));
     if (!sums) return 1;

@@ -7,9 +7,9 @@
 
 /* scratch and sums: (c). */
 ON_PROCESSOR static void image(const float *restrict x, const float *restrict g,
-                                  const float *restrict s, float *restrict dx, float *restrict ds,
-                                  float *restrict scratch, double *restrict sums, long pixels,
-                                  long c) {
+                               const float *restrict s, float *restrict dx, float *restrict ds,
+                               float *restrict scratch, double *restrict sums, long pixels,
+                               long c) {
     memset(sums, 0, c * sizeof(double));
     for (long first = 0; first < pixels; first += FLUSH) {
         memset(scratch, 0, c * sizeof(float));
@@ -25,8 +25,8 @@ ON_PROCESSOR static void image(const float *restrict x, const float *restrict g,
 }
 
 /* x, g, dx: (n, pixels, c); s, ds: (n, c). Returns 0, or 1 when there was no memory. */
-static int scale_gradients(const float *x, const float *g, const float *s, float *dx, float *ds, long n,
-                    long pixels, long c, int threads) {
+static int scale_gradients(const float *x, const float *g, const float *s, float *dx, float *ds,
+                           long n, long pixels, long c, int threads) {
     const long size = pixels * c;
     if (n * size < WORTH_THREADS) threads = 1;
     float *scratch = malloc(threads * c * sizeof(float));
