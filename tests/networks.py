@@ -1,8 +1,12 @@
 """The table of plain networks that are made elastic; a new one joins by adding a line."""
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+import boundnas as bn
+from boundnas.errors import ConvertError
 
 
 class Basic(nn.Module):
@@ -485,3 +489,10 @@ def network(name):
                 nn.init.normal_(module.bias, 0, 0.2)
         given = shape if isinstance(shape, torch.Tensor) else torch.randn(shape)
         return model.eval(), given[None]
+
+
+def refusal(build, size):
+    """What is said when a network of images of this size is not made elastic."""
+    with torch.random.fork_rng(devices=[]), pytest.raises(ConvertError) as error:
+        bn.elasticize(build(), torch.zeros(1, 3, size, size))
+    return str(error.value)

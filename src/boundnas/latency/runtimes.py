@@ -177,7 +177,7 @@ class Compiled(Torch):
         # is, and be timed so. With code of its own each of them is compiled.
         call.__code__ = call.__code__.replace()
         compiled: Any = torch.compile(call, dynamic=False)
-        run: Callable[[], object] = torch.inference_mode()(partial(compiled, *inputs))
+        run = super().load(compiled, inputs)
         try:
             run()
         except Exception as error:  # of the compiler, whose errors have no common base
