@@ -232,10 +232,11 @@ def test_a_machine_that_becomes_slower_is_refused(model):
         measured(model, slower)
 
 
-def test_what_was_timed_before_a_machine_became_faster_is_timed_again(model):
+@pytest.mark.parametrize("until", [100, 1_000, 2_000, 3_000, 4_000, 5_000, 6_000, 7_000])
+def test_what_was_timed_before_a_machine_became_faster_is_timed_again(model, until):
     class Slow(Fake):
         def spend(self, nanoseconds):
-            super().spend(nanoseconds * (2 if self.calls < 7_000 else 1))
+            super().spend(nanoseconds * (2 if self.calls < until else 1))
 
     expected, found = measured(model), measured(model, Slow)
     assert found.blocks == expected.blocks

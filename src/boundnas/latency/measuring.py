@@ -39,8 +39,8 @@ TOGETHER = 8
 BLOCK_ROUNDS, NETWORK_ROUNDS = 15, 30
 """Times that are taken of each."""
 
-PASSES = 2
-"""The second is for what was timed when the machine was slow, as it turned out later."""
+PASSES = 3
+"""All but the first are for what was timed when the machine was slow, as it turned out later."""
 
 T = TypeVar("T")
 
@@ -134,26 +134,31 @@ class _Measurement:
         # As long as these two took, each of the others will.
         number = min(FITTED + CHECKED, space.size)
         reserved = self._bench.batches[0].elapsed * number // 2
+        archs: Sequence[Architecture] = ()
         for _ in range(PASSES):
             for level in count():
                 if level >= self._plan.levels or not self._level(level, self._end - reserved):
                     break
-            table = self._of_blocks()
-            archs = spread_out(space, predictions(self._model, table), self._seed)
-            self._networks(archs)
-        if any(_name(arch) not in self._bench.times for arch in archs):
+            if not self._untimed(0):
+                archs = spread_out(space, predictions(self._model, self._of_blocks()), self._seed)
+                self._networks(archs)
+        if self._untimed(0) or any(_name(arch) not in self._bench.times for arch in archs):
             raise CostError(
                 "this machine becomes faster again and again, so that no times belong together; "
                 "fix the processor's frequency, stop other programs, and call again"
             )
-        return self._validated(table, archs)
+        return self._validated(self._of_blocks(), archs)
+
+    def _untimed(self, level: int) -> list[str]:
+        """Signatures of a level without times that hold: those of a slow machine do not."""
+        known = self._known()
+        return [s for s in self._plan.signatures(level) if digest(s) not in known]
 
     def _level(self, level: int, end: int) -> bool:
         """Time blocks of a level as long as there is time; gives whether it is whole."""
         if level and self._bench.elapsed >= end:
             return False  # it takes a while to find out what a level would measure
-        wanted, known = self._plan.signatures(level), self._known()
-        left = [s for s in wanted if digest(s) not in known]
+        wanted, left = self._plan.signatures(level), self._untimed(level)
         if not left:
             return True
         label = f"latency, grid {level + 1} of {self._plan.levels}"
