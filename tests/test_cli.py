@@ -13,6 +13,7 @@ from tests.reliability.tiny import CHECKPOINT_EVERY, STEPS, text
 from tests.small import ACCURACY, files
 from typer.testing import CliRunner
 
+import boundnas as bn
 import boundnas.data.fashion
 from boundnas.app.budget import budget as limits
 from boundnas.app.cli import app
@@ -426,6 +427,13 @@ def test_files_that_are_not_there_or_not_of_the_network_are_not_shown(whole, tmp
     searched = call("best", folder)
     assert searched.exit_code == 1
     assert f"has no front yet; boundnas search {folder} finds it" in searched.stderr
+
+
+def test_a_front_exported_from_python_is_what_the_command_writes(whole, tmp_path):
+    folder, place = copied(whole, tmp_path / "run")
+    shutil.rmtree(place)
+    assert place in bn.export_front(bn.open(folder), formats=["onnx"])
+    assert files(folder) == files(whole[0])
 
 
 STOPPED = """

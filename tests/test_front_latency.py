@@ -6,10 +6,12 @@ import shutil
 
 import pytest
 from tests.reliability.tiny import text
-from tests.small import files
+from tests.small import files, mobilenet
+from tests.times import table_of
 
 from boundnas.app import budget, pipeline
 from boundnas.config import RunConfig, read_config
+from boundnas.cost import Latency, MACs
 from boundnas.deploy import timing
 from boundnas.deploy.timing import Deployment
 from boundnas.errors import ConfigError, RunError
@@ -73,21 +75,30 @@ def test_every_file_of_every_network_is_really_timed_in_its_runtime(tmp_path):
             assert said in (place / "card.md").read_text()
 
 
+def costs(of=None):
+    """MACs, and a latency whose table was measured in torch on two threads, eight at a time."""
+    model = mobilenet()
+    if of is None:
+        return [MACs(model)]
+    table = table_of(model, 0).model_copy(update={"runtime": of, "threads": 2, "batch": 8})
+    return [MACs(model), Latency(model, table)]
+
+
 PLACES = {
-    "onnx, pt2": ("latency: true", Deployment("onnxruntime")),
-    "int8": ("latency: true", Deployment("onnxruntime")),
-    "pt2": ("latency: true", Deployment("torch")),
-    "onnx": ("latency: false", None),
-    "onnx, int8": ("latency: null", None),
+    "its files": (["onnx", "pt2"], True, None, Deployment("onnxruntime")),
+    "its files in 8 bits": (["int8"], True, None, Deployment("onnxruntime")),
+    "other files": (["pt2"], True, None, Deployment("torch")),
+    "not asked for": (["onnx"], False, None, None),
+    "nothing said": (["onnx", "int8"], None, None, None),
+    "a cost is latency": (["onnx"], None, "torch", Deployment("torch", 2, 8)),
+    "nor then": (["onnx"], False, "torch", None),
 }
 
 
-@pytest.mark.parametrize("formats", PLACES)
-def test_networks_are_timed_in_onnxruntime_where_it_runs_their_files(formats, tmp_path):
-    latency, place = PLACES[formats]
-    path = tmp_path / "run.yaml"
-    path.write_text(text(formats).replace("]}\n", f"], {latency}}}\n"))
-    assert pipeline.Job(read_config(path), None, None, (), None, None).deployment == place
+@pytest.mark.parametrize("case", PLACES)
+def test_networks_are_timed_where_their_cost_was_measured_or_their_files_run(case):
+    formats, latency, table, place = PLACES[case]
+    assert timing.deployment(costs(table), formats, latency) == place
 
 
 def test_times_stand_beside_a_network_and_on_its_card(timed):

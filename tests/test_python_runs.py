@@ -1,14 +1,23 @@
-"""Runs made from Python are reported and compared like those of a configuration."""
+"""Runs made from Python are reported, compared and exported like those of a configuration."""
 
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.small import COST_RANGE, few_digits, files, mobilenet
+from typer.testing import CliRunner
 
+import boundnas as bn
 from boundnas import SearchSettings, TrainSettings, fit, search
-from boundnas.errors import CostError, RunError
+from boundnas.app import budget
+from boundnas.app.cli import app
+from boundnas.deploy import timing
+from boundnas.deploy.networks import verify
+from boundnas.errors import ArgumentError, CalibrationError, CostError, RunError
+from boundnas.latency.timing import Times
 from boundnas.report import write_report
 from boundnas.report.compare import compare
 from boundnas.report.grouping import grouped
@@ -109,3 +118,79 @@ def test_a_further_search_sets_the_front_of_the_one_before_aside(tmp_path):
     assert (run.folder.path / "front-1.json").read_text() == text
     assert json.loads(run.folder.front.read_text())["identity"]["search.initial"] == "3"
     assert front.networks or front.outside
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A run that is kept at a path, searched; not to be changed."""
+    train = TrainSettings(steps=4, batch_size=16)
+    path = tmp_path_factory.mktemp("kept") / "run"
+    run = fit(mobilenet(), few_digits(), cost_range=COST_RANGE, settings=train, folder=path)
+    search(run, SEARCH)
+    return run
+
+
+def test_its_front_is_exported_with_cards_and_timed_another_day_too(kept, tmp_path, monkeypatch):
+    path = shutil.copytree(kept.folder.path, tmp_path / "run")
+    run = bn.open(path, model=mobilenet(), data=few_digits())
+    places = bn.export_front(run, formats=["pt2"])
+    front = read_run(path).front
+    assert [str(place.relative_to(path)) for place in places] == [n.folder for n in front.networks]
+    for place, network in zip(places, front.networks, strict=True):
+        assert verify(place).keys() == {"model.pt2", "architecture.json", "card.md", "SHA256SUMS"}
+        assert (
+            f"| MACs of one image | {network.costs['macs']:,} |" in (place / "card.md").read_text()
+        )
+    page = write_report(path).read_text()
+    assert all(n.folder in page for n in front.networks)
+    assert f"folder               {places[-1].resolve()}" in budget.best(path, {})
+    before = files(path)
+    assert bn.export_front(run, run.front, formats=["pt2"]) == places
+    assert files(path) == before, "what is there is left as it is"
+    with pytest.raises(RunError, match=r"Python boundnas.export_front\(run, latency=True\)"):
+        budget.best(path, {"latency": 2e6})
+    monkeypatch.setattr(timing, "whole", lambda nets, *_: [Times(1_500_000, 1, 2)] * len(nets))
+    bn.export_front(run, formats=["pt2"], latency=True)
+    assert re.search("^latency +1.5 ms$", budget.best(path, {"latency": 2e6}), re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", ["search", "export"])
+def test_a_command_that_needs_its_code_says_what_to_call(command, kept):
+    path, before = kept.folder.path, files(kept.folder.path)
+    done = CliRunner().invoke(app, [command, str(path)])
+    assert done.exit_code == 1
+    assert done.stderr == (
+        f"ArgumentError: {path} was made from Python, whose code is not kept; do it there: "
+        f"run = boundnas.open('{path}', model=..., data=...); boundnas."
+        f"{ {'search': 'search', 'export': 'export_front'}[command] }(run)\n"
+    )
+    assert files(path) == before
+
+
+REFUSED = {
+    "nowhere": (lambda run: replace(run, folder=None), {}, ArgumentError, "is kept in no folder"),
+    "no format": (lambda run: run, {"formats": []}, ArgumentError, "formats is empty; name one of"),
+    "another format": (lambda run: run, {"formats": ["tflite"]}, ArgumentError, "formats must be"),
+    "no front": (
+        lambda run: replace(run, fronts=[], folder=RunFolder.create(run.folder.path / "new", "")),
+        {},
+        RunError,
+        "was not searched yet",
+    ),
+    "other weights": (
+        lambda run: replace(run, model=mobilenet(last_width=16)),
+        {"formats": ["pt2"]},
+        CalibrationError,
+        "calibrated",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_front_that_cannot_be_exported_is_refused(case, kept, tmp_path):
+    other, given, error, message = REFUSED[case]
+    path = shutil.copytree(kept.folder.path, tmp_path / "run")
+    run = replace(kept, folder=RunFolder.open(path))
+    with pytest.raises(error, match=message):
+        bn.export_front(other(run), **given)
+    assert not list(path.rglob("model.*"))

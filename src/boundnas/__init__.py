@@ -14,6 +14,7 @@ from boundnas.app.opening import open
 from boundnas.convert import Rule, elasticize
 from boundnas.data import Data
 from boundnas.deploy.export import export
+from boundnas.deploy.front import export_front
 from boundnas.errors import BoundNASError
 from boundnas.fit.observers import Observer, TensorBoard
 from boundnas.fit.run import Run
@@ -48,6 +49,7 @@ __all__ = [
     "elastic",
     "elasticize",
     "export",
+    "export_front",
     "extract",
     "fit",
     "latency",

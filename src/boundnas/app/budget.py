@@ -151,7 +151,8 @@ def _timed(run: Path, front: FrontRecord, times: Mapping[str, LatencyRecord]) ->
     if not networks:
         raise RunError(
             f"{run}: was not trained for latency, and its networks were not timed; write latency: "
-            f"true into the section export of its config.yaml, then boundnas export {run}"
+            f"true into the section export of its config.yaml, then boundnas export {run}; from "
+            "Python boundnas.export_front(run, latency=True)"
         )
     return front.model_copy(update={"networks": networks, "outside": []})
 

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from boundnas.app import budget, pipeline
 from boundnas.app import latency as tables
+from boundnas.app.opening import configuration
 from boundnas.app.proposal import about, propose
 from boundnas.config import RunConfig, read_config
 from boundnas.engine.entry import STOPPED
@@ -213,7 +214,7 @@ def search(
     --macs 1M..5M --parameters 2k..20k
     """
     ranges = budget.ranges(_given(context, macs=macs, parameters=parameters))
-    with pipeline.working(_config(run), run, timeout) as (job, folder):
+    with pipeline.working(_config(run, "search(run)"), run, timeout) as (job, folder):
         front = job.search(job.train(folder), ranges, bounds)
     _show(front)
 
@@ -221,7 +222,7 @@ def search(
 @_command
 def export(run: RunPath, timeout: Wait = pipeline.TIMEOUT) -> None:
     """Write the networks of a run's front, after finishing its search if need be."""
-    with pipeline.working(_config(run), run, timeout) as (job, folder):
+    with pipeline.working(_config(run, "export_front(run)"), run, timeout) as (job, folder):
         trained = job.train(folder)
         job.export(trained, job.found(trained))
     _print(f"Networks: {folder.networks.resolve()}")
@@ -299,9 +300,18 @@ def compare(
     print(f"Comparison: {(folder / 'comparison.html').resolve()}")
 
 
-def _config(run: Path) -> RunConfig:
-    """The configuration of an existing run folder."""
-    return read_config(RunFolder.open(run).config)
+def _config(run: Path, call: str) -> RunConfig:
+    """The configuration of an existing run folder.
+
+    Args:
+        run: The folder.
+        call: What is called in Python instead, with the opened run.
+
+    Raises:
+        ArgumentError: The run was made from Python.
+    """
+    opened = f"run = boundnas.open({str(run)!r}, model=..., data=...)"
+    return configuration(RunFolder.open(run), f"do it there: {opened}; boundnas.{call}")
 
 
 def _print(text: str) -> None:

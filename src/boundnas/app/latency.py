@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from boundnas.app.networks import made
-from boundnas.config import RunConfig, read_config
+from boundnas.app.opening import configuration
+from boundnas.config import read_config
 from boundnas.cost import Latency, LatencyTable
-from boundnas.errors import ArgumentError, ConfigError
-from boundnas.fit.place import TEXT
+from boundnas.errors import ConfigError
 from boundnas.latency.elsewhere import PROGRAM, collect, write_plan
 from boundnas.latency.measuring import measure
 from boundnas.report.latency import table_doubt, table_note
@@ -65,25 +65,14 @@ def collected(of: Path, folder: Path, out: Path) -> str:
     return "\n".join(_said(model, table, out))
 
 
-def _config(of: Path) -> RunConfig:
-    """The configuration of a file or of a run.
+def _model(of: Path) -> Supernet:
+    """That of a configuration, or of a run.
 
     Raises:
         ArgumentError: The run was made from Python.
     """
-    if not of.is_dir():
-        return read_config(of)
-    folder = RunFolder.open(of)
-    if find_bytes(folder.config, held=folder.held) == TEXT.encode():
-        raise ArgumentError(
-            f"{of} was made from Python, whose code is not kept; call boundnas.latency.measure "
-            "with its model there"
-        )
-    return read_config(folder.config)
-
-
-def _model(of: Path) -> Supernet:
-    config = _config(of)
+    instead = "call boundnas.latency.measure with its model there"
+    config = configuration(RunFolder.open(of), instead) if of.is_dir() else read_config(of)
     with torch.random.fork_rng(devices=[]):
         return made(config)[2]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from boundnas.app.pipeline import Job
-from boundnas.config import read_config
+from boundnas.config import RunConfig, read_config
 from boundnas.cost import Budget, Cost, MACs
 from boundnas.data import Samples
 from boundnas.engine.tuning import tune
@@ -62,8 +62,9 @@ def open(
     tune()
     there = RunFolder.open(Path(folder))
     if model is None or data is None:
-        _check_alone(there, model=model, data=data, task=task, cost=cost)
-        return _of_configuration(there)
+        _check_alone(model=model, data=data, task=task, cost=cost)
+        config = configuration(there, "hand in its model and data, and a task and cost of your own")
+        return _of_configuration(there, config)
     costs = list(cost) if isinstance(cost, Sequence) else [cost or MACs(model)]
     bounds = finished(there, f"call boundnas.fit as before, with folder={str(folder)!r}")
     check_costs(model, costs)
@@ -74,10 +75,27 @@ def open(
     )
 
 
-def _of_configuration(folder: RunFolder) -> Run:
+def configuration(folder: RunFolder, instead: str) -> RunConfig:
+    """The configuration of a run.
+
+    Args:
+        folder: The run folder.
+        instead: What to do where there is none.
+
+    Raises:
+        ArgumentError: The run was made from Python.
+        ConfigError: The configuration has faults.
+    """
+    if find_bytes(folder.config, held=folder.held) == TEXT.encode():
+        raise ArgumentError(
+            f"{folder.path} was made from Python, whose code is not kept; {instead}"
+        )
+    return read_config(folder.config)
+
+
+def _of_configuration(folder: RunFolder, config: RunConfig) -> Run:
     """A run whose folder says all of it."""
     bounds = finished(folder, f"boundnas search {folder.path}")
-    config = read_config(folder.config)
     job = Job.prepare(config)
     run = _untrained(job.model, job.data, job.task, job.budgets, job.settings, config.seed, folder)
     return reopened(replace(run, searching=config.search), bounds)
@@ -99,16 +117,11 @@ def _untrained(
     return Run(model, data, fits, boundaries, budgets, settings, seed, folder)
 
 
-def _check_alone(folder: RunFolder, **given: object) -> None:
-    """Refuse a run whose folder does not say all of it, and parts of what must come together."""
+def _check_alone(**given: object) -> None:
+    """Refuse parts of what must come together."""
     said = [name for name, value in given.items() if value is not None]
     if said:
         raise ArgumentError(
             f"open: found {' and '.join(said)}; hand in model and data both, or nothing of a run "
             "that was made from a configuration"
-        )
-    if find_bytes(folder.config, held=folder.held) == TEXT.encode():
-        raise ArgumentError(
-            f"open: {folder.path} was made from Python, whose code is not kept; hand in its "
-            "model and data, and a task and cost of your own"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -22,11 +21,9 @@ from boundnas.config import RunConfig, read_config, write_config
 from boundnas.cost import COSTS, Budget, Cost, Latency, LatencyTable, check_budgets, paired
 from boundnas.data import Samples, TrainingOrder
 from boundnas.deploy.formats import require_formats
-from boundnas.deploy.networks import Handover, export_network
-from boundnas.deploy.timing import Deployment, time_front
+from boundnas.deploy.front import export_front
 from boundnas.engine.launch import launched
 from boundnas.engine.output import SideChannel
-from boundnas.engine.progress import Progress
 from boundnas.engine.ranks import agree, connected, rank, share, wait
 from boundnas.engine.threads import use_threads
 from boundnas.errors import BoundNASError, ConfigError, RankError
@@ -217,30 +214,9 @@ class Job:
 
     def export(self, run: Run, front: Front) -> None:
         """Write every network of the front that is not there yet."""
-        formats = self.config.export.formats
-        assert run.folder is not None
-        agree(partial(_described, front, formats), "before the export")
-        if rank() or not formats:
-            return
-        handover = Handover(self.data, formats, run.folder.held, self.config.seed, run.task)
-        folders = {run.folder.path / front.folder(n): n for n in front.networks}
-        with Progress(len(folders), "export", unit="network") as progress:
-            for folder, network in folders.items():
-                export_network(run.model, network, folder, handover)
-                progress.advance()
-        if (place := self.deployment) is not None:
-            time_front(run.model, folders, handover, place)
-
-    @property
-    def deployment(self) -> Deployment | None:
-        """Where the exported networks are timed; none if they are not."""
-        formats, wanted = self.config.export.formats, self.config.export.latency
-        tables = [b.cost.table for b in self.budgets if isinstance(b.cost, Latency)]
-        if not formats or not (bool(tables) if wanted is None else wanted):
-            return None
-        if tables:
-            return Deployment(tables[0].runtime, tables[0].threads, tables[0].batch)
-        return Deployment("onnxruntime" if {"onnx", "int8"} & {*formats} else "torch")
+        asked = self.config.export
+        if asked.formats:
+            export_front(run, front, asked.formats, asked.latency)
 
 
 def _set_aside(folder: RunFolder, now: dict[str, str]) -> None:
@@ -330,12 +306,6 @@ def _entered(folder: RunFolder, config: RunConfig, stack: ExitStack) -> RunFolde
             return folder
     folder.refuse_other_config(write_config(config, folder.path))
     return folder
-
-
-def _described(front: Front, formats: Sequence[str]) -> dict[str, str]:
-    """What all processes must share before the first of them exports."""
-    found = json.dumps([n.to_json() for n in front.networks])
-    return {"at work": "exporting", "formats": str(formats), "front": identity.digest(found)}
 
 
 def budgets_of(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
+from boundnas.cost import Cost, Latency
 from boundnas.deploy.formats import FILES, Format
 from boundnas.deploy.networks import Handover, note_latency, timed, verify
 from boundnas.engine.machine import cpu_model
@@ -37,6 +38,24 @@ class Deployment:
         """Names of the files of a network that run there; none where it runs no files."""
         runs = ("onnx", "int8") if self.runtime == "onnxruntime" else ()
         return tuple(FILES[kind] for kind in formats if kind in runs)
+
+
+def deployment(
+    costs: Iterable[Cost], formats: Sequence[Format], latency: bool | None
+) -> Deployment | None:
+    """Where the exported networks of a run are timed; none if they are not.
+
+    Args:
+        costs: Those of the run; the runtime of a latency table among them is the one.
+        formats: Which files the networks are written as.
+        latency: Whether they are timed; by default where a cost is latency.
+    """
+    tables = [cost.table for cost in costs if isinstance(cost, Latency)]
+    if not (bool(tables) if latency is None else latency):
+        return None
+    if tables:
+        return Deployment(tables[0].runtime, tables[0].threads, tables[0].batch)
+    return Deployment("onnxruntime" if {"onnx", "int8"} & {*formats} else "torch")
 
 
 def time_front(

@@ -1,0 +1,81 @@
+"""All networks of a front, each in a folder of its own beside the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from boundnas.deploy.formats import Format, require_formats
+from boundnas.deploy.networks import Handover, export_network
+from boundnas.deploy.timing import deployment, time_front
+from boundnas.engine.progress import Progress
+from boundnas.engine.ranks import agree, rank
+from boundnas.errors import ArgumentError
+from boundnas.fit.identity import Identity, digest
+from boundnas.fit.run import Run
+from boundnas.search import Front
+from boundnas.typed import checked
+
+
+@checked
+def export_front(
+    run: Run,
+    front: Front | None = None,
+    formats: Sequence[Format] = ("onnx", "pt2"),
+    latency: bool | None = None,
+) -> list[Path]:
+    """Write every network of a run's front into the run's folder, with its card and sums.
+
+    What is there already and whole is left as it is. This is what ``boundnas export`` does with a
+    run of a configuration.
+
+    Args:
+        run: A searched run that is kept in a folder.
+        front: What `boundnas.search` returned for it; by default what its last search found.
+        formats: Which files each network is written as.
+        latency: Whether the written networks are timed on this machine; by default where a cost of
+            the run is latency.
+
+    Returns:
+        The folders, ``networks/COST`` in that of the run, in the order of ``front.networks``.
+
+    Raises:
+        ArgumentError: The run is kept in no folder, or no format is asked for.
+        RunError: It was not searched yet, or a file cannot be written.
+        ExtraError: A library that a format needs is missing.
+        CalibrationError: The front is of other weights than the run's model has.
+        ExportError: A file does not compute what the supernet does, or a folder that is there is
+            damaged, or holds what no export writes.
+        RankError: Another of several processes is about to export something else, or is gone.
+    """
+    if run.folder is None:
+        raise ArgumentError(
+            "export_front: this run is kept in no folder; train with boundnas.fit(..., "
+            "folder='runs/mine'), or write single networks by boundnas.export"
+        )
+    if not formats:
+        raise ArgumentError("export_front: formats is empty; name one of onnx, pt2 and int8")
+    require_formats(formats)
+    front = run.front if front is None else front
+    agree(partial(_described, front, formats), "before the export")
+    folders = {run.folder.path / front.folder(n): n for n in front.networks}
+    if rank():
+        return list(folders)
+    handover = Handover(run.data, formats, run.folder.held, run.seed, run.task)
+    place = deployment(run.costs, formats, latency)
+    with run.folder.locked():
+        with Progress(len(folders), "export", unit="network") as progress:
+            for folder, network in folders.items():
+                export_network(run.model, network, folder, handover)
+                progress.advance()
+        if place is not None:
+            time_front(run.model, folders, handover, place)
+    return list(folders)
+
+
+def _described(front: Front, formats: Sequence[Format]) -> Identity:
+    """What all processes must share before the first of them exports."""
+    found = json.dumps([n.to_json() for n in front.networks])
+    return {"at work": "exporting", "formats": str(formats), "front": digest(found)}
