@@ -15,7 +15,7 @@ from boundnas import tasks
 from boundnas.errors import DataError, TaskError
 from boundnas.fit import identity
 from boundnas.fit.match import fitted
-from boundnas.fit.tried import try_functions
+from boundnas.fit.tried import fits, try_functions
 from boundnas.randomness import stream
 
 SAMPLES = 60
@@ -307,6 +307,18 @@ FAULTS = {
     "a metric of tokens": (lambda: tasks.NextToken("nats"), "or perplexity, found 'nats'"),
     "nothing measured": (lambda: tasks.Own(F.l1_loss, F.l1_loss), "give score, .* or metric"),
     "no meter": (lambda: tasks.Own(F.l1_loss, F.l1_loss, metric=F.l1_loss), "has no update"),
+    "a class in place of a metric": (
+        lambda: tasks.Own(F.l1_loss, F.l1_loss, metric=Largest),
+        r"Largest'> is a class; give an instance",
+    ),
+    "a metric as the loss": (
+        lambda: tasks.Own(Largest(), F.l1_loss, close),
+        "loss is the metric <.*Largest.*, which keeps what it was called with",
+    ),
+    "a metric as the distance": (
+        lambda: tasks.Own(F.l1_loss, Largest(), close),
+        "distance is the metric <.*Largest",
+    ),
     "no direction": (
         lambda: tasks.Own(F.l1_loss, F.l1_loss, metric=Largest(None)),
         "Largest does not say",
@@ -458,6 +470,27 @@ FAULTY = {
 }
 
 
+SAID = {
+    "no metric": ({"metric": None}, "Faulty.metric must be a text, such as 'accuracy', found None"),
+    "a blank metric": ({"metric": " "}, "Faulty.metric must be a text, .*found ' '"),
+    "no unit": ({"unit": None}, "Faulty.unit must be a text, such as 'mm', found None"),
+    "no words for outputs": ({"output": None}, "Faulty.output must be a text"),
+    "a scale of zero": ({"scale": 0.0}, "Faulty.scale must be what .*, found 0.0"),
+    "an endless scale": ({"scale": math.inf}, "Faulty.scale must be what .*, found inf"),
+    "a truth as scale": ({"scale": True}, "Faulty.scale must be what .*, found True"),
+    "no task that fits": (
+        {"fitted": lambda self, targets: None},
+        "Faulty.fitted must give a Task, such as itself, found a NoneType",
+    ),
+}
+
+
+@pytest.mark.parametrize(("parts", "message"), SAID.values(), ids=SAID)
+def test_a_task_that_does_not_say_what_it_measures_is_refused(parts, message):
+    with pytest.raises(TaskError, match=message):
+        fits(type("Faulty", (Faulty,), parts)(), iter(()))
+
+
 class Broken:
     def __init__(self, value):
         self.value = value
@@ -474,6 +507,128 @@ def test_a_task_whose_functions_are_wrong_is_refused_before_training(parts, mess
     with pytest.raises(TaskError, match=message):
         fitted(Faulty(**parts), few_digits(), mobilenet())
     assert isinstance(fitted(Faulty(), few_digits(), mobilenet()), Faulty)
+
+
+class Right:
+    """The part of answers that is right, with the fault that a test asks for."""
+
+    higher_is_better = True
+    shared = []  # noqa: RUF012, which is the fault
+
+    def __init__(self, **parts):
+        self.parts, self.seen = parts, []
+
+    def update(self, outputs, targets):
+        self.parts.get("update", lambda seen, o, t: seen.append(o.argmax(-1) == t))(
+            self.parts.get("seen", self.seen), outputs, targets
+        )
+
+    def compute(self):
+        seen = self.parts.get("seen", self.seen)
+        return self.parts.get("compute", lambda seen: torch.cat(seen).float().mean())(seen)
+
+    def __deepcopy__(self, memo):
+        return self.parts.get("copy", lambda: Right(**self.parts))()
+
+
+def no_copy():
+    raise ValueError("held open")
+
+
+METERS = {
+    "one that is not copied": ({"copy": no_copy}, "Own.meter fails: ValueError: held open"),
+    "one of other outputs": (
+        {"update": lambda seen, o, t: o.view(-1, 3)},
+        r"Right.update fails on float32 of shape \(287, 10\) and int64 of shape \(287,\): Run",
+    ),
+    "one that fails at its end": (
+        {"compute": lambda seen: {}[3]},
+        "Right.compute fails: KeyError: 3",
+    ),
+    "several numbers": ({"compute": torch.cat}, "Right.compute must give one number, found tensor"),
+    "a truth": ({"compute": lambda seen: True}, "must give one number, found True"),
+    "a text": ({"compute": lambda seen: "0.7"}, "must give one number, found '0.7'"),
+    "a complex number": (
+        {"compute": lambda seen: torch.tensor(1 + 0j)},
+        r"must give one number, found tensor\(1",
+    ),
+    "no number": ({"compute": lambda seen: torch.tensor(math.nan)}, "on validation data is nan"),
+    "what copies share": (
+        {"seen": Right.shared},
+        "Right of the same answers is .* for one network and .* for the next: it draws at random",
+    ),
+    "what is drawn": (
+        {"compute": lambda seen: torch.rand((), generator=DRAWN)},
+        "Right of the same answers is .* for one network and .* for the next: it draws at random",
+    ),
+    "a mean of means of batches": (
+        {"compute": lambda seen: torch.stack([part.float().mean() for part in seen]).mean()},
+        "Right of 256 samples is .* where they come in one batch and .* in several: it would",
+    ),
+    "the last batches": (
+        {"compute": lambda seen: torch.cat(seen[-5:]).float().mean()},
+        "where they come in one batch and .* in several: it would follow the batch size",
+    ),
+}
+DRAWN = torch.Generator().manual_seed(0)
+
+
+def own_meter(**parts):
+    distance = Faulty().distance
+    return fitted(
+        tasks.Own(F.cross_entropy, distance, metric=Right(**parts)), few_digits(), mobilenet()
+    )
+
+
+@pytest.mark.parametrize(("parts", "message"), METERS.values(), ids=METERS)
+def test_a_metric_that_is_wrong_is_refused_before_training(parts, message):
+    with pytest.raises(TaskError, match=message):
+        own_meter(**parts)
+
+
+GIVEN = {
+    "what looks at answers in another shape": {
+        "update": lambda seen, o, t: seen.append(o.view(-1) > 0),
+    },
+    "what is not defined where all answers are the same": {
+        "update": lambda seen, o, t: seen.append(o[:, 0]),
+        "compute": lambda seen: 1 / (torch.cat(seen).max() - torch.cat(seen).min()),
+    },
+    "what is not defined on a few samples": {
+        "compute": lambda seen: torch.cat(seen).float().mean() if len(torch.cat(seen)) > 256 else {}
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("parts", GIVEN.values(), ids=GIVEN)
+def test_a_metric_is_tried_on_answers_as_networks_give_them(parts, caplog):
+    own_meter(**parts)
+    assert not caplog.messages
+
+
+def test_a_metric_may_change_what_it_is_given():
+    data = few_digits()
+    before = [part.clone() for part in data.targets("validation")]
+
+    def update(seen, o, t):
+        seen.append(o.argmax(-1) == t)
+        o.zero_(), t.zero_()
+
+    task = tasks.Own(F.cross_entropy, Faulty().distance, metric=Right(update=update))
+    fitted(task, data, mobilenet())
+    assert all(map(torch.equal, before, data.targets("validation")))
+
+
+def test_a_metric_that_is_the_same_whatever_is_answered_is_told(caplog):
+    own_meter(update=lambda seen, o, t: seen.append(o.argmax(-1) == -1 - t))
+    assert caplog.messages == [
+        f"Right of {split} data is 0 for each of 8 guesses; see that it is a metric of these "
+        "outputs and targets, for a sample (10,) and ()"
+        for split in ("validation", "test")
+    ]
+    caplog.clear()
+    own_meter()
+    assert not caplog.messages
 
 
 def away(o, t):

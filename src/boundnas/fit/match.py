@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor
 from boundnas.data import ImageData, Samples
 from boundnas.data.image_data import SPLITS
 from boundnas.errors import DataError, TrainingError
-from boundnas.fit.tried import try_functions
+from boundnas.fit.metric import try_metric
+from boundnas.fit.tried import fits, try_functions
+from boundnas.guard.layout import laid_out
 from boundnas.nested import described
 from boundnas.supernet.calibrate import Seen
 from boundnas.supernet.inputs import zeros
@@ -19,6 +22,9 @@ from boundnas.supernet.modes import evaluating
 from boundnas.supernet.supernet import Supernet
 from boundnas.task import Classification, Task
 from boundnas.tasks.segmentation import Segmentation
+
+_TRIED = 16
+"""So many samples are answered before training, to try a metric over all."""
 
 _log = logging.getLogger(__name__)
 
@@ -146,25 +152,31 @@ def fitted(task: Task, data: Samples, model: Supernet) -> Task:
         TaskError: Its loss, distance or score is not what a `Task` says.
         DataError: Its metric is not defined on validation or test data.
     """
-    outputs, task = _outputs(model), task.fitted(data.targets("train"))
+    outputs, task = _outputs(model), fits(task, data.targets("train"))
     try_functions(task, outputs, next(data.targets("train")))
     for split in SPLITS[1:]:
-        meter = task.meter()
-        if meter is None:
+        if task.meter() is None:
             continue
-        for targets in data.targets(split):
-            meter.update(_answers(outputs, targets), targets.to(outputs.device))
         try:
-            score = float(meter.compute())
+            try_metric(task, _tried_answers(model, data), partial(data.targets, split), split)
         except DataError as error:
             raise DataError(f"{data.name}: {split}: {error}") from error
-        task.checked_score(score, f"the untrained model on {split} data")
     return task
 
 
 def _answers(outputs: Tensor, targets: Tensor) -> Tensor:
     """As many answers as there are targets, all the same."""
     return outputs[:1].expand(len(targets), *outputs.shape[1:])
+
+
+@torch.no_grad()
+def _tried_answers(model: Supernet, data: Samples) -> Tensor:
+    """What the largest network gives for some validation inputs, which differ from one another."""
+    inputs, _ = data.validation.take(torch.arange(_TRIED) % len(data.validation))
+    ready = laid_out(model, data.ready(inputs, next(model.parameters()).device))
+    with evaluating(model):
+        answers: Tensor = model(ready, model.space.largest.carrying(statistics=Seen()))
+    return answers
 
 
 @torch.no_grad()

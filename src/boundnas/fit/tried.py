@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -39,6 +40,33 @@ def try_functions(task: Task, outputs: Tensor, targets: Tensor) -> None:
         _try_alone(task, student.detach(), few)
 
 
+def fits(task: Task, targets: Iterable[Tensor]) -> Task:
+    """A task that says what it is measured by, with what it takes from the training targets.
+
+    Raises:
+        TaskError: It does not, or its ``fitted`` gives none.
+    """
+    found: object = task.fitted(targets)
+    if not isinstance(found, Task):
+        raise TaskError(
+            f"{type(task).__name__}.fitted must give a Task, such as itself, found "
+            f"{_described(found)}"
+        )
+    for name, example in (("metric", "accuracy"), ("unit", "mm"), ("output", "one logit a class")):
+        text = getattr(found, name, None)
+        if not isinstance(text, str) or (name == "metric" and not text.strip()):
+            raise TaskError(
+                f"{type(task).__name__}.{name} must be a text, such as {example!r}, found {text!r}"
+            )
+    scale = found.scale
+    if type(scale) not in (int, float) or not math.isfinite(scale) or not scale:
+        raise TaskError(
+            f"{type(task).__name__}.scale must be what a score is multiplied by where it is shown, "
+            f"as 100.0 for per cent or -1.0 for an error, found {scale!r}"
+        )
+    return found
+
+
 def _noise(outputs: Tensor, number: int, there: int) -> tuple[Tensor, Tensor]:
     """What a student and its teacher might give for so many samples, of which so many are there."""
     shape, generator = (min(number, there), *outputs.shape[1:]), stream(0, "check_task")
@@ -61,8 +89,8 @@ def _telling(targets: Tensor, number: int) -> Tensor:
 
 def _try_shapes(task: Task, student: Tensor, teacher: Tensor, given: Tensor) -> None:
     shape, name = tuple(student.shape), type(task).__name__
-    loss = _called(f"{name}.loss", task.loss, student, given)
-    distance = _called(f"{name}.distance", task.distance, student, teacher)
+    loss = called(f"{name}.loss", task.loss, student, given)
+    distance = called(f"{name}.distance", task.distance, student, teacher)
     for part, found in (("loss", loss), ("distance", distance)):
         if not isinstance(found, Tensor) or found.dim() or not found.requires_grad:
             raise TaskError(
@@ -74,8 +102,8 @@ def _try_shapes(task: Task, student: Tensor, teacher: Tensor, given: Tensor) -> 
             f"{name}.distance teaches the teacher too: a gradient flows into it; use "
             "teacher.detach()"
         )
-    if task.meter() is None:
-        scores = _called(f"{name}.score", task.score, student.detach(), given)
+    if called(f"{name}.meter", task.meter) is None:
+        scores = called(f"{name}.score", task.score, student.detach(), given)
         if not isinstance(scores, Tensor) or scores.shape != (len(given),):
             raise TaskError(
                 f"{name}.score must give one number for each sample, shape ({len(given)},); for "
@@ -125,7 +153,7 @@ def _try_alone(task: Task, student: Tensor, given: Tensor) -> None:
     """A score of a sample is the same whatever samples are beside it."""
     name, scores = type(task).__name__, task.score(student, given)
     for i in range(len(given)):
-        alone = _called(f"{name}.score", task.score, student[i : i + 1], given[i : i + 1])
+        alone = called(f"{name}.score", task.score, student[i : i + 1], given[i : i + 1])
         if not isinstance(alone, Tensor) or alone.shape != (1,):
             raise TaskError(
                 f"{name}.score must give one number for each sample, also of a single one: shape "
@@ -152,14 +180,20 @@ def _shape(x: Tensor) -> str:
     return f"({', '.join(['N', *map(str, x.shape[1:])])}{',' * (x.dim() == 1)})"
 
 
-def _called(name: str, function: Callable[[Tensor, Tensor], object], *given: Tensor) -> Any:
+def called(name: str, function: Callable[..., object], *given: Tensor) -> Any:
+    """What a function of a task gives.
+
+    Raises:
+        TaskError: It fails; says on what.
+    """
     try:
         return function(*given)
     except (BoundNASError, MemoryError):
         raise
     except Exception as error:  # whatever a user's function may raise
         shapes = " and ".join(_described(each) for each in given)
-        raise TaskError(f"{name} fails on {shapes}: {first_line(error)}") from error
+        on = f" on {shapes}" if given else ""
+        raise TaskError(f"{name} fails{on}: {first_line(error)}") from error
 
 
 def _described(found: object) -> str:

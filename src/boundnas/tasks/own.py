@@ -56,12 +56,7 @@ class Own(Task):
         if (score is None) == (metric is None):
             raise TaskError("give score, a function of each sample, or metric, one over all")
         measured = metric if score is None else score
-        for part in ("update", "compute") if score is None else ():
-            if not callable(getattr(metric, part, None)):
-                raise TaskError(
-                    f"metric must have update(outputs, targets) and compute(), {metric!r:.60} has "
-                    f"no {part}; give an instance, as torchmetrics.R2Score()"
-                )
+        _check_parts(loss, distance, metric)
         self._lower = _is_lower(measured, lower_is_better)
         self._loss, self._distance, self._score, self._metric = loss, distance, score, metric
         self.metric = name or str(getattr(measured, "__name__", type(measured).__name__))
@@ -114,12 +109,36 @@ class _Signed:
         """
         found = self.metric.compute()
         try:
+            if isinstance(found, str | bool) or (isinstance(found, Tensor) and found.is_complex()):
+                raise TypeError
             return self.sign * float(found)
         except (TypeError, ValueError, RuntimeError) as error:
             raise TaskError(
                 f"{type(self.metric).__name__}.compute must give one number, found {found!r:.80}; "
                 "let it average over classes or outputs, or take one of several metrics"
             ) from error
+
+
+def _check_parts(loss: Any, distance: Any, metric: Any) -> None:
+    """Refuse a metric that is none, and functions that are one.
+
+    Raises:
+        TaskError: Says what to give in its place.
+    """
+    for name, function in (("loss", loss), ("distance", distance)):
+        if all(callable(getattr(function, part, None)) for part in ("update", "compute")):
+            raise TaskError(
+                f"{name} is the metric {function!r:.60}, which keeps what it was called with, and "
+                "may be higher where a network is better; give a function, as "
+                "torch.nn.functional.mse_loss"
+            )
+    for part in ("update", "compute") if metric is not None else ():
+        if isinstance(metric, type) or not callable(getattr(metric, part, None)):
+            found = "is a class" if isinstance(metric, type) else f"has no {part}"
+            raise TaskError(
+                f"metric must have update(outputs, targets) and compute(), {metric!r:.60} {found}; "
+                "give an instance, as torchmetrics.R2Score()"
+            )
 
 
 def _never() -> bool:
