@@ -171,6 +171,12 @@ FAULTS = {
     "a file that fails": (SPACE, "space: bad.py:late", "5  space  .*fails at its line 9, ValueErr"),
     "no Python": (SPACE, "space: odd.py:f", "5  space  importing .* at its line 1, SyntaxError"),
     "a call that fails": (SPACE, "space: ok.py:fails", "5  space  calling .* line 6, Attrib.*nope"),
+    "a call that exits": (
+        SPACE,
+        "space: ok.py:leaves",
+        "5  space  calling .* line 9, SystemExit: 3",
+    ),
+    "a name that fails": (SPACE, "space: magic.py:it", "5  space  it of .* line 2, ValueError: it"),
     "another kind": (SPACE, "space: ok.py:three", "5  space  gave a list, where a boundnas.Super"),
     "a number": (SPACE, "space: ok.py:number", "5  space  .*:number is a int; name a class or a f"),
     "a network": (SPACE, "space: ok.py:net", "5  space  .*is a network already; name a function"),
@@ -230,12 +236,16 @@ FAULTS = {
 MORE = {
     "bad.py": "import own\n" * 8 + "raise ValueError('late')\n",
     "odd.py": "def f(:\n",
+    "magic.py": "def __getattr__(name):\n    raise ValueError(name)\n",
     "ok.py": """from torch import nn
 
 number, net = 3, nn.Linear(2, 2)
 
 def fails(example):
     return example.nope
+
+def leaves():
+    raise SystemExit(3)
 
 def three():
     return [1, 2, 3]

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
+from boundnas.supernet.place import first_line
+
 
 class ImportingError(Exception):
     """Something that is named is not there, or cannot be used; says which and why."""
@@ -43,9 +45,14 @@ def imported(module: str, name: str) -> Any:
     """
     held: Any = _file(Path(module)) if module.endswith(".py") else _module(module)
     for part in name.split("."):
-        if not hasattr(held, part):
-            raise ImportingError(f"{module} has no {name}{_hint(part, held)}")
-        held = getattr(held, part)
+        try:
+            held = getattr(held, part)
+        except AttributeError:
+            raise ImportingError(f"{module} has no {name}{_hint(part, held)}") from None
+        except Exception as error:  # of what computes its attributes
+            raise ImportingError(
+                f"{name} of {module} fails{at_line(module, error)}, {first_line(error)}"
+            ) from error
     return held
 
 
@@ -100,8 +107,7 @@ def at_line(file: str, error: BaseException) -> str:
 
 
 def _failed(what: str, error: BaseException) -> str:
-    said = f"{type(error).__name__}: {error}".splitlines()[0]
-    return f"importing {what} fails{at_line(what, error)}, {said}"
+    return f"importing {what} fails{at_line(what, error)}, {first_line(error)}"
 
 
 def _hint(part: str, held: object) -> str:

@@ -132,7 +132,7 @@ class Own:
             return value(*given, **named, **use.arguments)
         except MemoryError:
             raise
-        except Exception as error:  # whatever a user's function may raise
+        except (Exception, SystemExit) as error:  # whatever a user's function may raise
             file = "" if use.place is None else use.place[0]
             said = f"calling {use.use} fails{at_line(file, error)}, {first_line(error)}"
             raise _refusal([(location, use, said)]) from error

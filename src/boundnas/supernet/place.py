@@ -64,7 +64,7 @@ def of(model: nn.Module) -> str:
     return _text(code.co_filename, code.co_firstlineno)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """An error of another library, short."""
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
