@@ -54,7 +54,7 @@ def main() -> None:
         held = checked(model, own, times)
         measured = np.array([times[arch] for arch in held], dtype=float)
         for by, (table, _) in found.items():
-            predict = predictions(model, table)
+            predict = predictions(model.space, table)
             predicted = np.array([predict(arch) for arch in held], dtype=float)
             errors = np.abs(predicted / measured - 1)
             print(
@@ -82,7 +82,7 @@ def timed(model: Supernet, plan: Path, folder: Path, threads: int) -> tuple[Late
 
 def checked(model: Supernet, table: LatencyTable, times: Measured) -> list[Architecture]:
     """The networks that a table was not fitted to."""
-    archs = sorted(times, key=predictions(model, table))
+    archs = sorted(times, key=predictions(model.space, table))
     return [archs[i] for i in parted(len(archs))[1]]
 
 

@@ -105,7 +105,7 @@ def made_up(plan, model):
         time = by_sum[block["signature"]]
         times[block["one"]] = 7000 + time
         times[block["many"]] = 7000 + block["number"] * time
-    predict = predictions(model, table_of(model, 0))
+    predict = predictions(model.space, table_of(model, 0))
     for n in known["networks"]:
         times[n["file"]] = 5000 + 2 * predict(model.space.architecture(n["architecture"]))
     return {
@@ -136,7 +136,7 @@ def test_what_comes_back_is_the_table_that_its_times_say(plan, known, model):
     assert table.noise == 0.025
     assert (table.validation.spearman, table.validation.error) == (1, 0)
     assert len(table.validation.networks) == 6
-    cost, blocks = Latency(model, table), predictions(model, table_of(model, 0))
+    cost, blocks = Latency(model, table), predictions(model.space, table_of(model, 0))
     for arch in (model.space.smallest, model.space.largest, model.space.sample(stream(0, "p"))):
         assert cost(arch) == 5000 + 2 * blocks(arch)
 

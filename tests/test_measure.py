@@ -66,7 +66,7 @@ def test_a_table_predicts_every_network_and_says_so(model):
 
 def test_validation_holds_the_networks_that_were_not_fitted_to_with_what_macs_predict(model):
     table, macs = measured(model), MACs(model)
-    sums = bn.cost.latency.predictions(model, table)
+    sums = bn.cost.latency.predictions(model.space, table)
     archs = fit.spread_out(model.space, sums, seed=0)
     fake, (to_fit, others) = Fake(), fit.parted(len(archs))
     times = [fake.takes(outlined(model, arch)) for arch in archs]

@@ -10,11 +10,12 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
+from boundnas.cost.latency import doubts_of, warnings_of
 from boundnas.deploy.networks import SUMS, timed, verify
 from boundnas.errors import ConfigError, RunError
-from boundnas.report.records import read_run
+from boundnas.report.records import RunRecords, read_run
 from boundnas.search import Front
-from boundnas.store.folder import RunFolder
+from boundnas.store.folder import KEPT, RunFolder
 from boundnas.store.records import ExportRecord, FrontRecord, NetworkRecord, Scored
 from boundnas.store.times import LATENCY, LatencyRecord, said_amount
 
@@ -129,6 +130,7 @@ def best(run: Path, limits: Mapping[str, float]) -> str:
     there = next(n for n in held.networks if n.architecture == network.architecture)
     rows = [
         *((name, said_amount(name, cost)) for name, cost in network.costs.items()),
+        *_doubts(records, there),
         (f"validation {metric.name}", metric.shown(network.validation)),
         (f"test {metric.name}", metric.shown(network.test)),
         *_exported(run, folder, there, folder.path / front.folder(network)),
@@ -155,6 +157,14 @@ def _timed(run: Path, front: FrontRecord, times: Mapping[str, LatencyRecord]) ->
             "Python boundnas.export_front(run, latency=True)"
         )
     return front.model_copy(update={"networks": networks, "outside": []})
+
+
+def _doubts(records: RunRecords, network: NetworkRecord) -> Iterator[tuple[str, str]]:
+    """Rows about a latency that is predicted."""
+    if LATENCY in network.costs:
+        table = records.table
+        doubts = doubts_of(None) if table is None else warnings_of(table)
+        yield from (("take care", f"{KEPT}: {said}") for said in doubts)
 
 
 def _exported(

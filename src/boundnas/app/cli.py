@@ -35,7 +35,7 @@ from boundnas.settings import Bounds
 from boundnas.store.files import write_text
 from boundnas.store.folder import RunFolder
 from boundnas.store.records import said_ranges
-from boundnas.store.times import said_amount
+from boundnas.store.times import LATENCY, said_amount
 
 
 @contextmanager
@@ -184,7 +184,7 @@ def init(
 def run(config: ConfigFile, runs: Runs = Path("runs"), timeout: Wait = pipeline.TIMEOUT) -> None:
     """Train, search, export and report; an interrupted run continues."""
     folder, front = pipeline.run(read_config(config), runs, timeout)
-    _show(front)
+    _show(front, folder)
     _print(f"Report: {folder.report.resolve()}")
 
 
@@ -216,7 +216,7 @@ def search(
     ranges = budget.ranges(_given(context, macs=macs, parameters=parameters))
     with pipeline.working(_config(run, "search(run)"), run, timeout) as (job, folder):
         front = job.search(job.train(folder), ranges, bounds)
-    _show(front)
+    _show(front, folder)
 
 
 @_command
@@ -320,8 +320,8 @@ def _print(text: str) -> None:
         print(text)
 
 
-def _show(front: Front) -> None:
-    """Print the front as a table, in the first of several processes."""
+def _show(front: Front, folder: RunFolder) -> None:
+    """Print the front of a run as a table, in the first of several processes."""
     if rank():
         return
     networks, name = (*front.networks, *front.outside), front.metric.name
@@ -347,3 +347,5 @@ def _show(front: Front) -> None:
         print(f"The last {len(front.outside)} lie outside the range asked for.")
     if not front.networks:
         print(front.nothing_inside())
+    if LATENCY in front.ranges and (doubt := tables.doubt(folder)):
+        print(doubt)

@@ -65,6 +65,11 @@ def collected(of: Path, folder: Path, out: Path) -> str:
     return "\n".join(_said(model, table, out))
 
 
+def doubt(folder: RunFolder) -> str:
+    """A warning where the table of a run in latency should not be relied on; else nothing."""
+    return table_doubt(LatencyTable.read(folder.latency))
+
+
 def _model(of: Path) -> Supernet:
     """That of a configuration, or of a run.
 

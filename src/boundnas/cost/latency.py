@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from boundnas.nested import described
 from boundnas.space import Architecture, Dimension, SearchSpace
 from boundnas.space.polynomial import Polynomial, amount, tabulated
 from boundnas.store.files import canonical_json
+from boundnas.store.times import LatencyRecord
 from boundnas.supernet.extract import outlined
 from boundnas.supernet.signature import digest, signature
 from boundnas.supernet.supernet import Supernet
@@ -101,9 +102,9 @@ class Latency(Cost):
 BY_TABLE[Latency.name] = Latency
 
 
-def predictions(model: Supernet, table: LatencyTable) -> Callable[[Architecture], int]:
-    """What a table of this model predicts of an architecture, unchecked: see `Latency`."""
-    terms = Terms([_polynomial(model.space, table)], model.space)
+def predictions(space: SearchSpace, table: LatencyTable) -> Callable[[Architecture], int]:
+    """What a table of a model with this space predicts, unchecked: see `Latency`."""
+    terms = Terms([_polynomial(space, table)], space)
     return lambda arch: terms.exact(arch.indices)
 
 
@@ -175,21 +176,21 @@ def _shown(dimension: DimensionOf | None) -> str:
 
 
 def warnings_of(table: LatencyTable) -> Iterator[str]:
-    """What should be known before predictions of a table are relied on."""
+    """What should be known before predictions of a table are relied on, on this machine."""
     yield from doubts_of(table)
-    now = {**fingerprint(), table.runtime: installed(table.runtime)}
-    before = {**table.machine, table.runtime: table.runtime_version}
-    differing = [
-        f"{name} {was}, here {now[name]}"
-        for name, was in before.items()
-        if now.get(name) is not None and now[name] != was
-    ]
-    if differing:
-        yield (f"it was measured with {'; '.join(differing)}; its predictions are for that machine")
+    yield from _differing(table, "here", {**fingerprint(), table.runtime: installed(table.runtime)})
 
 
-def doubts_of(table: LatencyTable) -> Iterator[str]:
-    """Likewise, wherever they are used."""
+def doubts_of(table: LatencyTable | None, timed: Iterable[LatencyRecord] = ()) -> Iterator[str]:
+    """What should be known wherever predictions of a table are shown, on whatever machine.
+
+    Args:
+        table: The table; none where that is not kept with the run.
+        timed: What was measured of the networks that it predicts.
+    """
+    if table is None:
+        yield "what predictions are worth is not known, as their table is not kept with this run"
+        return
     held = table.validation
     if held is None:
         yield "its predictions were not compared with networks that were timed whole"
@@ -199,6 +200,20 @@ def doubts_of(table: LatencyTable) -> Iterator[str]:
             f"{held.spearman:.3f} (at least {SPEARMAN}), mean error {held.error:.1%} (at most "
             f"{ERROR:.0%}); measure it again, for longer, on a quiet machine"
         )
+    for cpu, runtime, version in dict.fromkeys((t.machine, t.runtime, t.version) for t in timed):
+        yield from _differing(table, "the networks with", {"cpu": cpu, runtime: version})
+
+
+def _differing(table: LatencyTable, where: str, there: Mapping[str, str | None]) -> Iterator[str]:
+    """What of a machine and its runtimes, as far as it is known, is not as the table's."""
+    before = {**table.machine, table.runtime: table.runtime_version}
+    found = [
+        f"{name} {was}, {where} {there[name]}"
+        for name, was in before.items()
+        if there.get(name) is not None and there[name] != was
+    ]
+    if found:
+        yield f"it was measured with {'; '.join(found)}; its predictions are for that machine"
 
 
 def _of_block(block: BlockTimes, dimensions: Mapping[str, Dimension], scale: float) -> Polynomial:

@@ -13,6 +13,7 @@ from pydantic import Field, FiniteFloat, ValidationError, model_validator
 from boundnas.errors import CostError
 from boundnas.store.base import Record, first_fault
 from boundnas.store.files import read_bytes
+from boundnas.store.times import counted
 
 LIMIT = 1 << 28
 """Bytes of the largest table that is read."""
@@ -201,6 +202,13 @@ class LatencyTable(Record):
     scale: Annotated[FiniteFloat, Field(gt=0)] = 1.0
     noise: Annotated[FiniteFloat, Field(ge=0)] | None = None
     validation: Validation | None = None
+
+    @property
+    def where(self) -> str:
+        """What was measured on what, in words."""
+        threads, samples = counted(self.threads, "thread"), counted(self.batch, "sample")
+        cpu = self.machine.get("cpu", "an unknown processor")
+        return f"{self.runtime} {self.runtime_version}, {threads}, {samples} a pass, {cpu}"
 
     @classmethod
     def read(cls, path: Path | str) -> LatencyTable:

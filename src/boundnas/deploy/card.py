@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-from boundnas.cost import COSTS
+from boundnas.cost import COSTS, LatencyTable
+from boundnas.cost.latency import doubts_of
 from boundnas.data import ImageData, Samples
 from boundnas.deploy.formats import FILES, Format, input_names
 from boundnas.deploy.quantize import CALIBRATION_IMAGES
@@ -38,6 +39,7 @@ def card(
     sizes: Mapping[Format, int],
     measured: Int8Record | None = None,
     latency: LatencyRecord | None = None,
+    table: LatencyTable | None = None,
 ) -> str:
     """What a person needs to know to use the network: numbers, input, output, how to load it.
 
@@ -48,6 +50,7 @@ def card(
         sizes: Bytes of the file of each format that there is.
         measured: What the INT8 file is worth, if there is one.
         latency: How long it takes, if that was measured.
+        table: What predicted that, if it was and is known.
     """
     noun = "image" if isinstance(data, ImageData) else "sample"
     metric, name = network.metric, markdown(network.metric.name)
@@ -56,7 +59,7 @@ def card(
         for cost, value in network.costs.items()
         if cost not in {*COSTS, LATENCY}
     )
-    times = "".join(f"| {k} | {v} |\n" for k, v in latency_rows(network.costs, latency))
+    times = "".join(f"| {k} | {v} |\n" for k, v in latency_rows(network.costs, latency, table))
     settings = "\n".join(
         f"| {markdown(key)} | {markdown(value)} |" for key, value in network.arch.values.items()
     )
@@ -76,16 +79,21 @@ def card(
 
 
 def latency_rows(
-    costs: Mapping[str, int], latency: LatencyRecord | None
+    costs: Mapping[str, int], latency: LatencyRecord | None, table: LatencyTable | None
 ) -> Iterator[tuple[str, str]]:
     """What a network's latency was predicted to be, and what it was measured to be.
 
     Args:
         costs: By name; a prediction is among them where the run's cost was latency.
         latency: What was measured, if anything was.
+        table: What predicted it, if that is known.
     """
     if LATENCY in costs:
         yield "Latency, predicted", f"{ms(costs[LATENCY])} ms"
+        if table is not None:
+            yield "Predicted by a table", markdown(table.where)
+        doubts = doubts_of(table, [] if latency is None else [latency])
+        yield from (("Take care", markdown(said)) for said in doubts)
     for name, times in (latency.times if latency else {}).items():
         yield f"Latency, {'measured' if name == NETWORK else f'`{name}` measured'}", times.said
     if latency is not None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from boundnas.cost import Latency, LatencyTable
 from boundnas.deploy.formats import Format, require_formats
 from boundnas.deploy.networks import Handover, export_network
 from boundnas.deploy.timing import deployment, time_front
@@ -16,6 +17,7 @@ from boundnas.errors import ArgumentError
 from boundnas.fit.identity import Identity, digest
 from boundnas.fit.run import Run
 from boundnas.search import Front
+from boundnas.store.times import LATENCY
 from boundnas.typed import checked
 
 
@@ -63,7 +65,8 @@ def export_front(
     folders = {run.folder.path / front.folder(n): n for n in front.networks}
     if rank():
         return list(folders)
-    handover = Handover(run.data, formats, run.folder.held, run.seed, run.task)
+    held, table = run.folder.held, _table(run, front)
+    handover = Handover(run.data, formats, held, run.seed, run.task, table)
     place = deployment(run.costs, formats, latency)
     with run.folder.locked():
         with Progress(len(folders), "export", unit="network") as progress:
@@ -73,6 +76,15 @@ def export_front(
         if place is not None:
             time_front(run.model, folders, handover, place)
     return list(folders)
+
+
+def _table(run: Run, front: Front) -> LatencyTable | None:
+    """What predicted the latency of a front; none where its search was handed another cost."""
+    found = next((cost for cost in run.costs if isinstance(cost, Latency)), None)
+    networks = [n for n in front.networks if LATENCY in n.costs]
+    if found is None or any(found(n.arch) != n.costs[LATENCY] for n in networks):
+        return None
+    return found.table
 
 
 def _described(front: Front, formats: Sequence[Format]) -> Identity:

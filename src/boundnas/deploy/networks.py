@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from boundnas.cost import LatencyTable
 from boundnas.data import Samples
 from boundnas.deploy.card import card
 from boundnas.deploy.export import file_of
@@ -54,6 +55,7 @@ class Handover:
         held: The run folder that theirs lie in, if they do.
         seed: The run's; it draws the images that an INT8 file's ranges are measured on.
         task: What they were trained to do, and INT8 files are measured by.
+        table: What predicted their latency, if that was a cost.
     """
 
     data: Samples
@@ -61,6 +63,7 @@ class Handover:
     held: HeldFolder | None = None
     seed: int = 0
     task: Task = field(default_factory=Classification)
+    table: LatencyTable | None = None
 
 
 def export_network(
@@ -120,11 +123,11 @@ def _described(
     latency: LatencyRecord | None = None,
 ) -> dict[str, bytes]:
     """The files that say what a network is, by name."""
-    said = network.to_json()
+    said, data, task, table = network.to_json(), handover.data, handover.task, handover.table
     record = ExportRecord(**said, metric=network.metric, network=identity, int8=measured)
     found = {
         "architecture.json": _json(record),
-        "card.md": card(network, handover.data, handover.task, sizes, measured, latency).encode(),
+        "card.md": card(network, data, task, sizes, measured, latency, table).encode(),
     }
     return found if latency is None else {**found, TIMES: _json(latency)}
 

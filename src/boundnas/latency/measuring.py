@@ -140,7 +140,7 @@ class _Measurement:
                 if level >= self._plan.levels or not self._level(level, self._end - reserved):
                     break
             if not self._untimed(0):
-                archs = spread_out(space, predictions(self._model, self._of_blocks()), self._seed)
+                archs = spread_out(space, predictions(space, self._of_blocks()), self._seed)
                 self._networks(archs)
         if self._untimed(0) or any(_name(arch) not in self._bench.times for arch in archs):
             raise CostError(
@@ -254,7 +254,7 @@ def validated(
     Raises:
         CostError: No block takes any time.
     """
-    macs, sums = MACs(model), predictions(model, table)
+    macs, sums = MACs(model), predictions(model.space, table)
     if not any(map(sums, times)):
         raise CostError(
             "no block of these networks takes so long that it can be told from the call of a "
@@ -268,7 +268,7 @@ def validated(
         for amount in (sums, macs)
     )
     table = table.model_copy(update={"offset": offset, "scale": scale, "noise": noise})
-    predict = predictions(model, table)
+    predict = predictions(model.space, table)
     held = tuple(
         Held(
             predicted=predict(arch),

@@ -11,6 +11,7 @@ from boundnas.extras import require
 from boundnas.report import draw
 from boundnas.report.comparison import Comparison, FrontRow, GroupRecord, SeedRecord
 from boundnas.report.grouping import Group, common_metric, common_ranges, grouped
+from boundnas.report.latency import doubts_between
 from boundnas.report.markup import markdown as shown
 from boundnas.report.tables import markdown, numbers
 from boundnas.store.files import write_json, write_text
@@ -70,6 +71,7 @@ def _raw(groups: Sequence[Group], cost: str) -> Comparison:
         cost=cost,
         cost_range=ranges.pop(cost),
         others=ranges,
+        warnings=list(doubts_between(groups)),
         groups=[
             GroupRecord(
                 label=group.label,

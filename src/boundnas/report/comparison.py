@@ -86,6 +86,7 @@ class Comparison(RawRecord):
         cost: What they are compared along.
         cost_range: Its range.
         others: The other costs of the runs with their ranges, which all networks lie inside.
+        warnings: What should be known of the costs.
         groups: The runs.
     """
 
@@ -93,6 +94,7 @@ class Comparison(RawRecord):
     cost: str = "macs"
     cost_range: CostRange
     others: dict[str, CostRange] = Field(default_factory=dict)
+    warnings: list[str] = Field(default_factory=list)
     groups: list[GroupRecord] = Field(min_length=1)
 
     @property

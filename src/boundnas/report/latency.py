@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from boundnas.cost.latency import doubts_of
 from boundnas.cost.table import NEAR, Held, LatencyTable
 from boundnas.report.content import mmacs
+from boundnas.report.grouping import Group, common_ranges
 from boundnas.report.records import RunRecords
 from boundnas.store.records import NetworkRecord
-from boundnas.store.times import LATENCY, LatencyRecord, counted, ms
+from boundnas.store.times import LATENCY, LatencyRecord, ms
 
 SIDE, MARGIN = 360, 48
 """Pixels of the picture, and around it."""
@@ -56,11 +57,7 @@ def _row(
 
 def table_note(table: LatencyTable) -> str:
     """What predicted the latency of networks, and how well."""
-    said = (
-        f"Predicted by a table: {table.runtime} {table.runtime_version}, "
-        f"{counted(table.threads, 'thread')}, {counted(table.batch, 'sample')} a pass, "
-        f"{table.machine.get('cpu', 'an unknown processor')}."
-    )
+    said = f"Predicted by a table: {table.where}."
     if (held := table.validation) is None:
         return said
     return (
@@ -71,9 +68,29 @@ def table_note(table: LatencyTable) -> str:
     )
 
 
-def table_doubt(table: LatencyTable) -> str:
-    """A warning where predictions should not be relied on; else nothing."""
-    return " ".join(f"Take care: {said}." for said in doubts_of(table))
+def table_doubt(table: LatencyTable | None, timed: Iterable[LatencyRecord] = ()) -> str:
+    """A warning where predictions should not be relied on; else nothing.
+
+    Args:
+        table: What predicts; none where that is not kept.
+        timed: What was measured of the networks that it predicts.
+    """
+    return " ".join(f"Take care: {said}." for said in doubts_of(table, timed))
+
+
+def doubts_between(groups: Sequence[Group]) -> Iterator[str]:
+    """What should be known before runs are compared by latency; nothing where they are not."""
+    if LATENCY not in common_ranges(groups):
+        return
+    tables = [(group.label, run.table) for group in groups for run in group.runs.values()]
+    said = ((label, table_doubt(table)) for label, table in tables)
+    yield from (f"Latency of {label}: {doubt}" for label, doubt in dict.fromkeys(said) if doubt)
+    places = dict.fromkeys(table.where for _, table in tables if table is not None)
+    if len(places) > 1:
+        yield (
+            "Take care: the milliseconds of these runs are not the same, as they were predicted by "
+            f"tables of {' and of '.join(places)}."
+        )
 
 
 def validation_picture(networks: Sequence[Held]) -> str:

@@ -22,6 +22,7 @@ from boundnas.report.latency import (
 from boundnas.report.records import RunRecords, read_run
 from boundnas.store.files import write_text
 from boundnas.store.held import HeldFolder
+from boundnas.store.times import LATENCY
 
 
 def write_report(folder: Path) -> Path:
@@ -72,13 +73,15 @@ def render(run: RunRecords) -> str:
 def _latency(run: RunRecords) -> dict[str, str]:
     """The section about latency and the link to it; nothing where nothing is known of it."""
     rows, table = measured_table(run), run.table
-    if not rows and table is None:
+    predicted = table is not None or (run.front is not None and LATENCY in run.front.ranges)
+    if not rows and not predicted:
         return {"latency": "", "latency_link": ""}
     parts = ['<section id="latency">', "<h2>Latency</h2>"]
-    if table is not None:
-        parts += [_note(table_note(table)), _note(table_doubt(table), "warning note")]
-        held = table.validation
-        parts += [] if held is None else [f"<figure>{validation_picture(held.networks)}</figure>"]
+    parts += [] if table is None else [_note(table_note(table))]
+    if predicted:
+        parts += [_note(table_doubt(table, run.times.values()), "warning note")]
+    if table is not None and (held := table.validation) is not None:
+        parts += [f"<figure>{validation_picture(held.networks)}</figure>"]
     parts += [_note(measured_note(run)), _table(rows), "</section>"]
     return {
         "latency": "\n".join(filter(None, parts)),

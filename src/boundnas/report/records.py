@@ -9,10 +9,12 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from boundnas.cost import LatencyTable
+from boundnas.cost.latency import predictions
 from boundnas.errors import RunError, SpaceError
 from boundnas.search.validation import ValidationRow
 from boundnas.space import Dimension, SearchSpace
 from boundnas.store.files import find_bytes
+from boundnas.store.folder import KEPT
 from boundnas.store.held import HeldFolder
 from boundnas.store.lines import END, check_rows
 from boundnas.store.records import (
@@ -29,14 +31,15 @@ from boundnas.store.records import (
     read_rows,
 )
 from boundnas.store.rows import BoundariesRow, MetricsRow
-from boundnas.store.times import LatencyRecord
+from boundnas.store.times import LATENCY, LatencyRecord
 
 
 @dataclass(frozen=True)
 class RunRecords:
     """What a run folder holds; ``None`` where a later step has not written its file yet.
 
-    ``times`` has those of the networks that were timed, by their folders.
+    ``times`` has those of the networks that were timed, by their folders; ``table`` predicts the
+    latency of the front's networks, if that is a cost of them.
     """
 
     name: str
@@ -102,7 +105,7 @@ def read_run(folder: Path) -> RunRecords:
         evaluations=evaluations,
         front=front,
         times=_times(front, folder, held),
-        table=read_record(folder / "latency.json", LatencyTable, held),
+        table=_table(folder, space, front, held),
         config=_text(folder / "config.yaml", held),
         environment=None if environment is None else environment.root,
     )
@@ -126,6 +129,21 @@ def _without_missing(front: FrontRecord, folder: Path) -> FrontRecord:
         return network if there else network.model_copy(update={"folder": None})
 
     return front.model_copy(update={"networks": list(map(of, front.networks))})
+
+
+def _table(
+    folder: Path, space: SearchSpace, front: FrontRecord | None, held: HeldFolder
+) -> LatencyTable | None:
+    """The run's latency table, if it is the one that the front's latency was predicted by.
+
+    A search may have been handed another one, which is not kept.
+    """
+    table = read_record(folder / KEPT, LatencyTable, held)
+    if table is None or front is None or LATENCY not in front.ranges:
+        return table
+    predict = predictions(space, table)
+    found = ((space.architecture(n.architecture), n) for n in (*front.networks, *front.outside))
+    return table if all(predict(arch) == n.costs[LATENCY] for arch, n in found) else None
 
 
 def _times(front: FrontRecord | None, folder: Path, held: HeldFolder) -> dict[str, LatencyRecord]:

@@ -47,6 +47,7 @@ def numbers(comparison: Comparison) -> dict[str, Any]:
         "metric": comparison.metric.model_dump(),
         **({} if comparison.cost == "macs" else {"cost": comparison.cost}),
         **({"others": comparison.others} if comparison.others else {}),
+        **({"warnings": comparison.warnings} if comparison.warnings else {}),
         "cost_range": [lower, upper],
         "budgets": budgets,
         "groups": groups,
@@ -118,6 +119,7 @@ def markdown(numbers: Mapping[str, Any]) -> str:
         f"At a budget: test {name} of the network that validation data chooses. "
         "Means over seeds and their standard deviation.",
         "",
+        *(line for said in numbers.get("warnings", ()) for line in (shown(said), "")),
         "| | seeds | score | " + " | ".join(f"at {b}" for b in budgets) + " |",
         "|---|---|---|" + "---|" * len(budgets),
     ]
