@@ -10,6 +10,7 @@ from tests.test_front_latency import made_up
 from tests.times import table_of
 from typer.testing import CliRunner
 
+import boundnas as bn
 from boundnas.app import budget, pipeline
 from boundnas.app.cli import app
 from boundnas.config import read_config
@@ -170,6 +171,35 @@ def test_best_warns_of_it(doubtful):
     found = re.findall(r"^take care +(.*)$", budget.best(run.path, {"latency": 1e9}), re.M)
     said = said.replace("the networks with", "here") if there else said
     assert found == [f"latency.json: {said}"]
+
+
+NOT_KEPT = "what predictions are worth is not known, as their table is not kept with this run"
+
+
+def test_predictions_of_a_table_that_is_not_the_runs_are_not_said_to_be_of_it(run, tmp_path):
+    table = json.loads(run.latency.read_text())
+    write_json(run.latency, {**table, "offset": table["offset"] + 1})
+    found = section(run)
+    assert f'<p class="warning note">Take care: {NOT_KEPT}.</p>' in found
+    assert "Predicted by a table" not in found
+    assert "<circle" not in found
+    assert f"take care            latency.json: {NOT_KEPT}\n" in budget.best(run.path, {})
+    compare([run.path], tmp_path / "out")
+    assert f"Take care: {NOT_KEPT}." in (tmp_path / "out/comparison.md").read_text()
+    rows = list(latency_rows({"latency": 1}, None, None))
+    assert rows[1:] == [("Take care", NOT_KEPT)]
+
+
+def test_cards_are_given_the_table_that_the_front_was_found_by_or_none(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "whole", made_up)
+    held = bn.open(run.path)
+    cost = held.costs[0]
+    other = Latency(held.model, cost.table.model_copy(update={"offset": 99}))
+    for each, there in ((cost, True), (other, False)):
+        front = bn.search(held, cost=each, cost_range=each.reach, settings=held.searching)
+        (place, *_) = bn.export_front(held, front, ["pt2"], latency=False)
+        card = (place / "card.md").read_text()
+        assert ("Predicted by a table" in card, NOT_KEPT in card) == (there, not there)
 
 
 def test_best_says_nothing_of_a_table_that_can_be_relied_on(run):
