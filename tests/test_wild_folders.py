@@ -92,7 +92,7 @@ def test_what_is_no_square_is_made_one_as_set_and_a_line_says_what_that_does(
 def test_squares_need_no_line(tmp_path, caplog):
     for name in ("cat", "dog"):
         for i in range(3):
-            png(tmp_path / name / f"{i}.png", size=(9, 9))
+            png(tmp_path / name / f"{i}.png", (len(name), ord(name[0]), i), size=(9, 9))
     load(tmp_path)
     assert not caplog.messages
 
@@ -202,6 +202,71 @@ def test_imagenet_takes_links_and_leaves_damaged_images_out_where_asked(tmp_path
     options = {"links": "follow", "damaged": "skip"}
     found = data.load("imagenet", tmp_path / "root", 24, 0.3, **options)
     assert [len(s) for s in (found.train, found.validation, found.test)] == [5, 2, 8]
+
+
+# --- copies ----------------------------------------------------------------------------------
+
+
+def own_splits(folder):
+    for c, split in enumerate(("train", "val", "test")):
+        for name in ("cat", "dog"):
+            for i in range(4):
+                png(folder / split / name / f"{i}.png", (c, ord(name[0]), i))
+    return folder
+
+
+COPIES = {
+    "none": ([], []),
+    "an image of training": ([("train/cat/1.png", "train/cat/new.png")], []),
+    "of validation and test": ([("val/cat/1.png", "test/cat/new.png")], []),
+    "one that is validated": (
+        [("train/cat/1.png", "val/cat/new.png")],
+        ["1 of 9 validation images are training images too, byte for byte, such as "
+         "val/cat/new.png of train/cat/1.png; what is measured on them is no validation"],
+    ),
+    "two that are tested, one as another class": (
+        [("train/cat/1.png", "test/dog/b.png"), ("train/dog/3.png", "test/dog/a.gif")],
+        ["2 of 10 test images are training images too, byte for byte, such as "
+         "test/dog/a.gif of train/dog/3.png; what is measured on them is no test"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("copies", "lines"), COPIES.values(), ids=COPIES)
+def test_images_that_two_splits_share_are_told(copies, lines, tmp_path, caplog):
+    own_splits(tmp_path)
+    for old, new in copies:
+        (tmp_path / new).write_bytes((tmp_path / old).read_bytes())
+    load(tmp_path)
+    said = [message for message in caplog.messages if "no squares" not in message]
+    assert said == [f"{tmp_path}: {line}" for line in lines]
+
+
+def test_copies_that_a_split_by_name_parts_are_told(tmp_path, caplog):
+    fill(tmp_path, {"cat": 12, "dog": 12})
+    for path in sorted(tmp_path.rglob("*.png")):
+        (path.parent / f"copy of {path.name}").write_bytes(path.read_bytes())
+    found = load(tmp_path)
+    trained = {path.read_bytes() for path in paths_of(found.train)}
+    for split in ("validation", "test"):
+        paths = paths_of(getattr(found, split))
+        number = sum(path.read_bytes() in trained for path in paths)
+        said = f"{number} of {len(paths)} {split} images are training images too"
+        assert number
+        assert sum(said in message for message in caplog.messages) == 1
+
+
+def test_a_hidden_folder_that_holds_images_is_told(tmp_path, caplog):
+    fill(tmp_path, {"java": 4, "perl": 4, ".net": 4})
+    for name in (".git", ".net2"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".git" / "config").write_text("")
+    (tmp_path / ".one.png").write_text("")
+    assert load(tmp_path).classes == ("java", "perl")
+    assert [message for message in caplog.messages if "hidden folders" in message] == [
+        f"{tmp_path}: passed over hidden folders with images, .net/ (4 images); a class needs a "
+        "name without a dot in front"
+    ]
 
 
 # --- links -----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from boundnas.data.copied import tell_copies
 from boundnas.data.decoding import Background, Decoding, Fit
 from boundnas.data.image_data import ImageData, assemble
 from boundnas.data.listing import Links, Listing, check_ends, check_enough, folders, list_images
@@ -78,24 +79,27 @@ def image_folder(
     root = _existing(folder)
     name = root.name or "images"
     check_name(name)
-    splits = _with_test(_usable(root, links, damaged, fit), test_fraction)
+    usable, sizes = _usable(root, links, damaged, fit)
+    splits = _with_test(usable, test_fraction)
     files = {
         role: ImageFiles(listing.paths, listing.labels, decoding)
         for role, listing in splits.items()
     }
     train: Source = files["train"]
     validation: Source | None = files.get("validation")
-    labels = splits["train"].labels
+    listing = splits["train"]
     if validation is None:
         draw = f"validation_split {seed}"
-        rest, taken = split_by_name(splits["train"].names, labels, validation_fraction, draw)
-        train, validation, labels = Subset(train, rest), Subset(train, taken), labels[rest]
+        rest, taken = split_by_name(listing.names, listing.labels, validation_fraction, draw)
+        train, validation = Subset(train, rest), Subset(train, taken)
+        splits |= {"train": listing.part(rest), "validation": listing.part(taken)}
+    tell_copies(root, sizes, {role: splits[role].paths for role in SPLITS})
     return assemble(
         name,
         train,
-        labels,
+        splits["train"].labels,
         files["test"],
-        splits["train"].classes,
+        listing.classes,
         validation=validation,
         seed=seed,
         padding=image_size // 8,
@@ -171,14 +175,16 @@ def _existing(folder: Path | str) -> Path:
     raise DataError(f"{escaped(root)}: {found}; give a folder with a sub-folder for each class")
 
 
-def _usable(root: Path, links: Links, damaged: Damaged, fit: Fit) -> dict[str, Listing]:
-    """The splits that are given, of images that can be read."""
+def _usable(
+    root: Path, links: Links, damaged: Damaged, fit: Fit
+) -> tuple[dict[str, Listing], dict[Path, tuple[int, int]]]:
+    """The splits that are given, of images that can be read, and width and height of each."""
     places = _given_splits(root, links) or {"train": root}
     # One image for training, and one for each split that is taken out.
     enough = len(SPLITS) + 1 - len(places)
     splits, sizes = list_splits(root, places, enough, links, damaged)
     log_shapes(root, sizes, fit)
-    return splits
+    return splits, sizes
 
 
 def _with_test(splits: dict[str, Listing], fraction: float) -> dict[str, Listing]:

@@ -6,6 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -80,9 +81,24 @@ def list_images(folder: Path, links: Links) -> Listing:
     check_classes(f"{escaped(folder)}, where each sub-folder is a class", tuple(by_class))
     if others and not rank():
         _log.warning("%s: passed over %s", escaped(folder), _passed_over(others))
+    _tell_hidden(folder)
     counts = torch.tensor([len(paths) for paths in by_class.values()])
     paths = tuple(path for paths in by_class.values() for path in paths)
     return Listing(tuple(by_class), paths, torch.arange(len(counts)).repeat_interleave(counts))
+
+
+def _tell_hidden(folder: Path) -> None:
+    """Say which hidden folders beside the classes hold images, as a class ``.net`` would."""
+    named = []
+    for path in sorted(folder.glob(".*/")):
+        with suppress(OSError):  # a folder that nobody may look into, such as .Trash
+            number = sum(file.suffix.lower() in SUFFIXES for file in path.iterdir())
+            named += [f"{escaped(path.name)}/ ({number} images)"] if number else []
+    if named and not rank():
+        _log.warning(
+            "%s: passed over hidden folders with images, %s; a class needs a name without a dot "
+            "in front", escaped(folder), some(named, ", "),
+        )  # fmt: skip
 
 
 def check_enough(folder: Path, listing: Listing, at_least: int) -> None:
