@@ -17,6 +17,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
 
+import moocore
+import numpy as np
 import typer
 
 import boundnas as bn
@@ -138,11 +140,12 @@ def told(rows: Sequence[dict[str, Any]], limits: Sequence[float]) -> Iterator[st
     """Test accuracy of what validation chooses at a time, by seed, and the differences.
 
     Times from the one on at which every front has a network; what a front lacks counts nowhere.
+    The hypervolume counts from 0 to the upper limit.
     """
     lower, upper = fastest_common(rows), limits[1] * 1e6
     budgets = [lower * (upper / lower) ** part for part in (0.25, 0.5, 0.75)]
-    yield f"| | {' | '.join(f'at {b / 1e6:.3f} ms' for b in budgets)} | score |"
-    yield "|---|---|---|---|---|"
+    yield f"| | {' | '.join(f'at {b / 1e6:.3f} ms' for b in budgets)} | score | hypervolume |"
+    yield "|---|---|---|---|---|---|"
     found: dict[str, list[list[float]]] = {MACS: [], LATENCY: []}
     for by, lists in found.items():
         for seed in sorted({row["seed"] for row in rows}):
@@ -152,7 +155,8 @@ def told(rows: Sequence[dict[str, Any]], limits: Sequence[float]) -> Iterator[st
             )
             at = [chosen(times, validation, budget, lower) for budget in budgets]
             score = mean_over_log_cost(times, validation, test, lower, upper)
-            lists.append([100 * test[i] for i in at if i is not None] + [100 * score])
+            at_budgets = [test[i] for i in at if i is not None]
+            lists.append([100 * x for x in (*at_budgets, score, hypervolume(times, test, upper))])
         for seed, values in enumerate(lists):
             yield f"| by {by}, seed {seed} | {' | '.join(f'{v:.2f} %' for v in values)} |"
     beside = zip(found[LATENCY], found[MACS], strict=True)
@@ -167,6 +171,17 @@ def fastest_common(rows: Sequence[dict[str, Any]]) -> float:
         front = row["by"], row["seed"]
         fastest[front] = min(row["measured"], fastest.get(front, row["measured"]))
     return max(fastest.values())
+
+
+def hypervolume(times: Sequence[float], test: Sequence[float], upper: float) -> float:
+    """The part of the rectangle from 0 to ``upper`` and to an accuracy of 1 that is dominated.
+
+    Examples:
+        >>> hypervolume([1, 2], [0.5, 1.0], 4)
+        0.625
+    """
+    points = np.column_stack([times, test])
+    return float(moocore.hypervolume(points, ref=[upper, 0], maximise=[False, True])) / upper
 
 
 def _mean(differences: Sequence[float]) -> str:

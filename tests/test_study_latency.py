@@ -104,7 +104,7 @@ def test_every_network_of_every_front_has_a_row_with_its_time(done):
 
 def test_the_tables_have_each_seed_and_the_difference_with_its_interval(done):
     lines = done[1].strip().split("\n")[-7:]
-    assert re.fullmatch(r"\| \|( at \d\.\d{3} ms \|){3} score \|", lines[0])
+    assert re.fullmatch(r"\| \|( at \d\.\d{3} ms \|){3} score \| hypervolume \|", lines[0])
     kinds = [line.split("|")[1].strip() for line in lines[2:]]
     assert kinds == [
         "by macs, seed 0", "by macs, seed 1", "by latency, seed 0", "by latency, seed 1",
@@ -127,9 +127,9 @@ def test_times_are_compared_from_where_every_front_has_a_network():
     found = [row for front in fronts for row in rows(*front)]
     assert latency.fastest_common(found) == 2e5
     lines = list(latency.told(found, (0.05, 0.32)))
-    assert lines[0] == "| | at 0.225 ms | at 0.253 ms | at 0.285 ms | score |"
-    assert lines[2] == "| by macs, seed 0 | 10.00 % | 10.00 % | 10.00 % | 10.00 % |"
-    assert lines[3] == "| by macs, seed 1 | 20.00 % | 20.00 % | 20.00 % | 20.00 % |"
+    assert lines[0] == "| | at 0.225 ms | at 0.253 ms | at 0.285 ms | score | hypervolume |"
+    assert lines[2] == "| by macs, seed 0 | 10.00 % | 10.00 % | 10.00 % | 10.00 % | 6.88 % |"
+    assert lines[3] == "| by macs, seed 1 | 20.00 % | 20.00 % | 20.00 % | 20.00 % | 7.50 % |"
 
 
 def test_the_table_in_the_docs_is_what_the_committed_rows_tell():
