@@ -324,6 +324,53 @@ def test_a_run_is_searched_again_for_other_costs(words, ranges, measured, whole,
     assert files(folder)["front.json"] == before["front.json"], "as the configuration says"
 
 
+TOP = """
+from boundnas.tasks import Classification
+
+class Top3(Classification):
+    metric = "top-3 accuracy"
+
+    def score(self, outputs, targets):
+        return (outputs.topk(3).indices == targets[:, None]).any(1).float()
+"""
+
+
+def test_a_run_is_searched_again_by_another_metric(whole, tmp_path, monkeypatch):
+    folder, _ = copied(whole, tmp_path / "run")
+    before = files(folder)
+    (tmp_path / "top.py").write_text(TOP)
+    monkeypatch.chdir(tmp_path)
+    done = call("search", folder, "--task", "top.py:Top3")
+    assert "top-3" in done.stdout, done.stderr
+    now = files(folder)
+    assert now["front-1.json"] == before["front.json"]
+    assert now["search/evaluations-1.jsonl"] == before["search/evaluations.jsonl"]
+    assert call("search", folder, "--task", "top.py:Top3").stdout == done.stdout
+    assert call("export", folder, "--task=top.py:Top3").exit_code == 0
+    assert files(folder)["front.json"] == now["front.json"]
+    card = (folder / held(folder)[0]["folder"] / "card.md").read_text()
+    assert "| Test top-3 accuracy |" in card
+    assert call("search", folder).exit_code == 0
+    assert files(folder)["front.json"] == before["front.json"], "as the configuration says"
+
+
+TASKS = {
+    "no task": ("acuracy", r"task must be classification, .* or one of your own as FILE.py:NAME"),
+    "no file": ("gone.py:Top3", r"task  .*gone\.py is no file|task  .*gone\.py"),
+    "another kind": ("regression", r"Regression would take the same outputs for something else"),
+}
+
+
+@pytest.mark.parametrize(("name", "message"), TASKS.values(), ids=TASKS)
+def test_a_task_that_is_not_there_or_does_not_fit_changes_nothing(name, message, whole, tmp_path):
+    folder, _ = copied(whole, tmp_path / "run")
+    before = files(folder)
+    refused = call("search", folder, "--task", name)
+    assert refused.exit_code == 1
+    assert re.search(message, refused.stderr), refused.stderr
+    assert files(folder) == before
+
+
 def test_an_edited_configuration_is_what_is_exported(whole, tmp_path):
     folder, _ = copied(whole, tmp_path / "run")
     text = (folder / "config.yaml").read_text()

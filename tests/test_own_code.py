@@ -14,6 +14,7 @@ from tests.test_cli import call, spawn
 
 import boundnas as bn
 from boundnas.app.importing import imported
+from boundnas.app.networks import made
 from boundnas.app.own import COME_ALONG
 from boundnas.config import OBSERVERS, TASKS, read_config, write_config
 from boundnas.errors import ConfigError, RunError
@@ -343,7 +344,7 @@ def test_what_is_written_into_a_run_folder_names_the_same_files(tmp_path):
 def test_a_configuration_made_in_python_names_it_too():
     config = read_config(HERE / "own.yaml")
     with pytest.raises(ConfigError, match="the configuration has 1 problem\n  task  "):
-        bn.app.own.Own(config.model_copy(update={"task": bn.settings.Use("none.py:Task")}))
+        made(config.model_copy(update={"task": bn.settings.Use("none.py:Task")}))
 
 
 DIGITS = """import torch

@@ -20,7 +20,7 @@ from boundnas.app import budget, pipeline
 from boundnas.app import latency as tables
 from boundnas.app.opening import configuration
 from boundnas.app.proposal import about, propose
-from boundnas.config import RunConfig, read_config
+from boundnas.config import RunConfig, named_task, read_config
 from boundnas.engine.entry import STOPPED
 from boundnas.engine.foreign import answer
 from boundnas.engine.interruption import Interrupted, interruptible
@@ -36,6 +36,7 @@ from boundnas.store.files import write_text
 from boundnas.store.folder import RunFolder
 from boundnas.store.records import said_ranges
 from boundnas.store.times import LATENCY, said_amount
+from boundnas.task import Task
 
 
 @contextmanager
@@ -109,6 +110,10 @@ Runs = Annotated[
 Range = Annotated[
     list[str] | None,
     typer.Option(metavar="LOWER..UPPER", help="From so many to so many, as in 1M..5M."),
+]
+TaskName = Annotated[
+    str | None,
+    typer.Option(help="Measure by another task's metric: FILE.py:NAME, or one that comes along."),
 ]
 Limit = Annotated[
     list[str] | None, typer.Option(metavar="NUMBER", help="At most so many, as in 5M or 20k.")
@@ -206,6 +211,7 @@ def search(
     bounds: Annotated[
         Bounds | None, typer.Option(help="Part of the space that is searched.")
     ] = None,
+    task: TaskName = None,
     timeout: Wait = pipeline.TIMEOUT,
 ) -> None:
     """Search the Pareto front of a run, after finishing its training if need be.
@@ -215,16 +221,19 @@ def search(
     """
     ranges = budget.ranges(_given(context, macs=macs, parameters=parameters))
     with pipeline.working(_config(run, "search(run)"), run, timeout) as (job, folder):
-        front = job.search(job.train(folder), ranges, bounds)
+        front = job.search(job.train(folder), ranges, bounds, _task(job, task))
     _show(front, folder)
 
 
 @_command
-def export(run: RunPath, timeout: Wait = pipeline.TIMEOUT) -> None:
-    """Write the networks of a run's front, after finishing its search if need be."""
+def export(run: RunPath, task: TaskName = None, timeout: Wait = pipeline.TIMEOUT) -> None:
+    """Write the networks of a run's front, after finishing its search if need be.
+
+    Of a front that was searched by another task's metric, name the task again.
+    """
     with pipeline.working(_config(run, "export_front(run)"), run, timeout) as (job, folder):
         trained = job.train(folder)
-        job.export(trained, job.found(trained))
+        job.export(trained, job.found(trained, _task(job, task)))
     _print(f"Networks: {folder.networks.resolve()}")
 
 
@@ -312,6 +321,10 @@ def _config(run: Path, call: str) -> RunConfig:
     """
     opened = f"run = boundnas.open({str(run)!r}, model=..., data=...)"
     return configuration(RunFolder.open(run), f"do it there: {opened}; boundnas.{call}")
+
+
+def _task(job: pipeline.Job, name: str | None) -> Task | None:
+    return None if name is None else job.named_task(named_task(name))
 
 
 def _print(text: str) -> None:

@@ -16,7 +16,7 @@ from boundnas.models import NETWORKS, MobileNet, StageTable, StemTable
 from boundnas.models.mobilenet import tables
 from boundnas.models.parts import scaled
 from boundnas.nested import described, mapped
-from boundnas.settings import SpaceSettings, Use
+from boundnas.settings import SpaceSettings, Use, uses
 from boundnas.supernet.supernet import Supernet
 
 
@@ -25,7 +25,7 @@ def made(config: RunConfig) -> tuple[Own, Samples, Supernet]:
 
     Draws from torch's global generator, which the configuration's seed is put into.
     """
-    own = Own(config)
+    own = Own(uses(config))
     torch.manual_seed(config.seed)
     data = _data(config, own)
     torch.manual_seed(config.seed)

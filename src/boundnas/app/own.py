@@ -7,21 +7,20 @@ arguments that stand beside it in the configuration.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from boundnas.app.importing import ImportingError, at_line, imported
-from boundnas.config import RunConfig
 from boundnas.cost import Cost
 from boundnas.data import Data, ImageData
 from boundnas.errors import ConfigError
 from boundnas.extras import require
 from boundnas.fit.observers import Observer, TensorBoard
 from boundnas.search.validation import Validation
-from boundnas.settings import Location, Use, dotted, problem_list, uses
+from boundnas.settings import Location, Use, dotted, problem_list
 from boundnas.supernet.place import first_line
 from boundnas.task import Classification, Task
 from boundnas.tasks import MultiLabel, NextToken, Regression, Segmentation
@@ -66,7 +65,7 @@ class Own:
     """All that a configuration names of one's own.
 
     Args:
-        config: The configuration.
+        named: What is named, by the places that it is named at, as `uses` finds it.
 
     Raises:
         ConfigError: Something is not there, cannot be imported, or cannot be called with its
@@ -74,11 +73,11 @@ class Own:
         ExtraError: TensorBoard is not installed.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, named: Iterable[tuple[Location, Use]]) -> None:
         self._found: dict[Location, tuple[Use, Any]] = {}
         self._lists: dict[str, tuple[Any, ...]] = {}
         faults = []
-        for location, use in uses(config):
+        for location, use in named:
             try:
                 value = COME_ALONG[use.use] if use.place is None else imported(*use.place)
                 _check_call(str(location[0]), use, value)

@@ -44,8 +44,8 @@ from boundnas.search import Front, search
 from boundnas.search.kept import kept, read_front, recorded_settings, searched_for
 from boundnas.search.origin import of_front
 from boundnas.search.sampled import METHODS
-from boundnas.search.wanted import named, wanted
-from boundnas.settings import Bounds, CostSettings, TrainSettings
+from boundnas.search.wanted import measured_by, named, wanted
+from boundnas.settings import Bounds, CostSettings, TrainSettings, Use
 from boundnas.store.files import set_aside
 from boundnas.store.folder import RunFolder
 from boundnas.store.records import Ranges
@@ -176,7 +176,13 @@ class Job:
             trained=self.config.trained,
         )
 
-    def search(self, run: Run, ranges: Ranges | None = None, bounds: Bounds | None = None) -> Front:
+    def search(
+        self,
+        run: Run,
+        ranges: Ranges | None = None,
+        bounds: Bounds | None = None,
+        task: Task | None = None,
+    ) -> Front:
         """Search, or read the front of this very search that is there already.
 
         A front of other weights, data or settings is set aside under another name.
@@ -186,6 +192,7 @@ class Job:
             ranges: What networks are wanted for now, by the names of costs and in their own units;
                 by default what the run was trained for.
             bounds: Which part of the space is searched; by default as the configuration says.
+            task: What networks are measured by; likewise.
         """
         folder, settings = run.folder, self.config.search
         assert folder is not None
@@ -193,6 +200,7 @@ class Job:
         if ranges:
             costs = [named(run, name) for name in ranges]
             run = wanted(run, settings, costs, list(ranges.values()))
+        run = measured_by(run, task)
         if rank() == 0:
             _set_aside(folder, of_front(run, settings))
         wait("before the front is read")
@@ -200,17 +208,22 @@ class Job:
             return read_front(run, settings)
         return search(run, settings, self.observers(folder))
 
-    def found(self, run: Run) -> Front:
+    def found(self, run: Run, task: Task | None = None) -> Front:
         """The front that lies in the folder, whatever costs it was searched for; else a search."""
         assert run.folder is not None
         held = kept(run.folder)
         if held is not None:
             settings = recorded_settings(held)
             same = settings.model_copy(update={"bounds": self.config.search.bounds})
-            asked = searched_for(run, held, settings)
+            asked = searched_for(measured_by(run, task), held, settings)
             if same == self.config.search and held.identity == of_front(asked, settings):
                 return read_front(asked, settings)
-        return self.search(run)
+        return self.search(run, task=task)
+
+    def named_task(self, use: Use) -> Task:
+        """A task that networks are to be measured by, in place of the configuration's."""
+        there = {"seed": self.config.seed, "data": self.data, "example": self.data.example}
+        return Own([(("task",), use)]).made("task", **there, model=self.model)
 
     def export(self, run: Run, front: Front) -> None:
         """Write every network of the front that is not there yet."""

@@ -198,7 +198,7 @@ def propose(folder: Path | None) -> Proposal:
         ),
         export=ExportSettings(formats=("onnx", "pt2", "int8")),
     )
-    own = Own(config)
+    own = Own(())
     budgets = budgets_of(config, model, own, {})
     return Proposal(Job(config, data, model, budgets, Classification(), own), seen)
 

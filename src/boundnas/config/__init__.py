@@ -1,6 +1,6 @@
 """The configuration of a run: read from YAML with all faults at once, and written back."""
 
-from boundnas.config.run import MAX_BYTES, OBSERVERS, TASKS, RunConfig, read_config
+from boundnas.config.run import MAX_BYTES, OBSERVERS, TASKS, RunConfig, named_task, read_config
 from boundnas.config.written import flow, write_config
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "TASKS",
     "RunConfig",
     "flow",
+    "named_task",
     "read_config",
     "write_config",
 ]

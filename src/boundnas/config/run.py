@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from boundnas.config.tree import REFUSED, Node, Problem, line_at, parse, plain
 from boundnas.errors import ConfigError
@@ -135,6 +135,19 @@ def read_config(path: str | Path) -> RunConfig:
         # Frozen, as what it is made with decides a run; where it is written does not.
         object.__setattr__(use, "where", (str(path), line_at(tree, location)))
     return config
+
+
+def named_task(text: str) -> Use:
+    """A task that is named outside of a configuration, by a file from where the process is.
+
+    Raises:
+        ConfigError: It is no name.
+    """
+    try:
+        given = {"folder": Path()}
+        return TypeAdapter(Annotated[Use, OrUse(TASKS)]).validate_python(text, context=given)
+    except ValidationError as error:
+        raise ConfigError(f"task {error.errors()[0]['msg']}") from None
 
 
 def _read_text(path: Path) -> str:

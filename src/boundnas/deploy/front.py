@@ -66,7 +66,7 @@ def export_front(
     if rank():
         return list(folders)
     held, table = run.folder.held, _table(run, front)
-    handover = Handover(run.data, formats, held, run.seed, run.task, table)
+    handover = Handover(run.data, formats, held, run.seed, front.task or run.task, table)
     place = deployment(run.costs, formats, latency)
     with run.folder.locked():
         with Progress(len(folders), "export", unit="network") as progress:

@@ -310,7 +310,10 @@ def _validation(run: RunRecords) -> dict[str, Any]:
         ],
     }
     shown = {name: list(map(significant, scores)) for name, scores in curves.items()}
-    return {"steps": [r.step for r in rows], **{k: [v, v] for k, v in shown.items()}}
+    metric = rows[-1].metric.model_dump() if rows else None  # a front's may be another
+    return {"steps": [r.step for r in rows], "metric": metric} | {
+        name: [scores, scores] for name, scores in shown.items()
+    }
 
 
 def moving_mean(values: Sequence[float | None], reach: int) -> list[float | None]:

@@ -30,7 +30,8 @@ function column(cost, v) {
   return v / cost.unit < 100 ? (v / cost.unit).toPrecision(3) : amount(cost, v);
 }
 const metric = data.metric ?? { name: "", unit: "", scale: 1 };
-const score = (v) => `${Number((metric.scale * v).toPrecision(4))} ${metric.unit}`.trimEnd();
+const scored = (by) => (v) => `${Number((by.scale * v).toPrecision(4))} ${by.unit}`.trimEnd();
+const score = scored(metric);
 const titled = (words) => words.charAt(0).toUpperCase() + words.slice(1);
 const choice = (v) => (v === true ? "on" : v === false ? "off" : String(v));
 
@@ -407,6 +408,7 @@ function curvePanel({ title, names, curves = data.training, type = "linear", lab
 }
 
 function drawTraining(section) {
+  const validated = data.validation.metric ?? metric;
   const roles = [["max line", "max network"], ["min line", "min network"]];
   if (data.training.loss_random[1].some((v) => v != null)) roles.push(["random line", "random networks"]);
   section.append(
@@ -416,7 +418,7 @@ function drawTraining(section) {
       "div",
       { class: "panels" },
       curvePanel({ title: "Loss", names: ["loss_max", "loss_min", "loss_random"], label: "Loss", wide: true }),
-      curvePanel({ title: "Validation", names: ["score_max", "score_min", "score_random"], curves: data.validation, label: titled(metric.name), format: score, wide: true, steps: data.validation.steps }),
+      curvePanel({ title: "Validation", names: ["score_max", "score_min", "score_random"], curves: data.validation, label: titled(validated.name), format: scored(validated), wide: true, steps: data.validation.steps }),
       ...Object.entries(data.training.costs).map(([cost, curves]) => {
         const limits = data.training.ranges[cost] ?? [];
         const { title, label, unit } = curves;

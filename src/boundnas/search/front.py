@@ -31,13 +31,14 @@ from boundnas.search.networks import Front, FrontNetwork, class_results, selecte
 from boundnas.search.origin import of_evaluations, of_front
 from boundnas.search.sampled import sampled_search
 from boundnas.search.screening import PILOTS, Sample, Screening
-from boundnas.search.wanted import wanted
+from boundnas.search.wanted import measured_by, wanted
 from boundnas.settings import SearchSettings
 from boundnas.space import Allowed, Architecture
 from boundnas.store.files import canonical_json, find_bytes, set_aside, write_text
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import read_jsonl
 from boundnas.store.records import FrontRecord, Metric, lies_inside
+from boundnas.task import Task
 from boundnas.typed import checked
 
 _log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ def search(
     *,
     cost_range: CostRange | Sequence[CostRange] | None = None,
     cost: Cost | Sequence[Cost] | None = None,
+    task: Task | None = None,
 ) -> Front:
     """Find the Pareto front of a trained run and measure it on its test data.
 
@@ -68,6 +70,9 @@ def search(
             boundaries stay as they are; a front of other ranges or costs that is in the run's
             folder is set aside under another name.
         cost: Other costs than the run was trained for, each with its range.
+        task: What networks are measured by now, without training anew: a task of the same outputs
+            and targets with another metric. By default that of the run. Its front is set aside as
+            that of other costs is, and so is its journal.
 
     Returns:
         The front; test data was used for nothing but its last column.
@@ -75,13 +80,15 @@ def search(
     Raises:
         CostError: No network between the learned boundaries lies in the range asked for, or in
             the space; or a cost is of another model, or has no range.
+        TaskError: The task takes outputs for something else than they were trained to be.
+        DataError: The task's targets are others than those of the data.
         RunError: The folder's journal is damaged or was edited. One that was measured with other
             weights, data or settings is set aside under another name, with a warning in the log.
         RankError: Another of several processes is about to search something else, or is gone.
     """
     tune()
     settings = settings or run.searching
-    run = wanted(run, settings, cost, cost_range)
+    run = measured_by(wanted(run, settings, cost, cost_range), task)
     agree(partial(_described, run, settings), "before the search")
     evaluator = Evaluator(run.model, run.data, settings, run.seed, run.costs, run.task)
     audience = Audience(observers)
@@ -114,7 +121,7 @@ def _tested(run: Run, evaluator: Evaluator, found: Sequence[Evaluation]) -> Fron
     outside = [each for each in tested if not lies_inside(each[0].costs, ranges)]
     classes = class_results(run.data, [by_class for _, by_class in (*inside, *outside)])
     networks, others = (tuple(network for network, _ in part) for part in (inside, outside))
-    return Front(ranges, networks, others, classes)
+    return Front(ranges, networks, others, classes, run.task)
 
 
 def _keep(front: Front, folder: RunFolder, found_with: Identity) -> None:

@@ -113,4 +113,4 @@ def read_front(run: Run, settings: SearchSettings) -> Front:
         )
     except SpaceError as error:
         raise RunError(f"{path}: is of another search space ({error}); {AGAIN}") from error
-    return Front(run.ranges, inside, outside, tuple(held.classes))
+    return Front(run.ranges, inside, outside, tuple(held.classes), run.task)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
@@ -15,6 +15,7 @@ from boundnas.space import Architecture
 from boundnas.store.classes import ClassResult
 from boundnas.store.records import Metric, Ranges, lies_inside, nearest, said_ranges
 from boundnas.store.times import said_amount
+from boundnas.task import Task
 from boundnas.typed import checked
 
 
@@ -77,12 +78,14 @@ class Front:
         networks: Those inside all ranges, which no other inside dominates on validation data.
         outside: Those outside one of them that no other at all dominates.
         classes: Images and test scores of each class, where the metric is a mean over images.
+        task: What they were measured by; none where it was read from records alone.
     """
 
     ranges: Ranges
     networks: tuple[FrontNetwork, ...]
     outside: tuple[FrontNetwork, ...]
     classes: tuple[ClassResult, ...] = ()
+    task: Task | None = field(default=None, repr=False, compare=False)
 
     @property
     def costs(self) -> tuple[str, ...]:

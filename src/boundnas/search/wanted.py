@@ -1,4 +1,4 @@
-"""What a trained supernet is searched for, where it is something else than it was trained for."""
+"""What a trained supernet is searched for and by, where that is not what it was trained for."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from dataclasses import replace
 
 from boundnas.cost import COSTS, Budget, Cost, MACs, check_budgets, paired
 from boundnas.cost.budget import CostRange
-from boundnas.errors import CostError
+from boundnas.errors import CostError, TaskError
+from boundnas.fit.match import check_match, fitted
 from boundnas.fit.run import Run
 from boundnas.fit.start import check_costs
 from boundnas.settings import SearchSettings
+from boundnas.task import Classification, Task
+from boundnas.tasks import MultiLabel, NextToken, Regression, Segmentation
+
+_COME_ALONG = (Classification, MultiLabel, Regression, Segmentation, NextToken)
 
 
 def wanted(
@@ -59,6 +64,41 @@ def named(run: Run, name: str) -> Cost:
             "handed to boundnas.search as cost="
         )
     return known[name] if name in known else COSTS[name](run.model)
+
+
+def measured_by(run: Run, task: Task | None) -> Run:
+    """The run with the task that its networks are to be measured by.
+
+    Args:
+        run: The trained run.
+        task: By default that of the run.
+
+    Raises:
+        TaskError: It reads outputs in another way than those of the training are meant.
+        DataError: Its targets are others than those of the data.
+    """
+    if task is None:
+        return run
+    read = _reading(task, run.task)
+    check_match(run.model, run.data, read)
+    return replace(run, task=fitted(read, run.data, run.model))
+
+
+def _reading(task: Task, trained: Task) -> Task:
+    """A task as it reads the outputs that another one has trained."""
+    kind, before = (
+        next((k for k in _COME_ALONG if isinstance(each, k)), None) for each in (task, trained)
+    )
+    if isinstance(task, Regression) and isinstance(trained, Regression):
+        return replace(task, mean=trained.mean, std=trained.std)  # what outputs are in units of
+    if kind is not before and ((kind and before) or Regression in (kind, before)):
+        raise TaskError(
+            f"search: networks of this run answer as {type(trained).__name__} trained them, "
+            f"{trained.output}; {type(task).__name__} would take the same outputs for something "
+            f"else; give a task of that kind, as a subclass of {type(trained).__name__} with "
+            "another score or meter"
+        )
+    return task
 
 
 def _check_between(run: Run, budgets: Sequence[Budget]) -> None:
