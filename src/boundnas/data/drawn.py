@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from boundnas.errors import DataError
 from boundnas.nested import Inputs, described, leaves, mapped, structure
+from boundnas.store.folder import leave_locks
 from boundnas.supernet.place import first_line
 
 Key = tuple[str, int]
@@ -108,7 +109,7 @@ def read(
         batch_sampler=keys,  # type: ignore[arg-type]  # any iterable of keys
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_begin,
         generator=torch.Generator(),  # else it draws from the global one
     )
     found = iter(loader)
@@ -172,8 +173,12 @@ def _seed(text: str) -> None:
     torch.default_generator.manual_seed(int.from_bytes(words[:2].tobytes(), "big") >> 1)
 
 
-def _ignore_signals(_: int) -> None:
-    """The process that reads from this one ends it, after it has saved its work."""
+def _begin(_: int) -> None:
+    """The process that reads from this one ends it, after it has saved its work.
+
+    Where that is killed, this one notices within seconds, and must not keep its folder meanwhile.
+    """
+    leave_locks()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 

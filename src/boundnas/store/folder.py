@@ -21,6 +21,19 @@ from boundnas.store.temporary import clean, remove, temporary
 KEPT = "latency.json"
 """The name of a run's latency table in its folder."""
 
+_locks: set[int] = set()
+"""Descriptors of the locks that this process holds."""
+
+
+def leave_locks() -> None:
+    """Let go of the locks of the process that this one was forked off.
+
+    They would else outlive it: a lock ends with the last process that has it open.
+    """
+    for descriptor in _locks:
+        os.close(descriptor)
+    _locks.clear()
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -141,8 +154,9 @@ class RunFolder:
         """Keep other processes from working in the folder; within, this object may lock again.
 
         The lock is on the folder itself, whatever its path or what lies in it becomes. It is the
-        operating system's and ends with the process that holds it, however that ends. ``.lock``
-        names the process, and is locked too: some network file systems share only locks on files.
+        operating system's and ends with the process that holds it, however that ends; one that is
+        forked off meanwhile must `leave_locks`. ``.lock`` names the process, and is locked too:
+        some network file systems share only locks on files.
 
         Raises:
             RunError: A process that is named works in the folder, or it cannot be written.
@@ -158,9 +172,11 @@ class RunFolder:
             held.check()
             note = self._note()
             held.locked = True
+            _locks.update((folder, note))
             yield
         finally:
             held.locked = False
+            _locks.difference_update((folder, note))
             if note is not None:
                 with suppress(OSError):
                     os.ftruncate(note, 0)
