@@ -68,6 +68,7 @@ def main() -> None:
     for name in asked.cases:
         path = FOLDER / f"{name}.json"
         if asked.again or not path.exists():
+            path.unlink(missing_ok=True)
             began = time.monotonic()
             table = latency.measure(
                 model_of(name), path, CASES[name][2], asked.threads, minutes=asked.minutes,

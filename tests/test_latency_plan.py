@@ -579,6 +579,12 @@ ASKED = {
         "plan.json: is missing; check its name",
     ),
     "a file in the way": (["macs.yaml", "--plan", "macs.yaml"], 2, "macs.yaml: is there already"),
+    "a file in the way of a table": (
+        ["macs.yaml", "--out", "macs.yaml"],
+        2,
+        "macs.yaml: is there already; name another file (--out of the command), or move it away",
+    ),
+    "a folder in its way": (["macs.yaml", "--out", "plan"], 2, "plan: is there already"),
     "no minutes": (["macs.yaml", "--minutes", "0"], 2, "minutes is above 0, found 0"),
     "an unknown runtime": (["macs.yaml", "--runtime", "other"], 2, "other"),
 }

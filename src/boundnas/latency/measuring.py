@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import count, islice
@@ -64,8 +65,9 @@ def measure(
 
     Args:
         model: The supernet; its weights do not matter.
-        path: Where the table is written, as ``latency.json``. What is measured on the way stands
-            in a file beside it, so that the same call goes on after it was stopped.
+        path: Where the table is written, as ``latency.json``, where nothing is yet. What is
+            measured on the way stands in a file beside it, so that the same call goes on after it
+            was stopped.
         runtime: Where the networks run: ``"onnxruntime"``, ``"torch"``, ``"compile"``, or one of
             your own; see `boundnas.latency.register`.
         threads: So many threads compute.
@@ -78,8 +80,8 @@ def measure(
         The table, for `boundnas.cost.Latency`.
 
     Raises:
-        CostError: The time is not enough for the coarsest grid, the machine is too noisy, or the
-            runtime cannot run something.
+        CostError: Something is at ``path``, the time is not enough for the coarsest grid, the
+            machine is too noisy, or the runtime cannot run something.
         RunError: A file cannot be written, or is damaged.
         ExtraError: A library is missing.
     """
@@ -88,6 +90,10 @@ def measure(
             raise CostError(f"measure: {name} is above {least}, found {value}")
     used, plan = runtime_of(runtime, threads), Plan(model, batch)
     place = None if path is None else Path(path)
+    if place is not None and os.path.lexists(place):
+        raise CostError(
+            f"{place}: is there already; name another file (--out of the command), or move it away"
+        )
     journal = None if place is None else place.with_name(f"{place.name}.journal")
     settings = _settings(model, used, batch, seed)
     with used.in_use(), Bench(used, noise, journal, settings) as bench:
