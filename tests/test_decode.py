@@ -243,6 +243,8 @@ def test_every_kind_of_image_has_the_pixels_that_it_shows(tmp_path, kind):
             rounded = 0.5 + (channels == 1) * 0.5 + (alpha is not None) * 0.5
             assert found.shape == expected.shape
             assert np.abs(found - expected).max() <= off + rounded + 1e-9, (channels, name)
+            whole = read_crop(tmp_path / f"image{suffix}", decoding, 1.0, torch.full((10, 4), 0.5))
+            assert np.array_equal(whole, found), "as it is trained on"
 
 
 def test_sixteen_bits_are_rounded_to_eight_exactly(tmp_path):
@@ -412,19 +414,44 @@ def test_resize_shows_all_of_an_image_and_leaves_no_border(tmp_path, width, heig
     assert abs(found[0, 0, 0] - found[-1, -1, 0]) > 130
 
 
+# Of a JPEG of the last three, decoded at a half, the ratio of the sides is another one.
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
 @pytest.mark.parametrize("background", BEHIND)
-@pytest.mark.parametrize(("width", "height"), SHAPES)
+@pytest.mark.parametrize(("width", "height"), [*SHAPES, (36, 33), (69, 48), (41, 34)])
 def test_pad_shows_all_of_an_image_at_its_ratio_between_borders(
-    tmp_path, width, height, background
+    tmp_path, width, height, background, suffix
 ):
-    Image.new("RGB", (width, height), (90, 60, 30)).save(tmp_path / "image.png")
+    path = png(tmp_path / f"image{suffix}", (90, 60, 30), (width, height))
     decoding = Decoding(8, fit="pad", background=background)
-    found = read_image(tmp_path / "image.png", decoding)
+    found = read_image(path, decoding).astype(int)
     expected = np.full((8, 8, 3), BEHIND[background])
     w, h = (round(8 * side / max(width, height)) for side in (width, height))
     left, top = (8 - w) // 2, (8 - h) // 2
     expected[top : top + h, left : left + w] = 90, 60, 30
-    assert np.array_equal(found, expected)
+    assert np.abs(found - expected).max() <= (0 if suffix == ".png" else 3)
+
+
+@pytest.mark.parametrize("fit", ["resize", "pad"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_has_the_pixels_of_the_recipe_on_a_card(tmp_path, fit, orientation):
+    """Turned, decoded at a part, fitted as ``str(Decoding)`` says: here in Pillow's words."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "image.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)).save(
+        path, exif=exif
+    )
+    decoding = Decoding(8, fit=fit)
+    assert f"keep {decoding.least})" in str(decoding)
+    with Image.open(path) as image:
+        image.draft(None, (decoding.least, decoding.least))
+        assert image.size == (33, 23)
+        image = ImageOps.exif_transpose(image)
+    size = (8, 8) if fit == "resize" else (8, 6) if orientation == 1 else (6, 8)
+    whole = Image.new("RGB", (8, 8), "white")
+    place = ((8 - size[0]) // 2, (8 - size[1]) // 2)
+    whole.paste(image.resize(size, Image.Resampling.BICUBIC), place)
+    assert np.array_equal(read_image(path, decoding), np.asarray(whole))
 
 
 @pytest.mark.parametrize(("width", "height"), [(30, 10), (10, 30), (8, 8), (4, 6), (400, 100)])

@@ -39,15 +39,17 @@ def test_a_folder_says_its_sizes_and_what_is_done_to_its_images(tmp_path):
         "  of each class (train, validation, test): cat\u00e9 5, 3, 2; dog 6, 4, 3",
         "  training images are at random shifted by up to 1 pixel",
         "  image files are turned as their EXIF orientation says, transparent parts laid over "
-        "grey, made grey, and resized to fit into 8x8 pixels, over grey in the middle (bicubic)",
+        "grey, made grey, and resized to fit into 8x8 pixels, over grey in the middle (bicubic, "
+        "a JPEG decoded at 1/8, 1/4 or 1/2 of its size where both sides keep 16)",
     ]
 
 
+JPEG = "(bicubic, a JPEG decoded at 1/8, 1/4 or 1/2 of its size where both sides keep"
 FITTED = {
-    data.Decoding(8): "resized to 8x8 pixels whatever the ratio of the sides (bicubic)",
-    data.Decoding(8, fit="crop"): "the square in the middle resized to 8x8 pixels (bicubic)",
+    data.Decoding(8): f"resized to 8x8 pixels whatever the ratio of the sides {JPEG} 16)",
+    data.Decoding(8, fit="crop"): f"the square in the middle resized to 8x8 pixels {JPEG} 16)",
     data.Decoding(8, fit="crop", centre=0.875): "the square in the middle, 0.875 of the shorter "
-    "side wide, resized to 8x8 pixels (bicubic)",
+    f"side wide, resized to 8x8 pixels {JPEG} 19)",
 }
 
 

@@ -59,9 +59,9 @@ def read_image(path: Path, decoding: Decoding) -> NDArray[np.uint8]:
     with _opened(path) as image:
         # A JPEG can be decoded at a half, quarter or eighth of its size; twice the size we want
         # leaves the filter below enough to work on.
-        draft = math.ceil(2 * decoding.size / decoding.centre)
-        image.draft(None, (draft, draft))
-        return _pixels(_square(_upright(image, decoding), decoding))
+        size, least = _upright_size(image), decoding.least
+        image.draft(None, (least, least))
+        return _pixels(_square(_upright(image, decoding), decoding, size))
 
 
 def read_crop(path: Path, decoding: Decoding, smallest: float, draws: Tensor) -> NDArray[np.uint8]:
@@ -135,6 +135,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         with Image.open(path, formats=_FORMATS) as image:
             if (doubt := _doubt(image)) is not None:
                 raise ValueError(f"{doubt}; convert it to 8 bits a channel, grey or RGB")
+            _scale_transparency(image)  # before anything loads it, as a look at EXIF does
             yield image
     except UnidentifiedImageError as error:
         raise DataError(f"{escaped(path)}: is none of {', '.join(_FORMATS)}") from error
@@ -194,7 +195,6 @@ def _orientation(image: Image.Image) -> int:
 
 def _upright(image: Image.Image, decoding: Decoding) -> Image.Image:
     """As it is to be looked at, in the colours wanted."""
-    _scale_transparency(image)
     image.load()  # which turns a TIFF
     turn = _TURNS.get(_orientation(image))
     colours = _eight_bits(image if turn is None else image.transpose(turn))
@@ -227,15 +227,15 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return scaled
 
 
-def _square(colours: Image.Image, decoding: Decoding) -> Image.Image:
-    """See ``Decoding.fit``."""
+def _square(colours: Image.Image, decoding: Decoding, whole: tuple[int, int]) -> Image.Image:
+    """See ``Decoding.fit``; ``whole`` is the size of the image, which may be decoded smaller."""
     size, square = decoding.size, (decoding.size, decoding.size)
     if decoding.fit == "crop":
         return ImageOps.fit(colours, square, _FILTER, bleed=(1 - decoding.centre) / 2)
     if decoding.fit == "resize":
         return colours.resize(square, _FILTER)
     # At least a pixel: a line of 1,000 x 1 would vanish.
-    width, height = (max(1, round(side * size / max(colours.size))) for side in colours.size)
+    width, height = (max(1, round(side * size / max(whole))) for side in whole)
     padded = Image.new(colours.mode, square, decoding.background)
     place = ((size - width) // 2, (size - height) // 2)
     padded.paste(colours.resize((width, height), _FILTER), place)

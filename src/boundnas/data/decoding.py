@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -67,7 +68,15 @@ class Decoding:
             "pad": f"resized to fit into {side}, over {self.background} in the middle",
             "crop": f"the square in the middle{share} resized to {side}",
         }
-        return f"{turned}, and {fitted[self.fit]} (bicubic)"
+        smaller = (
+            f"a JPEG decoded at 1/8, 1/4 or 1/2 of its size where both sides keep {self.least}"
+        )
+        return f"{turned}, and {fitted[self.fit]} (bicubic, {smaller})"
+
+    @property
+    def least(self) -> int:
+        """Pixels that sides keep where a JPEG is decoded at a part of its size."""
+        return math.ceil(2 * self.size / self.centre)
 
     @property
     def mode(self) -> str:
