@@ -7,26 +7,39 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
-PAGES = [
-    p
-    for p in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
-    if "```python" in p.read_text()
-]
+
+
+def blocks(page):
+    """The blocks of code of a page."""
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 
 
 def python(page):
     """The code of a page, all of it in order."""
-    return "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+    return "\n".join(blocks(page))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_in_the_docs_runs(page, tmp_path, monkeypatch):
+MAIN, OWN = blocks(ROOT / "README.md")
+CODE = {"README.md": MAIN, "README.md, own data and task": OWN}
+"""Of the README each block by itself, as people copy it."""
+CODE |= {
+    str(p.relative_to(ROOT)): python(p) for p in sorted((ROOT / "docs").rglob("*.md")) if blocks(p)
+}
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_python_in_the_docs_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        exec(compile(python(page), str(page), "exec"), {"__name__": "docs"})  # noqa: S102
-    exported = re.findall(r'export\(\w+, "([^"]+)"', python(page))
+        exec(compile(CODE[name], name, "exec"), {"__name__": "docs"})  # noqa: S102
+    exported = re.findall(r'export\(\w+, "([^"]+)"', CODE[name])
     assert all((tmp_path / name).stat().st_size > 1000 for name in exported)
+
+
+def test_own_data_and_a_task_of_three_functions_take_at_most_twenty_five_lines_of_the_readme():
+    assert len([line for line in OWN.splitlines() if line.strip()]) <= 25
+    assert re.search(r"Own\(loss, distance, \w+, .*Data\(", OWN, re.DOTALL)
 
 
 def test_your_own_network_takes_at_most_forty_lines():
