@@ -84,6 +84,13 @@ def test_a_network_made_elastic_starts_from_its_weights_and_teaches_from_the_fir
     assert asked.metrics[0]["score_max"] < 0.7, "the start of new weights draws any network"
 
 
+def test_a_file_of_the_plain_network_is_not_taken_in_silence_for_one_of_the_elastic_one():
+    model, plain = made(), network()[0]
+    with pytest.raises(RuntimeError, match=r'Missing key.*"net\.0\.weight"'):
+        model.load_state_dict(plain.state_dict())
+    assert plain.load_state_dict(plain.state_dict()).missing_keys == []
+
+
 def test_an_optimizer_of_ones_own_has_its_own_step_size():
     given = {"cost_range": WIDE, "settings": TrainSettings(steps=1)}
     run = fit(made(), unmoved(), **given, optimizer=lambda g: torch.optim.AdamW(g, lr=1e-3))
