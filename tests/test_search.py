@@ -2,13 +2,17 @@
 
 import json
 import math
+import re
+import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from tests.small import COST_RANGE, digest, trained
 
+import boundnas
 from boundnas import SearchSettings, calibrate, extract, search
 from boundnas.cost import Budget, Cost, MACs, Parameters
 from boundnas.data import batches, normalize
@@ -16,6 +20,8 @@ from boundnas.errors import RunError
 from boundnas.method.policy import Boundaries, Policy
 from boundnas.randomness import stream
 from boundnas.search import Evaluation, Evaluator, Front
+from boundnas.search import front as searching
+from boundnas.search.genetic import genetic_search
 from boundnas.search.networks import selected
 from boundnas.search.screening import PILOTS, Sample
 from boundnas.space import Architecture, Dimension, SearchSpace
@@ -471,3 +477,55 @@ def test_a_run_for_parameters_gives_a_front_of_parameters(run):
     assert counts == sorted(set(counts))
     assert [found.folder(n) for n in found.networks] == [f"networks/{c}" for c in counts]
     assert found.best(parameters=counts[0]) is found.networks[0]
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "how-it-works.md"
+NO_ROOMS = (
+    "errors",
+    "extras",
+    "nested",
+    "randomness",
+    "space/",
+    "store/",
+    "typed",
+    "search/pareto.py",
+)
+"""What a candidate is made of, is written as or checked by, and what looks at all of them."""
+PARTS = ("supernet/inputs.py", "supernet/modes.py", "supernet/trail.py", "supernet/weights.py")
+
+
+def room(file):
+    """The room that a file of the package is, or is part of."""
+    if file.startswith(("elastic/", "models/")) or file in PARTS:
+        return "supernet/supernet.py"  # the model
+    return next((f"{name}/" for name in ("cost", "data") if file.startswith(f"{name}/")), file)
+
+
+def entered(folder):
+    """The rooms in which something is done while candidates are drawn and measured."""
+    found, root = set(), f"{Path(boundnas.__file__).parent}/"
+
+    def told(frame, event, _):
+        file = frame.f_code.co_filename
+        if event == "call" and file.startswith(root):
+            found.add(file.removeprefix(root))
+
+    def followed(bench, **options):
+        sys.setprofile(told)
+        try:
+            return genetic_search(bench, **options)
+        finally:
+            sys.setprofile(None)
+
+    few = SETTINGS.model_copy(update={"initial": 4, "rounds": 1})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(searching, "genetic_search", followed)
+        search(replace(trained(), folder=folder), few, [boundnas.Observer()])
+    return {room(file) for file in found if not file.startswith(NO_ROOMS)}
+
+
+def test_the_docs_name_all_rooms_that_a_candidate_of_the_search_passes(tmp_path):
+    section = PAGE.read_text().split("**A candidate of the search**")[1]
+    named = set(re.findall(r"`([a-z_]+(?:/[a-z_]+\.py|/|\.py))`", section)) - {"sampled.py"}
+    assert entered(RunFolder.create(tmp_path / "run", "")) == named
+    assert f"it is {'sixteen' if len(named) == 16 else len(named)} rooms" in section
