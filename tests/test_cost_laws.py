@@ -2,7 +2,9 @@
 
 import json
 from functools import cache
+from itertools import permutations, product
 
+import numpy as np
 import pytest
 import torch
 from tests.costs import COSTS, own_cost
@@ -16,7 +18,8 @@ from boundnas.errors import CostError
 from boundnas.fit.loop import Trainer
 from boundnas.method.policy import Policy, point_mass
 from boundnas.randomness import stream
-from boundnas.space import Architecture
+from boundnas.space import Architecture, Dimension
+from boundnas.space.polynomial import PRIME, amount, chosen, tabulated, value_hash
 from boundnas.store.checkpoint import newest
 from boundnas.store.lines import read_jsonl
 
@@ -150,3 +153,32 @@ def test_a_cost_of_ones_own_goes_from_training_to_the_report_and_is_resumed(tmp_
 def test_a_cost_of_ones_own_takes_at_most_sixty_lines():
     with open(own_cost.__file__) as file:
         assert len(file.readlines()) <= 60
+
+
+def test_polynomials_of_equal_values_have_one_hash_however_they_are_written():
+    dimensions = [
+        Dimension(name, tuple(range(1, n + 1))) for name, n in zip("abc", (2, 3, 4), strict=True)
+    ]
+    table = np.random.default_rng(0).integers(0, 10**6, (2, 3, 4))
+    orders = permutations(range(3))
+    written = [tabulated([dimensions[i] for i in o], table.transpose(o)) for o in orders]
+    single = [
+        np.prod([chosen(d, {j}) for d, j in zip(dimensions, at, strict=True)]) * int(table[at])
+        for at in product(*map(range, table.shape))
+    ]
+    written += [sum(single), sum(reversed(single)), written[0] + 5 + (-5)]
+    (found,) = set(map(value_hash, written))
+    assert 0 <= found < PRIME
+    for at in product(*map(range, table.shape)):
+        other = table.copy()
+        other[at] += 1
+        assert value_hash(tabulated(dimensions, other)) != found
+
+
+def test_a_hash_tells_options_dimensions_and_powers_apart():
+    a, b = Dimension("a", (1, 2, 3)), Dimension("b", (1, 2, 3))
+    several = [amount(a), amount(b), amount(a) * amount(a), amount(a) * amount(b), amount(4)]
+    several += [chosen(a, {j}) for j in range(3)]
+    assert len(set(map(value_hash, several))) == len(several)
+    assert value_hash(amount(a) * amount(a)) == value_hash(amount(a, lambda value: value**2))
+    assert value_hash(chosen(a, {0}) + chosen(a, {1, 2})) == value_hash(amount(1))

@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 import torch
+from benchmarks.latency import FOLDER, model_of
 from tests.latency import latency_model
 from tests.spaces import seeded
 from tests.times import latency, table_of
@@ -347,6 +348,64 @@ def test_a_table_is_of_one_forward_and_no_other_with_the_same_layers(name):
         assert MACs(beside).reach == MACs(model).reach
         with pytest.raises(CostError, match="it has other layers or another forward, and this"):
             Latency(beside, table)
+
+
+class Renamed(Supernet):
+    """What `Light` computes, by parts of other names and classes, in a hierarchy of its own."""
+
+    def __init__(self):
+        super().__init__((3, 8, 8))
+        self.number = self.dimension("width", (2, 3, 5))
+        wide, thin = elastic.Conv2d(3, self.number, 3), elastic.Conv2d(self.number, 4)
+        self.parts = torch.nn.ModuleDict({"body": torch.nn.ModuleList([wide, thin])})
+        self.parts["end"] = elastic.Linear(4, 2)
+        self.register_buffer("unused", torch.zeros(3))
+        self.others = torch.nn.ModuleList([torch.nn.Conv2d(4, 4, 3), torch.nn.AvgPool2d(1, 1, 0)])
+
+    def forward(self, x, arch):
+        wide, thin = self.parts["body"]
+        other, pool = self.others
+        x = other(pool(thin(torch.relu(wide(x, arch)), arch)))
+        return self.parts["end"](x.mean((2, 3)), arch)
+
+
+def test_a_table_is_of_what_networks_compute_and_not_of_how_a_supernet_is_written():
+    light, renamed = seeded(Light), seeded(Renamed)
+    table = table_of(light, 0)
+    assert Latency(renamed, table).reach == Latency(light, table).reach
+
+
+class Beside(Supernet):
+    """Two widths side by side; the first or the second is read by the larger kernel."""
+
+    def __init__(self, swapped):
+        super().__init__((3, 8, 8))
+        widths = [self.dimension(name, (2, 3, 5)) for name in ("first", "second")]
+        one, two = reversed(widths) if swapped else widths
+        self.one, self.two = elastic.Conv2d(3, one), elastic.Conv2d(3, two)
+        self.three, self.four = elastic.Conv2d(one, 4, 3), elastic.Conv2d(two, 4)
+        self.head = elastic.Linear(4, 2)
+
+    def forward(self, x, arch):
+        one, two = self.three(self.one(x, arch), arch), self.four(self.two(x, arch), arch)
+        return self.head((one + two).mean((2, 3)), arch)
+
+
+def test_all_that_multiplies_tells_models_apart_that_are_alike_where_all_dimensions_ascend():
+    one, other = (seeded(partial(Beside, swapped)) for swapped in (False, True))
+    for option in range(3):
+        same = (MACs(m)(Architecture(m.space, (option, option))) for m in (one, other))
+        assert len(set(same)) == 1
+    with pytest.raises(CostError, match="it has other layers or another forward, and this"):
+        Latency(other, table_of(one, 0))
+
+
+COMMITTED = ("digits", "digits-torch", "resnet", "table1", "table1-torch", "vit")
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_the_tables_of_the_docs_are_of_the_models_that_they_name(name):
+    assert Latency(model_of(name), FOLDER / f"{name}.json").table.validation.is_met
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from boundnas.engine.machine import fingerprint, installed
 from boundnas.errors import CostError
 from boundnas.nested import described
 from boundnas.space import Architecture, Dimension, SearchSpace
-from boundnas.space.polynomial import Polynomial, amount, tabulated
+from boundnas.space.polynomial import Polynomial, amount, tabulated, value_hash
 from boundnas.store.files import canonical_json
 from boundnas.store.times import LatencyRecord
 from boundnas.supernet.extract import outlined
@@ -116,15 +116,14 @@ def _polynomial(space: SearchSpace, table: LatencyTable) -> Polynomial:
 
 
 def model_of(model: Supernet) -> ModelOf:
-    """What a table says of the supernet that it is of; the weights do not matter.
+    """What a table says of the supernet that it is of: only what times depend on.
 
-    Of its forward count the multiply-accumulates of all networks, and all that those of `_ladder`
-    compute.
+    That is what its networks compute, and not how the supernet is written: the multiply-accumulates
+    of all networks, and all that those of `_ladder` compute. Neither weights nor names count.
     """
-    layers = [f"{name} {type(m).__name__}" for name, m in model.named_modules()]
-    shapes = [f"{name} {tuple(p.shape)}" for name, p in model.named_parameters()]
     computed = [_computed(outlined(model, arch)) for arch in _ladder(model.space)]
-    text = "\n".join([*layers, *shapes, *computed, repr(MACs(model).polynomial.terms)])
+    (macs,) = MACs(model).polynomial.parts
+    text = "\n".join([*computed, str(value_hash(macs))])
     return ModelOf(
         input=described(model.example),
         dimensions=tuple(

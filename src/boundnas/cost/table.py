@@ -93,7 +93,7 @@ class ModelOf(Record):
     Args:
         input: Its inputs, in words.
         dimensions: Its space.
-        layers: A digest of its layers and of what ``forward`` computes with them.
+        layers: A digest of what its networks compute.
     """
 
     input: str

@@ -7,9 +7,11 @@ read off a table by the chosen option of one dimension; with a relaxed architect
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from operator import mul
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,9 @@ from boundnas.space import (
     Width,
     combinations,
 )
+
+PRIME = 2**61 - 1
+"""What `value_hash` counts modulo."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +203,47 @@ def tabulated(dimensions: Sequence[Dimension], table: NDArray[np.int64]) -> Poly
         part = tabulated(others, np.asarray(table.take(options[0], axis)))
         total += part if len(groups[axis]) == 1 else chosen(own, options) * part
     return total
+
+
+def value_hash(polynomial: Polynomial) -> int:
+    """A number that polynomials share which have equal values, however they are written.
+
+    The multilinear form at weights that add up to one in every dimension, modulo a prime. Others
+    have another one but for an accident of about one in 10^17.
+
+    Examples:
+        >>> width = Dimension("width", (8, 16))
+        >>> twice, other = 2 * amount(width), amount(width, lambda value: value + 1)
+        >>> value_hash(amount(width) + amount(width)) == value_hash(twice)
+        True
+        >>> value_hash(twice) == value_hash(other)
+        False
+    """
+    weights: dict[Dimension, list[int]] = {}
+    total = 0
+    for coefficient, term in polynomial.terms:
+        for dimension, table in _by_dimension(term).items():
+            if dimension not in weights:
+                weights[dimension] = _weights(dimension)
+            coefficient = coefficient * sum(map(mul, table, weights[dimension])) % PRIME
+        total += coefficient
+    return total % PRIME
+
+
+def _by_dimension(term: Iterable[Factor]) -> dict[Dimension, tuple[int, ...]]:
+    """The product of a term's factors of each dimension."""
+    found: dict[Dimension, tuple[int, ...]] = {}
+    for factor in term:
+        before = found.get(factor.dimension, (1,) * len(factor.table))
+        found[factor.dimension] = tuple(map(mul, before, factor.table))
+    return found
+
+
+def _weights(dimension: Dimension) -> list[int]:
+    """A number for each option that nothing else has anything to do with; they add up to one."""
+    names = (f"{dimension.name} {j}".encode() for j in range(len(dimension) - 1))
+    found = [int.from_bytes(hashlib.sha256(name).digest()[:8], "big") for name in names]
+    return [*found, 1 - sum(found)]
 
 
 def _alike(table: NDArray[np.int64]) -> list[list[int]]:
