@@ -37,13 +37,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from boundnas import Architecture, TrainSettings, calibrate, elastic, extract, models
-from boundnas.cost import Budget, MACs
+from boundnas import Architecture, Supernet, TrainSettings, calibrate, elastic, extract, models
+from boundnas.cost import Budget, Cost, MACs
 from boundnas.fit.start import start_boundaries
 from boundnas.method.policy import Boundaries, Policy
 from boundnas.method.sandwich import Sandwich
 from boundnas.method.variants import ESTIMATORS, chosen
-from boundnas.models import MobileNet
 from boundnas.randomness import stream
 from boundnas.task import Classification
 
@@ -65,7 +64,7 @@ class Ungated:
 class Setting:
     """A supernet, a batch, and the two ways to make a step."""
 
-    model: MobileNet
+    model: Supernet
     images: Tensor
     labels: Tensor
     learning: Sandwich
@@ -81,10 +80,12 @@ def setting(args: argparse.Namespace) -> Setting:
     return setting_of(model.to(args.device), settings, args.batch_size, args.seed)
 
 
-def setting_of(model: MobileNet, settings: TrainSettings, batch: int, seed: int) -> Setting:
-    """Steps of a supernet with random images, on the supernet's device."""
+def setting_of(
+    model: Supernet, settings: TrainSettings, batch: int, seed: int, cost: Cost | None = None
+) -> Setting:
+    """Steps of a supernet with random images, on the supernet's device; by default for MACs."""
     device = next(model.parameters()).device
-    cost = MACs(model)
+    cost = cost or MACs(model)
     smallest, largest = cost.reach
     budgets = [Budget(cost, (2.0 * smallest, 0.5 * largest))]
     boundaries = start_boundaries(model, settings, seed, budgets)
@@ -113,10 +114,10 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def ratios(first: Sequence[float], second: Sequence[float]) -> str:
+def ratios(first: Sequence[float], second: Sequence[float], digits: int = 3) -> str:
     found = [a / b for a, b in zip(first, second, strict=True)]
-    low, middle, high = statistics.quantiles(found, n=4)
-    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+    low, middle, high = (f"{ratio:.{digits}f}" for ratio in statistics.quantiles(found, n=4))
+    return f"{middle} ({low} to {high})"
 
 
 def step_times(s: Setting, steps: int) -> dict[str, list[float]]:
