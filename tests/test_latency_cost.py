@@ -18,7 +18,7 @@ from torch.nn.functional import softmax
 from boundnas import Supernet, elastic
 from boundnas.cost import Latency, LatencyTable, MACs, terms
 from boundnas.cost.table import Held, Validation, spearman
-from boundnas.errors import CostError
+from boundnas.errors import ArgumentError, CostError
 from boundnas.randomness import stream
 from boundnas.space import Architecture, Joined
 from boundnas.store.files import canonical_json
@@ -348,6 +348,33 @@ def test_a_table_is_of_one_forward_and_no_other_with_the_same_layers(name):
         assert MACs(beside).reach == MACs(model).reach
         with pytest.raises(CostError, match="it has other layers or another forward, and this"):
             Latency(beside, table)
+
+
+MISTAKEN = {
+    "no model": (
+        lambda model, table: Latency(table),
+        r"^Latency: missing a required argument: 'table'; it is called as Latency\(model, table, ",
+    ),
+    "no table": (lambda model, table: Latency(model), "missing a required argument: 'table'"),
+    "the wrong way round": (
+        lambda model, table: Latency(table, model),
+        "^Latency: model must be Supernet, found LatencyTable ",
+    ),
+    "a path for the model": (
+        lambda model, table: Latency("phone.json", table),
+        "^Latency: model must be Supernet, found str 'phone.json'$",
+    ),
+    "a number": (
+        lambda model, table: Latency(model, 5),
+        "^Latency: table must be LatencyTable or Path or str, found int 5$",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "said"), MISTAKEN.values(), ids=MISTAKEN)
+def test_a_cost_without_its_model_or_table_is_refused_by_name(call, said, good):
+    with pytest.raises(ArgumentError, match=said):
+        call(*good)
 
 
 class Renamed(Supernet):

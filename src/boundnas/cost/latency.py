@@ -34,6 +34,7 @@ from boundnas.store.times import LatencyRecord
 from boundnas.supernet.extract import outlined
 from boundnas.supernet.signature import digest, signature
 from boundnas.supernet.supernet import Supernet
+from boundnas.typed import checked
 
 FASTEST = 10**5
 """Multiply-accumulates in a nanosecond that no machine does."""
@@ -58,12 +59,14 @@ class Latency(Cost):
         where: What it is called in messages; by default its path.
 
     Raises:
+        ArgumentError: The model or the table is missing, or something else.
         CostError: The table is damaged, of another model, or not in nanoseconds.
     """
 
     name, unit, per_unit = "latency", "ms", 10**6
     counts = "nanoseconds"
 
+    @checked
     def __init__(
         self, model: Supernet, table: LatencyTable | Path | str, where: str | None = None
     ) -> None:
