@@ -136,6 +136,7 @@ def test_what_comes_back_is_the_table_that_its_times_say(plan, known, model):
     assert table.noise == 0.025
     assert (table.validation.spearman, table.validation.error) == (1, 0)
     assert len(table.validation.networks) == 6
+    assert all(n.quartiles == (n.measured - 1, n.measured + 1) for n in table.validation.networks)
     cost, blocks = Latency(model, table), predictions(model.space, table_of(model, 0))
     for arch in (model.space.smallest, model.space.largest, model.space.sample(stream(0, "p"))):
         assert cost(arch) == 5000 + 2 * blocks(arch)

@@ -39,11 +39,11 @@ def config(folder, lower, upper):
 
 
 def held(predicted):
-    """Networks of which one more in ten is off by a third."""
+    """Networks of which one more in ten is off by a third; the fourth has known quartiles."""
     return Validation(
         networks=tuple(
             Held(predicted=n * (1_500_000 if n <= predicted else 1_000_000), measured=n * 10**6,
-                 macs=n, by_macs=n * 10**6)
+                 macs=n, by_macs=n * 10**6, quartiles=(3_500_000, 5 * 10**6) if n == 4 else None)
             for n in range(1, 11)
         )
     )  # fmt: skip
@@ -101,6 +101,12 @@ def test_the_report_says_what_the_table_is_worth_and_draws_it(run):
     assert "Rank correlation of predicted and measured times: 1.000; of MACs and" in found
     assert found.count("<circle ") == 10
     assert "<title>2 ms measured, 2 predicted</title>" in found
+    (line,) = re.findall(r'<line x1="([\d.]+)" y1="([\d.]+)" x2="([\d.]+)" y2="\2" ', found)
+    left, height, right = map(float, line)
+    places = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', found)
+    third, fourth, fifth = (tuple(map(float, place)) for place in places[2:5])
+    assert (height, right) == (fourth[1], fifth[0])
+    assert left == pytest.approx((third[0] + fourth[0]) / 2, abs=0.1)
     assert "Take care" not in found
     assert "Predicted, ms" in found
     assert "<td>1.5</td>" in found

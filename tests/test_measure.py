@@ -72,6 +72,7 @@ def test_validation_holds_the_networks_that_were_not_fitted_to_with_what_macs_pr
     times = [fake.takes(outlined(model, arch)) for arch in archs]
     beside, each = fit.fitted([macs(archs[i]) for i in to_fit], [times[i] for i in to_fit])
     assert [n.measured for n in table.validation.networks] == [times[i] for i in others]
+    assert [n.quartiles for n in table.validation.networks] == [(times[i],) * 2 for i in others]
     assert [n.macs for n in table.validation.networks] == [macs(archs[i]) for i in others]
     expected = [round(beside + each * macs(archs[i])) for i in others]
     assert [n.by_macs for n in table.validation.networks] == expected

@@ -110,12 +110,14 @@ class Held(Record):
         macs: Multiply-accumulates of a sample.
         by_macs: What these alone predict, with an offset and a scale fitted to the same networks
             as the table's.
+        quartiles: Of what was measured; none in tables that did not keep them.
     """
 
     predicted: Nanoseconds
     measured: Annotated[Nanoseconds, Field(gt=0)]
     macs: Annotated[int, Field(ge=0)]
     by_macs: Nanoseconds
+    quartiles: tuple[Nanoseconds, Nanoseconds] | None = None
 
 
 class Validation(Record):

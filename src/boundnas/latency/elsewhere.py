@@ -346,7 +346,9 @@ def _table(model: Supernet, plan: PlanRecord, found: TimesFile, noise: float) ->
         machine=found.machine,
         blocks=Plan(model, plan.batch).times(by_digest),
     )
-    times = {model.space.architecture(n.architecture): medians[n.file] for n in plan.networks}
+    times = {
+        model.space.architecture(n.architecture): Times(*found.times[n.file]) for n in plan.networks
+    }
     return validated(model, table, times, noise)
 
 

@@ -22,7 +22,7 @@ from boundnas.latency.copies import copies, of_one
 from boundnas.latency.fit import CHECKED, FITTED, fitted, parted, spread_out
 from boundnas.latency.grid import Plan
 from boundnas.latency.runtimes import Runtime, runtime_of
-from boundnas.latency.timing import Call
+from boundnas.latency.timing import Call, Times
 from boundnas.latency.whole import loaded
 from boundnas.space import Architecture
 from boundnas.store.files import write_json
@@ -227,7 +227,7 @@ class _Measurement:
             table: Without them.
             archs: Networks that were timed whole, in the order of their predictions.
         """
-        times = {arch: self._bench.times[_name(arch)].median for arch in archs}
+        times = {arch: self._bench.times[_name(arch)] for arch in archs}
         noise = self._bench.noise
         return validated(self._model, table, times, max(noise.spread, noise.drift))
 
@@ -247,14 +247,14 @@ class _Measurement:
 
 
 def validated(
-    model: Supernet, table: LatencyTable, times: Mapping[Architecture, int], noise: float
+    model: Supernet, table: LatencyTable, times: Mapping[Architecture, Times], noise: float
 ) -> LatencyTable:
     """A table of blocks alone with offset, scale and what its predictions are worth.
 
     Args:
         model: The supernet.
         table: The table.
-        times: Nanoseconds of whole networks.
+        times: Those of whole networks.
         noise: See `LatencyTable`.
 
     Raises:
@@ -270,7 +270,7 @@ def validated(
     archs = sorted(times, key=sums)
     fit, others = parted(len(archs))
     (offset, scale), (beside, each) = (
-        fitted([amount(archs[i]) for i in fit], [times[archs[i]] for i in fit])
+        fitted([amount(archs[i]) for i in fit], [times[archs[i]].median for i in fit])
         for amount in (sums, macs)
     )
     table = table.model_copy(update={"offset": offset, "scale": scale, "noise": noise})
@@ -278,9 +278,10 @@ def validated(
     held = tuple(
         Held(
             predicted=predict(arch),
-            measured=times[arch],
+            measured=times[arch].median,
             macs=macs(arch),
             by_macs=round(beside + each * macs(arch)),
+            quartiles=(times[arch].lower, times[arch].upper),
         )
         for arch in (archs[i] for i in others)
     )

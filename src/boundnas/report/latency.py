@@ -122,6 +122,12 @@ def _drawn(networks: Sequence[Held], low: float, high: float) -> Iterator[str]:
         )
     for n in networks:
         said = f"{ms(n.measured)} ms measured, {ms(n.predicted)} predicted"
+        if n.quartiles is not None:
+            left, right = map(x, n.quartiles)
+            yield (
+                f'<line x1="{left}" y1="{y(n.predicted)}" x2="{right}" y2="{y(n.predicted)}" '
+                'stroke="currentColor" opacity="0.4" clip-path="url(#inside)"/>'
+            )
         yield (
             f'<circle cx="{x(n.measured)}" cy="{y(n.predicted)}" r="3" fill="currentColor" '
             f'opacity="0.7"><title>{said}</title></circle>'
@@ -129,7 +135,7 @@ def _drawn(networks: Sequence[Held], low: float, high: float) -> Iterator[str]:
     for time in (low, (low + high) / 2, high):
         yield _text(x(time), SIDE + MARGIN + 16, ms(time))
         yield _text(MARGIN - 22, y(time) + 4, ms(time))
-    yield _text(MARGIN + SIDE / 2, SIDE + 2 * MARGIN - 12, "measured, ms")
+    yield _text(MARGIN + SIDE / 2, SIDE + 2 * MARGIN - 12, "measured, ms, with quartiles")
     yield _text(MARGIN + SIDE / 2, MARGIN - 12, "predicted over measured, lines at 10 % beside")
 
 
