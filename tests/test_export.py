@@ -13,8 +13,9 @@ import pytest
 import torch
 from tests.small import ACCURACY, files, trained
 from torch import nn
+from torch.nn import functional as F
 
-from boundnas import SearchSettings, extract
+from boundnas import SearchSettings, extract, tasks
 from boundnas.data import normalize
 from boundnas.deploy import formats, networks
 from boundnas.deploy.card import card
@@ -163,6 +164,24 @@ def test_the_code_on_the_card_runs(exported, images_and_labels, monkeypatch):
         names = {"images": images}
         exec(block.removeprefix("python\n"), names)  # noqa: S102
         assert tuple(names["logits"].shape) == (2, 10)
+        if "session" in names:
+            assert [each.name for each in names["session"].get_outputs()] == ["logits"]
+
+
+OUTPUTS = {
+    "logits": (tasks.Classification, tasks.MultiLabel, tasks.Segmentation, tasks.NextToken),
+    "standardized": (tasks.Regression, lambda: tasks.Regression("MAE")),
+    "output": (lambda: tasks.Own(F.l1_loss, F.l1_loss, F.l1_loss),),
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_an_output_is_called_on_the_card_as_its_task_says(name, network):
+    for make in OUTPUTS[name]:
+        text = card(network, trained().data, make(), {"onnx": 1, "pt2": 1})
+        assert f"Output `{name}`: float32" in text
+        assert f"\n{name} = session.run(" in text
+        assert f"\n{name} = net(" in text
 
 
 def test_a_card_describes_only_the_formats_there_are(network):
@@ -347,7 +366,7 @@ class _Pair(nn.Module):
     ("net", "message"),
     [
         (_Fixed(), r"torch\.export cannot follow this network"),
-        (_Pair(), r"one output, a tensor of logits; this network's is a tuple"),
+        (_Pair(), r"one output, a tensor; this network's is a tuple"),
     ],
     ids=["a fixed batch", "two outputs"],
 )

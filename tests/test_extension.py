@@ -98,7 +98,7 @@ def test_report_and_card_name_metric_and_unit(finished):
     for text in (
         f"| Test mean age error | {shown} |",
         "`face`: float32, shape (N, 6), `words`: int64, shape (N, 5), any N. As the Dataset gives",
-        "logits of being older than 20.0, 40.0, 60.0 years.",
+        "Output `output`: float32; logits of being older than 20.0, 40.0, 60.0 years.",
         "accuracy",
     ):
         assert (text in card) == (text != "accuracy"), text
@@ -109,6 +109,7 @@ def test_an_exported_network_is_worth_what_its_card_says(finished):
     network = front.networks[-1]
     held = verify(run.folder.path / front.folder(network))
     session = onnxruntime.InferenceSession(held["model.onnx"])
+    assert [each.name for each in session.get_outputs()] == ["output"]
     inputs, ages = run.data.test.take(torch.arange(60))
     logits = session.run(None, {name: x.numpy() for name, x in inputs.items()})[0]
     score = float(Ages().score(torch.from_numpy(logits), ages).mean())

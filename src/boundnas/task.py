@@ -40,6 +40,7 @@ class Task(ABC):
         unit: Its unit as it is shown, as ``"%"``; none by default.
         scale: What a score is multiplied by where it is shown: 100 for per cent, -1 for an error,
             whose score is negative, as a higher score is always better.
+        output_name: What exported networks call their output, a Python name, as ``"logits"``.
         mixes: Whether two samples may be mixed for training (``train.mixup``): the loss of a mixed
             one is then the mean of its losses for both targets. False by default.
     """
@@ -47,6 +48,7 @@ class Task(ABC):
     metric: str
     unit: str = ""
     scale: float = 1.0
+    output_name: str = "output"
     mixes: bool = False
 
     @abstractmethod
@@ -171,6 +173,7 @@ class Classification(Task):
     metric = "accuracy"
     unit = "%"
     scale = 100.0
+    output_name = "logits"
     mixes = True
 
     def __post_init__(self) -> None:

@@ -22,12 +22,12 @@ from boundnas.task import Classification, Task
 _ONNX = (
     "```python\nimport onnxruntime\n\n"
     'session = onnxruntime.InferenceSession("{file}")\n'
-    "logits = session.run(None, {{{feed}}})[0]  # numpy arrays\n```\n"
+    "{output} = session.run(None, {{{feed}}})[0]  # numpy arrays\n```\n"
 )
 _PT2 = (
     "```python\nimport torch\n\n"
     'net = torch.export.load("{file}").module()\n'
-    "logits = net({given})  # tensors\n```\n"
+    "{output} = net({given})  # tensors\n```\n"
 )
 _USAGE: dict[Format, str] = {"onnx": _ONNX, "pt2": _PT2, "int8": _ONNX}
 
@@ -72,7 +72,7 @@ def card(
         f"| Validation {name} (selected by) | {metric.shown(network.validation)} |\n"
         f"| Test {name} | {metric.shown(network.test)} |\n\n"
         f"{_input(data)}\n\n{_output(data, task)}\n\n"
-        + "".join(_usage(kind, data) + "\n" for kind in sizes)
+        + "".join(_usage(kind, data, task) + "\n" for kind in sizes)
         + _files(network, sizes, measured)
         + f"| Dimension | Value |\n|---|---|\n{settings}\n"
     )
@@ -113,20 +113,20 @@ def _output(data: Samples, task: Task) -> str:
     """What the outputs mean."""
     said = markdown(task.output)
     if data.classes is None:
-        return f"Output `logits`: float32; {said}."
+        return f"Output `{task.output_name}`: float32; {said}."
     shape = f", shape (N, {len(data.classes)})" if isinstance(task, Classification) else ""
     return (
-        f"Output `logits`: float32{shape}; {said}, in this order:\n\n"
+        f"Output `{task.output_name}`: float32{shape}; {said}, in this order:\n\n"
         f"    {json.dumps(data.classes, ensure_ascii=False)}"
     )
 
 
-def _usage(kind: Format, data: Samples) -> str:
+def _usage(kind: Format, data: Samples, task: Task) -> str:
     """Code that runs a file."""
     names = input_names(data.example)
     feed = ", ".join(f'"{name}": {name}' for name in names)
     given = names[0] if isinstance(data.example, Tensor) else "inputs"
-    return _USAGE[kind].format(file=FILES[kind], feed=feed, given=given)
+    return _USAGE[kind].format(file=FILES[kind], feed=feed, given=given, output=task.output_name)
 
 
 def _files(network: FrontNetwork, sizes: Mapping[Format, int], measured: Int8Record | None) -> str:

@@ -39,8 +39,8 @@ def export(
     """Write a network to a file and check the file against it.
 
     The file takes a batch of any size: ``images`` ``(N, C, H, W)``, of the network's precision,
-    to ``logits`` ``(N, classes)``; inputs that are no images have the names of `input_names`. It
-    computes what the network does in evaluation.
+    to ``output``, ``(N, classes)`` of a classifier; inputs that are no images have the names of
+    `input_names`. It computes what the network does in evaluation.
 
     Args:
         net: What `boundnas.extract` returned, or any plain module; it is left as it is.
@@ -105,8 +105,17 @@ def file_of(
     path: Path,
     example: Inputs,
     reference: Callable[[Inputs], Tensor] | None = None,
+    output: str = "output",
 ) -> bytes:
-    """The content of a model file, checked against ``reference``, by default the network."""
+    """The content of a model file, checked against ``reference``, by default the network.
+
+    Args:
+        net: The network.
+        path: Its suffix says which file; named in messages.
+        example: A sample's inputs.
+        reference: What the file is to compute.
+        output: What an ONNX file calls its output.
+    """
     write, run = WRITERS[path.suffix]
     held = next(net.parameters(), torch.empty(0))
     if held.device.type != "cpu":
@@ -116,7 +125,7 @@ def file_of(
     size = sum(4 * p.numel() for p in net.parameters())
     with evaluating(net), refusing(path, size), TemporaryDirectory() as place:
         file = Path(place, f"model{path.suffix}")
-        write(traced(net, images), file, input_names(example))
+        write(traced(net, images), file, input_names(example), output)
         for batch in (images, mapped(lambda x: x[:1], images)):
             with torch.no_grad():
                 expected = (reference or net)(batch)
@@ -127,7 +136,7 @@ def file_of(
 def _check(path: Path, expected: object, found: Tensor) -> None:
     if not isinstance(expected, Tensor):
         raise ExportError(
-            f"{path}: a file has one output, a tensor of logits; this network's is a "
+            f"{path}: a file has one output, a tensor; this network's is a "
             f"{type(expected).__name__}"
         )
     difference = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-6))

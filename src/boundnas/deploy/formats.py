@@ -67,7 +67,9 @@ def traced(net: nn.Module, images: Inputs) -> torch.export.ExportedProgram:
     return program
 
 
-def _write_pt2(program: torch.export.ExportedProgram, path: Path, names: list[str]) -> None:
+def _write_pt2(
+    program: torch.export.ExportedProgram, path: Path, names: list[str], output: str
+) -> None:
     archive = BytesIO()  # into a file, it would be named after the partial one inside
     torch.export.save(program, archive)
     path.write_bytes(archive.getvalue())
@@ -79,14 +81,16 @@ def _run_pt2(path: Path, images: Inputs) -> Tensor:
         return output
 
 
-def _write_onnx(program: torch.export.ExportedProgram, path: Path, names: list[str]) -> None:
+def _write_onnx(
+    program: torch.export.ExportedProgram, path: Path, names: list[str], output: str
+) -> None:
     written = torch.onnx.export(
         program,
         (),
         dynamo=True,
         verbose=False,
         input_names=names,
-        output_names=["logits"],
+        output_names=[output],
     )
     assert written is not None
     written.save(path)
@@ -114,7 +118,7 @@ def opened(onnx: bytes) -> Callable[[Inputs], Tensor]:
 WRITERS: dict[
     str,
     tuple[
-        Callable[[torch.export.ExportedProgram, Path, list[str]], None],
+        Callable[[torch.export.ExportedProgram, Path, list[str], str], None],
         Callable[[Path, Inputs], Tensor],
     ],
 ] = {".onnx": (_write_onnx, _run_onnx), ".pt2": (_write_pt2, _run_pt2)}

@@ -100,7 +100,7 @@ def export_network(
         return output
 
     def made(name: str) -> bytes:
-        return file_of(net, folder / name, model.example, slice_of)
+        return file_of(net, folder / name, model.example, slice_of, handover.task.output_name)
 
     files = {FILES[f]: made(FILES[f]) for f in formats if f != "int8"}
     measured = None

@@ -24,6 +24,7 @@ class MultiLabel(Task):
     metric = "mean average precision"
     unit = "%"
     scale = 100.0
+    output_name = "logits"
     mixes = True
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

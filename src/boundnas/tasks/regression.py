@@ -40,6 +40,7 @@ class Regression(Task):
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     scale: float = field(init=False, default=1.0)
+    output_name = "standardized"
 
     def __post_init__(self) -> None:
         if self.metric not in ("R²", "MAE", "RMSE"):

@@ -52,6 +52,7 @@ class Segmentation(Task):
     metric = "mean IoU"
     unit = "%"
     scale = 100.0
+    output_name = "logits"
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy; see `mean_over_places`."""

@@ -33,6 +33,7 @@ class NextToken(Task):
     metric: Literal["bits per token", "perplexity"] = "bits per token"
     ignore: int = -100
     scale = -1.0
+    output_name = "logits"
 
     def __post_init__(self) -> None:
         if self.metric not in ("bits per token", "perplexity"):
