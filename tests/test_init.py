@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -96,6 +97,16 @@ def test_sides_that_differ_are_told_with_their_median(inside):
     seen = proposal.look(inside / "p")
     assert proposal._sides(seen) == "shorter sides have 10 to 70, median 20, colours"
     assert proposal.look(inside / "nowhere") is None
+
+
+@pytest.mark.parametrize("place", ["@eaDir", "x/__MACOSX", ".thumbnails/more", "x"])
+def test_images_that_are_no_samples_are_not_looked_at(place, inside):
+    images(inside / "p", {"x": 3, "y": 3}, size=(10, 12), grey=True)
+    seen = proposal.look(inside / "p")
+    images(inside / "p" / place, {".hidden" if place == "x" else "a": 9}, size=(70, 70))
+    shutil.copy(inside / "p" / place / ("a" if place != "x" else ".hidden") / "0.png",
+                inside / "p" / "y" / ".copy.png")  # fmt: skip
+    assert proposal.look(inside / "p") == seen
 
 
 @pytest.mark.parametrize(

@@ -135,10 +135,15 @@ def entries(folder: Path, links: Links) -> list[Path]:
         found = sorted(folder.iterdir(), key=lambda path: path.name)
     except OSError as error:
         raise DataError(f"{escaped(folder)}: cannot be listed ({error.strerror})") from error
-    visible = [path for path in found if path.name[0] != "." and path.name.lower() not in _LITTER]
+    visible = [path for path in found if not passed_over(path.name)]
     for path in filter(os.path.islink, visible):
         _check_link(path, links)
     return visible
+
+
+def passed_over(name: str) -> bool:
+    """Whether something is hidden, or was left behind by systems and tools."""
+    return name[0] == "." or name.lower() in _LITTER
 
 
 def check_ends(root: Path, paths: Collection[Path]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from boundnas.data.decoding import SUFFIXES
+from boundnas.data.listing import passed_over
 from boundnas.extras import require
 
 SAMPLED = 256
@@ -42,12 +43,12 @@ def look(folder: Path) -> Look | None:
     Faults are passed over here: whoever loads the images names them all.
     """
     require("reading image files", "PIL")
-    found = sorted(
-        Path(place, name)
-        for place, _, names in os.walk(folder)
-        for name in names
-        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-    )
+    found = []
+    for place, inside, names in os.walk(folder):
+        inside[:] = [name for name in inside if not passed_over(name)]  # which are not walked into
+        images = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
+        found += [Path(place, name) for name in images if not passed_over(name)]
+    found.sort()
     some = found[:: max(1, len(found) // SAMPLED)]
     seen = [image for image in map(_seen, some) if image is not None]
     if not seen:
