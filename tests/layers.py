@@ -428,7 +428,7 @@ def _choices(net):
     on, gate = net.dimension("on", (False, True), "se"), net.dimension("gate", names, "activation")
     steps = [
         elastic.Conv2d(2, net.width, bias=True), elastic.Activation(first),
-        elastic.BatchNorm2d(net.width, activation=after),
+        elastic.Conv2d(net.width, net.width), elastic.BatchNorm2d(net.width, activation=after),
         elastic.SqueezeExcite(net.width, on, squeezed=3, activation=gate, gate=gate),
     ]  # fmt: skip
     return steps, net.width
