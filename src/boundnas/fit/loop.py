@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from boundnas.data import TrainingOrder
+from boundnas.data import TrainingOrder, handed
 from boundnas.engine import interruption
 from boundnas.engine.progress import Progress
 from boundnas.engine.ranks import average, rank, share, wait
@@ -23,7 +23,6 @@ from boundnas.fit.recipe import advance
 from boundnas.fit.resume import AVERAGE, State, of_training, resume
 from boundnas.fit.run import Run, bounds_record
 from boundnas.fit.schedule import policy_learning_rate, steps_of
-from boundnas.guard.layout import laid_out
 from boundnas.method.sandwich import Sandwich
 from boundnas.method.variants import chosen
 from boundnas.store import checkpoint
@@ -131,7 +130,7 @@ class Trainer:
     def _step(self, step: int, stopping: Callable[[], bool]) -> tuple[dict[str, Any], bool]:
         """Train one step; gives the row for the log, and whether any process is asked to stop."""
         images, labels = next(self.batches)
-        images = laid_out(self.run.model, self.run.data.ready(images, self.device))
+        images = handed(self.run.model, self.run.data, images)
         rate = float(self.optimizers["weights"].param_groups[0]["lr"])
         labels = labels.to(self.device)
         scalars = self.sandwich.step(images, labels, step)

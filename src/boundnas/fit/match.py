@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boundnas.data import ImageData, Samples
+from boundnas.data import ImageData, Samples, handed
 from boundnas.data.image_data import SPLITS
 from boundnas.errors import DataError, TrainingError
 from boundnas.fit.metric import try_metric
 from boundnas.fit.tried import fits, try_functions
-from boundnas.guard.layout import laid_out
 from boundnas.nested import described
 from boundnas.supernet.calibrate import Seen
 from boundnas.supernet.inputs import zeros
@@ -173,7 +172,7 @@ def _answers(outputs: Tensor, targets: Tensor) -> Tensor:
 def _tried_answers(model: Supernet, data: Samples) -> Tensor:
     """What the largest network gives for some validation inputs, which differ from one another."""
     inputs, _ = data.validation.take(torch.arange(_TRIED) % len(data.validation))
-    ready = laid_out(model, data.ready(inputs, next(model.parameters()).device))
+    ready = handed(model, data, inputs)
     with evaluating(model):
         answers: Tensor = model(ready, model.space.largest.carrying(statistics=Seen()))
     return answers

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from boundnas.engine.progress import Progress
 from boundnas.engine.ranks import rank
 from boundnas.extras import require
 from boundnas.fit.run import Run
+from boundnas.store.records import Metric
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +56,16 @@ class Audience:
     def __init__(self, observers: Sequence[Observer] = ()) -> None:
         self._listening = [] if rank() else list(observers)
 
+    @contextmanager
+    def joined(self, observer: Observer) -> Iterator[None]:
+        """Within it one more is told, in every process, before the others."""
+        self._listening.insert(0, observer)
+        try:
+            yield
+        finally:
+            if observer in self._listening:
+                self._listening.remove(observer)
+
     def tell(self, event: Event, *about: Any) -> None:
         """Call ``event`` of every observer."""
         for observer in tuple(self._listening):
@@ -64,6 +77,23 @@ class Audience:
                     "%s failed at %s and is told nothing more; the work goes on",
                     type(observer).__name__, event, exc_info=True,
                 )  # fmt: skip
+
+
+class Bar(Observer):
+    """The progress of a search.
+
+    Args:
+        progress: Counts candidates.
+        metric: What their scores are.
+    """
+
+    def __init__(self, progress: Progress, metric: Metric) -> None:
+        self._progress, self._metric = progress, metric
+
+    def candidate(self, evaluation: Any) -> None:
+        """One more, with its score."""
+        score = self._metric.shown(evaluation.score)
+        self._progress.advance(**{self._metric.name: score})
 
 
 class TensorBoard(Observer):

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from boundnas.data import Samples, batches
+from boundnas.data import Samples, batches, handed
 from boundnas.engine.ranks import rank
 from boundnas.errors import CalibrationError
-from boundnas.guard.layout import laid_out
 from boundnas.randomness import stream
 from boundnas.settings import TrainSettings
 from boundnas.space import Architecture
@@ -116,7 +115,7 @@ class Trained:
         order, found = torch.arange(len(self.data.validation)), list[Tensor]()
         with evaluating(self.model):
             for inputs, targets in batches(self.data.validation, order, BATCH):
-                outputs = self.model(laid_out(self.model, self.data.ready(inputs, device)), arch)
+                outputs = self.model(handed(self.model, self.data, inputs), arch)
                 targets = targets.to(device)
                 if meter is not None:
                     meter.update(outputs, targets)
@@ -127,12 +126,11 @@ class Trained:
 
     def _calibrated(self) -> Architecture:
         """The largest network with statistics of training samples, in equal batches."""
-        device, train = next(self.model.parameters()).device, self.data.train
+        train = self.data.train
         order = torch.randperm(len(train), generator=stream(self.seed, "calibration"))[:IMAGES]
         size = min(BATCH, len(order))
         order = order[: len(order) - len(order) % size]
-        ready = (self.data.ready(x, device) for x, _ in batches(train, order, size))
-        inputs = (laid_out(self.model, x) for x in ready)
+        inputs = (handed(self.model, self.data, x) for x, _ in batches(train, order, size))
         return calibrate(self.model, self.model.space.largest, inputs)
 
 

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from boundnas.cost import Cost, with_usual
-from boundnas.data import Samples, Source, batches
+from boundnas.data import Samples, Source, batches, handed
 from boundnas.data.tensors import are_classes
 from boundnas.errors import TaskError
-from boundnas.guard.layout import laid_out, takes_channels_last
-from boundnas.nested import Inputs
+from boundnas.guard.layout import takes_channels_last
 from boundnas.randomness import stream
 from boundnas.search.journal import Evaluation
 from boundnas.search.screening import Sample
@@ -131,7 +130,7 @@ class Evaluator:
     def calibrated(self, arch: Architecture, part: float = 1.0) -> Architecture:
         """``arch`` with its BatchNorm statistics on the calibration images, or a part of them."""
         images = self._calibration[: math.ceil(part * len(self._calibration))]
-        return calibrate(self.model, arch, map(self._prepared, images))
+        return calibrate(self.model, arch, (handed(self.model, self.data, x) for x in images))
 
     def score(self, arch: Architecture, source: Source) -> float:
         """The task's metric of ``arch`` over all of ``source``; higher is better.
@@ -188,16 +187,13 @@ class Evaluator:
         modes.evaluate(self.model)
         for images, labels in batches(source, order, BATCHES_AT_ONCE * self.batch_size):
             with torch.no_grad():
-                outputs = self.model(self._prepared(images), arch)
+                outputs = self.model(handed(self.model, self.data, images), arch)
             if isinstance(outputs, Tensor) and outputs.isnan().any():
                 raise TaskError(
                     f"{arch.plain}: its outputs hold NaN, of which a score would be a number that "
                     "means nothing; look for NaN among validation and test inputs"
                 )
             yield outputs, labels.to(self.device)
-
-    def _prepared(self, images: Inputs) -> Inputs:
-        return laid_out(self.model, self.data.ready(images, self.device))
 
 
 def _mean(scores: Tensor) -> float:

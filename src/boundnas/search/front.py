@@ -19,7 +19,7 @@ from boundnas.engine.ranks import agree, mine, rank, spread, wait
 from boundnas.engine.tuning import tune
 from boundnas.fit import identity
 from boundnas.fit.identity import Identity
-from boundnas.fit.observers import Audience, Observer
+from boundnas.fit.observers import Audience, Bar, Observer
 from boundnas.fit.run import Run
 from boundnas.randomness import stream
 from boundnas.search.bench import Bench, Name
@@ -37,7 +37,7 @@ from boundnas.space import Allowed, Architecture
 from boundnas.store.files import canonical_json, find_bytes, set_aside, write_text
 from boundnas.store.folder import RunFolder
 from boundnas.store.lines import read_jsonl
-from boundnas.store.records import FrontRecord, Metric, lies_inside
+from boundnas.store.records import FrontRecord, lies_inside
 from boundnas.task import Task
 from boundnas.typed import checked
 
@@ -116,7 +116,7 @@ def _tested(run: Run, evaluator: Evaluator, found: Sequence[Evaluation]) -> Fron
     with Progress(len(found), "test", unit="network") as progress:
         for measured in evaluator.each(network, found):
             tested.append(measured)
-            _show(progress, metric, measured[0].test)
+            progress.advance(**{metric.name: metric.shown(measured[0].test)})
     inside = [each for each in tested if lies_inside(each[0].costs, ranges)]
     outside = [each for each in tested if not lies_inside(each[0].costs, ranges)]
     classes = class_results(run.data, [by_class for _, by_class in (*inside, *outside)])
@@ -161,6 +161,7 @@ def _opened(
     with (
         journal("evaluations", estimated=screen is not None) as evaluations,
         Progress(_total(settings), "search", unit="network") as progress,
+        audience.joined(Bar(progress, evaluator.metric)),
         ExitStack() as stack,
     ):
         measure, screening = exact, None
@@ -169,18 +170,8 @@ def _opened(
             measured = Bench(exact, journal=finalists)
             screening = Screening(measured, partial(_selected, run), len(run.data.validation))
             measure = partial(evaluator.each, screen)
-
-        def shown(evaluation: Evaluation) -> None:
-            _show(progress, evaluator.metric, evaluation.score)
-            audience.tell("candidate", evaluation)
-
-        yield Bench(
-            measure,
-            name=name,
-            journal=evaluations,
-            screening=screening,
-            show=shown,
-        )
+        show = partial(audience.tell, "candidate")
+        yield Bench(measure, name=name, journal=evaluations, screening=screening, show=show)
 
 
 @contextmanager
@@ -234,10 +225,6 @@ def _extremes(run: Run, settings: SearchSettings) -> tuple[Architecture, Archite
 
 def _allowed(run: Run, settings: SearchSettings) -> Allowed:
     return run.allowed if settings.bounds == "learned" else run.model.space.whole
-
-
-def _show(progress: Progress, metric: Metric, score: float) -> None:
-    progress.advance(**{metric.name: metric.shown(score)})
 
 
 def _total(settings: SearchSettings) -> int:
