@@ -7,7 +7,6 @@ from boundnas.data.decoding import Decoding
 from boundnas.data.downsampled import imagenet_d
 from boundnas.data.fashion import fashion_mnist
 from boundnas.data.folder import image_folder
-from boundnas.data.handed import handed
 from boundnas.data.handwritten import digits
 from boundnas.data.ilsvrc import imagenet
 from boundnas.data.image_data import ImageData, assemble, channel_statistics
@@ -39,7 +38,6 @@ __all__ = [
     "cifar100",
     "digits",
     "fashion_mnist",
-    "handed",
     "image_folder",
     "imagenet",
     "imagenet_d",

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from boundnas.data import TrainingOrder, handed
+from boundnas.data import TrainingOrder
+from boundnas.data.handed import handed
 from boundnas.engine import interruption
 from boundnas.engine.progress import Progress
 from boundnas.engine.ranks import average, rank, share, wait

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boundnas.data import ImageData, Samples, handed
+from boundnas.data import ImageData, Samples
+from boundnas.data.handed import handed
 from boundnas.data.image_data import SPLITS
 from boundnas.errors import DataError, TrainingError
 from boundnas.fit.metric import try_metric

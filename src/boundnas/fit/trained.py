@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from boundnas.data import Samples, batches, handed
+from boundnas.data import Samples, batches
+from boundnas.data.handed import handed
 from boundnas.engine.ranks import rank
 from boundnas.errors import CalibrationError
 from boundnas.randomness import stream

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from boundnas.cost import Cost, with_usual
-from boundnas.data import Samples, Source, batches, handed
+from boundnas.data import Samples, Source, batches
+from boundnas.data.handed import handed
 from boundnas.data.tensors import are_classes
 from boundnas.errors import TaskError
 from boundnas.guard.layout import takes_channels_last
