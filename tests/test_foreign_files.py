@@ -151,6 +151,22 @@ def test_no_reader_waits_for_a_pipe_or_takes_a_device(kind, read, error, tmp_pat
         read(tmp_path / "thing")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("linked", [False, True])
+def test_no_file_is_written_over_what_is_none_wherever_it_lies(kind, linked, tmp_path):
+    """As over `/dev/null`, which root may replace."""
+    place = thing = tmp_path / "thing"
+    put(thing, KINDS[kind])
+    if linked:
+        place = tmp_path / "link"
+        place.symlink_to(thing)
+    before = thing.lstat()
+    with pytest.raises(RunError, match=rf"{place.name}: is {kind}, where a regular file should be"):
+        write_text(place, "mine")
+    assert thing.lstat() == before
+    assert place.is_symlink() == linked
+
+
 def test_an_image_that_is_no_file_is_a_fault_of_this_image(tmp_path):
     for make in KINDS.values():
         put(tmp_path / "image.png", make)

@@ -10,6 +10,7 @@ from tests.small import COST_RANGE, few_digits, mobilenet, trained
 from torch.nn import functional as F
 
 from boundnas import SearchSettings, TrainSettings, fit
+from boundnas.data.handed import handed
 from boundnas.errors import DataError, TaskError
 from boundnas.fit import identity
 from boundnas.randomness import stream
@@ -136,7 +137,7 @@ def scores_by_hand(task, arch):
     found = evaluator(task)
     images, labels = run.data.validation.take(torch.arange(len(run.data.validation)))
     with torch.no_grad():
-        outputs = run.model(found._prepared(images), found.calibrated(arch))
+        outputs = run.model(handed(run.model, run.data, images), found.calibrated(arch))
     return task.score(outputs, labels).double()
 
 

@@ -16,7 +16,7 @@ import studies.__main__
 from studies.figures import FIGURES
 from tests.reliability.child import fork, replaced
 from tests.reliability.ranks import TIMEOUT
-from tests.reliability.surroundings import RUN, STARTING, SURROUNDINGS
+from tests.reliability.surroundings import NAMES, RUN, STARTING, SURROUNDINGS
 from tests.reliability.tiny import STEPS, text
 
 import boundnas.app.cli
@@ -148,6 +148,8 @@ def faults(surrounding, name, folder):
         yield "not one message"
     if ranks and len(said.splitlines()) != 1:
         yield "more than one line"
+    if spoilt := [path for path in DEVICES if not Path(path).is_char_device()]:
+        yield f"made a file of {spoilt}"
     if left := [path for path in new if re.search(r"\.(partial|removed)$", path)]:
         yield f"left {left}"
     if (code == 2 or ranks) and (
@@ -167,6 +169,8 @@ def is_whole(path):
     return True
 
 
+DEVICES = [path for path in NAMES.values() if path.startswith("/dev/")]
+"""What root could replace by a file."""
 GROUPS = sorted({name.partition(":")[0] for name in SURROUNDINGS})
 
 

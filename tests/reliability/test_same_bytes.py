@@ -9,7 +9,7 @@ import pytest
 from tests.reliability.tiny import configure
 from tests.small import files
 from tests.test_cli import spawn
-from tests.test_docs import PAGES, ROOT, python
+from tests.test_docs import CODE, ROOT
 
 from boundnas.data.fashion import DEBIAN_FOLDER
 
@@ -98,17 +98,17 @@ def test_every_command_says_and_writes_the_same(tmp_path, full, figure):
     figure(f"{len(printed[0])} commands, {len(written[0])} files, the same in two processes each")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_examples_of_the_docs_write_and_print_the_same(page, tmp_path, full):
+@pytest.mark.parametrize("name", CODE)
+def test_the_examples_of_the_docs_write_and_print_the_same(name, tmp_path, full):
     if not full:
         pytest.skip("each page runs once in test_docs.py")
-    code = f"import torch\ntorch.set_num_threads(1)\ntorch.manual_seed(0)\n{python(page)}"
+    code = f"import torch\ntorch.set_num_threads(1)\ntorch.manual_seed(0)\n{CODE[name]}"
     found = []
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
+    for place in (tmp_path / "one", tmp_path / "two"):
+        place.mkdir()
         command = [sys.executable, "-c", code]
-        done = subprocess.run(command, cwd=tmp_path / name, check=True, stdout=subprocess.PIPE)
-        written = files(tmp_path / name)
+        done = subprocess.run(command, cwd=place, check=True, stdout=subprocess.PIPE)
+        written = files(place)
         kept = {k: v for k, v in written.items() if "tfevents" not in k}  # hold times
         found.append((kept, done.stdout))
     assert found[0] == found[1]

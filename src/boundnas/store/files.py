@@ -111,7 +111,8 @@ def write_text(path: Path, text: str, held: HeldFolder | None = None) -> None:
         held: The held folder that it lies in, if it does; then no link is in its place.
 
     Raises:
-        RunError: The file cannot be written; what was there is untouched.
+        RunError: The file cannot be written, or something else is in its place, such as a device;
+            what was there is untouched.
     """
     write_bytes(path, text.encode(), held)
 
@@ -120,8 +121,7 @@ def write_bytes(path: Path, data: bytes, held: HeldFolder | None = None) -> None
     """As `write_text`, with any content."""
     try:
         with folder_at(path.parent, held, make=True) as folder:
-            if held is not None:
-                refuse_irregular(path, folder)
+            refuse_irregular(path, folder, links=held is None)
             clean(folder)
             with temporary(folder) as (name, descriptor):
                 _write(descriptor, data)
@@ -180,18 +180,19 @@ def write_new(folder: int, name: str, data: bytes) -> None:
         os.close(descriptor)
 
 
-def refuse_irregular(path: Path, folder: int) -> None:
+def refuse_irregular(path: Path, folder: int, links: bool = False) -> None:
     """Refuse what is no regular file in the place of one.
 
     Args:
         path: The file.
         folder: Descriptor of the folder that it lies in.
+        links: Whether a link may be there that leads to a regular file, or nowhere.
 
     Raises:
         RunError: Says what is there.
     """
     with suppress(FileNotFoundError):
-        mode = os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode
+        mode = os.stat(path.name, dir_fd=folder, follow_symlinks=links).st_mode
         if not stat.S_ISREG(mode):
             raise RunError(_irregular(path, mode))
 
