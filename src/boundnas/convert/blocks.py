@@ -10,7 +10,7 @@ from torch import fx, nn
 from boundnas.convert.axes import Map
 from boundnas.convert.facts import Read
 from boundnas.convert.known import DropBranch
-from boundnas.convert.reading import known_name
+from boundnas.convert.reading import operator_name
 from boundnas.convert.trace import Called
 
 
@@ -136,16 +136,12 @@ def _adds(read: Read, nodes: list[fx.Node], x: fx.Node) -> bool:
     for node in nodes:
         if _is_identity(read, node) and node.args[0] in same:
             same.add(node)
-    return any(_is_sum(node) and not same.isdisjoint(node.all_input_nodes) for node in nodes)
+    return any(
+        operator_name(node) == "add" and not same.isdisjoint(node.all_input_nodes) for node in nodes
+    )
 
 
 def _is_identity(read: Read, node: fx.Node) -> bool:
     if node.op != "call_module" or not node.args:
         return False
     return isinstance(read.traced.model.get_submodule(str(node.target)), nn.Identity | DropBranch)
-
-
-def _is_sum(node: fx.Node) -> bool:
-    if node.op == "call_method":
-        return str(node.target).removesuffix("_") == "add"
-    return node.op == "call_function" and known_name(node.target) == "add"

@@ -107,6 +107,15 @@ def _layer_norm(held: _Given, given: _Given) -> nn.Module | None:
     return _holding(module, held)
 
 
+def _embedding(held: _Given, given: _Given) -> nn.Module | None:
+    weight, odd = held["weight"], ("max_norm", "scale_grad_by_freq", "sparse")
+    if not isinstance(weight, Tensor) or any(given.get(name) for name in odd):
+        return None
+    with torch.device("meta"):
+        module = nn.Embedding(len(weight), weight.shape[1], given.get("padding_idx"))
+    return _holding(module, held)
+
+
 def _dropout(held: _Given, given: _Given) -> nn.Module:
     return nn.Dropout(given.get("p", 0.5))
 
@@ -127,6 +136,9 @@ _CONVOLVED = ("input", "weight", "bias", "stride", "padding", "dilation", "group
 _NORMALIZED = (
     "input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps",
 )  # fmt: skip
+_LOOKED_UP = (
+    "input", "weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse",
+)  # fmt: skip
 _WEIGHTS = ("weight", "bias")
 
 _MADE: dict[Any, tuple[tuple[str, ...], tuple[str, ...], Any]] = {
@@ -136,6 +148,7 @@ _MADE: dict[Any, tuple[tuple[str, ...], tuple[str, ...], Any]] = {
     F.linear: (("input", "weight", "bias"), _WEIGHTS, _linear),
     F.batch_norm: (_NORMALIZED, ("running_mean", "running_var", *_WEIGHTS), _batch_norm),
     F.layer_norm: (("input", "normalized_shape", "weight", "bias", "eps"), _WEIGHTS, _layer_norm),
+    F.embedding: (_LOOKED_UP, ("weight",), _embedding),
     F.dropout: (("input", "p", "training", "inplace"), (), _dropout),
     F.dropout2d: (
         ("input", "p", "training", "inplace"),

@@ -71,7 +71,7 @@ class Switch:
                 switch(mode)
 
         def applied(kind: Any, *args: Any, **kwargs: Any) -> Any:
-            if self._is_recording() and _holds_proxy((args, kwargs)):
+            if self._is_recording() and holds_proxy((args, kwargs)):
                 if kind is CheckpointFunction:  # which has the gradient of what it calls
                     return args[0](*args[2:])
                 raise fx.proxy.TraceError(f"{kind.__name__} computes a gradient of its own")
@@ -87,7 +87,8 @@ class Switch:
             setattr(torch.autograd.Function, "apply", apply)  # noqa: B010
 
 
-def _holds_proxy(arguments: Any) -> bool:
+def holds_proxy(arguments: Any) -> bool:
+    """Whether a recorded value is among arguments, however nested."""
     found: list[bool] = []
     map_aggregate(arguments, lambda a: found.append(isinstance(a, fx.Proxy)))
     return any(found)

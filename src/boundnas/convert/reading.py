@@ -255,10 +255,9 @@ def _rule(call: Call) -> Rule:
         return MODULES[type(call.module)]
     if node.op == "call_method":
         call.name = str(node.target)
-        name = call.name.removesuffix("_") if not call.name.endswith("__") else call.name
     else:
         call.name = getattr(node.target, "__name__", str(node.target))
-        name = known_name(node.target)
+    name = operator_name(node)
     if name not in FUNCTIONS:
         raise NoRuleError("has no rule")
     return FUNCTIONS[name]
@@ -267,12 +266,16 @@ def _rule(call: Call) -> Rule:
 _HOMES = (torch, F, operator, torch.special, math, builtins, torch.Tensor)
 
 
-def known_name(function: Any) -> str:
-    """The name of a function of torch or of Python's; nothing for one of somebody else's."""
-    name = getattr(function, "__name__", "")
-    if any(getattr(home, name, None) is function for home in _HOMES):
-        return str(name).removesuffix("_") if not name.endswith("__") else str(name)
-    return ""
+def operator_name(node: fx.Node) -> str:
+    """The common name of a function or method; nothing for a module or somebody else's function."""
+    if node.op == "call_method":
+        name, is_known = str(node.target), True
+    else:
+        name = getattr(node.target, "__name__", "")
+        is_known = any(getattr(home, name, None) is node.target for home in _HOMES)
+    if not is_known:
+        return ""
+    return name if name.endswith("__") else name.removesuffix("_")
 
 
 def boundary(call: Call, why: str) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
@@ -20,19 +19,16 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
-from boundnas.convert import inplace, training
+from boundnas.convert import inplace, making, training
 from boundnas.convert.calling import Root
 from boundnas.convert.given import hooked
-from boundnas.convert.gradients import Switch
+from boundnas.convert.gradients import Switch, holds_proxy
 from boundnas.convert.record import Counter, form_of, source, where, why
 from boundnas.errors import BoundNASError, ConvertError
 from boundnas.nested import Inputs, count
 
 _VALUES = ("item", "tolist", "numpy", "equal", "allclose", "is_nonzero")
 """Functions that give numbers that follow the values of tensors."""
-_NEW = ("new_zeros", "new_ones", "new_full", "new_empty")
-_FACTORIES = ("arange", "zeros", "ones", "full", "empty", "eye", "linspace")
-"""What makes tensors, as methods and as functions of torch."""
 LEAVES = "boundnas.convert.known"
 """Where modules are defined that are one node, beside those of ``torch.nn``."""
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -114,7 +110,11 @@ def _followed(
     tracer = _Tracer(model, stays, trains)
     with torch.no_grad():
         try:
-            with tracer.factories(), training.asked(tracer.tell), tracer.switch.watched():
+            with (
+                making.watched(tracer.factory, tracer.method),
+                training.asked(tracer.tell),
+                tracer.switch.watched(),
+            ):
                 tracer.found.graph = tracer.follow(example)
         except (BoundNASError, MemoryError):
             raise
@@ -271,7 +271,7 @@ class _Tracer(fx.Tracer):
         self.switch.check()
         if getattr(target, "__name__", target) in _VALUES:
             raise fx.proxy.TraceError("it reads the value of a tensor")
-        if target in _NEW and not self._follows_samples((args, kwargs)):
+        if target in making.NEW and not self._follows_samples((args, kwargs)):
             return self._now(getattr(torch.Tensor, target), args, kwargs)
         if kind == "call_function" and _is_wrapped(target):
             return self._inwards(target, args, kwargs)
@@ -285,10 +285,14 @@ class _Tracer(fx.Tracer):
     def _is_of_samples(self, target: Any, args: Any, kwargs: Any, proxy: fx.Proxy) -> bool:
         """Whether a number follows the number of samples, as far as that shows."""
         value = proxy.node.meta["value"]
+        if isinstance(value, torch.Size):  # a shape, or what was cut from the start of one
+            cut = args[1] if target is operator.getitem else slice(None)
+            return value[:1] == (self._samples,) and cut.start in (None, 0)
         if not isinstance(value, int):
             return False
-        first = target in (operator.getitem, "size") and args[-1] == 0 and value == self._samples
-        return first or self._follows_samples((args, kwargs))
+        if target in (operator.getitem, "size"):
+            return bool(args[-1] == 0) and value == self._samples
+        return self._follows_samples((args, kwargs))
 
     def _follows_samples(self, arguments: Any) -> bool:
         found: list[fx.Proxy] = []
@@ -307,8 +311,11 @@ class _Tracer(fx.Tracer):
     def _settled(self, argument: Any) -> Any:
         if not isinstance(argument, fx.Proxy):
             return argument
+        value = argument.node.meta["value"]
+        if isinstance(value, Tensor):
+            raise fx.proxy.TraceError("it reads the value of a tensor")
         self.found.read.append(argument.node)
-        return argument.node.meta["value"]
+        return value
 
     def _inwards(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Follow a function that ``torch.fx.wrap`` would keep whole, if it can be."""
@@ -326,26 +333,19 @@ class _Tracer(fx.Tracer):
             proxy.node.meta["macs"] = self._macs
             return proxy
 
-    @contextmanager
-    def factories(self) -> Iterator[None]:
-        """Within it functions that make tensors take sizes that were read off maps."""
-        held = {name: getattr(torch, name) for name in _FACTORIES}
-        for name, function in held.items():
-            setattr(torch, name, partial(self._factory, function))
-        try:
-            yield
-        finally:
-            for name, function in held.items():
-                setattr(torch, name, function)
-
-    def _factory(self, function: Any, *args: Any, **kwargs: Any) -> Any:
-        found: list[Any] = []
-        map_aggregate((args, kwargs), lambda a: found.append(isinstance(a, fx.Proxy)))
-        if self._making or not any(found):
+    def factory(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        """What a function makes of sizes."""
+        if self._making or not holds_proxy((args, kwargs)):
             return function(*args, **kwargs)
         if self._follows_samples((args, kwargs)):
             return self.create_proxy("call_function", function, args, kwargs)
         return self._now(function, args, kwargs)
+
+    def method(self, name: str, function: Any, *args: Any, **kwargs: Any) -> Any:
+        """What a method of a tensor makes of sizes."""
+        if self._making or not holds_proxy((args, kwargs)):
+            return function(*args, **kwargs)
+        return self.create_proxy("call_method", name, args, kwargs)
 
     def _made(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
         if kind == "placeholder":

@@ -85,7 +85,8 @@ def _apart(space: SearchSpace) -> Iterator[Architecture]:
 def _followed(model: Supernet, inputs: Any, arch: Architecture) -> tuple[Any, str]:
     """The form of what a network gives, or what is wrong with it."""
     try:
-        return _forms(model(inputs, arch)), ""
+        with torch.device("meta"):  # for what forward makes on no device of its own
+            return _forms(model(inputs, arch)), ""
     except BoundNASError as error:
         return None, str(error)
     except Exception as error:
@@ -131,13 +132,14 @@ def check_same(model: nn.Module, made: Supernet, arch: Architecture, exact: bool
     same = _equal if exact and next(made.parameters()).is_cpu else _near
     with evaluating(model), evaluating(made):
         inputs = noise(made, 3, stream(0, "elasticize"))
-        expected = _given(model, inputs)
+        expected = _on_three(type(model).__name__, partial(_given, model, inputs))
         if not all(map(_equal, expected, _given(model, inputs))):
             raise ConvertError(
                 f"{type(model).__name__} gives something else every time, in evaluation mode: it "
                 "draws random numbers or keeps a state"
             )
-        _compare(model, expected, _given(made, inputs, arch), same, "on random inputs")
+        found = _on_three(type(model).__name__, partial(_given, made, inputs, arch))
+        _compare(model, expected, found, same, "on random inputs")
         check_gradient(model, made, arch)
         inputs = padded(made, stream(0, "padded"))
         try:
@@ -145,6 +147,19 @@ def check_same(model: nn.Module, made: Supernet, arch: Architecture, exact: bool
         except Exception:
             return  # of numbers that this network does not take
         _compare(model, expected, _given(made, inputs, arch), same, "on inputs with zeros")
+
+
+def _on_three(name: str, call: Callable[[], list[Tensor]]) -> list[Tensor]:
+    """What is given of three samples, where the example may have had another number."""
+    try:
+        return call()
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a forward may raise
+        raise ConvertError(
+            f"{name} fails on three samples: {first_line(error)}; it may hold the number of "
+            "samples as a number of its own, or take it from another axis than the first"
+        ) from error
 
 
 def _given(model: nn.Module, inputs: Any, *arch: Architecture) -> list[Tensor]:
