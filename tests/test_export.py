@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from tests.small import ACCURACY, files, trained
@@ -22,6 +23,7 @@ from boundnas.deploy.card import card
 from boundnas.deploy.export import TOLERANCE, export
 from boundnas.deploy.networks import SUMS, Handover, export_network, verify
 from boundnas.errors import CalibrationError, ExportError, RunError
+from boundnas.latency.onnx_file import onnx_of
 from boundnas.search import Evaluator, FrontNetwork
 from boundnas.task import Classification
 
@@ -382,6 +384,70 @@ def test_what_the_runtime_of_a_file_cannot_do_is_refused(tmp_path):
     with pytest.raises(ExportError, match=r"net\.onnx: no such file can be made .*Conv"):
         export(net, tmp_path / "net.onnx", input_shape=(1, 4, 4))
     assert not list(tmp_path.iterdir())
+
+
+class _Unknown(nn.Module):
+    def forward(self, x):
+        return torch.special.i0e(x).flatten(1)
+
+
+def test_what_its_writer_cannot_write_is_refused_by_name(tmp_path):
+    with pytest.raises(ExportError, match=r"net\.onnx: no such file .* network: No .*bessel_i0e"):
+        export(_Unknown(), tmp_path / "net.onnx", input_shape=(1, 4, 4))
+    assert not list(tmp_path.iterdir())
+
+
+class _Attending(nn.Module):
+    """Attention of two heads, or none of their own, within equal parts of the tokens."""
+
+    def __init__(self, parts, mask=None, shared=False, heads=True, by_hand=False, **options):
+        super().__init__()
+        self.parts, self.heads, self.options, self.by_hand = parts, heads, options, by_hand
+        self.query, self.key = nn.Linear(6, 12), nn.Linear(6, 6 if shared else 12)
+        self.register_buffer("mask", mask)
+
+    def forward(self, x):
+        query, key = (self._apart(layer(x)) for layer in (self.query, self.key))
+        if self.by_hand:
+            scores = query @ key.mT + -1e9 * ~self.mask + query.mean()
+            return (scores.softmax(-1) @ key.sin()).flatten(1)
+        y = F.scaled_dot_product_attention(query, key, key.sin(), self.mask, **self.options)
+        return y.flatten(1)
+
+    def _apart(self, x):
+        if self.parts:
+            x = x.unflatten(1, (*self.parts, -1))
+        return x.unflatten(-1, (-1, 3)).transpose(-3, -2) if self.heads else x
+
+
+LOWER = torch.ones(4, 4, dtype=torch.bool).tril()
+ATTENDING = {
+    "one head": lambda: _Attending((), torch.linspace(-2, 2, 64).view(8, 8), heads=False),
+    "heads": lambda: _Attending((), is_causal=True),
+    "a mask of every window": lambda: _Attending((2,), torch.stack([LOWER, LOWER.T])[:, None]),
+    "windows of windows": lambda: _Attending((2, 1), LOWER.log(), scale=0.3),
+    "shared keys": lambda: _Attending((2,), shared=True, enable_gqa=True, is_causal=True),
+    "by hand": lambda: _Attending((2,), LOWER, by_hand=True),
+}
+
+
+@pytest.mark.parametrize("name", ATTENDING)
+def test_attention_is_written_on_any_number_of_axes(name, tmp_path):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net, x = ATTENDING[name]().eval(), torch.randn(3, 8, 6)
+        many = torch.randn(64, 8, 6)
+    expected = net(x)
+    path = export(net, tmp_path / "net.onnx", input_shape=(8, 6))
+    torch.testing.assert_close(formats.opened(path.read_bytes())(x), expected)
+    session = onnxruntime.InferenceSession(onnx_of(net, [x]))  # what its latency is measured of
+    (timed,) = session.run(None, {"input_0": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(timed), expected)
+    program = torch.export.load(export(net, tmp_path / "net.pt2", input_shape=(8, 6))).module()
+    torch.testing.assert_close(program(x), expected)
+    path = export(net, path, input_shape=(8, 6), quantize="int8", images=many)
+    found, expected = formats.opened(path.read_bytes())(many), net(many)
+    assert (found - expected).norm() < 0.04 * expected.norm(), "in 8 bits"
 
 
 @pytest.mark.parametrize("name", ["net", "net.pt", "net.ONNX", "net.onnx.zip"])

@@ -25,7 +25,8 @@ every = pytest.mark.parametrize("name", [*LAYERS, *MODELS])
 EXPORTED = (
     "one of two kernels", "searched, replicated", "sequences in groups", "volumes", "embedding",
     "joined", "activations", "group norms", "transposed", "normalized sequences",
-    "attention of grouped queries", "attention to others", "the next token", "RMS norm",
+    "attention of grouped queries", "attention to others", "attention within windows",
+    "the next token", "RMS norm",
 )  # fmt: skip
 """In every profile; the others in the full one."""
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from boundnas.errors import BoundNASError, ExportError
 from boundnas.extras import require
-from boundnas.latency.onnx_file import quiet
+from boundnas.latency.onnx_file import FourAxes, quiet
 from boundnas.nested import Inputs, leaves, mapped
 from boundnas.store.files import cannot_write
 
@@ -55,12 +55,10 @@ def traced(net: nn.Module, images: Inputs) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch")
     shapes = (mapped(lambda _: {0: batch}, images),)
     try:
-        with quiet():
+        with quiet(), FourAxes():
             program = torch.export.export(net, (images,), dynamic_shapes=shapes)
     except Exception as error:  # torch.export has no common base of its errors
-        raise ExportError(
-            f"torch.export cannot follow this network: {str(error).splitlines()[0]}"
-        ) from error
+        raise ExportError(f"torch.export cannot follow this network: {_reason(error)}") from error
     for node in program.graph.nodes:
         for origin in ("stack_trace", "from_node"):  # paths of source files, addresses in memory
             node.meta.pop(origin, None)
@@ -145,5 +143,13 @@ def refusing(path: Path, size: int) -> Iterator[None]:
     except OSError as error:
         raise cannot_write(Path(gettempdir(), path.name), size, error) from error
     except Exception as error:  # of the writers and the runtimes, which have no common base
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"{path}: no such file can be made of this network: {reason}") from error
+        raise ExportError(
+            f"{path}: no such file can be made of this network: {_reason(error)}"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error's own cause: the exporter says no more than that it failed."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -27,6 +27,12 @@ CALIBRATION_IMAGES = 512
 
 _AT_ONCE = 64
 
+_MASKING = {"Add", "Sub", "Where"}
+"""ONNX's operators by which a mask comes to scores."""
+
+_BEFORE = _MASKING | {"Cast", "Expand", "Mul", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+"""What may stand between scores, or a mask, and their softmax."""
+
 Run = Callable[[Inputs], Tensor]
 
 _log = logging.getLogger(__name__)
@@ -48,7 +54,8 @@ def int8(path: Path, onnx: bytes, images: Inputs) -> tuple[bytes, float]:
 
     Weights are held in 7 of the 8 bits, a scale for every output channel: with all 8 the sums
     overflow on processors without instructions for them (VNNI), and the accuracy that was measured
-    on one machine would not hold on another.
+    on one machine would not hold on another. Scores with a mask stay in float up to their softmax:
+    beside minus infinity all others are one of 256 steps.
 
     Args:
         path: What the file will be, for messages.
@@ -80,7 +87,10 @@ def int8(path: Path, onnx: bytes, images: Inputs) -> tuple[bytes, float]:
     with refusing(path, len(onnx)), TemporaryDirectory() as place:
         whole, prepared, written = (Path(place, name) for name in ("float", "prepared", "int8"))
         whole.write_bytes(onnx)
-        quant_pre_process(whole, prepared)
+        try:
+            quant_pre_process(whole, prepared)
+        except Exception:  # it follows fewer operators through symbolic shapes, which are no need
+            quant_pre_process(whole, prepared, skip_symbolic_shape=True)
         quantization.quantize_static(
             prepared,
             written,
@@ -88,6 +98,7 @@ def int8(path: Path, onnx: bytes, images: Inputs) -> tuple[bytes, float]:
             per_channel=True,
             reduce_range=True,
             activation_type=quantization.QuantType.QUInt8,
+            nodes_to_exclude=_masked(prepared),
         )
         content = written.read_bytes()
         if b"QuantizeLinear" not in content:
@@ -100,6 +111,26 @@ def int8(path: Path, onnx: bytes, images: Inputs) -> tuple[bytes, float]:
             "values differ less in size"
         )
     return content, loss
+
+
+def _masked(path: Path) -> list[str]:
+    """The names of every softmax of masked scores in an ONNX file, and of what masks them."""
+    import onnx
+
+    nodes = onnx.load(path).graph.node
+    makes = {name: node for node in nodes for name in node.output}
+    found: dict[str, None] = {}
+    for softmax in (node for node in nodes if node.op_type == "Softmax"):
+        before: dict[str, str] = {softmax.name: ""}
+        waiting = [softmax]
+        while waiting:
+            made = (makes[name] for name in waiting.pop().input if name in makes)
+            new = [n for n in made if n.op_type in _BEFORE and n.name not in before]
+            before.update((n.name, n.op_type) for n in new)
+            waiting += new
+        if not _MASKING.isdisjoint(before.values()):
+            found |= dict.fromkeys(before)
+    return list(found)
 
 
 def images_of(data: Samples, seed: int, task: Task) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from boundnas.errors import CostError
 
@@ -66,9 +68,52 @@ def _by_torchscript(net: nn.Module, inputs: tuple[Tensor, ...], names: list[str]
 
 
 def _by_export(net: nn.Module, inputs: tuple[Tensor, ...], names: list[str]) -> bytes:
-    written = torch.onnx.export(net, inputs, dynamo=True, verbose=False, input_names=names)
+    with FourAxes():
+        written = torch.onnx.export(net, inputs, dynamo=True, verbose=False, input_names=names)
     assert written is not None
     return written.model_proto.SerializeToString()
+
+
+class FourAxes(TorchFunctionMode):
+    """Within it attention is called on four axes, the only ones that PyTorch's exporter takes.
+
+    Attention within windows has more, ``(N, windows, heads, T, C)``, and that of one head may
+    have three. It computes the same but for rounding.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call ``func``."""
+        call = _attended if func is F.scaled_dot_product_attention else func
+        return call(*args, **(kwargs or {}))
+
+
+def _attended(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    *rest: Any,
+    **options: Any,
+) -> Tensor:
+    attend, taken = F.scaled_dot_product_attention, (query, key, value)
+    if all(x.dim() == 4 for x in taken):
+        return attend(*taken, attn_mask, *rest, **options)
+    before = torch.broadcast_shapes(*(x.shape[:-3] for x in taken))
+    if attn_mask is not None and attn_mask.dim() > 3:
+        attn_mask = _four(attn_mask, before)
+    query, key, value = (_four(x, before) for x in taken)
+    y = attend(query, key, value, attn_mask, *rest, **options)
+    return y.reshape(*before, *y.shape[-3:])
+
+
+def _four(x: Tensor, before: Sequence[int]) -> Tensor:
+    """A tensor with one axis, of all of ``before``, where it has any number before its last three.
+
+    Args:
+        x: Of shape ``(..., H, T, C)``, where ``...`` broadcasts to ``before``.
+        before: The shape that all of them have in common.
+    """
+    return x.expand(*(before or (1,)), *x.shape[-3:]).flatten(0, -4)
 
 
 @contextmanager
