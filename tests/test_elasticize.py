@@ -523,7 +523,6 @@ class Padding(nn.Module):
 
 
 RECORDED_OTHERWISE = {
-    "isinstance": lambda x, m: x + m if isinstance(m, torch.Tensor) else x,
     "is": lambda x, m: x.masked_fill(m, 2) if m.dtype is torch.bool else x,
     "type": lambda x, m: x.masked_fill(m, 2) if type(m) is torch.Tensor else x,
 }

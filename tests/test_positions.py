@@ -63,12 +63,12 @@ FOLLOWED = {
     "in place": lambda m, x, y: y.add_(m.table(count(x).expand(x.shape))),
     "the weight": lambda m, x, y: y + m.table.weight[: x.size(1)],
     "a function": lambda m, x, y: y + F.embedding(count(x), m.table.weight),
+    "rows twice": added(lambda m, x: count(x) // 2),
     "of the samples": added(lambda m, x: (x != 0).long().cumsum(1)),
 }
 """Ways in which the table follows the width of the words."""
 
 FIXED = {
-    "rows twice": added(lambda m, x: count(x) // 2),
     "other rows for some": added(lambda m, x: count(x) + torch.arange(x.size(0))[:, None] % 2),
     "multiplied": lambda m, x, y: y * m.table(count(x).expand(x.shape)),
     "side by side": lambda m, x, y: torch.cat([y, m.table(count(x).expand(x.shape))], 1),

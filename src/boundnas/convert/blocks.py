@@ -9,9 +9,9 @@ from torch import fx, nn
 
 from boundnas.convert.axes import Map
 from boundnas.convert.facts import Read
+from boundnas.convert.graph import Called
 from boundnas.convert.known import DropBranch
 from boundnas.convert.reading import operator_name
-from boundnas.convert.trace import Called
 
 
 @dataclass
@@ -103,7 +103,8 @@ def _block(read: Read, call: Called) -> Block | None:
     if len(inputs) != 1 or outwards != {call.output} or not once or not _own(read, call, inside):
         return None
     (x,) = inputs
-    residual = _alike(read.values[x], read.values[call.output]) and _adds(read, call.nodes, x)
+    keeps = _alike(read.values[x], read.values[call.output])
+    residual = keeps and _weighs(read, call.nodes) and _adds(read, call.nodes, x)
     return Block(call.name, call.nodes, x, call.output, residual)
 
 
@@ -128,6 +129,14 @@ def _alike(x: object, y: object) -> bool:
         a is b if a is None or b is None else a.groups == b.groups
         for a, b in zip(*searched, strict=True)
     )
+
+
+def _weighs(read: Read, nodes: list[fx.Node]) -> bool:
+    """Whether a block has weights, as an activation that is written with a sum has not."""
+    called = (str(node.target) for node in nodes if node.op == "call_module")
+    modules = (read.traced.model.get_submodule(name) for name in called)
+    own = any(True for module in modules for _ in module.parameters())
+    return own or any(node.op == "get_attr" for node in nodes)
 
 
 def _adds(read: Read, nodes: list[fx.Node], x: fx.Node) -> bool:

@@ -1,4 +1,4 @@
-"""Modules of ``torch.nn`` with weights of channels, said in functions that have rules."""
+"""Modules with weights of channels, said in layers and functions that have rules."""
 
 from __future__ import annotations
 
@@ -59,6 +59,27 @@ class InstanceNorm(nn.Module):
         if self.weight is None:
             return y
         return y * _per_channel(self.weight, x) + _per_channel(self.bias, x)
+
+
+class Transposed(nn.Module):
+    """A ``Conv1D`` of transformers: a linear layer whose weight lies the other way.
+
+    Args:
+        module: It; weight and bias are taken.
+    """
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        with torch.device("meta"):
+            self.linear = nn.Linear(*module.weight.shape)
+        weight = module.weight
+        self.linear.weight = nn.Parameter(weight.detach().T.contiguous(), weight.requires_grad)
+        self.linear.bias = module.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As of it, but for rounding."""
+        y: Tensor = self.linear(x)
+        return y
 
 
 def _per_channel(weight: Tensor, x: Tensor) -> Tensor:

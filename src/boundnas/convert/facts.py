@@ -8,7 +8,7 @@ from typing import Any
 from torch import fx, nn
 
 from boundnas.convert.axes import Axis, Group, Reason
-from boundnas.convert.trace import Traced
+from boundnas.convert.graph import Traced
 from boundnas.convert.weights import Weight
 
 

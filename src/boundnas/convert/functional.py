@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from boundnas.convert.trace import Traced
+from boundnas.convert.graph import Traced
 
 _Given = Mapping[str, Any]
 

@@ -8,9 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from boundnas.convert.attention import Attention, Encoder, EncoderLayer
-from boundnas.convert.channelwise import Gate, InstanceNorm, Leaky
+from boundnas.convert.channelwise import Gate, InstanceNorm, Leaky, Transposed
+from boundnas.convert.dropping import dropped
+from boundnas.convert.normalizing import Norm, normalizing
 
-ROUNDING = (Attention, Gate, InstanceNorm)
+ROUNDING = (Attention, Gate, InstanceNorm, Norm, Transposed)
 """What computes the same as torch's module but for rounding."""
 
 
@@ -34,7 +36,13 @@ def known(module: nn.Module) -> nn.Module:
     """The same in layers that have rules; a module that needs no help is left alone."""
     kind = type(module)
     make = _KNOWN.get((kind.__module__.partition(".")[0], kind.__name__))
-    return module if make is None else make(module)
+    return _by_what_it_does(module) if make is None else make(module)
+
+
+def _by_what_it_does(module: nn.Module) -> nn.Module:
+    """A module that drops branches or normalizes, whoever wrote it; any other as it is."""
+    p = dropped(module)
+    return (normalizing(module) or module) if p is None else DropBranch(p)
 
 
 def _stochastic_depth(module: Any) -> nn.Module:
@@ -64,6 +72,7 @@ _KNOWN: dict[tuple[str, str], Callable[[Any], nn.Module]] = {
     ("torch", "MultiheadAttention"): _attention,
     ("torch", "TransformerEncoderLayer"): EncoderLayer,
     ("torch", "TransformerEncoder"): Encoder,
+    ("transformers", "Conv1D"): Transposed,
     ("torch", "GLU"): Gate,
     ("torch", "PReLU"): _prelu,
     **{("torch", f"InstanceNorm{d}d"): _instance_norm for d in (1, 2, 3)},

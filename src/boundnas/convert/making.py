@@ -12,7 +12,8 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
+from torch.fx.node import map_aggregate
 
 NEW = ("new_zeros", "new_ones", "new_full", "new_empty")
 """Methods that make tensors."""
@@ -43,6 +44,25 @@ def watched(function: Callable[..., Any], method: Callable[..., Any]) -> Iterato
             setattr(torch, name, own)
         for name in methods:
             delattr(Tensor, name)
+
+
+def on_own_device(arguments: Any, value: Callable[[Any], Any]) -> Any:
+    """Arguments of a call, with the device of the first tensor where it is named.
+
+    A device that was read off a tensor that was made while reading would stay what it is then.
+
+    Args:
+        arguments: Positional ones, and those by name.
+        value: What stands behind a recorded value; anything else as it is.
+    """
+    recorded: list[Any] = []
+    map_aggregate(arguments, lambda a: recorded.append(a) if isinstance(a, fx.Proxy) else None)
+    x = next((a for a in recorded if isinstance(value(a), Tensor)), None)
+    if x is None:
+        return arguments
+    own: Any = value(x).device
+    same = lambda a: isinstance(a, torch.device) and a == own  # noqa: E731
+    return map_aggregate(arguments, lambda a: x.device if same(a) else a)
 
 
 def _bound(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,14 +15,14 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
 from boundnas.convert.given import hooked
+from boundnas.convert.graph import Traced
 from boundnas.convert.reading import operator_name
 from boundnas.convert.record import Form, form_of
-from boundnas.convert.trace import Traced
 
 _ARRANGING = {
     "getitem", "unsqueeze", "expand", "repeat", "tile", "view", "reshape", "flatten", "squeeze",
     "transpose", "to", "long", "int", "clone", "contiguous", "detach", "broadcast_to", "flip",
-    "arange", "zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "cumsum",
+    "gather", "arange", "zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "cumsum",
     "add", "sub", "mul",
 }  # fmt: skip
 """Functions that make whole numbers of whole numbers, the same at every call."""
@@ -47,6 +47,8 @@ def as_weights(traced: Traced) -> None:
         if part is not None:
             assert isinstance(table, nn.Embedding)
             _replace(node, f"{name}.weight", table, part)
+        elif isinstance(node.args[0], fx.Node) and not node.args[0].meta["follows"]:
+            _look_up(node, f"{name}.weight", table)
 
 
 def _is_plain(table: nn.Module) -> bool:
@@ -150,3 +152,12 @@ def _replace(node: fx.Node, name: str, table: nn.Embedding, part: slice | list[i
             found.meta = held | {"form": form_of(rows[None])}
     node.replace_all_uses_with(found)
     graph.erase_node(node)
+
+
+def _look_up(node: fx.Node, name: str, table: nn.Module) -> None:
+    """Have the weight itself be read by numbers, some of them several times."""
+    with node.graph.inserting_before(node):
+        weight = node.graph.get_attr(name)
+    weight.meta = {**node.meta, "macs": 0, "follows": False, "form": form_of(table.weight)}
+    node.op, node.target, node.args = "call_function", operator.getitem, (weight, node.args[0])
+    node.meta["follows"] = False

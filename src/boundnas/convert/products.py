@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from boundnas.convert.axes import Axis, Map
 from boundnas.convert.elementwise import keep_numbers
 from boundnas.convert.reading import Call, NoRuleError, rule, unite_axes
@@ -47,3 +49,42 @@ def attention(call: Call) -> Map:
         call.fix(*x.axes[-2:], why=_MIXES)
     keep_numbers(call)
     return call.result(*_separate(call, maps), None, None)
+
+
+@rule("einsum")
+def einsum(call: Call) -> Map:
+    """Letters that the result lacks are summed over; those of several maps are one axis."""
+    equation: Any = call.args[0]
+    maps = call.maps()
+    if not isinstance(equation, str) or "->" not in equation:
+        raise NoRuleError("names no axes of its result")
+    left, _, right = equation.replace(" ", "").partition("->")
+    terms = [_letters(term, len(x.shape)) for term, x in zip(left.split(","), maps, strict=True)]
+    if any(len(set(term)) < len(term) for term in terms):
+        raise NoRuleError("takes a diagonal")
+    places: dict[str, list[Axis | None]] = {}
+    for term, x in zip(terms, maps, strict=True):
+        for letter, axis in zip(term, x.axes, strict=True):
+            places.setdefault(letter, []).append(axis)
+    result = _letters(right, len(call.form.shape))
+    for letter in places.keys() - set(result):
+        call.fix(*places[letter], why=_MIXES)
+    several = sum(x.is_searched for x in maps) > 1
+    return call.result(*(_of_letter(call, places[letter], several) for letter in result))
+
+
+def _letters(term: str, rank: int) -> list[str]:
+    """The names of a map's axes; those that an ellipsis stands for have numbers, from the last."""
+    before, dots, after = term.partition("...")
+    between = range(rank - len(before) - len(after) if dots else 0)
+    return [*before, *(str(i) for i in reversed(between)), *after]
+
+
+def _of_letter(call: Call, axes: list[Axis | None], several: bool) -> Axis | None:
+    if len(axes) == 1 and several:
+        call.fix(axes[0], why=_MIXES)
+    found = axes[0]
+    for axis in axes[1:]:
+        if found is not None or axis is not None:
+            found = unite_axes(found, axis, call, "multiplies it with other heads")
+    return found

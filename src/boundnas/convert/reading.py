@@ -33,8 +33,8 @@ from boundnas.convert.axes import (
     unite,
 )
 from boundnas.convert.facts import Binding, Boundary, Read
+from boundnas.convert.graph import Traced
 from boundnas.convert.record import Form
-from boundnas.convert.trace import Traced
 from boundnas.convert.weights import settle, weights
 
 

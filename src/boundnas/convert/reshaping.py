@@ -152,10 +152,16 @@ def _resize(
     if sum(axis is not None and not axis.of_samples for axis in axes) > 1:
         call.fix(*axes, why="is told several numbers of channels")
     unknown = any(number(v) == -1 and i in of_samples for i, v in enumerate(values))
-    if unknown or any(isinstance(v, Size) and v.of and v.plain for v in values):
+    mixed = (isinstance(v, Size) and v.of and v.plain for v in values)
+    if unknown or any(m and not _is_found(a) for m, a in zip(mixed, axes, strict=False)):
         call.fix(*axes, *of, why="is told its number of channels together with others")
     stacked, cut = (None, None) if heads is None else (heads.stacked, heads.cut)
     call.read.sizes[call.node] = Told(tuple(axes), given, of, stacked, cut)
+
+
+def _is_found(axis: Axis | None) -> bool:
+    """Whether a reshape will find the size of an axis by itself, whatever it is told."""
+    return axis is not None and not axis.of_samples and not axis.is_fixed
 
 
 def _given(call: Call) -> tuple[list[Any], tuple[Any, ...]]:

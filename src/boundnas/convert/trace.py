@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
-from operator import attrgetter
 from types import FunctionType
 from typing import Any
 
@@ -19,10 +17,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
-from boundnas.convert import inplace, making, training
+from boundnas.convert import answers, inplace, making, training
 from boundnas.convert.calling import Root
 from boundnas.convert.given import hooked
 from boundnas.convert.gradients import Switch, holds_proxy
+from boundnas.convert.graph import Called, Traced
 from boundnas.convert.record import Counter, form_of, source, where, why
 from boundnas.errors import BoundNASError, ConvertError
 from boundnas.nested import Inputs, count
@@ -32,51 +31,6 @@ _VALUES = ("item", "tolist", "numpy", "equal", "allclose", "is_nonzero")
 LEAVES = "boundnas.convert.known"
 """Where modules are defined that are one node, beside those of ``torch.nn``."""
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-
-
-@dataclass
-class Called:
-    """One call of a module that has modules inside.
-
-    Args:
-        name: Of the module.
-        nodes: What it calls, in order; those of the modules inside included.
-        output: What it gives; none if that is no single tensor.
-    """
-
-    name: str
-    nodes: list[fx.Node]
-    output: fx.Node | None
-
-
-@dataclass
-class Traced:
-    """A network as a graph.
-
-    Args:
-        model: Whose modules the graph calls by name.
-        graph: Of each node, ``meta["form"]`` is what it gave, with shapes in place of tensors, and
-            ``meta["source"]`` the file and line it is called from, ``meta["inside"]`` the module
-            whose ``forward`` calls it, ``meta["macs"]`` its multiply-accumulates for the batch, and
-            ``meta["follows"]`` whether it is computed from the input.
-        calls: The calls of modules with modules inside, the inner ones first.
-        whole: Modules that could not be followed, by name, and why.
-        read: Numbers that a branch or a loop depended on.
-        constants: Tensors that were made while it was read, by their names in the graph.
-        left_out: What is done in training only, and is not in the graph.
-    """
-
-    model: nn.Module
-    graph: fx.Graph = field(default_factory=fx.Graph)
-    calls: list[Called] = field(default_factory=list)
-    whole: dict[str, str] = field(default_factory=dict)
-    read: list[fx.Node] = field(default_factory=list)
-    constants: dict[str, Tensor] = field(default_factory=dict)
-    left_out: tuple[str, ...] = ()
-
-    def attribute(self, name: str) -> Any:
-        """What the graph reads under a name."""
-        return self.constants[name] if name in self.constants else attrgetter(name)(self.model)
 
 
 def trace(model: nn.Module, example: Inputs) -> Traced:
@@ -111,6 +65,7 @@ def _followed(
     with torch.no_grad():
         try:
             with (
+                answers.of_tensors(_is_of_tensor),
                 making.watched(tracer.factory, tracer.method),
                 training.asked(tracer.tell),
                 tracer.switch.watched(),
@@ -152,7 +107,12 @@ class _Value(fx.Proxy):
     def __len__(self) -> int:
         return len(self.node.meta["value"])
 
-    def __getattr__(self, name: str) -> _Read:
+    def __getattr__(self, name: str) -> Any:
+        value = self.node.meta.get("value")
+        if name == "ndim" and isinstance(value, Tensor):
+            return value.dim()
+        if name == "dtype" and self.node.op == "get_attr":  # that of a weight, which stays
+            return self.node.meta["value"].dtype
         return _Read(self, name)
 
     def _number(self, kind: Callable[[Any], Any]) -> Any:
@@ -225,11 +185,13 @@ class _Tracer(fx.Tracer):
 
     def create_arg(self, a: Any) -> Any:
         """An argument as a graph holds it."""
+        if isinstance(a, fx.Proxy):
+            return a.node
         return self._tensor(a).node if isinstance(a, Tensor) else super().create_arg(a)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         """Follow a module; what cannot be followed is one node."""
-        if self._making:
+        if self._making or self._is_made_now(m):
             return forward(*args, **kwargs)
         name = self.path_of_module(m)
         if name in self._stays:
@@ -256,6 +218,11 @@ class _Tracer(fx.Tracer):
         self.found.calls.append(Called(name, nodes, result))
         return output
 
+    def _is_made_now(self, m: nn.Module) -> bool:
+        """Whether a forward made a module, which holds nothing, to call it as a function."""
+        held = any(True for _ in (*m.parameters(), *m.buffers()))
+        return m not in self._paths and m is not self.root and not held
+
     def _forget(self, nodes: int, calls: int) -> None:
         for node in reversed(list(self.graph.nodes)[nodes:]):
             self.graph.erase_node(node)
@@ -275,6 +242,7 @@ class _Tracer(fx.Tracer):
             return self._now(getattr(torch.Tensor, target), args, kwargs)
         if kind == "call_function" and _is_wrapped(target):
             return self._inwards(target, args, kwargs)
+        args, kwargs = making.on_own_device((args, kwargs), _value)
         proxy = super().create_proxy(kind, target, args, kwargs, *others, **named)
         proxy.node.meta["source"], proxy.node.meta["inside"] = source(), self._inside
         proxy.node.meta["value"] = self._made(kind, target, args, kwargs)
@@ -393,6 +361,10 @@ def _is_wrapped(function: Any) -> bool:
     """Whether a function is somebody's own, in Python."""
     module = getattr(function, "__module__", None) or ""
     return isinstance(function, FunctionType) and not module.startswith("torch.")
+
+
+def _is_of_tensor(x: Any) -> bool:
+    return type(x) in (_Value, _Read) and type(x.node.meta.get("value")) in (Tensor, nn.Parameter)
 
 
 def _value(x: Any) -> Any:

@@ -17,7 +17,7 @@ from boundnas.elastic.ghost import Ghosted
 from boundnas.errors import BoundNASError, ConvertError
 from boundnas.nested import mapped
 from boundnas.randomness import stream
-from boundnas.space import Architecture, SearchSpace
+from boundnas.space import Architecture, Dimension, SearchSpace
 from boundnas.supernet.extract import ROUNDING
 from boundnas.supernet.inputs import noise, padded, zeros
 from boundnas.supernet.modes import evaluating
@@ -50,23 +50,54 @@ def failing(model: Supernet, whole: Mapping[nn.Module, Any], samples: int) -> di
     wanted, wrong = _followed(empty, inputs, space.largest)
     if wrong:
         raise ConvertError(f"the largest network does not work any more: {wrong}")
-    found: dict[str, str] = {}
     if any(_followed(empty, inputs, arch) != (wanted, "") for arch in _apart(space)):
-        for i, dimension in enumerate(space.dimensions):
-            indices = (0 if i == j else len(d) - 1 for j, d in enumerate(space.dimensions))
-            form, wrong = _followed(empty, inputs, Architecture(space, tuple(indices)))
-            if wrong or form != wanted:
-                found[dimension.name] = wrong or f"the network gives {form} in place of {wanted}"
-        if not found:
-            raise ConvertError(
-                "networks that differ from the largest in several dimensions do not work, and "
-                "those that differ in one do; fix some (rules={name: None})"
-            )
-    if not found:
-        gates = tuple(torch.empty(len(d), device="meta").requires_grad_() for d in space.dimensions)
-        form, wrong = _followed(empty, inputs, space.smallest.carrying(gates=gates))
+        return _alone(
+            empty, inputs, wanted, lambda arch, _: arch,
+            "networks that differ from the largest in several dimensions do not work, and those "
+            "that differ in one do; fix some (rules={name: None})",
+        )  # fmt: skip
+    form, wrong = _followed(empty, inputs, _gated(space.smallest))
+    if wrong or form != wanted:
+        refusal = f"the smallest network does not work: {wrong or form}"
+        return _alone(empty, inputs, wanted, _gated, refusal)
+    return {}
+
+
+def _gated(arch: Architecture, of: Dimension | None = None) -> Architecture:
+    """With a weight for every option, as in training, or for those of one dimension alone."""
+    dimensions = arch.space.dimensions
+    gates = tuple(torch.empty(len(d), device="meta").requires_grad_() for d in dimensions)
+    others = frozenset(d for d in dimensions if d is not of) if of is not None else frozenset()
+    return arch.carrying(gates=gates, settled=others)
+
+
+def _alone(
+    model: Supernet,
+    inputs: Any,
+    wanted: Any,
+    carrying: Callable[[Architecture, Dimension], Architecture],
+    otherwise: str,
+) -> dict[str, str]:
+    """The dimensions whose smallest option does not work where all others are at their largest.
+
+    Args:
+        model: The supernet, without values.
+        inputs: A batch for it.
+        wanted: The form of what it gives.
+        carrying: Makes of an architecture what is tried.
+        otherwise: What to say if each of them works.
+
+    Raises:
+        ConvertError: Each of them works.
+    """
+    found, space = {}, model.space
+    for i, dimension in enumerate(space.dimensions):
+        indices = tuple(0 if i == j else len(d) - 1 for j, d in enumerate(space.dimensions))
+        form, wrong = _followed(model, inputs, carrying(Architecture(space, indices), dimension))
         if wrong or form != wanted:
-            raise ConvertError(f"the smallest network does not work: {wrong or form}")
+            found[dimension.name] = wrong or f"the network gives {form} in place of {wanted}"
+    if not found:
+        raise ConvertError(otherwise)
     return found
 
 

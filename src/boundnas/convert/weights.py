@@ -15,12 +15,12 @@ from torch import Tensor, fx
 from torch.fx.node import map_aggregate
 
 from boundnas.convert.axes import Axis, Group, Map, Reason, Segment, Size
+from boundnas.convert.graph import Traced
 from boundnas.convert.record import Form
-from boundnas.convert.trace import Traced
 
 _SHAPING = {
     "view", "reshape", "unsqueeze", "permute", "transpose", "flatten", "getitem", "expand",
-    "repeat", "expand_as",
+    "repeat",
 }  # fmt: skip
 _TAKING = {
     "add", "sub", "mul", "div", "truediv", "true_divide", "subtract", "multiply", "divide", "cat",
@@ -118,7 +118,10 @@ def _met(first: fx.Node, name: str) -> Weight | None:
     """A weight that maps meet as it is, or in another shape."""
     nodes = [first]
     while len(nodes[-1].users) == 1 and _name(user := next(iter(nodes[-1].users))) in _SHAPING:
-        if user.args[0] is not nodes[-1] or not isinstance(user.meta["form"], Form):
+        others = [n for n in user.all_input_nodes if n is not nodes[-1]]
+        if user.args[0] is not nodes[-1] or any(isinstance(n.meta["form"], Form) for n in others):
+            return None  # it is told by a map, as rows that are looked up by numbers
+        if not isinstance(user.meta["form"], Form):
             return None
         nodes.append(user)
     users, last = list(nodes[-1].users), nodes[-1]
@@ -128,7 +131,7 @@ def _met(first: fx.Node, name: str) -> Weight | None:
     shape = last.meta["form"].shape
     if len(ranks) != 1 or len(shape) > (rank := ranks.pop()):
         return None
-    repeated = any(_name(node) in ("expand", "repeat", "expand_as") for node in nodes)
+    repeated = any(_name(node) in ("expand", "repeat") for node in nodes)
     if len(shape) == rank and shape[0] != 1 and not repeated:
         return None
     return Weight(name, tuple(nodes), rank, repeated)

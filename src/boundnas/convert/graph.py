@@ -1,0 +1,54 @@
+"""A network as a graph of what its ``forward`` calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+
+@dataclass
+class Called:
+    """One call of a module that has modules inside.
+
+    Args:
+        name: Of the module.
+        nodes: What it calls, in order; those of the modules inside included.
+        output: What it gives; none if that is no single tensor.
+    """
+
+    name: str
+    nodes: list[fx.Node]
+    output: fx.Node | None
+
+
+@dataclass
+class Traced:
+    """A network as a graph.
+
+    Args:
+        model: Whose modules the graph calls by name.
+        graph: Of each node, ``meta["form"]`` is what it gave, with shapes in place of tensors, and
+            ``meta["source"]`` the file and line it is called from, ``meta["inside"]`` the module
+            whose ``forward`` calls it, ``meta["macs"]`` its multiply-accumulates for the batch, and
+            ``meta["follows"]`` whether it is computed from the input.
+        calls: The calls of modules with modules inside, the inner ones first.
+        whole: Modules that could not be followed, by name, and why.
+        read: Numbers that a branch or a loop depended on.
+        constants: Tensors that were made while it was read, by their names in the graph.
+        left_out: What is done in training only, and is not in the graph.
+    """
+
+    model: nn.Module
+    graph: fx.Graph = field(default_factory=fx.Graph)
+    calls: list[Called] = field(default_factory=list)
+    whole: dict[str, str] = field(default_factory=dict)
+    read: list[fx.Node] = field(default_factory=list)
+    constants: dict[str, Tensor] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+
+    def attribute(self, name: str) -> Any:
+        """What the graph reads under a name."""
+        return self.constants[name] if name in self.constants else attrgetter(name)(self.model)

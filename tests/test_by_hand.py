@@ -1,0 +1,261 @@
+"""What code bases write themselves: norms, dropped branches, einsum, sizes in many ways.
+
+A further module or way joins its table by adding a line.
+"""
+
+from functools import cache
+
+import pytest
+import torch
+from tests import laws
+from tests.spaces import seeded
+from torch import nn
+from torch.nn import functional as F
+
+import boundnas as bn
+from boundnas.convert.dropping import dropped
+from boundnas.convert.normalizing import normalizing
+
+
+class Norm(nn.Module):
+    """A weight, a bias or none, and a function of both."""
+
+    def __init__(self, function, bias=False, eps=1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(6))
+        self.bias = nn.Parameter(torch.rand(6)) if bias else None
+        self.eps, self.function = eps, function
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def rms(m, x):
+    return m.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + m.eps))
+
+
+def pixels(m, x):
+    mean = x.mean(1, keepdim=True)
+    x = (x - mean) / torch.sqrt((x - mean).pow(2).mean(1, keepdim=True) + m.eps)
+    return m.weight[:, None, None] * x + m.bias[:, None, None]
+
+
+def last(m, x):
+    return F.layer_norm(x, (6,), m.weight, m.bias, m.eps)
+
+
+NORMS = {
+    "of squares": (lambda: Norm(rms), nn.RMSNorm, -1),
+    "of squares, another eps": (lambda: Norm(rms, eps=1e-6), nn.RMSNorm, -1),
+    "in single precision": (
+        lambda: Norm(lambda m, x: rms(m, x.float()).to(x.dtype)), nn.RMSNorm, -1,
+    ),
+    "of pixels": (lambda: Norm(pixels, bias=True, eps=1e-6), nn.LayerNorm, 1),
+    "of the last axis": (lambda: Norm(last, bias=True), nn.LayerNorm, -1),
+    "without a bias": (lambda: Norm(last), nn.LayerNorm, -1),
+    "1 beside its weight": (lambda: Norm(lambda m, x: rms(m, x) * (1 + m.weight)), None, 0),
+    "eps beside the root": (
+        lambda: Norm(lambda m, x: m.weight * x / (x.pow(2).mean(-1, keepdim=True).sqrt() + m.eps)),
+        None, 0,
+    ),
+    "of a sample": (lambda: Norm(lambda m, x: (x - x.mean(1)) / x.std(1) * m.weight), None, 0),
+    "unbiased": (
+        lambda: Norm(
+            lambda m, x: (
+                m.weight * (x - x.mean(-1, True)) / (x.var(-1, keepdim=True) + m.eps).sqrt()
+            )
+        ),
+        None, 0,
+    ),
+    "a scale": (lambda: Norm(lambda m, x: x * m.weight), None, 0),
+    "other in training": (
+        lambda: Norm(lambda m, x: rms(m, x) * (2 if m.training else 1)), None, 0,
+    ),
+    "a buffer": (lambda: with_buffer(Norm(rms)), None, 0),
+}  # fmt: skip
+"""Modules, the norm of PyTorch that each is, and the axis of its channels."""
+
+
+def with_buffer(module):
+    module.register_buffer("calls", torch.zeros(()))
+    return module
+
+
+@pytest.mark.parametrize(("build", "kind", "axis"), NORMS.values(), ids=NORMS)
+def test_a_norm_by_hand_is_told_by_what_it_computes(build, kind, axis):
+    module, state = seeded(build), torch.get_rng_state()
+    values = {name: p.clone() for name, p in module.named_parameters()}
+    found = normalizing(module)
+    assert torch.equal(state, torch.get_rng_state())
+    if kind is None:
+        assert found is None
+        return
+    assert (type(found.norm), found.axis, found.norm.eps) == (kind, axis, module.eps)
+    for name, parameter in module.named_parameters():
+        assert getattr(found.norm, name) is parameter
+        assert torch.equal(parameter, values[name])
+
+
+class Drop(nn.Module):
+    """Drops by a function, with a probability of 0.3 under some name."""
+
+    def __init__(self, function, p=0.3):
+        super().__init__()
+        self.drop_prob, self.function = p, function
+
+    def forward(self, x):
+        return self.function(x, self.drop_prob, self.training)
+
+
+def branches(x, p, training):
+    if not training:
+        return x
+    kept = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(1 - p)
+    return x * kept / (1 - p)
+
+
+def of_pixels(x, p, training):
+    return branches(x, p, training) if x.dim() == 4 else x.missing
+
+
+def unscaled(x, p, training):
+    return branches(x, p, training) * (1 - p) if training else x
+
+
+def all_together(x, p, training):
+    return x * (torch.rand(()) > p) / (1 - p) if training else x
+
+
+def in_evaluation(x, p, training):
+    return branches(x, p, True)
+
+
+DROPS = {
+    "branches": (branches, 0.3, 0.3),
+    "branches of pixels": (of_pixels, 0.2, 0.2),
+    "entries": (F.dropout, 0.3, None),
+    "channels": (lambda x, p, t: F.dropout2d(x, p, t) if x.dim() == 4 else x.missing, 0.3, None),
+    "unscaled": (unscaled, 0.3, None),
+    "all together": (all_together, 0.3, None),
+    "in evaluation, too": (in_evaluation, 0.3, None),
+    "never": (lambda x, p, t: x, 0.3, None),
+    "with another probability": (lambda x, p, t: branches(x, 0.5, t), 0.3, None),
+    "more often than it says": (
+        lambda x, p, t: branches(x, 0.6, t) * (0.4 / 0.7) if t else x, 0.3, None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("function", "p", "found"), DROPS.values(), ids=DROPS)
+def test_dropped_branches_are_told_by_what_is_dropped(function, p, found):
+    state = torch.get_rng_state()
+    module = Drop(function, p).eval()
+    assert dropped(module) == found
+    assert torch.equal(state, torch.get_rng_state())
+    assert not module.training
+
+
+class Tokens(nn.Module):
+    """Tokens through what a function does with layers of eight features and two heads."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.embed, self.qkv = nn.Linear(3, 8), nn.Linear(8, 24)
+        self.norm, self.drop = Norm8(), Drop(branches)
+        self.project, self.head = nn.Linear(8, 8), nn.Linear(8, 2)
+        self.table = nn.Embedding(9, 2)
+        self.register_buffer("places", torch.arange(5)[:, None] - torch.arange(5) + 4)
+        self.scales = nn.ParameterList([torch.rand(2), torch.rand(2)])
+        self.between = nn.Parameter(torch.rand(2, 2))
+        self.kinds = {2: None, 3: self.project}
+        self.function = function
+
+    def forward(self, x):
+        return self.head(self.function(self, self.embed(x)).mean(1))
+
+
+class Norm8(Norm):
+    def __init__(self):
+        super().__init__(rms)
+        self.weight = nn.Parameter(torch.rand(8))
+
+
+def heads(m, x):
+    b, n, _ = x.shape
+    return (y.reshape(b, n, 2, 4).transpose(1, 2) for y in m.qkv(x).chunk(3, -1))
+
+
+def by_einsum(m, x):
+    q, k, v = heads(m, x)
+    weights = torch.einsum("bhid, bhjd -> bhij", q * 0.5, k)
+    weights = nn.Softmax(dim=-1)(weights + m.table(m.places).permute(2, 0, 1))
+    y = torch.einsum("...ij,...jd->...id", weights, v).transpose(1, 2)
+    b, n, h, d = y.shape
+    return x + m.project(y.reshape(b, n, h * d))
+
+
+def norm_of_heads(m, x):
+    q, k, v = heads(m, x)
+    weights = torch.einsum("bhij,hg->bijg", q @ k.transpose(-2, -1), m.between)
+    weights = F.layer_norm(weights, (2,), *m.scales).movedim(-1, 1)
+    return x + m.project((weights @ v).transpose(1, 2).flatten(2))
+
+
+def by_rank(m, x):
+    y = m.kinds[x.ndim](x)
+    return x + y if isinstance(y, torch.Tensor) and torch.is_tensor(x) else y
+
+
+WAYS = {
+    "einsum": (by_einsum, ["embed.width", "qkv.heads"]),
+    "a norm over heads": (norm_of_heads, ["embed.width"]),
+    "einsum of a weight": (
+        lambda m, x: x + torch.einsum("bnc,nk->bkc", m.project(x), m.places.double()),
+        ["embed.width"],
+    ),
+    "einsum over channels": (
+        lambda m, x: m.project(torch.einsum("bnc,bmc->bnm", x, x) @ x), ["project.width"],
+    ),
+    "einsum of two widths": (
+        lambda m, x: torch.einsum("bnc,bnd->bnd", m.qkv(x), m.project(x)),
+        ["embed.width", "project.width"],
+    ),
+    "einsum that keeps two widths": (
+        lambda m, x: torch.einsum("bnc,bnd->bncd", m.qkv(x), m.project(x)).sum(2), ["embed.width"],
+    ),
+    "a norm and a branch": (lambda m, x: x + m.drop(m.project(m.norm(x))), ["embed.width"]),
+    "asked for its rank and kind": (by_rank, ["embed.width"]),
+    "a module made on the way": (
+        lambda m, x: nn.GELU()(m.project(x)), ["embed.width", "project.width"],
+    ),
+    "the type of a weight": (
+        lambda m, x: m.project(x.to(m.project.weight.dtype)), ["embed.width", "project.width"],
+    ),
+    "the device of a constant": (
+        lambda m, x: x * torch.arange(len(x)).to(torch.ones(1).device)[:, None, None].add(1),
+        ["embed.width"],
+    ),
+    "sizes of samples": (
+        lambda m, x: torch.cat([torch.zeros(x.size(0), 1, 8), m.project(x)], 1), ["embed.width"],
+    ),
+}  # fmt: skip
+"""What is done, and the dimensions that may be searched then."""
+
+
+@cache
+def made(function):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = Tokens(function).double().eval()
+        example = torch.randn(1, 5, 3).double()
+    return net, bn.elasticize(net, example, sort=False)
+
+
+@pytest.mark.parametrize(("function", "names"), WAYS.values(), ids=WAYS)
+def test_networks_that_are_written_so_are_right(function, names):
+    net, model = made(function)
+    assert [d.name for d in model.space.dimensions] == names
+    laws.largest_is_original(net, model, exact=False)
+    laws.extracted_is_supernet(model)
+    laws.gradient_is_masked(model)
+    laws.trainable(model)
