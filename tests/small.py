@@ -83,6 +83,14 @@ def files(folder):
     }
 
 
+def outcome(folder):
+    """What a run in a folder came to: its files, of the checkpoints the newest."""
+    found = files(folder)
+    checkpoints = sorted({name.split("/")[1] for name in found if name.startswith("checkpoints/")})
+    older = tuple(f"checkpoints/{name}/" for name in checkpoints[:-1])
+    return {name: content for name, content in found.items() if not name.startswith(older)}
+
+
 def _leaves(value):
     if isinstance(value, Path):
         yield from files(value).items()

@@ -4,12 +4,11 @@ import importlib.metadata
 import json
 import re
 import shutil
-import signal
 import subprocess
 import sys
 
 import pytest
-from tests.reliability.tiny import CHECKPOINT_EVERY, STEPS, text
+from tests.reliability.tiny import STEPS, text
 from tests.small import ACCURACY, files
 from typer.testing import CliRunner
 
@@ -481,36 +480,3 @@ def test_a_front_exported_from_python_is_what_the_command_writes(whole, tmp_path
     shutil.rmtree(place)
     assert place in bn.export_front(bn.open(folder), formats=["onnx"])
     assert files(folder) == files(whole[0])
-
-
-STOPPED = """
-import os, signal
-from boundnas.fit import loop
-# A shell that starts the tests in the background has its children ignore SIGINT.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-save = loop.checkpoint.save
-def stopped(folder, step, *rest, **options):
-    save(folder, step, *rest, **options)
-    if step == {step}:
-        os.kill(os.getpid(), signal.{signal})
-loop.checkpoint.save = stopped
-"""
-
-
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
-def test_an_interrupted_run_continues_to_the_same_bytes(name, whole, configured):
-    folder = configured()
-    before = STOPPED.format(signal=name, step=CHECKPOINT_EVERY)
-    stopped = spawn(folder, "run", "run.yaml", before=before)
-    assert "Traceback" not in stopped.stderr
-    if name == "SIGKILL":
-        assert stopped.returncode == -signal.SIGKILL
-    else:
-        assert stopped.returncode == 130
-        assert "Stopped by SIGINT. The same command goes on from here." in stopped.stderr
-    checkpoints = folder / "runs" / "tiny" / "checkpoints"
-    # A signal that arrives during a save waits for the end of the next step.
-    newest = CHECKPOINT_EVERY + (name == "SIGINT")
-    assert sorted(path.name for path in checkpoints.iterdir())[-1] == f"step-{newest:08}"
-    assert call("run", "run.yaml").exit_code == 0
-    assert files(folder / "runs" / "tiny") == files(whole[0])

@@ -10,14 +10,11 @@ import pytest
 import torch
 from tests.extension.people import people
 from tests.extension.ranking import Ages
-from tests.small import files
 from torch import nn
 
 from boundnas import SearchSettings, Supernet, TrainSettings, elastic, fit, search
 from boundnas.deploy.networks import Handover, export_network, verify
-from boundnas.engine.interruption import Interrupted
 from boundnas.errors import RunError
-from boundnas.fit.loop import Trainer
 from boundnas.report import write_report
 from boundnas.store.folder import RunFolder
 
@@ -117,20 +114,6 @@ def test_an_exported_network_is_worth_what_its_card_says(finished):
     assert np.isfinite(logits).all()
     card = json.loads(held["architecture.json"])
     assert card["metric"] == {"name": "mean age error", "unit": "years", "scale": -1.0}
-
-
-def test_stopped_and_gone_on_with_workers_it_is_the_same_run(finished, tmp_path, monkeypatch):
-    folder = RunFolder.create(tmp_path / "ages", "")
-    step = Trainer._step
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", lambda t, n, a: (step(t, n, a)[0], n == 17))
-        with pytest.raises(Interrupted):
-            trained(folder)
-    run = trained(folder, workers=2)
-    searched(run)
-    here, there = (files(f) for f in (folder.path, finished[0].folder.path))
-    for name in ("metrics.jsonl", "boundaries.jsonl", "front.json", "search/evaluations.jsonl"):
-        assert here[name] == there[name], name
 
 
 def test_another_task_does_not_go_on_from_it(finished):

@@ -7,15 +7,13 @@ from functools import cache
 
 import pytest
 import torch
-from tests.faults import Killed
-from tests.small import COST_RANGE, digest, files, mobilenet
+from tests.small import COST_RANGE, digest, mobilenet
 from torch import nn
 from torch.nn import functional as F
 
 import boundnas as bn
 from boundnas import TrainSettings, fit
 from boundnas.errors import RunError
-from boundnas.fit import loop
 from boundnas.fit.trained import GENTLE, Trained
 from boundnas.randomness import stream
 from boundnas.report import write_report
@@ -168,33 +166,6 @@ def test_a_supernet_of_ones_own_starts_from_trained_weights_if_that_is_said():
     assert anew.settings.learning_rate == 0.1
 
 
-def test_it_goes_on_in_the_same_bytes_and_knows_how_it_came(tmp_path, monkeypatch):
-    whole = trained(made(), tmp_path / "whole", checkpoint_every=2)
-    save = loop.checkpoint.save
-
-    def stopping(path, step, *rest, **options):
-        save(path, step, *rest, **options)
-        if step == 4:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.checkpoint, "save", stopping)
-        with pytest.raises(Killed):
-            trained(made(), tmp_path / "stopped", checkpoint_every=2)
-    with pytest.raises(RunError, match=r"start = trained weights, this one has missing"):
-        trained(made(), tmp_path / "stopped", False, checkpoint_every=2, **GENTLE)
-    other = made()
-    with torch.no_grad():
-        next(other.parameters()).zero_()  # the checkpoint replaces them
-    again = trained(other, tmp_path / "stopped", checkpoint_every=2)
-    assert again.trained == Trained(
-        other, again.data, again.trained.task, 0, whole.trained.before, whole.trained.after
-    )
-    assert files(tmp_path / "stopped") == files(tmp_path / "whole")
-    opened = bn.open(tmp_path / "whole", model=made(), data=unmoved())
-    assert digest(opened.model) == digest(whole.model)
-
-
 class Errors(Classification):
     """A metric over all samples, of which lower is better."""
 
@@ -224,8 +195,29 @@ def test_a_metric_over_all_samples_is_compared_too():
     assert f"errors {-record.after:g} on validation data" in record.said
 
 
-def test_a_run_folder_of_another_start_is_refused(tmp_path):
+OTHERS = {
+    "new weights": (False, None, "start = missing, this one has trained weights"),
+    "trained ones": (None, False, "start = trained weights, this one has missing"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_a_run_folder_of_another_start_is_refused(case, tmp_path):
+    first, second, message = OTHERS[case]
     folder = RunFolder.create(tmp_path / "run", "name: run\n")
-    trained(made(), folder, trained=False, steps=2, **GENTLE)
-    with pytest.raises(RunError, match="start = missing, this one has trained weights"):
-        trained(made(), folder, steps=2)
+    trained(made(), folder, first, steps=2, **GENTLE)
+    with pytest.raises(RunError, match=message):
+        trained(made(), folder, second, steps=2, **GENTLE)
+
+
+def test_a_finished_run_is_opened_and_knows_how_it_came(tmp_path):
+    run = trained(made(), tmp_path / "run", steps=2)
+    other = made()
+    with torch.no_grad():
+        next(other.parameters()).zero_()  # the checkpoint replaces them
+    again = trained(other, tmp_path / "run", steps=2)
+    assert again.trained == Trained(
+        other, again.data, again.task, 0, run.trained.before, run.trained.after
+    )
+    opened = bn.open(tmp_path / "run", model=made(), data=unmoved())
+    assert digest(opened.model) == digest(again.model) == digest(run.model)

@@ -99,26 +99,6 @@ def killed_after(calls):
     return Killed
 
 
-def test_a_killed_measurement_goes_on_and_writes_the_same_bytes(model, tmp_path):
-    whole, path = tmp_path / "whole.json", tmp_path / "latency.json"
-    measured(model, path=whole, minutes=0.0022)
-    counted = []
-
-    class Counting(Fake):
-        def spend(self, nanoseconds):
-            super().spend(nanoseconds)
-            counted.append(self.calls)
-
-    measured(model, minutes=0.0022, kind=Counting)
-    for part in (0.01, 0.4, 0.6, 0.99):
-        for calls in (int(part * counted[-1]), 700):
-            with pytest.raises(KeyboardInterrupt):
-                measured(model, killed_after(calls), path=path, minutes=0.0022)
-        measured(model, path=path, minutes=0.0022)
-        assert path.read_bytes() == whole.read_bytes(), part
-        path.unlink()
-
-
 def test_what_was_measured_is_not_measured_again(model, tmp_path):
     path = tmp_path / "latency.json"
     with pytest.raises(KeyboardInterrupt):

@@ -1,11 +1,10 @@
-"""Optimizers and schedules as values: taken as they are, resumed in the same bytes, or refused."""
+"""Optimizers and schedules as values: taken as they are, or refused."""
 
 import math
 import random
 
 import pytest
 import torch
-from tests.faults import Killed
 from tests.small import digest, few_digits
 from tests.spaces import seeded
 from torch import optim
@@ -84,26 +83,12 @@ def usual():
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_any_optimizer_and_schedule_goes_on_in_the_same_bytes(name, usual, tmp_path, monkeypatch):
-    whole = trained(None, *VALUES[name])
-    rates = [row["learning_rate"] for row in whole.metrics]
+def test_any_optimizer_and_schedule_is_taken_as_it_is(name, usual):
+    run = trained(None, *VALUES[name])
+    rates = [row["learning_rate"] for row in run.metrics]
     assert rates == rates_of(*VALUES[name])
     assert len(set(rates)) > 3
-    folder = RunFolder.create(tmp_path / "run", "name: run\n")
-    save = loop.checkpoint.save
-
-    def stopping(path, step, *rest, **options):
-        save(path, step, *rest, **options)
-        if step == 3:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.checkpoint, "save", stopping)
-        with pytest.raises(Killed):
-            trained(folder, *VALUES[name])
-    again = trained(folder, *VALUES[name])
-    assert digest(again.model) == digest(whole.model) != digest(usual.model)
-    assert again.metrics == whole.metrics
+    assert digest(run.model) != digest(usual.model)
 
 
 def test_the_settings_name_an_optimizer_and_a_schedule_of_torch(usual):

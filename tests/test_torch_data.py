@@ -9,18 +9,13 @@ from threading import Thread
 import numpy as np
 import pytest
 import torch
-from tests.reliability.child import fork
-from tests.small import digest, files
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from boundnas import Data, Supernet, TrainSettings, elastic, fit, tasks
 from boundnas.data import TrainingOrder, batches, data, survey
 from boundnas.data.drawn import Drawn, read
-from boundnas.engine.interruption import Interrupted
 from boundnas.errors import DataError
-from boundnas.fit.loop import Trainer
 from boundnas.fit.match import check_match
-from boundnas.store.folder import RunFolder
 
 NUMBER = 40
 
@@ -345,45 +340,6 @@ def trained(found, folder=None, steps=9, **options):
     settings = TrainSettings(steps=steps, batch_size=8, checkpoint_every=2, learning_rate=0.01)
     model = net(found)
     return fit(model, found, cost_range=(40, 80), settings=settings, folder=folder, **options)
-
-
-STOPS = {
-    "interrupted": (2, 0, lambda: None),
-    "killed while workers read": (2, 0, lambda: os.kill(os.getpid(), signal.SIGKILL)),
-    "killed without workers": (0, 2, lambda: os.kill(os.getpid(), signal.SIGKILL)),
-}
-"""How many workers read before a stop and after it, and what stops the run in its fifth step."""
-
-
-@pytest.mark.parametrize("stop", STOPS)
-def test_stopped_anywhere_and_read_by_any_number_of_workers_a_run_ends_in_the_same_bytes(
-    stop, tmp_path, monkeypatch
-):
-    train = noisy(GENERATORS["all"])
-    before, after, end = STOPS[stop]
-    expected = trained(made(train), RunFolder.create(tmp_path / "whole", ""))
-    folder = RunFolder.create(tmp_path / "run", "")
-    step = Trainer._step
-
-    def stopping(trainer, number, asked):
-        row, _ = step(trainer, number, asked)
-        if number == 4:
-            end()
-        return row, number == 4
-
-    def stopped():
-        with pytest.raises(Interrupted):
-            trained(made(train, workers=before), folder)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", stopping)
-        child = fork(stopped, tmp_path)
-        assert child.wait() == (0 if stop == "interrupted" else -signal.SIGKILL), child.text
-    assert not folder.bounds.exists()
-    run = trained(made(train, workers=after), folder)
-    assert [row["step"] for row in run.metrics] == list(range(9))
-    assert digest(run.model) == digest(expected.model)
-    assert files(tmp_path / "run") == files(tmp_path / "whole")
 
 
 def ending(x, y, i):

@@ -5,18 +5,14 @@ import torch
 from sklearn import metrics
 from tests.foreign_networks import foreign
 from tests.reliability.ranks import finish, together
-from tests.small import digest
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from boundnas import Data, SearchSettings, Supernet, TrainSettings, elastic, fit, search, tasks
 from boundnas.data import TrainingOrder
 from boundnas.engine import ranks
-from boundnas.engine.interruption import Interrupted
 from boundnas.errors import DataError, TaskError
-from boundnas.fit.loop import Trainer
 from boundnas.randomness import stream
-from boundnas.store.folder import RunFolder
 
 v2 = foreign("torchvision.transforms.v2")
 tv_tensors = foreign("torchvision.tv_tensors")
@@ -100,20 +96,6 @@ def trained(found, folder=None, **options):
     return fit(
         net(found), found, cost_range=COST_RANGE, settings=settings, folder=folder, **options
     )
-
-
-def test_a_run_with_random_transforms_ends_in_the_same_bytes_stopped_and_read_by_workers(
-    tmp_path, monkeypatch
-):
-    transform = v2.Compose([*RANDOM["crop and mirror"], *RANDOM["colours"], v2.ToImage(), FLOATS])
-    expected = digest(trained(made(transform)).model)
-    assert digest(trained(made(transform, workers=2)).model) == expected
-    folder, step = RunFolder.create(tmp_path / "run", ""), Trainer._step
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", lambda t, n, asked: (step(t, n, asked)[0], n == 4))
-        with pytest.raises(Interrupted):
-            trained(made(transform, workers=2), folder)
-    assert digest(trained(made(transform), folder).model) == expected
 
 
 class Scenes(Dataset):

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.faults import Killed
 from tests.small import COST_RANGE, digest, few_digits, files, mobilenet
 
 from boundnas import TrainSettings, data, fit
@@ -22,7 +21,7 @@ from boundnas.fit.schedule import learning_rate, policy_learning_rate
 from boundnas.fit.start import start_policy
 from boundnas.settings import PriorSettings
 from boundnas.store.folder import RunFolder
-from boundnas.store.lines import JsonLines, read_jsonl
+from boundnas.store.lines import JsonLines
 from boundnas.store.rows import MetricsRow
 from boundnas.store.vouched import check_vouched
 from boundnas.supernet import weights
@@ -52,67 +51,12 @@ def new_folder(path):
     return RunFolder.create(path / "run", "name: run\n")
 
 
-def killed_at(stop, where, folder, monkeypatch, **more):
-    """Train in the folder until just before or just after the checkpoint of step ``stop``."""
-    save = loop.checkpoint.save
-
-    def failing(path, step, *rest, **options):
-        if step != stop:
-            return save(path, step, *rest, **options)
-        if where == "after its checkpoint":
-            save(path, step, *rest, **options)
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.checkpoint, "save", failing)
-        with pytest.raises(Killed):
-            run(folder, **more)
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     """Files and rows of an uninterrupted run, and the state of its model."""
     folder = new_folder(tmp_path_factory.mktemp("uninterrupted"))
     finished = run(folder)
     return files(folder.path), finished.metrics, digest(finished.model)
-
-
-@pytest.mark.parametrize("where", ["before its checkpoint", "after its checkpoint"])
-@pytest.mark.parametrize("stop", range(1, STEPS + 1))
-def test_a_run_stopped_at_any_step_ends_in_the_same_bytes(
-    stop, where, uninterrupted, tmp_path, monkeypatch
-):
-    expected, metrics, state = uninterrupted
-    folder = new_folder(tmp_path)
-    killed_at(stop, where, folder, monkeypatch)
-    resumed = run(folder)
-    assert resumed.metrics == metrics
-    assert digest(resumed.model) == state
-    # The checkpoints hold weights, policies and the state of both optimizers.
-    assert files(folder.path) == expected
-
-
-def test_a_run_stopped_again_and_again_ends_in_the_same_bytes(uninterrupted, tmp_path, monkeypatch):
-    folder = new_folder(tmp_path)
-    for stop in (1, 3, 4, 9):
-        killed_at(stop, "before its checkpoint", folder, monkeypatch)
-    run(folder)
-    assert files(folder.path) == uninterrupted[0]
-
-
-@pytest.mark.parametrize("learn", ["none", "max", "min"])
-def test_resume_is_exact_whatever_is_learned_and_between_checkpoints(learn, tmp_path, monkeypatch):
-    states = {}
-    for name, stop in (("whole", None), ("stopped", 8)):
-        folder = RunFolder.create(tmp_path / name, "name: run\n")
-        if stop:
-            # Checkpoints are due after steps 4 and 8, so the rows of steps 4 to 7 come again.
-            killed_at(stop, "before its checkpoint", folder, monkeypatch, learn=learn,
-                      checkpoint_every=4)  # fmt: skip
-            assert len(read_jsonl(folder.metrics)) == stop
-        run(folder, learn=learn, checkpoint_every=4)
-        states[name] = files(folder.path)
-    assert states["stopped"] == states["whole"]
 
 
 def test_a_checkpoint_holds_weights_policies_and_both_optimizers(tmp_path):

@@ -3,14 +3,12 @@
 import json
 
 import pytest
-from tests.faults import Killed
 from tests.small import COST_RANGE, digest, few_digits, files, mobilenet
 from tests.test_observers import Notes
 from tests.test_report import browser, page  # noqa: F401
 
 import boundnas as bn
 from boundnas.errors import ArgumentError
-from boundnas.fit import loop
 from boundnas.report.content import figures
 from boundnas.report.page import render
 from boundnas.report.records import read_run
@@ -74,25 +72,6 @@ def test_the_rows_are_those_of_the_search_at_that_step(watched):
     for found in last["between"]:
         chosen = space.architecture(found["architecture"]).indices
         assert all(j in options for j, options in zip(chosen, run.allowed, strict=True))
-
-
-@pytest.mark.parametrize("step", [2, 3, 5])
-def test_a_run_that_was_killed_goes_on_with_the_same_rows(step, watched, tmp_path, monkeypatch):
-    original = loop.Trainer._step
-
-    def killed(self, at, stopping):
-        if at == step:
-            raise Killed
-        return original(self, at, stopping)
-
-    monkeypatch.setattr(loop.Trainer, "_step", killed)
-    with pytest.raises(Killed):
-        trained(tmp_path / "run", [bn.Validation(3, settings=FEW)])
-    monkeypatch.undo()
-    again = bn.Validation(3, settings=FEW)
-    trained(tmp_path / "run", [again])
-    assert files(tmp_path / "run") == files(watched[0].folder.path)
-    assert again.rows == watched[1].rows
 
 
 def test_it_needs_no_folder_and_no_failure_of_it_is_heard():

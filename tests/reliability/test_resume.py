@@ -1,70 +1,134 @@
-"""Row 1: stopped after any step and continued, every shipped space ends in the same bytes."""
+"""Row 1: a work that is stopped anywhere, in any way, and begun again ends in the same bytes."""
 
 import os
+import shutil
 import signal
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain, count, cycle, islice, repeat
 
 import pytest
-import torch
-from tests.reliability.child import replaced
-from tests.small import few_digits, files
+from tests.faults import Killed
+from tests.reliability.child import fork
+from tests.reliability.works import FAMILIES, WORKS, found
+from tests.small import outcome
 
-from boundnas import TrainSettings, fit
-from boundnas.cost import MACs
 from boundnas.engine.interruption import Interrupted, interruptible
+from boundnas.latency.bench import Bench
 from boundnas.method.sandwich import Sandwich
-from boundnas.models import FAMILIES, paper_space
-from boundnas.store.folder import RunFolder
+from boundnas.search.journal import Journal
+from boundnas.store import checkpoint
 
-DRAWN = ("mobilenet_v3", "width_only")
-"""Families that stand for all without `--full`: that of every kind of choice, and that of one."""
-
-
-def train(path, family, steps):
-    """Train the space, shuffled over eight epochs, with dropout and drop-connect."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = paper_space(
-            family, 0.125, 8, last_width=16, in_channels=1, dropout=0.2, drop_connect=0.2
-        )
-    smallest, largest = MACs(model).reach
-    settings = TrainSettings(
-        steps=steps, batch_size=16, checkpoint_every=steps // 3, start_std=0.3, learning_rate=0.02
-    )
-    folder = RunFolder.create(path, "name: run\n")
-    middle = (smallest + (largest - smallest) / 4, smallest + (largest - smallest) / 2)
-    fit(model, few_digits(), cost_range=middle, settings=settings, folder=folder)
-    found = files(path)
-    newest = max(name.split("/")[1] for name in found if name.startswith("checkpoints/"))
-    return {k: v for k, v in found.items() if not k.startswith("checkpoints/") or newest in k}
+POINTS = (
+    (Sandwich, "step"),
+    (Journal, "append"),
+    (Bench, "run"),
+    (checkpoint, "save"),
+    (os, "replace"),
+    (os, "rename"),
+)
+"""A step of training, a measurement that is kept, a file that is there from now on: a work may be
+stopped just before each call of these, and just after it."""
 
 
-def stopping_after(step):
-    def make(old):
-        def run(self, images, labels, number, *rest):
-            if number == step - 1:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return old(self, images, labels, number, *rest)
+@contextmanager
+def stopping_at(number, stop):
+    """``stop()`` is called at so manieth a point; gives the counter of points."""
+    points = count(1)
+
+    def point():
+        if next(points) == number:
+            stop()
+
+    def wrapped(call):
+        def run(*args, **kwargs):
+            point()
+            result = call(*args, **kwargs)
+            point()
+            return result
 
         return run
 
-    return make
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in POINTS:
+            patch.setattr(owner, name, wrapped(getattr(owner, name)))
+        yield points
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_step_is_one_to_stop_after(family, tmp_path, full, figure):
-    if not full and family not in DRAWN:
-        pytest.skip("other families have the same kinds of choices")
-    steps = 40 if full else 6
-    expected = train(tmp_path / "whole", family, steps)
-    for step in range(1, steps) if full else (3,):
-        path = tmp_path / str(step)
+def failing(work, folder, number):
+    """Something escapes, and the same process goes on."""
 
-        def stopped(step=step, path=path):
-            with replaced(Sandwich, "step", stopping_after(step)), interruptible():
-                train(path, family, steps)
+    def fail():
+        raise Killed
 
-        with pytest.raises(Interrupted):
-            stopped()
-        assert sorted((path / "checkpoints").iterdir())[-1].name == f"step-{step:08}"
-        assert train(path, family, steps) == expected
-    figure(f"{family}: stopped after {steps - 1 if full else 1} of {steps} steps, same bytes")
+    with stopping_at(number, fail):
+        try:
+            work()
+        except Killed:
+            return True
+    return False
+
+
+def asked(work, folder, number):
+    """A signal asks for a stop, after the step and its checkpoint where there is one."""
+    with stopping_at(number, partial(os.kill, os.getpid(), signal.SIGTERM)):
+        try:
+            with interruptible():
+                work()
+        except Interrupted:
+            return True
+    return False
+
+
+def killed(work, folder, number):
+    """The process is gone, with all that it held."""
+
+    def dying():
+        with stopping_at(number, lambda: os.kill(os.getpid(), signal.SIGKILL)):
+            work()
+
+    child = fork(dying, folder.parent)
+    code = child.wait()
+    assert code in (0, -signal.SIGKILL), child.text
+    return code != 0
+
+
+WAYS = (failing, asked, killed)
+
+
+def ends(work, folder, numbers, first=0):
+    """Stop a work at these points, each time begun anew, in one way after the other.
+
+    Gives what it gives when it is begun once more after its end, which changes nothing; what it
+    leaves; and how often it was stopped.
+    """
+    ways = islice(cycle(WAYS), first, None)
+    for stops, (way, number) in enumerate(zip(ways, numbers, strict=False)):
+        if not way(partial(work, folder, stops), folder, number):
+            break
+    left = outcome(folder)
+    gave = work(folder, stops + 1)
+    assert outcome(folder) == left
+    return gave, left, stops
+
+
+@pytest.mark.parametrize("name", [*WORKS, *FAMILIES])
+def test_stopped_anywhere_and_in_any_way_a_work_ends_in_the_same_bytes(
+    name, tmp_path, full, figure
+):
+    if name in FAMILIES and not full:
+        pytest.skip("takes minutes, and has the kinds of choices that others have")
+    work = {**WORKS, **FAMILIES}[name]
+    found()  # is no part of a work
+    with stopping_at(0, None) as points:
+        whole = work(tmp_path / "whole", 0), outcome(tmp_path / "whole")
+    total = next(points) - 1
+    numbers = (max(n, n * total // 10) for n in count(1))
+    *ended, stops = ends(work, tmp_path / "again and again", numbers)
+    assert tuple(ended) == whole
+    assert stops > 1
+    for number in range(1, total + 1) if full else ():
+        *ended, _ = ends(work, tmp_path / str(number), chain([number], repeat(0)), number)
+        assert tuple(ended) == whole, number
+        shutil.rmtree(tmp_path / str(number))
+    figure(f"{name}: stopped {stops} times{f', and at each of {total} points' if full else ''}")

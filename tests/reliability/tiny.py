@@ -4,8 +4,8 @@ import contextlib
 import shutil
 
 import pytest
+from tests import small
 from tests.reliability.child import fork
-from tests.small import files
 
 import boundnas.app.cli
 
@@ -56,11 +56,8 @@ def run():
 
 
 def outcome(folder):
-    """What the run in a folder came to: its files, of the checkpoints the newest."""
-    found = files(folder / "runs" / "tiny")
-    checkpoints = sorted({name.split("/")[1] for name in found if name.startswith("checkpoints/")})
-    older = tuple(f"checkpoints/{name}/" for name in checkpoints[:-1])
-    return {name: content for name, content in found.items() if not name.startswith(older)}
+    """What the run in a folder came to."""
+    return small.outcome(folder / "runs" / "tiny")
 
 
 def clear(folder):
