@@ -84,11 +84,10 @@ def files(folder):
 
 
 def outcome(folder):
-    """What a run in a folder came to: its files, of the checkpoints the newest."""
-    found = files(folder)
-    checkpoints = sorted({name.split("/")[1] for name in found if name.startswith("checkpoints/")})
-    older = tuple(f"checkpoints/{name}/" for name in checkpoints[:-1])
-    return {name: content for name, content in found.items() if not name.startswith(older)}
+    """What a run in a folder, or below it, came to: its files, of the checkpoints the newest."""
+    older = sorted(folder.rglob("checkpoints/step-*"))[:-1]
+    gone = tuple(f"{path.relative_to(folder)}/" for path in older)
+    return {name: content for name, content in files(folder).items() if not name.startswith(gone)}
 
 
 def _leaves(value):

@@ -152,7 +152,8 @@ def exported(folder, _):
 def measured(folder, _):
     folder.mkdir(exist_ok=True)
     path = folder / "latency.json"
-    if path.exists():  # nothing is measured over a table
+    if path.exists():  # nothing is measured over a table; its journal may be there for a moment yet
+        path.with_name("latency.json.journal").unlink(missing_ok=True)
         return bn.cost.LatencyTable.read(path)
     with registered(Fake):
         return measure(seeded(test_measure.Small), path, runtime="fake", minutes=0.0018)
