@@ -410,6 +410,17 @@ def _normalized(conv, norm, shape, **options):
     return shape, make
 
 
+def _weightless(net):
+    """Normalizations of batches and of groups without weights."""
+    width = net.dimension("even", (2, 4, 6))
+    steps = [
+        elastic.Conv2d(2, width, net.kernel, bias=True), elastic.GroupNorm(width, 2, affine=False),
+        torch.tanh, elastic.Conv2d(width, net.width, bias=True),
+        elastic.BatchNorm2d(net.width, activation="swish", affine=False),
+    ]  # fmt: skip
+    return steps, net.width
+
+
 def _features(net):
     """A normalization of features without pixels."""
     kind = net.dimension("kind", ("silu", "relu"), "activation")
@@ -620,6 +631,7 @@ LAYERS = {
         elastic.Conv3d, elastic.BatchNorm3d, VOLUME, activation="softplus", squeezed=3
     ),
     "normalized features": (IMAGE, _features),
+    "norms without weights": (IMAGE, _weightless),
     "activations": (IMAGE, _choices),
     "group norms": (IMAGE, _group_norms),
     "transposed": _transposed(elastic.ConvTranspose2d, elastic.Conv2d, (2, 5, 4), bias=True),

@@ -308,6 +308,30 @@ class Padded(nn.Module):
         return self.head(y[:, 0])
 
 
+class Translated(nn.Module):
+    """Torch's transformer, one sequence beside another, and attention with tokens of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(3, 16)
+        self.both = nn.Transformer(16, 4, 1, 2, 12, 0.1, batch_first=True)
+        layer = nn.TransformerDecoderLayer(16, 2, 8, 0.0, norm_first=True)
+        self.more = nn.TransformerDecoder(layer, 1)
+        options = {"dropout": 0.1, "kdim": 5, "vdim": 6, "batch_first": True}
+        self.attention = nn.MultiheadAttention(
+            16, 2, add_bias_kv=True, add_zero_attn=True, **options
+        )
+        self.key, self.value, self.head = nn.Linear(16, 5), nn.Linear(16, 6), nn.Linear(16, 4)
+
+    def forward(self, x):
+        x, mask = self.embed(x), nn.Transformer.generate_square_subsequent_mask(3)
+        y = self.both(x, x[:, :3], tgt_mask=mask, tgt_is_causal=True)
+        y = self.more(y.transpose(0, 1), x.transpose(0, 1), tgt_mask=mask).transpose(0, 1)
+        ahead = torch.ones(3, 5, dtype=torch.bool).triu(1)
+        y = y + self.attention(y, self.key(x), self.value(x), attn_mask=ahead)[0]
+        return self.head(y.mean(1))
+
+
 class Placed(nn.Module):
     """Learned positions that are looked up in tables, the same rows for every sample."""
 
@@ -343,6 +367,26 @@ class ByChannel(nn.Module):
     def forward(self, x):
         y = self.body(x)
         return self.head(y.mean((2, 3)) if len(y.shape) == 4 else y)
+
+
+class Drawing(nn.Module):
+    """What draws numbers in training, of PyTorch's, and norms without weights or of processes."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8, affine=False), nn.RReLU(0.1, 0.4),
+            nn.Conv2d(8, 12, 3, padding=1), nn.SyncBatchNorm(12), nn.SELU(), nn.AlphaDropout(0.1),
+            nn.Conv2d(12, 8, 1), nn.GroupNorm(4, 8, affine=False), nn.FeatureAlphaDropout(0.1),
+        )  # fmt: skip
+        self.tokens, self.norm = nn.Linear(8, 12), nn.SyncBatchNorm(12)
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, x):
+        x = F.dropout3d(self.body(x).unsqueeze(2), 0.1, self.training).squeeze(2)
+        x = F.rrelu(self.tokens(x.flatten(2).transpose(1, 2)), 0.1, 0.4, self.training)
+        x = F.alpha_dropout(x, 0.2, self.training).mean(1)
+        return self.head(self.norm(x))
 
 
 class Upwards(nn.Module):
@@ -465,6 +509,8 @@ NETWORKS = {
     "attention of pixels": (OfPixels, (3, 4, 4)),
     "torch's attention": (Torchs, (5, 3)),
     "torch's attention, padded": (Padded, torch.tensor([3, 2, 4, 1, 2, 0])),
+    "torch's attention, both ways": (Translated, (5, 3)),
+    "drawing": (Drawing, (3, 4, 4)),
     "upwards": (Upwards, (3, 8)),
     "positions from tables": (lambda: Placed(True), torch.arange(5).repeat(2)[:7]),
     "positions in another order": (lambda: Placed(False), torch.arange(5).repeat(2)[:7]),
@@ -485,8 +531,9 @@ def network(name):
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.running_mean.normal_(0, 0.3)
                 module.running_var.uniform_(0.5, 2)
-                nn.init.normal_(module.weight, 1, 0.2)
-                nn.init.normal_(module.bias, 0, 0.2)
+                if module.affine:
+                    nn.init.normal_(module.weight, 1, 0.2)
+                    nn.init.normal_(module.bias, 0, 0.2)
         given = shape if isinstance(shape, torch.Tensor) else torch.randn(shape)
         return model.eval(), given[None]
 

@@ -3,7 +3,7 @@
 A further module or way joins its table by adding a line.
 """
 
-from functools import cache
+from functools import cache, partial
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import boundnas as bn
+from boundnas import elastic
 from boundnas.convert.dropping import dropped
 from boundnas.convert.normalizing import normalizing
 
@@ -206,6 +207,22 @@ def by_rank(m, x):
     return x + y if isinstance(y, torch.Tensor) and torch.is_tensor(x) else y
 
 
+class Remembering(nn.Module):
+    """Recurrent layers with dropout between them, and states from outside."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(3, 8)
+        self.lstm = nn.LSTM(8, 6, 2, batch_first=True, dropout=0.2, bidirectional=True)
+        self.gru = nn.GRU(12, 4, 3, batch_first=True, dropout=0.2)
+        self.up, self.head = nn.Linear(4, 8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x, _ = self.lstm(self.embed(x))
+        _, state = self.gru(x, x.new_ones(3, x.size(0), 4))
+        return self.head(torch.tanh(self.up(state[-1])))
+
+
 WAYS = {
     "einsum": (by_einsum, ["embed.width", "qkv.heads"]),
     "a norm over heads": (norm_of_heads, ["embed.width"]),
@@ -243,19 +260,27 @@ WAYS = {
 
 
 @cache
-def made(function):
+def made(build):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = Tokens(function).double().eval()
+        net = build().double().eval()
         example = torch.randn(1, 5, 3).double()
     return net, bn.elasticize(net, example, sort=False)
 
 
 @pytest.mark.parametrize(("function", "names"), WAYS.values(), ids=WAYS)
 def test_networks_that_are_written_so_are_right(function, names):
-    net, model = made(function)
+    net, model = made(partial(Tokens, function))
     assert [d.name for d in model.space.dimensions] == names
     laws.largest_is_original(net, model, exact=False)
     laws.extracted_is_supernet(model)
+    laws.gradient_is_masked(model)
+    laws.trainable(model)
+
+
+def test_dropout_between_recurrent_layers_is_drawn_by_the_library():
+    net, model = made(Remembering)
+    assert [(n, m.probability) for n, m in model.named_modules() if isinstance(m, elastic.Dropout)]
+    laws.largest_is_original(net, model, exact=True)
     laws.gradient_is_masked(model)
     laws.trainable(model)

@@ -294,6 +294,8 @@ def layers(number):
         ),
         (lambda: elastic.MultiheadAttention(Joined((2, 2)), 2, 3), "of joined features, say out_"),
         (lambda: elastic.Dropout(axis=2), "Dropout: channels lie on axis 1 or -1, found 2"),
+        (lambda: elastic.RReLU(0.5, 0.1), r"RReLU: slopes ascend in \[0, 1\], found 0\.5 and 0\.1"),
+        (lambda: elastic.RReLU(axis=2), "RReLU: channels lie on axis 1 or -1, found 2"),
         (lambda: elastic.DropConnect(-0.1), r"a drop probability lies in \[0, 1\), found -0\.1"),
     ],
 )
@@ -384,6 +386,50 @@ def test_every_option_of_a_normed_map_shares_the_draw_of_the_full_width(drop, fr
             assert torch.equal(after, before * whole[:few, :, :c])
 
 
+DRAWN = {
+    "RReLU": (elastic.RReLU(0.1, 0.6, axis=-1), nn.RReLU(0.1, 0.6)),
+    "alpha dropout": (elastic.AlphaDropout(0.4, axis=-1), nn.AlphaDropout(0.4)),
+}
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+@pytest.mark.parametrize(("layer", "plain"), DRAWN.values(), ids=DRAWN)
+def test_every_option_of_a_normed_map_is_drawn_for_as_in_the_full_width(layer, plain, fraction):
+    x, norm = torch.ones(8, 5, 6), seeded(lambda: elastic.LayerNorm(WIDTH))
+    arch, few = Architecture(SPACE, (0, *SPACE.largest.indices[1:])), round(8 * fraction)
+    gated = relaxed(arch, fraction, noise=stream(0, "noise"))
+    width = arch.size(WIDTH)
+    y = norm(join(x[..., :width], x[:few, :, width:]), gated) - torch.ones(8, 1, 1)
+    drawn = layer(y, gated)
+    pairs = [(y.active, drawn.active)]
+    pairs += zip(y.options.maps, drawn.options.maps, strict=True)
+    for before, after in pairs:
+        n, _, c = before.shape
+        whole = F.pad(before.detach(), (0, 6 - c, 0, 0, 0, 8 - n))
+        torch.testing.assert_close(after, layer(whole, noisy(SPACE.largest))[:n, :, :c])
+
+
+@pytest.mark.parametrize(("layer", "plain"), DRAWN.values(), ids=DRAWN)
+def test_values_are_those_of_torch_for_the_draws_that_it_could_make(layer, plain):
+    x = torch.linspace(-3, 3, 60).expand(2000, 60)
+    y, state = layer(x, noisy(SPACE.largest)), torch.get_rng_state()
+    expected = plain.train()(x)
+    torch.set_rng_state(state)
+    assert torch.equal(layer(x, SPACE.largest), plain.eval()(x))
+    for function in (torch.amin, torch.amax):
+        torch.testing.assert_close(function(y, 0), function(expected, 0), rtol=1e-2, atol=1e-2)
+    for moment in (torch.mean, torch.std):
+        torch.testing.assert_close(moment(y, 0), moment(expected, 0), rtol=0.1, atol=0.1)
+
+
+def test_slopes_are_drawn_entry_by_entry_and_extracted_as_their_mean():
+    x = -torch.ones(40, 6, 3, 3)
+    y = elastic.RReLU(0.1, 0.6)(x, noisy(SPACE.largest))
+    for axis in range(4):
+        assert not torch.equal(y, y.narrow(axis, 0, 1).expand_as(x))
+    assert elastic.RReLU(0.1, 0.6).plain(SPACE.largest).negative_slope == 0.35
+
+
 def test_dropout_draws_per_channel_and_drop_connect_per_sample():
     x = torch.ones(400, 6, 3, 3)
     channels = elastic.Dropout(0.5)(x, noisy(SPACE.largest))
@@ -394,9 +440,9 @@ def test_dropout_draws_per_channel_and_drop_connect_per_sample():
 
 
 @pytest.mark.parametrize("ghosts_in_batch", [8, 3])
-@pytest.mark.parametrize("drop", DROPS)
+@pytest.mark.parametrize("drop", [*DROPS, elastic.AlphaDropout, elastic.RReLU])
 def test_ghosts_share_the_draw_of_the_full_width(drop, ghosts_in_batch):
-    layer, x = drop(0.5), torch.ones(8, 6, 2, 2)
+    layer, x = drop(0.5) if drop is not elastic.RReLU else drop(), -torch.ones(8, 6, 2, 2)
     whole = layer(x, noisy(SPACE.largest))
     for width in WIDTH.choices[:-1]:
         arch = Architecture(SPACE, (WIDTH.index(width), *SPACE.largest.indices[1:]))

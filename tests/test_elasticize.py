@@ -159,6 +159,13 @@ DIMENSIONS = {
         "attention.query.heads": (1, 2),
         "embed.width": (4, 8, 12, 16),
     },
+    "torch's attention, both ways": {
+        "both.encoder.layers.0.self_attn.query.heads": (1, 2, 3, 4),
+        "both.decoder.layers.1.multihead_attn.query.heads": (1, 2, 3, 4),
+        "more.layers.0.linear1.width": (2, 4, 6, 8),
+        "attention.query.heads": (1, 2),
+    },
+    "drawing": {"body.0.width": (2, 4, 6, 8), "body.3.width": (4, 6, 8, 10, 12)},
     "upwards": {"down.width": (4, 8), "up.width": (4, 6, 8, 10, 12)},
     "tokens": {"embed.width": (2, 4, 6, 8), "blocks.depth": (2, 3)},
     "convnext": {"stem.width": (2, 4, 6, 8), "up.width": (4, 8, 12, 16)},

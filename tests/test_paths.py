@@ -184,7 +184,7 @@ def test_ordinary_spaces_are_learned(name):
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
     uses = paths(model).uses.items()  # of functions, as attention, MACs follow the widths
-    found = {d.kind for name, use in uses if not name.endswith("()") for d in use.dimensions}
+    found = {d.kind for name, use in uses if not name.endswith(")") for d in use.dimensions}
     assert found <= {"resolution"}
 
 

@@ -1,6 +1,6 @@
-"""The attention and transformer layers of ``torch.nn``, said in layers that have rules.
+"""The attention of ``torch.nn``, said in layers that have rules.
 
-They compute what torch's do but for rounding: torch multiplies in another order.
+It computes what torch's does but for rounding: torch multiplies in another order.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class Attention(nn.Module):
         self.query, self.key, self.value = each
         self.project = _linear(module.out_proj.weight, module.out_proj.bias)
         self.drop = nn.Dropout(module.dropout) if module.dropout else None
+        self.bias_k, self.bias_v = module.bias_k, module.bias_v
+        self.zero = module.add_zero_attn
 
     def forward(
         self,
@@ -45,9 +47,11 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """As of torch's."""
         query, key, value = (self._batched(x) for x in (query, key, value))
-        q, k, v = self._heads(query, self.query), self._heads(key, self.key), None
-        v = self._heads(value, self.value)
+        q = self._heads(query, self.query)
+        k, v = self._heads(key, self.key, self.bias_k), self._heads(value, self.value, self.bias_v)
         mask = self._mask(attn_mask, key_padding_mask, q)
+        if self.zero:
+            k, v = (F.pad(y, (0, 0, 0, 1)) for y in (k, v))
         weights = self._weights(q, k, mask) if need_weights or self.drop is not None else None
         if self.drop is None or weights is None:
             y = F.scaled_dot_product_attention(q, k, v, mask)
@@ -61,9 +65,11 @@ class Attention(nn.Module):
     def _batched(self, x: Tensor) -> Tensor:
         return x if self.batch_first else x.transpose(0, 1)
 
-    def _heads(self, x: Tensor, layer: nn.Linear) -> Tensor:
-        width = layer.out_features // self.heads
-        return layer(x).unflatten(-1, (self.heads, width)).transpose(1, 2)
+    def _heads(self, x: Tensor, layer: nn.Linear, beside: Tensor | None = None) -> Tensor:
+        y, width = layer(x), layer.out_features // self.heads
+        if beside is not None:  # a token more, the same for every sample
+            y = torch.cat((y, beside.expand(x.shape[0], -1, -1)), 1)
+        return y.unflatten(-1, (self.heads, width)).transpose(1, 2)
 
     def _weights(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
         width = self.query.out_features // self.heads
@@ -80,7 +86,8 @@ class Attention(nn.Module):
         if padding is not None:
             ignored = _added(padding, q)[:, None, None]
             found = ignored if found is None else found + ignored
-        return found
+        more = int(self.bias_k is not None) + int(self.zero)  # which all may see
+        return found if found is None or not more else F.pad(found, (0, more))
 
 
 def _added(mask: Tensor, like: Tensor) -> Tensor:
@@ -97,66 +104,3 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     if bias is not None:
         layer.bias = nn.Parameter(bias.detach(), bias.requires_grad)
     return layer
-
-
-class EncoderLayer(nn.Module):
-    """An ``nn.TransformerEncoderLayer``.
-
-    Args:
-        module: It; its layers are taken.
-    """
-
-    def __init__(self, module: Any) -> None:
-        super().__init__()
-        self.self_attn = module.self_attn
-        self.linear1, self.dropout, self.linear2 = module.linear1, module.dropout, module.linear2
-        self.norm1, self.norm2, self.norm_first = module.norm1, module.norm2, module.norm_first
-        self.dropout1, self.dropout2 = module.dropout1, module.dropout2
-        self.activation = module.activation
-
-    def forward(
-        self,
-        src: Tensor,
-        src_mask: Tensor | None = None,
-        src_key_padding_mask: Tensor | None = None,
-        is_causal: bool = False,
-    ) -> Tensor:
-        """As of torch's."""
-        x = src
-        if self.norm_first:
-            x = x + self._attended(self.norm1(x), src_mask, src_key_padding_mask)
-            return x + self._fed(self.norm2(x))
-        x = self.norm1(x + self._attended(x, src_mask, src_key_padding_mask))
-        return self.norm2(x + self._fed(x))
-
-    def _attended(self, x: Tensor, mask: Tensor | None, padding: Tensor | None) -> Tensor:
-        y = self.self_attn(x, x, x, key_padding_mask=padding, need_weights=False, attn_mask=mask)
-        return self.dropout1(y[0])
-
-    def _fed(self, x: Tensor) -> Tensor:
-        return self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
-
-
-class Encoder(nn.Module):
-    """An ``nn.TransformerEncoder``.
-
-    Args:
-        module: It; its layers are taken.
-    """
-
-    def __init__(self, module: Any) -> None:
-        super().__init__()
-        self.layers, self.norm = module.layers, module.norm
-
-    def forward(
-        self,
-        src: Tensor,
-        mask: Tensor | None = None,
-        src_key_padding_mask: Tensor | None = None,
-        is_causal: bool | None = None,
-    ) -> Tensor:
-        """As of torch's."""
-        x = src
-        for layer in self.layers:
-            x = layer(x, mask, src_key_padding_mask)
-        return x if self.norm is None else self.norm(x)

@@ -136,13 +136,22 @@ def _batch_norm(builder: Builder, binding: Binding) -> nn.Module:
     module = binding.module
     assert isinstance(module, nn.modules.batchnorm._BatchNorm)
     channels = builder.plan.width(binding.inputs, module.num_features)
-    layer = _empty(_BATCH_NORMS[type(module)], channels, module.eps)
+    rank = len(builder.plan.read.values[_input(binding)].shape)
+    layer = _empty(_BATCH_NORMS[max(rank, 3)], channels, module.eps, affine=module.affine)
     order = along(binding.inputs, builder.orders)
-    layer.weight = builder.parameter(module.weight, order)
-    layer.bias = builder.parameter(module.bias, order)
+    _hold_affine(builder, layer, module, order)
     mean, var = (builder.ordered(s, order) for s in (module.running_mean, module.running_var))
     builder.moments[layer] = mean, var
     return layer
+
+
+def _hold_affine(builder: Builder, layer: Any, module: Any, order: Tensor | None) -> None:
+    """The scale and shift of a norm; of one without they are no weights."""
+    for name in ("weight", "bias"):
+        held = getattr(layer, name)
+        made = builder.parameter(getattr(module, name), order)
+        fill = torch.ones if name == "weight" else torch.zeros
+        setattr(layer, name, fill(held.shape) if made is None else made)
 
 
 def _group_norm(builder: Builder, binding: Binding) -> nn.Module:
@@ -150,11 +159,10 @@ def _group_norm(builder: Builder, binding: Binding) -> nn.Module:
     assert isinstance(module, nn.GroupNorm)
     channels = builder.plan.width(binding.inputs, module.num_channels)
     layer = _empty(
-        elastic.GroupNorm, channels, module.num_channels // module.num_groups, module.eps
-    )
-    order = along(binding.inputs, builder.orders)
-    layer.weight = builder.parameter(module.weight, order)
-    layer.bias = builder.parameter(module.bias, order)
+        elastic.GroupNorm, channels, module.num_channels // module.num_groups, module.eps,
+        module.affine,
+    )  # fmt: skip
+    _hold_affine(builder, layer, module, along(binding.inputs, builder.orders))
     return layer
 
 
@@ -186,15 +194,18 @@ def _embedding(builder: Builder, binding: Binding) -> nn.Module:
 
 def _dropout(builder: Builder, binding: Binding) -> nn.Module:
     """Entry by entry: on maps of pixels too, wherever their channels lie."""
-    assert isinstance(binding.module, nn.Dropout)
-    x = builder.plan.read.values[_input(binding)]
+    module, x = binding.module, builder.plan.read.values[_input(binding)]
     last = len(x.shape) > 2 and (x.axes[1] is None or x.axes[-1] is not None)
-    return elastic.Dropout(binding.module.p, -1 if last else 1, pixels=len(x.shape) > 2)
+    axis = -1 if last else 1
+    if isinstance(module, nn.RReLU):
+        return elastic.RReLU(module.lower, module.upper, axis)
+    assert isinstance(module, nn.modules.dropout._DropoutNd)
+    return _DROPOUTS[type(module)](module.p, axis, pixels=len(x.shape) > 2)
 
 
 def _dropout_of_channels(builder: Builder, binding: Binding) -> nn.Module:
     assert isinstance(binding.module, nn.modules.dropout._DropoutNd)
-    return elastic.Dropout(binding.module.p)
+    return _DROPOUTS[type(binding.module)](binding.module.p)
 
 
 def _drop_branch(builder: Builder, binding: Binding) -> nn.Module:
@@ -221,27 +232,36 @@ _TRANSPOSED: dict[type[nn.Module], type[nn.Module]] = {
     nn.ConvTranspose3d: elastic.ConvTranspose3d,
 }
 
-_BATCH_NORMS: dict[type[nn.Module], type[nn.Module]] = {
-    nn.BatchNorm1d: elastic.BatchNorm1d,
-    nn.BatchNorm2d: elastic.BatchNorm2d,
-    nn.BatchNorm3d: elastic.BatchNorm3d,
+_BATCH_NORMS: dict[int, type[elastic.BatchNorm]] = {
+    3: elastic.BatchNorm1d,
+    4: elastic.BatchNorm2d,
+    5: elastic.BatchNorm3d,
 }
+"""By the axes of the maps that they take."""
+
+_NORMALIZING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+_DROPOUTS: dict[type[nn.Module], type[elastic.Dropout]] = {
+    **dict.fromkeys((nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d), elastic.Dropout),
+    **dict.fromkeys((nn.AlphaDropout, nn.FeatureAlphaDropout), elastic.AlphaDropout),
+}
+
+_BY_ENTRY = (nn.Dropout, nn.AlphaDropout, nn.RReLU)
+"""Layers that draw for each entry by itself."""
 
 _BUILT: dict[type[nn.Module], Callable[[Builder, Binding], nn.Module]] = {
     **dict.fromkeys(_CONVOLUTIONS, _convolution),
     **dict.fromkeys(_TRANSPOSED, _transposed),
     nn.Linear: _linear,
-    **dict.fromkeys(_BATCH_NORMS, _batch_norm),
+    **dict.fromkeys(_NORMALIZING, _batch_norm),
     nn.GroupNorm: _group_norm,
     nn.LayerNorm: _layer_norm,
     nn.RMSNorm: _layer_norm,
     nn.Embedding: _embedding,
-    nn.Dropout: _dropout,
-    **dict.fromkeys((nn.Dropout1d, nn.Dropout2d, nn.Dropout3d), _dropout_of_channels),
+    **dict.fromkeys(_DROPOUTS, _dropout_of_channels),
+    **dict.fromkeys(_BY_ENTRY, _dropout),
     DropBranch: _drop_branch,
 }
 
-_ALWAYS = (
-    *_BATCH_NORMS, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, DropBranch,
-)  # fmt: skip
+_ALWAYS = (*_NORMALIZING, *_DROPOUTS, *_BY_ENTRY, DropBranch)
 """Layers that are elastic whatever is searched: plain ones keep statistics, or draw at random."""

@@ -116,8 +116,12 @@ def _embedding(held: _Given, given: _Given) -> nn.Module | None:
     return _holding(module, held)
 
 
-def _dropout(held: _Given, given: _Given) -> nn.Module:
-    return nn.Dropout(given.get("p", 0.5))
+def _dropout(kind: type[nn.Module]) -> Callable[[_Given, _Given], nn.Module]:
+    return lambda held, given: kind(given.get("p", 0.5))
+
+
+def _rrelu(held: _Given, given: _Given) -> nn.Module:
+    return nn.RReLU(given.get("lower", 1 / 8), given.get("upper", 1 / 3))
 
 
 def _holding(module: nn.Module, held: _Given) -> nn.Module:
@@ -141,6 +145,15 @@ _LOOKED_UP = (
 )  # fmt: skip
 _WEIGHTS = ("weight", "bias")
 
+DROPOUTS: dict[Any, type[nn.Module]] = {
+    F.dropout: nn.Dropout,
+    F.dropout1d: nn.Dropout1d,
+    F.dropout2d: nn.Dropout2d,
+    F.dropout3d: nn.Dropout3d,
+    F.alpha_dropout: nn.AlphaDropout,
+    F.feature_alpha_dropout: nn.FeatureAlphaDropout,
+}
+
 _MADE: dict[Any, tuple[tuple[str, ...], tuple[str, ...], Any]] = {
     F.conv1d: (_CONVOLVED, _WEIGHTS, _convolution(nn.Conv1d)),
     F.conv2d: (_CONVOLVED, _WEIGHTS, _convolution(nn.Conv2d)),
@@ -149,12 +162,11 @@ _MADE: dict[Any, tuple[tuple[str, ...], tuple[str, ...], Any]] = {
     F.batch_norm: (_NORMALIZED, ("running_mean", "running_var", *_WEIGHTS), _batch_norm),
     F.layer_norm: (("input", "normalized_shape", "weight", "bias", "eps"), _WEIGHTS, _layer_norm),
     F.embedding: (_LOOKED_UP, ("weight",), _embedding),
-    F.dropout: (("input", "p", "training", "inplace"), (), _dropout),
-    F.dropout2d: (
-        ("input", "p", "training", "inplace"),
-        (),
-        lambda _, g: nn.Dropout2d(g.get("p", 0.5)),
-    ),
+    **{
+        function: (("input", "p", "training", "inplace"), (), _dropout(kind))
+        for function, kind in DROPOUTS.items()
+    },
+    F.rrelu: (("input", "lower", "upper", "training", "inplace"), (), _rrelu),
 }
 """Of a function: its arguments in order, those of them that are weights, and what makes a module of
 the weights and the rest."""

@@ -7,10 +7,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from boundnas.convert.attention import Attention, Encoder, EncoderLayer
+from boundnas.convert.attention import Attention
 from boundnas.convert.channelwise import Gate, InstanceNorm, Leaky, Transposed
 from boundnas.convert.dropping import dropped
 from boundnas.convert.normalizing import Norm, normalizing
+from boundnas.convert.recurrent import recurrent
+from boundnas.convert.transformer import (
+    Decoder,
+    DecoderLayer,
+    Encoder,
+    EncoderLayer,
+    Transformer,
+)
 
 ROUNDING = (Attention, Gate, InstanceNorm, Norm, Transposed)
 """What computes the same as torch's module but for rounding."""
@@ -53,11 +61,6 @@ def _drop_path(module: Any) -> nn.Module:
     return DropBranch(module.drop_prob) if module.scale_by_keep else module
 
 
-def _attention(module: Any) -> nn.Module:
-    odd = module.bias_k is not None or module.bias_v is not None or module.add_zero_attn
-    return module if odd else Attention(module)
-
-
 def _prelu(module: Any) -> nn.Module:
     return Leaky(module) if module.num_parameters > 1 else module
 
@@ -69,10 +72,14 @@ def _instance_norm(module: Any) -> nn.Module:
 _KNOWN: dict[tuple[str, str], Callable[[Any], nn.Module]] = {
     ("torchvision", "StochasticDepth"): _stochastic_depth,
     ("timm", "DropPath"): _drop_path,
-    ("torch", "MultiheadAttention"): _attention,
+    ("torch", "MultiheadAttention"): Attention,
     ("torch", "TransformerEncoderLayer"): EncoderLayer,
     ("torch", "TransformerEncoder"): Encoder,
+    ("torch", "TransformerDecoderLayer"): DecoderLayer,
+    ("torch", "TransformerDecoder"): Decoder,
+    ("torch", "Transformer"): Transformer,
     ("transformers", "Conv1D"): Transposed,
+    **{("torch", name): recurrent for name in ("LSTM", "GRU", "RNN")},
     ("torch", "GLU"): Gate,
     ("torch", "PReLU"): _prelu,
     **{("torch", f"InstanceNorm{d}d"): _instance_norm for d in (1, 2, 3)},

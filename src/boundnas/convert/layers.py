@@ -100,10 +100,11 @@ _BATCHES: dict[Any, tuple[int, ...]] = {
     nn.BatchNorm1d: (2, 3),
     nn.BatchNorm2d: (4,),
     nn.BatchNorm3d: (5,),
+    nn.SyncBatchNorm: (2, 3, 4, 5),
 }
 
 
-@rule(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+@rule(*_BATCHES)
 def batch_norm(call: Call) -> Map:
     """Follows; its statistics travel with an architecture."""
     module = call.module
@@ -112,8 +113,8 @@ def batch_norm(call: Call) -> Map:
     if len(x.shape) not in _BATCHES[type(module)]:
         raise NoRuleError("is called without a batch axis")
     _others_fixed(call, x, 1)
-    if module.running_mean is None or not module.affine:
-        raise NoRuleError("has no running statistics, or no weights")
+    if module.running_mean is None:
+        raise NoRuleError("has no running statistics")
     axis = _joins(call, x.axes[1])
     call.bind(axis, axis)
     return call.result(x.axes[0], axis, *[None] * (len(x.shape) - 2))
@@ -124,8 +125,6 @@ def group_norm(call: Call) -> Map:
     """Follows, by whole groups."""
     module, x = call.module, call.map
     assert isinstance(module, nn.GroupNorm)
-    if not module.affine:
-        raise NoRuleError("has no weights")
     _others_fixed(call, x, 1)
     width, axis = module.num_channels // module.num_groups, _joins(call, x.axes[1])
     if axis is not None and not _of_units(axis, width):
@@ -173,22 +172,27 @@ def embedding(call: Call) -> Map:
     return call.result(*x.axes, outputs)
 
 
-@rule(nn.Dropout)
+@rule(nn.Dropout, nn.AlphaDropout, nn.RReLU)
 def dropout(call: Call) -> Map:
-    """Passes on; what is dropped is drawn by the library, entry by entry."""
+    """Passes on; what is drawn is by the library, entry by entry."""
     x = call.map
     call.bind(None, None)
     return x
 
 
-_AXES: dict[Any, int] = {nn.Dropout1d: 3, nn.Dropout2d: 4, nn.Dropout3d: 5}
+_AXES: dict[Any, tuple[int, ...]] = {
+    nn.Dropout1d: (3,),
+    nn.Dropout2d: (4,),
+    nn.Dropout3d: (5,),
+    nn.FeatureAlphaDropout: (3, 4, 5),
+}
 
 
-@rule(nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+@rule(*_AXES)
 def dropout_of_channels(call: Call) -> Map:
     """Likewise, whole channels."""
     x = call.map
-    if len(x.shape) != _AXES[type(call.module)]:
+    if len(x.shape) not in _AXES[type(call.module)]:
         raise NoRuleError("is called without a batch axis")
     _others_fixed(call, x, 1)
     call.bind(None, None)

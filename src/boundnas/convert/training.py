@@ -146,9 +146,16 @@ def _argument(value: Any) -> Any:
 
 _WRITING = ("setitem", "iadd", "isub", "imul", "itruediv", "ifloordiv", "ipow", "imod")
 
-_KNOWING: dict[Any, str] = dict.fromkeys((F.dropout, F.dropout2d, F.batch_norm), "training") | {
-    F.scaled_dot_product_attention: "dropout_p"
-}
+_KNOWING: dict[Any, str] = {
+    F.scaled_dot_product_attention: "dropout_p",
+    **dict.fromkeys(
+        (
+            F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout,
+            F.feature_alpha_dropout, F.rrelu, F.batch_norm,
+        ),
+        "training",
+    ),
+}  # fmt: skip
 """Functions that become layers, by the argument that says whether they train."""
 
 

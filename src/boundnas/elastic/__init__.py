@@ -10,7 +10,7 @@ from boundnas.elastic.layer import ElasticLayer, ElasticModule
 from boundnas.elastic.layer_norm import LayerNorm, RMSNorm
 from boundnas.elastic.linear import Linear
 from boundnas.elastic.normalization import BatchNorm, BatchNorm1d, BatchNorm2d, BatchNorm3d
-from boundnas.elastic.regularization import DropConnect, Dropout
+from boundnas.elastic.regularization import AlphaDropout, DropConnect, Dropout, RReLU
 from boundnas.elastic.shortcut import Shortcut
 from boundnas.elastic.split import Split
 from boundnas.elastic.squeeze_excite import SqueezeExcite
@@ -24,6 +24,7 @@ from boundnas.elastic.transposed import (
 
 __all__ = [
     "Activation",
+    "AlphaDropout",
     "BatchNorm",
     "BatchNorm1d",
     "BatchNorm2d",
@@ -49,6 +50,7 @@ __all__ = [
     "PReLU",
     "Parameter",
     "RMSNorm",
+    "RReLU",
     "Resized",
     "Shortcut",
     "Split",

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from boundnas.elastic.ghost import join, split
 from boundnas.elastic.groups import check_whole
 from boundnas.elastic.layer import ElasticLayer, frozen
+from boundnas.elastic.normalization import hold_affine
 from boundnas.elastic.width import active, others
 from boundnas.space import Architecture, Width, check_sizes, largest
 from boundnas.space.polynomial import Polynomial, amount
@@ -24,6 +25,7 @@ class GroupNorm(ElasticLayer):
         group_width: Channels that are normalized together: ``nn.GroupNorm``'s ``channels //
             groups`` at the largest width. One makes it an instance normalization.
         eps: Added to the variance.
+        affine: Whether channels are scaled and shifted by weights.
 
     Shape:
         ``(N, C, …)`` to the same.
@@ -31,13 +33,17 @@ class GroupNorm(ElasticLayer):
 
     takes = "(N, C, ...)"
 
-    def __init__(self, channels: Width, group_width: int, eps: float = 1e-5) -> None:
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(
+        self, channels: Width, group_width: int, eps: float = 1e-5, affine: bool = True
+    ) -> None:
         super().__init__()
         check_sizes("GroupNorm", channels=channels, group_width=group_width)
         check_whole("GroupNorm", channels, group_width)
         self.channels, self.group_width, self.eps = channels, group_width, eps
-        self.weight = nn.Parameter(torch.ones(largest(channels)))
-        self.bias = nn.Parameter(torch.zeros(largest(channels)))
+        hold_affine(self, largest(channels), affine)
 
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
         """Normalize every group of every sample by itself, ghosts likewise."""
@@ -50,7 +56,9 @@ class GroupNorm(ElasticLayer):
                 ghost = self._normalize(ghost, *rest)
         return join(y, ghost)
 
-    def _normalize(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def _normalize(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        if not self._parameters:  # ones and zeros would round otherwise
+            weight = bias = None
         return F.group_norm(x, x.shape[1] // self.group_width, weight, bias, self.eps)
 
     def macs(self, positions: int) -> Polynomial:
@@ -58,13 +66,14 @@ class GroupNorm(ElasticLayer):
         return amount(0)
 
     def parameter_count(self) -> Polynomial:
-        """A scale and a shift per channel."""
-        return 2 * amount(self.channels)
+        """A scale and a shift per channel, if it has them."""
+        return 2 * amount(self.channels) if self._parameters else amount(0)
 
     def plain(self, arch: Architecture) -> nn.Module:
         """An ``nn.GroupNorm`` of the active groups."""
-        channels = arch.size(self.channels)
-        plain = nn.GroupNorm(channels // self.group_width, channels, self.eps)
-        plain.weight = frozen(active(self.weight, self.channels, arch))
-        plain.bias = frozen(active(self.bias, self.channels, arch))
+        channels, affine = arch.size(self.channels), bool(self._parameters)
+        plain = nn.GroupNorm(channels // self.group_width, channels, self.eps, affine)
+        if affine:
+            plain.weight = frozen(active(self.weight, self.channels, arch))
+            plain.bias = frozen(active(self.bias, self.channels, arch))
         return plain

@@ -41,6 +41,7 @@ class BatchNorm(ElasticLayer):
         eps: Added to the variance.
         activation: The function that follows, as of `Activation`, or none. ReLU, Swish and the
             choice between them cost little time of their own in training as part of this layer.
+        affine: Whether channels are scaled and shifted by weights.
 
     Shape:
         ``(N, C, …)`` to the same.
@@ -49,16 +50,22 @@ class BatchNorm(ElasticLayer):
     plain_layer: ClassVar[Callable[..., nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d]]
     """Of torch, with as many spatial axes."""
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(
-        self, channels: Width, eps: float = 1e-5, activation: Setting | None = None
+        self,
+        channels: Width,
+        eps: float = 1e-5,
+        activation: Setting | None = None,
+        affine: bool = True,
     ) -> None:
         super().__init__()
         check_sizes(type(self).__name__, channels=channels)
         if activation is not None:
             check_functions(activation)
         self.channels, self.eps, self.activation = channels, eps, activation
-        self.weight = nn.Parameter(torch.ones(largest(channels)))
-        self.bias = nn.Parameter(torch.zeros(largest(channels)))
+        hold_affine(self, largest(channels), affine)
         names = [] if activation is None else [kernel_name(c) for c in choices(activation)]
         self._is_compiled = None not in names and len({*names}) == len(names)
         """Whether the kernels know what follows."""
@@ -124,7 +131,8 @@ class BatchNorm(ElasticLayer):
                 )
             return y if self._is_compiled else self._activate(y, arch)
         mean, var = statistics or (None, None)
-        y = F.batch_norm(x, mean, var, weight, bias, training=mean is None, eps=self.eps)
+        scale, shift = (weight, bias) if self._parameters else (None, None)  # ones round otherwise
+        y = F.batch_norm(x, mean, var, scale, shift, training=mean is None, eps=self.eps)
         return self._activate(y, arch)
 
     def _activate(self, y: Tensor, arch: Architecture) -> Tensor:
@@ -137,8 +145,8 @@ class BatchNorm(ElasticLayer):
         return amount(0)
 
     def parameter_count(self) -> Polynomial:
-        """A scale and a shift per channel."""
-        return 2 * amount(self.channels)
+        """A scale and a shift per channel, if it has them."""
+        return 2 * amount(self.channels) if self._parameters else amount(0)
 
     def plain(self, arch: Architecture) -> nn.Module:
         """The layer of torch with the statistics the architecture carries."""
@@ -148,8 +156,10 @@ class BatchNorm(ElasticLayer):
                 f"{self.name}: a network with BatchNorm can be extracted only with its statistics; "
                 "use the architecture that calibrate(model, arch, images) returns"
             )
-        plain = self.plain_layer(arch.size(self.channels), eps=self.eps)
-        plain.weight, plain.bias = map(frozen, self._affine(arch))
+        affine = bool(self._parameters)
+        plain = self.plain_layer(arch.size(self.channels), eps=self.eps, affine=affine)
+        if affine:
+            plain.weight, plain.bias = map(frozen, self._affine(arch))
         plain.running_mean, plain.running_var = (s.clone() for s in statistics)
         if self.activation is None:
             return plain.eval()
@@ -157,6 +167,15 @@ class BatchNorm(ElasticLayer):
         if isinstance(function, nn.ReLU):
             function.inplace = True  # its gradient, unlike Swish's, does not need the input
         return nn.Sequential(plain, function).eval()
+
+
+def hold_affine(layer: nn.Module, channels: int, affine: bool) -> None:
+    """Give a norm its scale and shift; of one without they are ones and zeros, and no weights."""
+    for name, made in (("weight", torch.ones(channels)), ("bias", torch.zeros(channels))):
+        if affine:
+            layer.register_parameter(name, nn.Parameter(made))
+        else:
+            layer.register_buffer(name, made, persistent=False)
 
 
 class BatchNorm1d(BatchNorm):

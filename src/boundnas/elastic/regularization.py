@@ -1,4 +1,4 @@
-"""Dropout and drop-connect: they act only in passes whose architecture brings noise."""
+"""Dropout, drop-connect and RReLU: they draw only in passes whose architecture brings noise."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from boundnas.elastic.ghost import Ghosted, alone, join
 from boundnas.elastic.layer import ElasticLayer
@@ -15,36 +16,25 @@ from boundnas.space import Architecture
 from boundnas.space.polynomial import Polynomial, amount
 
 
-class _Drop(ElasticLayer):
-    """Zero a random part of the input and scale the rest up; nothing without noise.
-
-    Args:
-        probability: Of being dropped, in ``[0, 1)``.
-    """
+class _Draw(ElasticLayer):
+    """A function of the input and of numbers that are drawn for its entries."""
 
     varied = True
 
-    def __init__(self, probability: float = 0.2) -> None:
-        super().__init__()
-        if not 0 <= probability < 1:
-            raise SpaceError(f"a drop probability lies in [0, 1), found {probability}")
-        self.probability = probability
-
-    def forward(self, x: Tensor, arch: Architecture) -> Tensor:
-        """Drop and rescale, ghosts by the same draw."""
-        if arch.noise is None or self.probability == 0:
-            return x
-        active, axis = alone(x), self.axis or 0  # 0: all channels are dropped together
-        more, few = self._unchosen(x)
-        draw = torch.rand(self._draw_shape(active, more), generator=arch.noise)
+    def _drawn(self, active: Tensor, more: int, generator: torch.Generator) -> Tensor:
+        """Numbers in ``[0, 1)`` for a map's entries, and for those of ``more`` channels."""
+        draw = torch.rand(self._draw_shape(active, more), generator=generator)
         if active.is_cuda:
             draw = draw.pin_memory()  # else the host would wait here for all work before
-        draw = draw.to(active.device, non_blocking=True)
-        keep = (draw >= self.probability).to(active) / (1 - self.probability)
+        return draw.to(active.device, non_blocking=True)
+
+    def _parted(self, values: Tensor, more: int, few: int) -> Tensor:
+        """Active channels and ghosts, as of a map; ``few`` samples have ghosts."""
         if more == 0:
-            return x * keep
-        kept, others = keep.split([keep.shape[axis] - more, more], axis)
-        return x * join(kept, others[:few])
+            return values
+        axis = self.axis or 0  # 0: all channels are treated together
+        active, ghost = values.split([values.shape[axis] - more, more], axis)
+        return join(active, ghost[:few])
 
     def _unchosen(self, x: Tensor) -> tuple[int, int]:
         """Channels that were not chosen and are dropped by themselves, and their samples."""
@@ -66,6 +56,32 @@ class _Drop(ElasticLayer):
     def parameter_count(self) -> Polynomial:
         """None."""
         return amount(0)
+
+
+class _Drop(_Draw):
+    """Zero a random part of the input and scale the rest up; nothing without noise.
+
+    Args:
+        probability: Of being dropped, in ``[0, 1)``.
+    """
+
+    def __init__(self, probability: float = 0.2) -> None:
+        super().__init__()
+        if not 0 <= probability < 1:
+            raise SpaceError(f"a drop probability lies in [0, 1), found {probability}")
+        self.probability = probability
+
+    def forward(self, x: Tensor, arch: Architecture) -> Tensor:
+        """Drop and rescale, ghosts by the same draw."""
+        if arch.noise is None or self.probability == 0:
+            return x
+        active, (more, few) = alone(x), self._unchosen(x)
+        kept = self._drawn(active, more, arch.noise) >= self.probability
+        return self._times(x, self._parted(kept.to(active) / (1 - self.probability), more, few))
+
+    def _times(self, x: Tensor, keep: Tensor) -> Tensor:
+        """A map of which those entries are left that ``keep`` is above zero for, scaled by it."""
+        return x * keep
 
     def plain(self, arch: Architecture) -> nn.Module | None:
         """Nothing: it acts in training only."""
@@ -96,6 +112,23 @@ class Dropout(_Drop):
         return [len(x), x.shape[1] + more, *apart]
 
 
+class AlphaDropout(Dropout):
+    """Drop as `Dropout`, to the value that SELU comes to far below zero.
+
+    The rest is scaled and shifted so that mean and variance stay 0 and 1, as of
+    ``nn.AlphaDropout``: ``a (x m + s (1 - m)) + b`` with ``m`` of zeros and ones, ``s = -1.7581``,
+    ``a = ((1 - p) (1 + p s^2))^(-1/2)`` and ``b = -a s p``.
+    """
+
+    _SATURATED = -1.7580993408473766
+
+    def _times(self, x: Tensor, keep: Tensor) -> Tensor:
+        p, s = self.probability, self._SATURATED
+        a = ((1 - p) * (1 + p * s * s)) ** -0.5
+        mask = keep * (1 - p)
+        return (x * mask + s * (1 - mask)) * a - a * s * p
+
+
 class DropConnect(_Drop):
     """Drop a whole residual branch, per sample, wherever channels lie."""
 
@@ -103,3 +136,48 @@ class DropConnect(_Drop):
 
     def _draw_shape(self, x: Tensor, more: int) -> list[int]:
         return [len(x), *[1] * (x.dim() - 1)]
+
+
+class RReLU(_Draw):
+    """``max(0, x) + r min(0, x)`` with a slope ``r`` that is drawn for each entry.
+
+    Without noise, and in what is extracted, all slopes are their mean.
+
+    Args:
+        lower: The smallest slope.
+        upper: The largest.
+        axis: Where channels lie: 1, as after convolutions, or -1, as after linear layers on tokens.
+
+    Shape:
+        Any, to the same.
+    """
+
+    def __init__(self, lower: float = 1 / 8, upper: float = 1 / 3, axis: int = 1) -> None:
+        super().__init__()
+        if axis not in (1, -1):
+            raise SpaceError(f"RReLU: channels lie on axis 1 or -1, found {axis}")
+        if not 0 <= lower <= upper <= 1:
+            raise SpaceError(f"RReLU: slopes ascend in [0, 1], found {lower} and {upper}")
+        self.lower, self.upper, self.axis = lower, upper, axis
+
+    def forward(self, x: Tensor, arch: Architecture) -> Tensor:
+        """Draw slopes, and apply them, to ghosts those of the same draw."""
+        if arch.noise is None:
+            return F.leaky_relu(x, self._mean)
+        active, (more, few) = alone(x), self._unchosen(x)
+        drawn = self._drawn(active, more, arch.noise).to(active.dtype)
+        slopes = self._parted(self.lower + (self.upper - self.lower) * drawn, more, few)
+        return F.relu(x) - slopes * F.relu(-x)
+
+    @property
+    def _mean(self) -> float:
+        return (self.lower + self.upper) / 2
+
+    def _draw_shape(self, x: Tensor, more: int) -> list[int]:
+        shape = list(x.shape)
+        shape[self.axis or 0] += more
+        return shape
+
+    def plain(self, arch: Architecture) -> nn.Module:
+        """A leaky ReLU of the mean slope."""
+        return nn.LeakyReLU(self._mean)

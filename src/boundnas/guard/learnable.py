@@ -103,7 +103,7 @@ def _check_steps(model: Supernet, found: Paths) -> None:
 def _check_uses(model: Supernet, found: Paths) -> None:
     """What changes the resolution, or the layers that an elastic module uses."""
     for name, use in found.uses.items():
-        if not use.dimensions or name.endswith("()"):
+        if not use.dimensions or name.endswith(")"):
             continue
         settled = _settled(model, name)
         if free := [d for d in use.dimensions if d not in settled]:

@@ -53,11 +53,11 @@ class Paths:
         self._try_what_is_looked_up()
         self._try_choices(model)
         called = {n: None for t in self._trails.values() for n in t.positions}
-        functions = [name for name in called if name.endswith("()")]
+        functions = [name for name in called if name.endswith(")")]
         parameters = read_by_functions(model)
         read = [name for name in parameters if name in called]
         self.layers = {**_layers(model, set(called)), **{n: n for n in (*functions, *read)}}
-        self.presence.update((name, self.presence[name[:-2]]) for name in functions)
+        self.presence.update((n, self.presence[n.rpartition("(")[0]]) for n in functions)
         self.presence.update((name, self.presence[name.rpartition(".")[0]]) for name in read)
         self._whole = self._of_weights(model, functions)
         found = Uses(self.space, self.presence, self.positions).find(self.layers, self.probes)
@@ -117,7 +117,7 @@ class Paths:
             if two.products.get(name, 0) == three.products.get(name, 0) > 0:
                 found.add(name)
             elif two.positions.get(name) != three.positions.get(name):
-                where = name.removesuffix("()") or "forward"
+                where = name.partition("(")[0] or "forward"
                 raise CostError(
                     f"{where} multiplies images with one another, or weights where it "
                     "multiplies images too, so that the MACs of one image are not known; put "

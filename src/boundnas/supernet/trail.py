@@ -10,7 +10,7 @@ from pathlib import Path as File
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from boundnas.elastic import ElasticLayer, ElasticModule
@@ -37,8 +37,9 @@ class Trail:
     Args:
         positions: Output positions of every elastic layer, summed over its calls, and the calls of
             every other module; zero where it was not called. Of the functions that its own
-            ``forward`` calls, under its name and ``()``, the multiply-accumulates of one image. Of
-            every parameter that functions compute with, one; see `read_by_functions`.
+            ``forward`` calls, under its name and ``()``, the multiply-accumulates of one image; of
+            a graph, which always calls the same, of each, with its number in the brackets. Of every
+            parameter that functions compute with, one; see `read_by_functions`.
         products: Of functions, by the same names, those of the whole batch.
         steps: For every module that is no elastic one, the functions and modules that its own
             ``forward`` called, with their numbers.
@@ -112,6 +113,8 @@ class _Recorder(TorchFunctionMode):
         )
 
     def multiply(self, name: str, macs: int) -> None:
+        module, steps = self.stack[-1]
+        name += f"({len(steps)})" if isinstance(module, fx.GraphModule) else "()"
         self.products[name] = self.products.get(name, 0) + macs
 
     def counted(self) -> str | None:
@@ -128,11 +131,10 @@ class _Recorder(TorchFunctionMode):
 
     def trail(self) -> Trail:
         steps = {name: frozenset(found) for name, found in self.steps.items()}
-        products = {f"{name}()": macs for name, macs in self.products.items()}
-        each = {name: macs // self.images for name, macs in products.items()}
+        each = {name: macs // self.images for name, macs in self.products.items()}
         positions = {**self.positions, **each, **dict.fromkeys(self.read, 1)}
         asked = {name: frozenset(found) for name, found in self.asked.items()}
-        return Trail(positions, products, steps, self.looked_up, asked)
+        return Trail(positions, self.products, steps, self.looked_up, asked)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
