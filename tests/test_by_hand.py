@@ -202,6 +202,15 @@ def norm_of_heads(m, x):
     return x + m.project((weights @ v).transpose(1, 2).flatten(2))
 
 
+def part_changed(m, x):
+    y, once = m.project(x), x * 1
+    part = y[:, 1:3]
+    part.mul_(2.0)
+    once[:, -1:].zero_()
+    once[:, :1].fill_(0.5)
+    return y + once.sin()
+
+
 def by_rank(m, x):
     y = m.kinds[x.ndim](x)
     return x + y if isinstance(y, torch.Tensor) and torch.is_tensor(x) else y
@@ -241,6 +250,7 @@ WAYS = {
         lambda m, x: torch.einsum("bnc,bnd->bncd", m.qkv(x), m.project(x)).sum(2), ["embed.width"],
     ),
     "a norm and a branch": (lambda m, x: x + m.drop(m.project(m.norm(x))), ["embed.width"]),
+    "parts changed in place": (part_changed, ["embed.width"]),
     "asked for its rank and kind": (by_rank, ["embed.width"]),
     "a module made on the way": (
         lambda m, x: nn.GELU()(m.project(x)), ["embed.width", "project.width"],
@@ -251,6 +261,9 @@ WAYS = {
     "the device of a constant": (
         lambda m, x: x * torch.arange(len(x)).to(torch.ones(1).device)[:, None, None].add(1),
         ["embed.width"],
+    ),
+    "sizes of a map": (
+        lambda m, x: m.project(x) + x.new_zeros((x.shape[1], 8)).cos(), ["embed.width"],
     ),
     "sizes of samples": (
         lambda m, x: torch.cat([torch.zeros(x.size(0), 1, 8), m.project(x)], 1), ["embed.width"],

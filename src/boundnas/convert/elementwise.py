@@ -23,7 +23,7 @@ from boundnas.convert.reading import Call, NoRuleError, rule, unite_axes
     "add", "sub", "mul", "div", "truediv", "true_divide", "subtract", "multiply", "divide",
     "iadd", "isub", "imul", "itruediv", "maximum", "minimum", "lerp", "where", "masked_fill",
     "addcmul", "addcdiv", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or",
-    "logical_not", "floordiv", "mod", "rsub", "max", "min",
+    "logical_not", "zeros_like", "ones_like", "full_like", "floordiv", "mod", "rsub", "max", "min",
 )  # fmt: skip
 def elementwise(call: Call) -> Any:
     """Axes that lie upon each other are one."""

@@ -7,12 +7,15 @@ is read after it was overwritten reads the new tensor instead.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx.node import map_aggregate
 from torch.nn import functional
+
+from boundnas.convert.graph import Called
 
 _OPERATORS: dict[Callable[..., Any], Callable[..., Any]] = {
     operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul,
@@ -22,25 +25,77 @@ _OPERATORS: dict[Callable[..., Any], Callable[..., Any]] = {
 }  # fmt: skip
 
 
-def remove(model: nn.Module, graph: fx.Graph) -> None:
+_FILLING: dict[Any, Callable[..., Any]] = {"zero_": torch.zeros_like, "fill_": torch.full_like}
+"""Methods that have no other of the same name, and functions that do the same."""
+
+
+def remove(model: nn.Module, graph: fx.Graph, calls: Iterable[Called]) -> None:
     """Have nothing in a graph work in place.
 
     Args:
         model: Whose modules it calls; their ``inplace`` is switched off.
         graph: It is changed.
+        calls: Of modules; those within which something is added are told.
     """
     place = {node: i for i, node in enumerate(graph.nodes)}
-    for node in graph.nodes:
-        if _is_in_place(model, node):
-            overwritten = node.args[0] if node.args else node.kwargs.get("input")
-            if isinstance(overwritten, fx.Node):
-                for user in list(overwritten.users):
-                    if place[user] > place[node]:
-                        user.replace_input_with(overwritten, node)
-            _make_new(node)
+
+    def replace(old: Any, new: fx.Node, since: fx.Node) -> None:
+        for user in list(old.users):
+            if place.get(user, -1) > place[since]:
+                user.replace_input_with(old, new)
+
+    for node in list(graph.nodes):
+        if not _is_in_place(model, node):
+            continue
+        overwritten = node.args[0] if node.args else node.kwargs.get("input")
+        if isinstance(overwritten, fx.Node):
+            replace(overwritten, node, node)
+        _make_new(node)
+        if made := _put_back(node, overwritten):
+            replace(overwritten.args[0], made[-1], node)
+            for call in (c for c in calls if node in c.nodes):
+                at = call.nodes.index(node) + 1
+                call.nodes[at:at] = made
     for module in model.modules():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]
+
+
+def _put_back(part: fx.Node, before: Any) -> list[fx.Node]:
+    """What makes a tensor of which a part along one axis became another, which is the last.
+
+    Args:
+        part: What the part became.
+        before: What it was: ``whole[start:stop]``, as in ``bias[:n].zero_()``; for anything else
+            nothing is made.
+    """
+    if not isinstance(before, fx.Node) or before.target is not operator.getitem:
+        return []
+    whole: Any = before.args[0]
+    key: Any = before.args[1]
+    keys = list(key) if isinstance(key, tuple) else [key]
+    if not isinstance(whole, fx.Node) or not all(isinstance(k, slice) and not k.step for k in keys):
+        return []
+    cut = [i for i, k in enumerate(keys) if k != slice(None)]
+    if len(cut) != 1:
+        return []
+    at, graph = cut[0], part.graph
+    meta = {**part.meta, "macs": 0, "samples": False}
+    pieces = [part]
+    with graph.inserting_before(part.next):
+        for end, place in ((0, slice(None, keys[at].start)), (1, slice(keys[at].stop, None))):
+            if place != slice(None):
+                other = graph.call_function(operator.getitem, (whole, (*keys[:at], place)))
+                taken: Any = map_aggregate(other.args[1], _value)
+                other.meta = {**meta, "value": whole.meta["value"][taken]}
+                pieces.insert(end * len(pieces), other)
+        found = graph.call_function(torch.cat, (pieces, at))
+    found.meta = {**meta, "value": whole.meta["value"]}
+    return [*(p for p in pieces if p is not part), found]
+
+
+def _value(argument: Any) -> Any:
+    return argument.meta["value"] if isinstance(argument, fx.Node) else argument
 
 
 def _is_in_place(model: nn.Module, node: fx.Node) -> bool:
@@ -62,7 +117,9 @@ def _named_in_place(name: str) -> bool:
 
 
 def _make_new(node: fx.Node) -> None:
-    if node.op == "call_method":
+    if node.op == "call_method" and node.target in _FILLING:
+        node.op, node.target = "call_function", _FILLING[node.target]
+    elif node.op == "call_method":
         node.target = str(node.target).removesuffix("_")
     elif node.op == "call_function":
         if node.kwargs.get("inplace") is True:

@@ -45,7 +45,7 @@ def trace(model: nn.Module, example: Inputs) -> Traced:
     """
     stays = {n: f"has a hook, {h}" for n, m in model.named_modules() if n and (h := hooked(m))}
     found = training.in_both_modes(model, partial(_followed, example), stays)
-    inplace.remove(found.model, found.graph)
+    inplace.remove(found.model, found.graph, found.calls)
     _without_unused(found)
     for node in found.graph.nodes:
         node.meta["form"] = form_of(node.meta.pop("value", None))
@@ -239,7 +239,8 @@ class _Tracer(fx.Tracer):
         if getattr(target, "__name__", target) in _VALUES:
             raise fx.proxy.TraceError("it reads the value of a tensor")
         if target in making.NEW and not self._follows_samples((args, kwargs)):
-            return self._now(getattr(torch.Tensor, target), args, kwargs)
+            of, *sizes = args
+            return self._now(getattr(Tensor, target), (_value(of), *sizes), kwargs)
         if kind == "call_function" and _is_wrapped(target):
             return self._inwards(target, args, kwargs)
         args, kwargs = making.on_own_device((args, kwargs), _value)
