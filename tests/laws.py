@@ -128,9 +128,9 @@ def gradients(model, arch):
     return loss.detach(), found[: len(gates)], found[len(gates) :]
 
 
-def trainable(model):
+def trainable(model, ghost_fraction=0.5):
     """It passes what `fit` checks before it trains."""
-    guard.check(model)
+    guard.check(model, ghost_fraction)
     MACs(model)
     check_forward(model)
 

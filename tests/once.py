@@ -43,11 +43,11 @@ def once(check):
     """A check of a model that a network passes for all that are built alike."""
     passed = set()
 
-    def checked(model):
+    def checked(model, *settings):
         found = build(model)
-        if found is None or found not in passed:
-            check(model)
-            passed.add(found)
+        if found is None or (found, settings) not in passed:
+            check(model, *settings)
+            passed.add((found, settings))
 
     return checked
 

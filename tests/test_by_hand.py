@@ -202,6 +202,22 @@ def norm_of_heads(m, x):
     return x + m.project((weights @ v).transpose(1, 2).flatten(2))
 
 
+def in_windows(m, x):
+    """Attention of pairs of tokens, of which each sample has three, folded into the samples."""
+    b, n, c = x.shape
+    y = torch.cat([x, x[:, :1]], 1).reshape(b, 3, 2, c).flatten(0, 1)
+    q, k, v = heads(m, y)
+    y = ((q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).flatten(2)
+    return x + m.project(y).reshape(b, 3, 2, -1).flatten(1, 2)[:, :n]
+
+
+def dropped_between(m, x):
+    q, k, v = (y[:, None] for y in heads(m, x))
+    return x + m.project(
+        (F.dropout((q @ k.mT), 0.1, m.training) @ v)[:, 0].transpose(1, 2).flatten(2)
+    )
+
+
 def part_changed(m, x):
     y, once = m.project(x), x * 1
     part = y[:, 1:3]
@@ -250,6 +266,8 @@ WAYS = {
         lambda m, x: torch.einsum("bnc,bnd->bncd", m.qkv(x), m.project(x)).sum(2), ["embed.width"],
     ),
     "a norm and a branch": (lambda m, x: x + m.drop(m.project(m.norm(x))), ["embed.width"]),
+    "windows": (in_windows, ["embed.width", "qkv.heads"]),
+    "dropout on a third axis": (dropped_between, ["embed.width"]),
     "parts changed in place": (part_changed, ["embed.width"]),
     "asked for its rank and kind": (by_rank, ["embed.width"]),
     "a module made on the way": (
@@ -273,6 +291,11 @@ WAYS = {
 
 
 @cache
+def tokens(function):
+    return partial(Tokens, function)
+
+
+@cache
 def made(build):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -283,12 +306,17 @@ def made(build):
 
 @pytest.mark.parametrize(("function", "names"), WAYS.values(), ids=WAYS)
 def test_networks_that_are_written_so_are_right(function, names):
-    net, model = made(partial(Tokens, function))
+    net, model = made(tokens(function))
     assert [d.name for d in model.space.dimensions] == names
     laws.largest_is_original(net, model, exact=False)
     laws.extracted_is_supernet(model)
     laws.gradient_is_masked(model)
-    laws.trainable(model)
+    laws.trainable(model, ghost_fraction=1 if function is in_windows else 0.5)
+
+
+def test_windows_of_which_a_part_is_no_whole_samples_are_refused_for_ghosts_of_a_part():
+    with pytest.raises(bn.BoundNASError, match="it is not clear where the channels go"):
+        laws.trainable(made(tokens(in_windows))[1])
 
 
 def test_dropout_between_recurrent_layers_is_drawn_by_the_library():

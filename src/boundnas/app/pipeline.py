@@ -138,7 +138,7 @@ class Job:
             return
         settings = self.settings
         check_model(self.model)
-        guard.check(self.model)
+        guard.check(self.model, settings.ghost_fraction)
         check_start(self.model, self.data, self.budgets, settings, self.task)
         recipe = Recipe(self.own.caller("optimizer"), self.own.caller("schedule"))
         recipe.tried(settings, steps_of(settings, len(self.data.train)))

@@ -175,10 +175,14 @@ def embedding(call: Call) -> Map:
 @rule(nn.Dropout, nn.AlphaDropout, nn.RReLU)
 def dropout(call: Call) -> Map:
     """Passes on; what is drawn is by the library, entry by entry."""
-    x = call.map
+    x, last = call.map, len(call.map.shape) - 1
+    between = [a for i, a in enumerate(x.axes) if i not in (1, last)]
+    call.fix(*(a for a in between if a is not None and not a.of_samples), why=_ELSEWHERE)
     call.bind(None, None)
     return x
 
+
+_ELSEWHERE = "draws for channels that lie on another axis than the second or the last"
 
 _AXES: dict[Any, tuple[int, ...]] = {
     nn.Dropout1d: (3,),

@@ -117,7 +117,7 @@ def fit(
         "before the first step",
     )
     check_model(model)
-    guard.check(model)  # before what else runs the model
+    guard.check(model, settings.ghost_fraction)  # before what else runs the model
     budgets = tuple(Budget(each or MACs(model), limits) for each, limits in pairs)
     check_start(model, data, budgets, settings, asked)
     recipe.tried(settings, steps_of(settings, len(data.train)))

@@ -23,7 +23,7 @@ from boundnas.elastic import BatchNorm, ElasticLayer, Stage
 from boundnas.elastic.choice import Wholes
 from boundnas.elastic.ghost import Ghosted
 from boundnas.errors import SpaceError
-from boundnas.guard.call import trace_of
+from boundnas.guard.call import SAMPLES, trace_of
 from boundnas.guard.counts import Choice, counted
 from boundnas.guard.functions import Watch
 from boundnas.guard.state import State, marks, python_states, random_states, untouched
@@ -33,14 +33,11 @@ from boundnas.supernet import modes, place
 from boundnas.supernet.inputs import noise
 from boundnas.supernet.supernet import Supernet
 
-SAMPLES = 3
-"""In a batch of the check: two of them are a part."""
-
 MOST = 32
 """Architectures that differ in what `forward` itself reads from them, at most so many."""
 
 
-def check(model: Supernet) -> None:
+def check(model: Supernet, ghost_fraction: float = 0.5) -> None:
     """Refuse a network that would train wrongly or otherwise than it says.
 
     Runs it with every kind of choice, on noise, in training mode. It is left as it is, and no
@@ -48,6 +45,7 @@ def check(model: Supernet) -> None:
 
     Args:
         model: The supernet.
+        ghost_fraction: That of the training. Below 1 a pass on part of the samples is tried, too.
 
     Raises:
         SpaceError: A function mixes channels or samples of a searched map; something keeps
@@ -64,9 +62,9 @@ def check(model: Supernet) -> None:
             if arch not in done:
                 done.add(arch)
                 _check_pass(model, _gated(model, arch, reads), state)
-        _check_pass(
-            model, _gated(model, _deep(model, 0), reads).carrying(ghost_fraction=0.5), state
-        )
+        if ghost_fraction < 1:
+            deep = _gated(model, _deep(model, 0), reads)
+            _check_pass(model, deep.carrying(ghost_fraction=0.5), state)
 
 
 def _check_layers(model: Supernet) -> None:

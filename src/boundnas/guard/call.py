@@ -26,6 +26,9 @@ from boundnas.guard.segments import (
 from boundnas.space import Dimension
 from boundnas.supernet.place import first_line
 
+SAMPLES = 3
+"""In a batch of the check: two of them are a part."""
+
 SIZES = {"shape", "size", "numel", "nelement", "__len__"}
 """What is read off a map and known for all its channels."""
 
@@ -70,8 +73,9 @@ class Call:
         first, trace = searched[0], self.traces[0]
         self.samples = 1 if trace.samples is None else first.active.shape[trace.samples]
         """Of the maps."""
-        self.few = max(1, self.samples - 1)
-        """As many in a part."""
+        whole = self.samples // SAMPLES if self.samples % SAMPLES == 0 else 1
+        self.few = max(1, self.samples - whole)
+        """As many in a part: those of all images but one, where a map has several of each."""
         self.part = {id(x): _few(x, trace_of(x), self.few) for x in searched}
         self.known: Any = None
 
