@@ -5,14 +5,15 @@
 
 Parts, in this order, each by itself, so that one that fails says so and the others go on:
 
-- gradient: the fast policy gradient against the masked full-width pass, in double precision,
+- gradient: the policy gradient, by slices and replayed, against the masked full-width pass of the
+  tests, in double precision,
 - extraction: the supernet's slice against the extracted network, bit for bit,
 - resume: a run stopped half way against one that was not, byte for byte,
 - peak: what a large matrix product reaches on this card, in float32 and bfloat16,
-- launches: kernels of a step, how long the device computes in it, and the max network's pass as it
-  is beside its replay from a CUDA graph: what launches cost,
-- shapes: a step of networks whose shapes are new to the device beside the same step again, as it is
-  and with what may help,
+- steps: a step of networks that are new to the device, and of the same again, by slices and as it
+  is replayed: milliseconds, kernels, how long the device computes, and memory,
+- narrow: steps by slices of few and odd numbers of channels, in a process of its own that waits for
+  every kernel, as one once ended in "misaligned address",
 - training: the paper's CIFAR-sized space on Fashion-MNIST, fixed, clipped and learned boundaries,
 - search: candidates a second, the first time and again,
 - step: `step.py` in float32 and in bfloat16 (times of the device, waits of the host),
@@ -26,6 +27,7 @@ without it two parts take the digits of scikit-learn, and say so.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -33,7 +35,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -49,15 +51,13 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 import boundnas as bn
-from boundnas.elastic import convolution
-from boundnas.elastic.strided import strided
-from boundnas.elastic.window import Window
 from boundnas.errors import BoundNASError
-from boundnas.method.policy import BOUNDARIES, initial_policy
+from boundnas.fit.replay import replayed, replays
+from boundnas.guard.masking import obstacle
+from boundnas.method.policy import BOUNDARIES, Boundary, initial_policy
 from boundnas.method.sandwich import Sandwich
 from boundnas.randomness import stream
 from boundnas.search import Evaluator
-from boundnas.search.pareto import mean_over_log_cost
 from boundnas.store.folder import RunFolder
 from step import Setting, setting_of
 from step import timed as once
@@ -68,26 +68,35 @@ SECONDS = 60
 
 
 def gradient(device: str) -> Iterator[str]:
-    """Largest relative difference of any dimension's gradient, by space."""
+    """Largest relative difference of any dimension's gradient, by space: by slices, replayed."""
     for name in SPACES:
         model = supernet(name).double().to(device)
-        worst = 0.0
+        ways = {"slices": nullcontext, "recordings": partial(replayed, model)}
+        if device != "cuda" or obstacle(model) is not None:
+            del ways["recordings"]
+        worst = dict.fromkeys(ways, 0.0)
         for boundary in BOUNDARIES:
-            start = initial_policy(model.space, boundary, stream(0, "start"), std=0.07)
-            policy, x = start.double().to(device), images(model, 5)
-            found = []
-            for reference in (False, True):
-                policy.zero_grad()
-                arch = policy.sample(stream(0, "gumbel"))
-                labels = torch.arange(len(x), device=device) % 2
-                if reference:
-                    with masked(model):
-                        F.cross_entropy(model(x, arch), labels).backward()
-                else:
-                    F.cross_entropy(model(x, arch), labels).backward()
-                found.append(policy.logits.grad.clone())
-            worst = max(worst, float((found[0] - found[1]).norm() / found[1].norm()))
-        yield f"| {name} | {worst:.1e} | {'holds' if worst < 1e-9 else '**FAILS**'} (1e-9) |"
+            expected = policy_gradient(model, boundary, partial(masked, model))
+            for way, within in ways.items():
+                found = policy_gradient(model, boundary, within)
+                error = float((found - expected).norm() / expected.norm())
+                worst[way] = max(worst[way], error)
+        told = ", ".join(f"{way} {error:.1e}" for way, error in worst.items())
+        holds = all(error < 1e-9 for error in worst.values())
+        yield f"| {name} | {told} | {'holds' if holds else '**FAILS**'} (1e-9) |"
+
+
+def policy_gradient(
+    model: bn.Supernet, boundary: Boundary, within: Callable[[], AbstractContextManager[object]]
+) -> Tensor:
+    """That of one pass, computed within a context."""
+    start = initial_policy(model.space, boundary, stream(0, "start"), std=0.07)
+    x = images(model, 5)
+    policy, labels = start.double().to(x.device), torch.arange(len(x), device=x.device) % 2
+    arch = policy.sample(stream(0, "gumbel"))
+    with within():
+        F.cross_entropy(model(x, arch), labels).backward()
+    return policy.logits.grad
 
 
 def extraction(device: str) -> Iterator[str]:
@@ -139,7 +148,7 @@ def resume(device: str) -> Iterator[str]:
     yield f"| 12 steps, stopped in the 9th | {'same bytes' if same else 'other bytes'} | |"
 
 
-def timed(work: Callable[[], object], device: str, repeats: int = 10) -> float:
+def timed(work: Callable[[], object], repeats: int = 10) -> float:
     """Median seconds of a work that was done twice before."""
     return statistics.median([once(work) for _ in range(repeats + 2)][2:])
 
@@ -149,7 +158,7 @@ def peak(device: str) -> Iterator[str]:
     side = 8192 if device == "cuda" else 512
     for dtype in (torch.float32, torch.bfloat16):
         a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-        seconds = timed(lambda a=a, b=b: a @ b, device)
+        seconds = timed(lambda a=a, b=b: a @ b)
         yield f"| {dtype} matrix product of {side} | {2e-12 * side**3 / seconds:.1f} TFLOP/s | |"
 
 
@@ -182,98 +191,81 @@ def peer(device: str, checkout: Path | None) -> Iterator[str]:
     yield from told("peer_step.py", str(checkout), "--device", device, *size)
 
 
-def launches(device: str) -> Iterator[str]:
-    """Kernels of a step and their time; a pass launched kernel by kernel, and replayed."""
-    torch.manual_seed(0)
+STEPS = (
+    ("mobilenet_v2", 1.0, torch.float32),
+    ("mobilenet_v2", 1.0, torch.bfloat16),
+    ("mobilenet_v3", 1.0, torch.bfloat16),
+    ("mobilenet_v2", 0.25, torch.float32),
+)
+"""Spaces, widths and precisions."""
+
+
+def steps(device: str) -> Iterator[str]:
+    """What a step takes, replayed and by slices."""
     batch = 256 if device == "cuda" else 4
-    for dtype in (torch.float32, torch.bfloat16):
-        with torch.autocast(device, dtype, enabled=dtype == torch.bfloat16):
-            model = bn.models.mobilenet_v2(width=1.0, image_size=32).to(device).train()
-            settings = bn.TrainSettings(steps=1, start_std=0.1)
-            s = setting_of(model, settings, batch, 0)
-            for name, sandwich in (("learned", s.learning), ("plain", s.plain)):
-                yield f"| {dtype}, a step, {name} | {kernels(sandwich, s, device)} | |"
-            if device == "cuda":
-                yield f"| {dtype}, pass of the max network | {replayed(s)} | |"
+    for family, width, dtype in STEPS[: None if device == "cuda" else 1]:
+        torch.manual_seed(0)
+        model = getattr(bn.models, family)(width=width, image_size=32).to(device).train()
+        s = setting_of(model, bn.TrainSettings(steps=1, start_std=0.1), batch, 0)
+        name = f"{family}, width {width:g}, {dtype}".replace("torch.", "")
+        with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            # By slices a step of new networks takes seconds on a GPU.
+            for way, number in (("replayed", 5), ("by slices", 1)):
+                with replays(model) if way == "replayed" else nullcontext():
+                    for kind, sandwich in (("learned", s.learning), ("plain", s.plain)):
+                        yield f"| {name} | {way}, {kind} | {told_of(sandwich, s, device, number)} |"
 
 
-def products(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, groups: int) -> Tensor:
-    """A convolution, of one pixel as a product of matrices, which needs no plan for its shape."""
-    moves = weight[0, 0].numel() * max(window.stride) > 1 or any(window.padding)
-    if moves or groups > 1:
-        return strided(x, weight, bias, window, groups)
-    return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+NARROW = """
+import torch, boundnas as bn
+from step import setting_of
+model = bn.models.mobilenet_v2(width=0.25, image_size=32).to("{0}").train()
+s = setting_of(model, bn.TrainSettings(steps=1, start_std=0.1), {1}, 0)
+for i in range(2):
+    s.learning.step(s.images, s.labels, i)
+print("finished")
+"""
+"""Steps by slices."""
 
 
-WAYS = ("as it is", "1x1 as products", "without cuDNN", "backward in a thread", "as it is again")
+def narrow(device: str) -> Iterator[str]:
+    """How steps by slices of a quarter of the width end."""
+    program = NARROW.format(device, 64 if device == "cuda" else 4)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=SECONDS,
+        env={**os.environ, "CUDA_LAUNCH_BLOCKING": "1", "PYTHONPATH": path_of_benchmarks()},
+    )  # fmt: skip
+    yield f"| width 0.25, by slices | {(done.stdout + done.stderr[-1500:]).strip()} | |"
 
 
-def shapes(device: str) -> Iterator[str]:
-    """Four passes of new networks, and of the same again, as it is and with what may help."""
-    batch, number = (256, 4) if device == "cuda" else (4, 1)
-    model = bn.models.mobilenet_v2(width=1.0, image_size=32).to(device).train()
-    x = torch.randn(batch, 3, 32, 32).to(device).contiguous(memory_format=torch.channels_last)
-    y = torch.arange(batch, device=device) % 10
-    pool = ThreadPoolExecutor(1)
-
-    def step(archs: list[bn.Architecture], way: str) -> None:
-        under_way = []
-        for arch in archs:
-            loss = F.cross_entropy(model(x, arch), y)
-            if way == "backward in a thread":
-                under_way.append(pool.submit(loss.backward))
-            else:
-                loss.backward()
-        for future in under_way:
-            future.result()
-        model.zero_grad()
-
-    for i, way in enumerate(("as it is", *WAYS)):  # the first one loads the libraries, too
-        convolution.strided = products if way == "1x1 as products" else strided
-        generator = stream(i, "shapes")
-        steps = [[model.space.sample(generator) for _ in range(4)] for _ in range(number)]
-        with torch.backends.cudnn.flags(enabled=way != "without cuDNN"):
-            new = [once(partial(step, archs, way)) for archs in steps]
-            again = [once(partial(step, archs, way)) for _ in range(3) for archs in steps]
-        yield (
-            f"| {way}{' (first)' * (i == 0)} | new shapes {1e3 * statistics.median(new):.0f} ms, "
-            f"again {1e3 * statistics.median(again):.1f} ms | |"
-        )
-    convolution.strided = strided
+def path_of_benchmarks() -> str:
+    """Where a process finds what this one found, and the benchmarks."""
+    return os.pathsep.join([str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")])
 
 
-def kernels(sandwich: Sandwich, s: Setting, device: str) -> str:
-    """What a profile of one step says, beside its time without a profile."""
-    work = partial(sandwich.step, s.images, s.labels, 1)
-    seconds = timed(work, device, 5)
+def told_of(sandwich: Sandwich, s: Setting, device: str, number: int) -> str:
+    """What steps of new networks and of the same again take, and what a profile of one says."""
+
+    def step(i: int) -> None:
+        s.model.zero_grad()
+        sandwich.step(s.images, s.labels, i)
+
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    first = once(partial(step, 0))
+    new = [once(partial(step, i)) for i in range(1, 1 + number)]
+    again = [once(partial(step, i)) for i in range(1, 1 + number)]
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
     with profile(activities=kinds) as found:
-        work()
+        step(1)
     ran = [e for e in found.events() if e.device_type == DeviceType.CUDA]
-    busy = 1e-6 * sum(e.time_range.elapsed_us() for e in ran)
-    return f"{len(ran)} kernels, {1e3 * busy:.1f} ms of the device in {1e3 * seconds:.1f} ms"
-
-
-def replayed(s: Setting) -> str:
-    """Milliseconds of a forward and backward pass as it is and as a graph of its launches."""
-    arch, parameters = s.model.space.largest, [p for p in s.model.parameters() if p.requires_grad]
-
-    def work() -> None:
-        loss = F.cross_entropy(s.model(s.images, arch), s.labels)
-        torch.autograd.grad(loss, parameters, allow_unused=True)
-
-    plain = timed(work, "cuda")
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            work()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.autocast("cuda", torch.bfloat16, enabled=torch.is_autocast_enabled("cuda"),
-                        cache_enabled=False), torch.cuda.graph(graph):  # fmt: skip
-        work()
-    return f"{1e3 * plain:.2f} ms, replayed {1e3 * timed(graph.replay, 'cuda'):.2f} ms"
+    busy = 1e-3 * sum(e.time_range.elapsed_us() for e in ran)
+    memory = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0
+    return (
+        f"first {1e3 * first:,.0f} ms; new networks {1e3 * statistics.median(new):,.1f}, again "
+        f"{1e3 * statistics.median(again):,.1f} ms; {len(ran)} kernels, {busy:.1f} ms of the "
+        f"device; {memory:.2f} GiB"
+    )
 
 
 def data_of(folder: Path | None) -> bn.data.ImageData:
@@ -306,52 +298,57 @@ def supernet_for(data: bn.data.ImageData, width: float, device: str) -> bn.Super
     ).to(device)
 
 
+WAYS = (("none", "whole"), ("none", "from_cost"), ("both", "whole"))
+"""What is learned, and where the boundaries begin: fixed, clipped and learned ones."""
+
+RATE = 0.02
+"""Step size of the weights: at width 1 and the default of 0.1 the loss of so short a training
+leaves for good what guessing gives, on a CPU too."""
+
+
 def training(device: str, folder: Path | None, seconds: float) -> Iterator[str]:
-    """Equal time for fixed, clipped and learned boundaries in bfloat16: front by validation."""
+    """Equal steps for fixed, clipped and learned boundaries in bfloat16, after a few to time."""
     data = data_of(folder)
     width, batch = (1.0, 256) if device == "cuda" else (0.125, 16)
-    ways = (("none", "whole"), ("none", "from_cost"), ("both", "whole"))
-    for learn, start in ways:
+    a_step = trained(data, width, batch, WAYS[-1], device, 5)[1]
+    steps = max(5, int((seconds / len(WAYS) - (20 if device == "cuda" else 1)) / a_step))
+    for way in WAYS:
+        learn, start = way
         said = f"| {data.name}, width {width:g}, batch {batch}, learn {learn}, bounds {start} | "
         try:
-            found = trained(data, width, batch, learn, start, device, seconds / len(ways))
+            run, a_step = trained(data, width, batch, way, device, steps)
+            found = f"{steps} steps of {1e3 * a_step:.1f} ms, {front_of(run)}"
         except BoundNASError as error:
             found = f"**STOPPED**: {error}"
         yield f"{said}{found} | |"
 
 
 def trained(
-    data: bn.data.ImageData,
-    width: float,
-    batch: int,
-    learn: str,
-    start: str,
-    device: str,
-    seconds: float,
-) -> str:
-    """Steps, their time, and the front of 16 networks drawn between the boundaries."""
-    reach = bn.cost.MACs(supernet_for(data, width, "cpu")).reach
-    limits = (2.0 * reach[0], 0.5 * reach[1])
-    began, steps, times = time.monotonic(), 5, list[float]()
-    for last in (False, True):
-        if last:  # the first steps, which set up the device, tell nothing of the others
-            a_step = statistics.median(b - a for a, b in pairwise(times))
-            steps = max(5, int((seconds - (time.monotonic() - began) - 8) / a_step))
-        settings = bn.TrainSettings(steps=steps, batch_size=batch, learn=learn, bounds=start)
-        times = []
-        with torch.autocast(device, torch.bfloat16):
-            run = bn.fit(supernet_for(data, width, device), data, cost_range=limits,
-                         settings=settings, observers=[Clock(times)])  # fmt: skip
-    front = bn.search(run, bn.SearchSettings(initial=16, rounds=0, crossovers=0, mutations=0))
+    data: bn.data.ImageData, width: float, batch: int, way: tuple[str, str], device: str, steps: int
+) -> tuple[bn.Run, float]:
+    """A run, and the median seconds of its steps."""
+    reach, times = bn.cost.MACs(supernet_for(data, width, "cpu")).reach, list[float]()
+    settings = bn.TrainSettings(
+        steps=steps, batch_size=batch, learn=way[0], bounds=way[1], learning_rate=RATE,
+        precision="bf16",
+    )  # fmt: skip
+    run = bn.fit(
+        supernet_for(data, width, device), data, cost_range=(2.0 * reach[0], 0.5 * reach[1]),
+        settings=settings, observers=[Clock(times)],
+    )  # fmt: skip
+    return run, statistics.median(b - a for a, b in pairwise(times))
+
+
+def front_of(run: bn.Run) -> str:
+    """The losses of the max network, and the front of a few networks between the boundaries."""
+    losses = [run.metrics[i]["loss_max"] for i in (0, len(run.metrics) // 2, -1)]
+    front = bn.search(run, bn.SearchSettings(initial=8, rounds=0, crossovers=0, mutations=0))
     shown = front.networks
-    score = mean_over_log_cost(
-        [n.macs for n in shown], [n.validation for n in shown], [n.test for n in shown], *limits
-    )
     return (
-        f"{steps} steps of {1e3 * statistics.median(b - a for a, b in pairwise(times)):.1f} ms, "
-        f"{len(shown)} networks of 16 on the front from {shown[0].macs / 1e6:.2f} to "
+        f"loss of the max network {' to '.join(f'{loss:.2f}' for loss in losses)}, "
+        f"{len(shown)} networks of 8 on the front from {shown[0].macs / 1e6:.2f} to "
         f"{shown[-1].macs / 1e6:.2f} MMACs, test accuracy {min(n.test for n in shown):.1%} to "
-        f"{max(n.test for n in shown):.1%}, mean over log cost {score:.1%}"
+        f"{max(n.test for n in shown):.1%}"
     )
 
 
@@ -386,8 +383,8 @@ def main() -> None:
         "extraction": (20, lambda: extraction(device)),
         "resume": (15, lambda: resume(device)),
         "peak": (5, lambda: peak(device)),
-        "launches": (20, lambda: launches(device)),
-        "shapes": (40, lambda: shapes(device)),
+        "steps": (60, lambda: steps(device)),
+        "narrow": (45, lambda: narrow(device)),
         "training": (60, lambda: training(device, options.data, 0.45 * left())),
         "search": (20, lambda: search(device, options.data)),
         "step": (40, lambda: step(device)),

@@ -14,7 +14,8 @@ All figures are ratios of times taken in turn in one run, as medians with quarti
                               [--output file.md]
 
 ``--device cuda`` takes the times of the device, counts how often a step makes the host wait for it,
-and leaves out memory; ``--autocast`` computes in bfloat16.
+and leaves out memory; training passes are replayed there, as in a training. ``--autocast`` computes
+in bfloat16.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from torch.nn import functional as F
 
 from boundnas import Architecture, Supernet, TrainSettings, calibrate, elastic, extract, models
 from boundnas.cost import Budget, Cost, MACs
+from boundnas.fit.replay import replays
 from boundnas.fit.start import start_boundaries
 from boundnas.method.policy import Boundaries, Policy
 from boundnas.method.sandwich import Sandwich
@@ -289,7 +291,7 @@ def main() -> None:
         print(peak(args))
         return
     s = setting(args)
-    with torch.autocast(args.device, torch.bfloat16, enabled=args.autocast):
+    with torch.autocast(args.device, torch.bfloat16, enabled=args.autocast), replays(s.model):
         rows = [
             *boundaries(s, args.steps),
             *slicing(s, args.steps, args.seed, args.networks),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boundnas.elastic.ghost import alone, join, mix, part, split
+from boundnas.elastic.ghost import alone, combined, join, mix, part, split
 from boundnas.elastic.layer import ElasticLayer, frozen
 from boundnas.elastic.width import active, others
 from boundnas.errors import SpaceError
@@ -164,6 +164,8 @@ def activated(x: Tensor, function: Setting, arch: Architecture, inplace: bool = 
         inplace: Whether the memory of ``x`` may be used, where no gradient needs its values.
     """
     chosen, gate = str(arch.value(function)), arch.gate(function)
+    if gate is not None and arch.masked:
+        return combined(gate, [FUNCTIONS[str(c)][0](x) for c in choices(function)])
     unneeded = gate is None and (chosen == "relu" or not torch.is_grad_enabled())
     own = {"inplace": True} if inplace and unneeded and chosen in _IN_PLACE else {}
     y = FUNCTIONS[chosen][0](x, **own)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boundnas.elastic.ghost import alone, mix, part
+from boundnas.elastic.ghost import alone, combined, mix, part
 from boundnas.elastic.layer import ElasticModule
 from boundnas.errors import SpaceError
 from boundnas.space import (
@@ -44,6 +45,11 @@ class Wholes(ElasticModule):
         value, gate = arch.value(self.setting), arch.gate(self.setting)
         if gate is None:
             return self.alternative(value, x, arch)
+        if arch.masked:
+            return combined(gate, [
+                self.alternative(value, x, self._alone(arch, j))
+                for j, value in enumerate(choices(self.setting))
+            ])  # fmt: skip
         shared = part(alone(x), arch.ghost_fraction)
         others = {
             j: partial(self.alternative, other.value(self.setting), shared, other)
@@ -53,6 +59,12 @@ class Wholes(ElasticModule):
         y = self.alternative(value, x, settled)
         chosen: dict[int, Callable[[], Tensor] | None] = {arch.option(self.setting): None}
         return mix(y, gate, {**others, **chosen}, arch.ghost_fraction, [shared])
+
+    def _alone(self, arch: Architecture, option: int) -> Architecture:
+        """A masked architecture with one option, settled."""
+        settled = arch.carried.settled.union(followed(self.setting))
+        carried = replace(arch.carried, settled=settled)
+        return replace(arch.with_option(self.setting, option), carried=carried)
 
 
 class Choice(Wholes):

@@ -122,7 +122,7 @@ class Convolution(ElasticLayer):
             return self._convolved(x, weight, bias)
         self.check_ghost(ghost, self.in_channels, arch)
         table, ghost_table = membership(self.in_channels, arch, weight.device)
-        weight = gate_weight(weight.contiguous(), gate, table, (self.columns_axis,))
+        weight = gate_weight(weight.contiguous(), gate, table, (self.columns_axis,), arch.masked)
         y = self._convolved(x, weight, bias)
         if ghost is None:
             return y

@@ -81,7 +81,8 @@ class Kernel:
         axes = tuple(range(2, weight.dim()))
         for dimensions in self.learned(arch):
             table = crops(self, dimensions, self.size(arch), weight.device)
-            weight = gate_weight(weight.contiguous(), arch.joint(dimensions), table, axes)
+            gate = arch.joint(dimensions)
+            weight = gate_weight(weight.contiguous(), gate, table, axes, arch.masked)
         return weight
 
     def mixed(

@@ -66,6 +66,10 @@ class LayerNorm(ElasticLayer):
         y = self.normalized(active)
         if arch.gate(self.features) is None:
             return y
+        if arch.masked:
+            raise SpaceError(
+                f"{self.name} ({type(self).__name__}) over a searched width has no masks"
+            )
         if isinstance(x, Varied):
             with torch.no_grad():
                 maps = [self.normalized(each) for each in x.options.maps]

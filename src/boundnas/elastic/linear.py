@@ -53,7 +53,7 @@ class Linear(ElasticLayer):
         if gate is not None:
             self.check_ghost(ghost, self.in_features, arch)
             table, ghost_table = membership(self.in_features, arch, x.device)
-            weight = gate_weight(weight, gate, table, (1,))
+            weight = gate_weight(weight, gate, table, (1,), arch.masked)
         if not torch.is_grad_enabled():
             # As the weight of a plain layer does; PyTorch chooses by it how to multiply a map
             # with gaps in memory, as one that was transposed.

@@ -119,7 +119,8 @@ class BatchNorm(ElasticLayer):
         arch: Architecture,
     ) -> Tensor:
         if statistics is None and _compiled(x) and x.numel() > x.shape[1]:
-            follows = self.activation if self._is_compiled else None
+            every = arch.masked and self.activation is not None
+            follows = self.activation if self._is_compiled and not every else None
             function = None if follows is None else kernel_name(arch.value(follows))
             if not torch.is_grad_enabled():
                 y = _normalized(x, weight, bias, self.eps, function)[0]
@@ -129,7 +130,7 @@ class BatchNorm(ElasticLayer):
                 y = _BatchNorm.apply(
                     x, weight, bias, gate, self.eps, function, options, arch.ghost_fraction
                 )
-            return y if self._is_compiled else self._activate(y, arch)
+            return y if follows is not None else self._activate(y, arch)
         mean, var = statistics or (None, None)
         scale, shift = (weight, bias) if self._parameters else (None, None)  # ones round otherwise
         y = F.batch_norm(x, mean, var, scale, shift, training=mean is None, eps=self.eps)

@@ -16,10 +16,36 @@ from boundnas.space import Architecture
 from boundnas.space.polynomial import Polynomial, amount
 
 
-class _Draw(ElasticLayer):
+class Draw(ElasticLayer):
     """A function of the input and of numbers that are drawn for its entries."""
 
     varied = True
+    draws = True
+    """Whether it draws at all."""
+
+    def forward(self, x: Tensor, arch: Architecture) -> Tensor:
+        """Draw, where there is noise, and apply the function, to ghosts that of the same draw."""
+        if not self.draws or (arch.noise is None and arch.carried.drawn is None):
+            return self._still(x)
+        if arch.carried.drawn is not None:
+            draw, there = arch.carried.drawn(self, self._draw_shape(x, 0))
+            return torch.where(there, self._applied(x, self._values(draw, x.dtype)), self._still(x))
+        assert arch.noise is not None
+        active, (more, few) = alone(x), self._unchosen(x)
+        values = self._values(self._drawn(active, more, arch.noise), active.dtype)
+        return self._applied(x, self._parted(values, more, few))
+
+    @abstractmethod
+    def _still(self, x: Tensor) -> Tensor:
+        """What it gives without noise."""
+
+    @abstractmethod
+    def _values(self, draw: Tensor, dtype: torch.dtype) -> Tensor:
+        """What uniform numbers in ``[0, 1)`` stand for."""
+
+    @abstractmethod
+    def _applied(self, x: Tensor, values: Tensor) -> Tensor:
+        """What it gives with them."""
 
     def _drawn(self, active: Tensor, more: int, generator: torch.Generator) -> Tensor:
         """Numbers in ``[0, 1)`` for a map's entries, and for those of ``more`` channels."""
@@ -58,7 +84,7 @@ class _Draw(ElasticLayer):
         return amount(0)
 
 
-class _Drop(_Draw):
+class _Drop(Draw):
     """Zero a random part of the input and scale the rest up; nothing without noise.
 
     Args:
@@ -71,17 +97,19 @@ class _Drop(_Draw):
             raise SpaceError(f"a drop probability lies in [0, 1), found {probability}")
         self.probability = probability
 
-    def forward(self, x: Tensor, arch: Architecture) -> Tensor:
-        """Drop and rescale, ghosts by the same draw."""
-        if arch.noise is None or self.probability == 0:
-            return x
-        active, (more, few) = alone(x), self._unchosen(x)
-        kept = self._drawn(active, more, arch.noise) >= self.probability
-        return self._times(x, self._parted(kept.to(active) / (1 - self.probability), more, few))
+    @property
+    def draws(self) -> bool:  # type: ignore[override]
+        """Whether the probability is above zero."""
+        return self.probability > 0
 
-    def _times(self, x: Tensor, keep: Tensor) -> Tensor:
-        """A map of which those entries are left that ``keep`` is above zero for, scaled by it."""
-        return x * keep
+    def _still(self, x: Tensor) -> Tensor:
+        return x
+
+    def _values(self, draw: Tensor, dtype: torch.dtype) -> Tensor:
+        return (draw >= self.probability).to(dtype) / (1 - self.probability)
+
+    def _applied(self, x: Tensor, values: Tensor) -> Tensor:
+        return x * values
 
     def plain(self, arch: Architecture) -> nn.Module | None:
         """Nothing: it acts in training only."""
@@ -122,10 +150,10 @@ class AlphaDropout(Dropout):
 
     _SATURATED = -1.7580993408473766
 
-    def _times(self, x: Tensor, keep: Tensor) -> Tensor:
+    def _applied(self, x: Tensor, values: Tensor) -> Tensor:
         p, s = self.probability, self._SATURATED
         a = ((1 - p) * (1 + p * s * s)) ** -0.5
-        mask = keep * (1 - p)
+        mask = values * (1 - p)
         return (x * mask + s * (1 - mask)) * a - a * s * p
 
 
@@ -138,7 +166,7 @@ class DropConnect(_Drop):
         return [len(x), *[1] * (x.dim() - 1)]
 
 
-class RReLU(_Draw):
+class RReLU(Draw):
     """``max(0, x) + r min(0, x)`` with a slope ``r`` that is drawn for each entry.
 
     Without noise, and in what is extracted, all slopes are their mean.
@@ -160,14 +188,14 @@ class RReLU(_Draw):
             raise SpaceError(f"RReLU: slopes ascend in [0, 1], found {lower} and {upper}")
         self.lower, self.upper, self.axis = lower, upper, axis
 
-    def forward(self, x: Tensor, arch: Architecture) -> Tensor:
-        """Draw slopes, and apply them, to ghosts those of the same draw."""
-        if arch.noise is None:
-            return F.leaky_relu(x, self._mean)
-        active, (more, few) = alone(x), self._unchosen(x)
-        drawn = self._drawn(active, more, arch.noise).to(active.dtype)
-        slopes = self._parted(self.lower + (self.upper - self.lower) * drawn, more, few)
-        return F.relu(x) - slopes * F.relu(-x)
+    def _still(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x, self._mean)
+
+    def _values(self, draw: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.lower + (self.upper - self.lower) * draw.to(dtype)
+
+    def _applied(self, x: Tensor, values: Tensor) -> Tensor:
+        return F.relu(x) - values * F.relu(-x)
 
     @property
     def _mean(self) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from boundnas.elastic.ghost import alone, join, part, split
+from boundnas.elastic.ghost import alone, constant, join, part, split
 from boundnas.elastic.layer import ElasticModule
 from boundnas.elastic.width import ghosts_of
 from boundnas.errors import SpaceError
@@ -52,11 +52,20 @@ class Shortcut(ElasticModule):
                     f"architecture, found {map_.shape[1]}; it is called as shortcut(y, x, arch)"
                 )
         alike, gate = arch.size(self.inputs) == arch.size(self.channels), arch.gate(self.setting)
+        if gate is not None and arch.masked:
+            return self._weighted(y, x, gate, arch)
         if gate is not None:
             return self._switched(y, x, alike, gate, arch)
         if self.projection is not None and not alike:
             return y + self.projection(x, arch)
         return y + x if alike else y
+
+    def _weighted(self, y: Tensor, x: Tensor, gate: Tensor, arch: Architecture) -> Tensor:
+        """The sum as the class describes it."""
+        there = gate @ constant(tuple(map(bool, choices(self.setting))), gate)
+        if self.projection is not None:
+            y = y + (1 - there) * self.projection(x, arch)
+        return _added(y, there * x)
 
     def _switched(
         self, y: Tensor, x: Tensor, alike: bool, gate: Tensor, arch: Architecture

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from boundnas.elastic import native
 from boundnas.elastic.activation import activated, check_functions
-from boundnas.elastic.ghost import join, part, split
+from boundnas.elastic.ghost import constant, join, part, split
 from boundnas.elastic.layer import ElasticModule
 from boundnas.elastic.linear import Linear
 from boundnas.errors import SpaceError
@@ -73,6 +73,9 @@ class SqueezeExcite(ElasticModule):
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
         """Scale the channels where the architecture has this switched on."""
         on, gate = bool(arch.value(self.enabled)), self._switch(arch)
+        if gate is not None and arch.masked:
+            scale = self._scale(x.mean(self.axes), arch)
+            return x * _over(gate[0] + gate[1] * scale, x)
         if on and (self.training or gate is not None):
             return self._excited(x, gate, arch)
         if on:  # evaluation, which extraction follows
@@ -92,7 +95,7 @@ class SqueezeExcite(ElasticModule):
         gate, values = arch.gate(self.enabled), choices(self.enabled)
         if gate is None or values == (False, True):
             return gate
-        return gate @ gate.new_tensor([[not on, on] for on in values])
+        return gate @ constant(tuple((not on, on) for on in values), gate)
 
     def _excited(self, x: Tensor, gate: Tensor | None, arch: Architecture) -> Tensor:
         """The same in training, with a backward pass of its own for what is as large as ``x``."""

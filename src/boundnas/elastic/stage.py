@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from boundnas.elastic.ghost import alone, mix, part
+from boundnas.elastic.ghost import alone, combined, mix, part
 from boundnas.elastic.layer import ElasticModule
 from boundnas.errors import SpaceError
 from boundnas.space import Architecture, Setting, choices, largest
@@ -45,6 +45,8 @@ class Stage(ElasticModule):
             outputs.append(x)
         if gate is None:
             return x
+        if arch.masked:
+            return combined(gate, [outputs[int(option) - 1] for option in choices(self.depth)])
         last = _Deeper(layers[depth:], depth, arch, part(alone(x), arch.ghost_fraction))
         alternatives = {}
         ascending = sorted(enumerate(choices(self.depth)), key=lambda each: int(each[1]))

@@ -6,7 +6,7 @@ import ctypes
 import os
 
 SWITCH = "BOUNDNAS_TUNE"
-"""The environment variable that keeps all of it off, where it is 0."""
+"""The environment variable that keeps all of it off, where it is 0; recordings on a GPU too."""
 
 # Of malloc.h. Without mappings of their own the largest maps come from the heap too.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4

@@ -21,6 +21,7 @@ from boundnas.fit.guard import Guard
 from boundnas.fit.logs import Log
 from boundnas.fit.observers import Audience, Observer
 from boundnas.fit.recipe import advance
+from boundnas.fit.replay import replays
 from boundnas.fit.resume import AVERAGE, State, of_training, resume
 from boundnas.fit.run import Run, bounds_record
 from boundnas.fit.schedule import policy_learning_rate, steps_of
@@ -88,6 +89,7 @@ class Trainer:
         self.batches = self.run.data.training(self.order, step, self.steps, self.part)
         with (
             interruption.deferred() as stopping,
+            replays(self.run.model),
             closing(self.batches),
             Log(self.run.metrics, self.writes, "metrics", MetricsRow, step) as metrics,
             Log(self.run.trajectory, self.writes, "boundaries", BoundariesRow, step) as boundaries,

@@ -272,6 +272,11 @@ class Architecture:
         return self.carried.folds
 
     @property
+    def masked(self) -> bool:
+        """See `Pass`. The architecture itself is the largest one; gates say which is computed."""
+        return self.carried.masked
+
+    @property
     def _gates(self) -> tuple[Tensor, ...]:
         assert self.carried.gates is not None
         return self.carried.gates

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,10 @@ class Pass:
             that within it they have no gates.
         folds: Whether normalizations that follow a convolution are folded into it, for evaluation
             at speed: then statistics are not compared with the weights by value at every pass.
+        masked: Whether the gates are multiplied in: ``y = sum_j z_j y_j`` is computed as it stands,
+            so that one form of the model, that of its largest architecture, serves all of them.
+        drawn: In place of noise, from a layer and a shape to numbers in ``[0, 1)`` and whether they
+            are to be used.
     """
 
     gates: tuple[Tensor, ...] | None = None
@@ -54,6 +59,8 @@ class Pass:
     statistics: Statistics | None = None
     settled: frozenset[Any] = frozenset()
     folds: bool = False
+    masked: bool = False
+    drawn: Callable[[Any, list[int]], tuple[Tensor, Tensor]] | None = None
 
 
 NOTHING = Pass()

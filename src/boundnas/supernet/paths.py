@@ -46,7 +46,7 @@ class Paths:
         self.space = model.space
         self._model = weakref.ref(model)
         self._trails: dict[Architecture, Trail] = {}
-        self.presence = _presence(model)
+        self.presence = presence_of(model)
         """For every module, the conditions that the elastic modules around it set."""
         probes = list(_probes(self.space))
         self.probes = list(dict.fromkeys([*probes, *map(self._with_all, probes)]))
@@ -192,7 +192,7 @@ def _probes(space: SearchSpace) -> Iterator[Architecture]:
     yield from (space.sample(generator) for _ in range(RANDOM))
 
 
-def _presence(model: Supernet) -> dict[str, tuple[Polynomial, ...]]:
+def presence_of(model: Supernet) -> dict[str, tuple[Polynomial, ...]]:
     """For every module, when the elastic modules around it use it; nothing if it has two places."""
     names = {module: name for name, module in model.named_modules()}
     found: dict[str, list[tuple[Polynomial, ...]]] = {"": [()]}
