@@ -197,9 +197,18 @@ def test_gradients_that_are_taken_away_are_not_written_again(rerun):
         torch.testing.assert_close(grad, 2 * once)
 
 
-def test_noise_is_that_of_its_stream_and_none_without_one(rerun):
+NOISY = {
+    "dropout": lambda: elastic.Dropout(0.5),
+    "alpha dropout": lambda: elastic.AlphaDropout(0.5),
+    "drop-connect": lambda: elastic.DropConnect(0.5),
+    "random slopes": elastic.RReLU,
+}
+
+
+@pytest.mark.parametrize("layer", NOISY.values(), ids=NOISY)
+def test_noise_is_that_of_its_stream_and_none_without_one(layer, rerun):
     model = made("sample_wise").double().train()
-    model.dropout.probability = 0.5
+    model.dropout = layer()
     x, arch = images(model, 5), model.space.largest
     with replayed(model):
         plain = model(x, arch)
@@ -208,6 +217,8 @@ def test_noise_is_that_of_its_stream_and_none_without_one(rerun):
         )
         assert torch.equal(model(x, arch), plain)
     torch.testing.assert_close(plain, model(x, arch), rtol=1e-9, atol=1e-12)
+    by_slices = model(x, arch.carrying(noise=stream(1, "noise")))
+    torch.testing.assert_close(one, by_slices, rtol=1e-6, atol=1e-9)
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
     assert not torch.equal(one, plain)
