@@ -16,8 +16,9 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boundnas.elastic.ghost import alone, combined, mix, part
+from boundnas.elastic.ghost import alone, mix, part
 from boundnas.elastic.layer import ElasticModule
+from boundnas.elastic.masks import combined
 from boundnas.errors import SpaceError
 from boundnas.space import (
     Architecture,

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from boundnas.elastic.masks import masked_weight
 from boundnas.elastic.pointwise import inner_product, weight_products
 from boundnas.errors import SpaceError
 
@@ -263,54 +264,9 @@ def gate_weight(
     if gate is None:
         return weight
     if masked:
-        sizes = [n if axis in axes else 1 for axis, n in enumerate(weight.shape)]
-        mask = (gate[:, None] * table).sum(0) + (table.sum(0) == 0)  # those without a gate stay
-        return weight * mask.view(sizes)
+        return masked_weight(weight, gate, table, axes)
     weighted: Tensor = _GateWeight.apply(weight, gate, table, axes)
     return weighted
-
-
-class _Combined(torch.autograd.Function):
-    """``sum_j z_j y_j`` as it stands."""
-
-    @staticmethod
-    def forward(ctx: Any, gate: Tensor, *options: Tensor) -> Tensor:
-        ctx.save_for_backward(gate, *options)
-        first, *rest = zip(gate.to(options[0].dtype).unbind(), options, strict=True)
-        y = first[0] * first[1]
-        for z, option in rest:
-            y.addcmul_(z, option)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        gate, *options = ctx.saved_tensors
-        products = torch.zeros_like(gate)
-        for j, option in enumerate(options):
-            inner_product(gradient, option, 1.0, products[j])
-        scales = gate.to(gradient.dtype).unbind()
-        return products, *(z * gradient for z in scales)
-
-
-def combined(gate: Tensor, options: Sequence[Tensor]) -> Tensor:
-    """``sum_j z_j y_j`` as it stands, of options that all have a graph.
-
-    Args:
-        gate: Shape ``(d,)``.
-        options: As many maps, of one shape.
-    """
-    y: Tensor = _Combined.apply(gate, *options)
-    return y
-
-
-def constant(values: tuple[Any, ...], like: Tensor) -> Tensor:
-    """Numbers as a tensor of the type and on the device of another, made once."""
-    return _constant(values, like.dtype, like.device)
-
-
-@cache
-def _constant(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=dtype, device=device)
 
 
 class _GhostInputs(torch.autograd.Function):

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from boundnas.elastic.ghost import alone, constant, join, part, split
+from boundnas.elastic.ghost import alone, join, part, split
 from boundnas.elastic.layer import ElasticModule
+from boundnas.elastic.masks import constant
 from boundnas.elastic.width import ghosts_of
 from boundnas.errors import SpaceError
 from boundnas.space import Architecture, Setting, check_sizes, choices, following

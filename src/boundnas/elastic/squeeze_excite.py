@@ -10,9 +10,10 @@ from torch import Tensor
 
 from boundnas.elastic import native
 from boundnas.elastic.activation import activated, check_functions
-from boundnas.elastic.ghost import constant, join, part, split
+from boundnas.elastic.ghost import join, part, split
 from boundnas.elastic.layer import ElasticModule
 from boundnas.elastic.linear import Linear
+from boundnas.elastic.masks import constant
 from boundnas.errors import SpaceError
 from boundnas.space import (
     Architecture,
