@@ -3,6 +3,7 @@
 import os
 import resource
 import shutil
+import stat
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -82,9 +83,9 @@ NAMES = {
     "a newline": "run\n# Accuracy: 99 %",
     "a bracket": "[red]run[/red]",
     "an option": "--steps",
-    "a null device": "/dev/null",
-    "zeros": "/dev/zero",
-    "a full disk": "/dev/full",
+    "a null device": "null",
+    "zeros": "zero",
+    "a full disk": "full",
     "memory": "/proc/self/mem",
     "a system's folder": "/proc",
     "the root": "/",
@@ -97,6 +98,17 @@ NAMES = {
 }
 """Paths that somebody may give."""
 
+DEVICES = {"null": 3, "zero": 5, "full": 7}
+"""Those in the working folder, as root could replace the system's."""
+
+
+def device(name, minor):
+    """Make a device, where that is allowed; else a link to the system's."""
+    try:
+        os.mknod(name, stat.S_IFCHR | 0o666, os.makedev(1, minor))
+    except PermissionError:
+        os.symlink(f"/dev/{name}", name)
+
 
 def named(name, option=None):
     """Give a path for the first argument, or for an option."""
@@ -105,6 +117,10 @@ def named(name, option=None):
         os.mkfifo("fifo")
         os.symlink("loop", "loop")
         os.symlink("nowhere", "dangling")
+        for each, minor in DEVICES.items():
+            device(each, minor)
+        if name == "/":
+            nobody()(arguments)  # as root could write there
         if option is None:
             return [arguments[0], name, *arguments[2:]]
         where = arguments.index(option) if option in arguments else len(arguments)

@@ -16,7 +16,7 @@ import studies.__main__
 from studies.figures import FIGURES
 from tests.reliability.child import fork, replaced
 from tests.reliability.ranks import TIMEOUT
-from tests.reliability.surroundings import NAMES, RUN, STARTING, SURROUNDINGS
+from tests.reliability.surroundings import DEVICES, RUN, STARTING, SURROUNDINGS
 from tests.reliability.tiny import STEPS, text
 
 import boundnas.app.cli
@@ -46,7 +46,7 @@ ARGUMENTS = {
 PART = 4
 """So many cases of a group are tried by default."""
 
-SPOILT = {"fifo", "loop", "dangling", "images", "inside"}
+SPOILT = {"fifo", "loop", "dangling", "images", "inside", *DEVICES}
 """What the surroundings themselves make."""
 
 MESSAGE = re.compile(r"^(rank \S*: )?[A-Z]\w*(Error|Exception): |^Usage: ", re.M)
@@ -148,7 +148,8 @@ def faults(surrounding, name, folder):
         yield "not one message"
     if ranks and len(said.splitlines()) != 1:
         yield "more than one line"
-    if spoilt := [path for path in DEVICES if not Path(path).is_char_device()]:
+    there = [folder / name for name in DEVICES if str(folder / name) in new]
+    if spoilt := [path for path in there if not path.is_char_device()]:
         yield f"made a file of {spoilt}"
     if left := [path for path in new if re.search(r"\.(partial|removed)$", path)]:
         yield f"left {left}"
@@ -169,8 +170,6 @@ def is_whole(path):
     return True
 
 
-DEVICES = [path for path in NAMES.values() if path.startswith("/dev/")]
-"""What root could replace by a file."""
 GROUPS = sorted({name.partition(":")[0] for name in SURROUNDINGS})
 
 
