@@ -2,6 +2,7 @@
 
 import copy
 import random
+import time
 from contextlib import nullcontext, suppress
 from functools import partial
 
@@ -386,6 +387,23 @@ def seeds(module, x):
     return x
 
 
+def counts_beside(when=lambda module: True):
+    """Counts in a list that a function alone knows."""
+    calls = []
+
+    def function(module, x):
+        if when(module):
+            calls.append(None)
+        return x * (1 + 1e-12 * len(calls))
+
+    return function
+
+
+def draws_beside():
+    generator = np.random.default_rng(0)
+    return lambda module, x: x * generator.random()
+
+
 FIXED = {  # module, what the refusal says, whether freezing it helps
     "batch norm": (lambda: nn.BatchNorm2d(4), r"p \(BatchNorm2d\).*elastic.BatchNorm2d\(4\)", True),
     "batch norm without weights": (lambda: nn.BatchNorm2d(4, affine=False), "BatchNorm2d", True),
@@ -415,6 +433,16 @@ FIXED = {  # module, what the refusal says, whether freezing it helps
     "random numbers of NumPy": (own(lambda m, x: x * np.random.rand()), "NumPy", False),
     "a random gate": (own(lambda m, x: F.gumbel_softmax(x)), "gumbel_softmax", False),
     "lazy": (lambda: nn.LazyConv2d(4, 1), "lazy", False),
+    "a state that no module has": (own(counts_beside()), "gives something else every time", False),
+    "a generator that no module has": (
+        own(draws_beside()), "gives something else every time", False,
+    ),
+    "the time": (
+        own(lambda m, x: x * time.perf_counter_ns()), "gives something else every time", False,
+    ),
+    "a state in training only": (
+        own(counts_beside(lambda m: m.training)), "gives something else every time", False,
+    ),
 }  # fmt: skip
 
 

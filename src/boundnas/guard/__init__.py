@@ -23,7 +23,7 @@ from boundnas.elastic import BatchNorm, ElasticLayer, Stage
 from boundnas.elastic.choice import Wholes
 from boundnas.elastic.ghost import Ghosted
 from boundnas.errors import SpaceError
-from boundnas.guard.call import SAMPLES, trace_of
+from boundnas.guard.call import SAMPLES, near, trace_of
 from boundnas.guard.counts import Choice, counted
 from boundnas.guard.functions import Watch
 from boundnas.guard.state import State, marks, python_states, random_states, untouched
@@ -187,18 +187,32 @@ def _check_pass(model: Supernet, arch: _Asked, state: State, draws: bool = False
             warnings.simplefilter("ignore")  # of functions that are called here to compare
             # A ghost of a part of the samples cannot be joined to the active channels.
             with watch if arch.ghost_fraction == 1 else nullcontext():
-                _check_output(model, model(images, arch), arch)
+                first = _checked_output(model, model(images, arch), arch)
             attributes = marks(model)
-            _check_gradient(model, model(images, arch), arch)
+            second = model(images, arch)
+            _check_gradient(model, second, arch)
     finally:
         watch.close()
     _check_state(model, state, attributes)
     if random_states(weight.device) != before and not draws:
         _check_pass(model, arch, state, draws=True)  # slower; it names who drew
     _check_generators(model, python, before, weight.device)
+    _check_repeats(model, first, second)
 
 
-def _check_output(model: Supernet, output: Any, arch: Architecture) -> None:
+def _check_repeats(model: Supernet, first: Tensor, second: Tensor) -> None:
+    """Refuse two outputs of the same images that differ, which is all that some states show."""
+    first, second = first.detach().nan_to_num(), second.detach().nan_to_num()
+    if not (torch.equal(first, second) if first.is_cpu else near(first, second)):
+        raise SpaceError(
+            f"{place.of(model)}: {type(model).__name__}.forward gives something else every time "
+            "that it is called in training: it draws random numbers, reads the time or keeps a "
+            "state; what a network computes may follow from weights, images and architecture only, "
+            "as runs are resumed. elastic.Dropout and elastic.DropConnect draw by seed and step"
+        )
+
+
+def _checked_output(model: Supernet, output: Any, arch: Architecture) -> Tensor:
     found = output if isinstance(output, Tensor) else None
     if isinstance(output, Ghosted):
         raise SpaceError(
@@ -214,6 +228,7 @@ def _check_output(model: Supernet, output: Any, arch: Architecture) -> None:
             f"architecture {arch}, {shape}. Several outputs go side by side into one tensor "
             "(torch.cat), which the functions of a task of your own take apart"
         )
+    return found
 
 
 def _check_gradient(model: nn.Module, output: Tensor, arch: _Asked) -> None:
