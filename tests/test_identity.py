@@ -1,14 +1,23 @@
 """Digests name what differs: bytes, types, shapes, files, labels, settings."""
 
 import copy
+import enum
 import importlib
+import math
+import os
+import re
+import subprocess
+import sys
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from tests.small import few_digits, mobilenet
 from torch import fx, nn
+from torch.nn import functional as F
 
 from boundnas import Dimension, TrainSettings, elastic
 from boundnas.cost import Cost
@@ -16,6 +25,7 @@ from boundnas.data import Decoding, ImageFiles, InMemory, Subset
 from boundnas.data.image_data import SPLITS
 from boundnas.errors import DataError
 from boundnas.fit import identity
+from boundnas.fit.told import digest
 from boundnas.space import Joined
 from boundnas.space.polynomial import amount
 
@@ -37,12 +47,12 @@ def test_a_digest_tells_type_shape_order_and_value_apart():
         torch.tensor([1.0, 2.0, 0.0]),
         plain.view(torch.int32),
     ]
-    found = [identity.digest(each) for each in (plain, *others)]
+    found = [digest(each) for each in (plain, *others)]
     assert len(set(found)) == len(found)
-    assert identity.digest("ab", "c") != identity.digest("a", "bc")
+    assert digest("ab", "c") != digest("a", "bc")
     weight = torch.arange(16.0).view(1, 2, 2, 4)
     laid_out = weight.contiguous(memory_format=torch.channels_last)
-    assert identity.digest(weight) == identity.digest(laid_out), "the layout in memory is no value"
+    assert digest(weight) == digest(laid_out), "the layout in memory is no value"
 
 
 SOURCES = {
@@ -229,6 +239,105 @@ class Between(nn.Module):
 
     def forward(self, x):
         return self.function(x)
+
+
+SCALE = 2
+
+
+def scaled(x):
+    return x * SCALE
+
+
+def closing_over(value):
+    return lambda x: x * value
+
+
+class Held:
+    """Something that a user's module holds."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, x):
+        return x + self.value
+
+    def called(self, x):
+        return x * self.value
+
+
+class Kind(enum.Enum):
+    ONE = 1
+    TWO = 2
+
+
+HELD = {  # attributes of a module; all of them differ
+    "functions of torch": (torch.relu, torch.tanh, F.gelu, F.max_pool2d, F.max_pool1d, math.sin),
+    "functions": (lambda x: x, lambda x: x + 1, lambda x: x + 2, lambda x, y=1: x, scaled),
+    "other defaults": (lambda y=1: y, lambda y=2: y, lambda *, y=1: y, lambda *, y=2: y),
+    "what functions close over": tuple(
+        map(closing_over, (1, 2, [1], torch.ones(2), torch.zeros(2), torch.relu, scaled))
+    ),
+    "functions with some arguments": (
+        partial(F.gelu, approximate="tanh"), partial(F.gelu, approximate="none"),
+        partial(scaled, 1), partial(scaled, 2),
+    ),
+    "lists": ([1, 2], [2, 1], [1], [[1], 2], [torch.relu], [torch.tanh]),
+    "dicts": ({"a": 1}, {"a": 2}, {"b": 1}, {"a": {"b": 1}}, {"a": {"b": [1]}}),
+    "sets": ({"a", "b"}, {"a", "c"}, frozenset("abd")),
+    "tensors": (torch.ones(2), torch.zeros(2), torch.ones(2).double(), torch.ones(1, 2)),
+    "arrays": (np.ones(2), np.zeros(2), np.ones((1, 2)), np.ones(2, "f4")),
+    "objects": (Held(1), Held(2), Held([1]), Held(Held(1)), Held({"a": torch.ones(1)})),
+    "methods": (Held(1).called, Held(2).called, Held(1).__call__),
+    "activations": ([nn.ReLU()], [nn.Tanh()], [nn.LeakyReLU(0.1)], [nn.LeakyReLU(0.2)]),
+    "words": (Kind.ONE, Kind.TWO, torch.float16, torch.float32, b"1", 1j, nn.ReLU, slice(1)),
+}  # fmt: skip
+
+
+def structure(value, name="held"):
+    """What is told of a module that holds something."""
+    model = mobilenet()
+    model.layer = Between(None)
+    setattr(model.layer, name, value)
+    return identity.of_structure(model)["module layer"]
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_modules_that_hold_something_else_are_told_apart(name):
+    found = [structure(value) for value in HELD[name]]
+    assert len(set(found)) == len(found)
+    assert [structure(copy.deepcopy(value)) for value in HELD[name]] == found
+    assert structure(HELD[name][0], "_held") != structure(HELD[name][1], "_held")
+    assert not re.search(r" at 0x|<function|tensor\(", "".join(found))
+
+
+def test_what_is_told_of_them_is_the_same_in_every_process():
+    each = "t.structure(v) for held in t.HELD.values() for v in held"
+    code = f"import tests.test_identity as t; print([{each}])"
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True, check=True, text=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]  # fmt: skip
+    assert found[0] == found[1] != ""
+
+
+class Scaling(nn.Module):
+    """Computes with a function of its file, and that with a constant of it."""
+
+    def forward(self, x):
+        return scaled(x)
+
+
+def test_constants_that_code_uses_are_part_of_it(monkeypatch):
+    def found():
+        return structure(scaled), identity.of_code([Scaling])
+
+    before = found()
+    assert found() == before
+    monkeypatch.setattr(sys.modules[__name__], "SCALE", 3)
+    assert all(now != was for now, was in zip(found(), before, strict=True))
 
 
 WIDTH, OTHER = Dimension("width", (4, 8)), Dimension("width", (2, 8))

@@ -14,8 +14,9 @@ from boundnas.deploy.timing import deployment, time_front
 from boundnas.engine.progress import Progress
 from boundnas.engine.ranks import agree, rank
 from boundnas.errors import ArgumentError
-from boundnas.fit.identity import Identity, digest
+from boundnas.fit.identity import Identity
 from boundnas.fit.run import Run
+from boundnas.fit.told import digest
 from boundnas.search import Front
 from boundnas.store.times import LATENCY
 from boundnas.typed import checked

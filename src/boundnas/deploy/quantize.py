@@ -17,6 +17,7 @@ from boundnas.data.image_data import SPLITS
 from boundnas.deploy.formats import input_names, opened, refusing
 from boundnas.errors import ExportError
 from boundnas.fit import identity
+from boundnas.fit.told import digest
 from boundnas.nested import Inputs, count, described, leaves, mapped, structure
 from boundnas.randomness import stream
 from boundnas.store.records import Int8Record
@@ -136,7 +137,7 @@ def _masked(path: Path) -> list[str]:
 def images_of(data: Samples, seed: int, task: Task) -> str:
     """Digest of the images that INT8 files are made and measured with, and of the task."""
     splits = [identity.of_split(data, split) for split in SPLITS]
-    return identity.digest(json.dumps([*splits, identity.of_task(task), seed]))
+    return digest(json.dumps([*splits, identity.of_task(task), seed]))
 
 
 def measure(content: bytes, data: Samples, images: str, task: Task) -> Int8Record:

@@ -7,18 +7,15 @@ mappings mean equal runs, bit for bit, on equal processors; a difference has a n
 from __future__ import annotations
 
 import ast
-import hashlib
 import inspect
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from textwrap import dedent
-from types import CodeType
-from typing import Any
+from types import FunctionType, MethodType
 from weakref import WeakKeyDictionary
 
 import torch
@@ -30,6 +27,7 @@ from boundnas.data import Data, ImageData, ImageFiles, InMemory, Samples, Source
 from boundnas.data.image_data import SPLITS
 from boundnas.data.source import whole
 from boundnas.errors import DataError
+from boundnas.fit.told import LIBRARIES, digest, globals_of, is_plain, plain_of, told
 from boundnas.method.policy import Boundaries
 from boundnas.nested import described
 from boundnas.randomness import stream
@@ -40,27 +38,11 @@ from boundnas.task import Task
 
 Identity = dict[str, str]
 
+_INTERNAL = {*vars(Supernet((1, 1, 1))), "_space", "frozen"}
+"""Attributes that every supernet has; what matters of them is told in other ways."""
+
 SAMPLED = 64
 """So many images of a split are read in pixels where the images are files."""
-
-
-def digest(*parts: Tensor | str) -> str:
-    """The first 16 hexadecimal digits of SHA-256 over tensors, their types and shapes, and texts.
-
-    Examples:
-        >>> digest(torch.arange(3), "and more")
-        '5f922def34e55e0f'
-    """
-    found = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, str):
-            found.update(f"{len(part)} ".encode() + part.encode(errors="surrogatepass"))
-            continue
-        found.update(f"{part.dtype} {tuple(part.shape)} ".encode())
-        if not part.is_meta:
-            plain = part.detach().cpu().contiguous().reshape(-1)
-            found.update(plain.view(torch.uint8).numpy().data)
-    return found.hexdigest()[:16]
 
 
 def of_settings(settings: BaseModel, prefix: str, without: tuple[str, ...] = ()) -> Identity:
@@ -188,23 +170,32 @@ def of_model(model: Supernet) -> Identity:
 
 
 def of_structure(model: Supernet) -> Identity:
-    """The space, the modules with their plain attributes and code, what is trained, all shapes."""
+    """The space, the modules with their attributes and code, what is trained, all shapes."""
     found = {"input": described(model.example)}
     for d in model.space.dimensions:
         found[f"dimension {d.name}"] = f"{d.kind} {json.dumps(d.choices)}"
     for name, module in model.named_modules():
-        plain = {k: v for k, v in sorted(vars(module).items()) if k[0] != "_" and _is_plain(v)}
+        held = {key: told(value) for key, value in _attributes(module)}
         frozen = name in model.frozen if not model.training else not module.training
-        plain["training"] = not frozen  # once it trains, whatever mode it is in now
+        held["training"] = not frozen  # once it trains, whatever mode it is in now
         if isinstance(module, fx.GraphModule):
-            plain["graph"] = digest(module.code)
-        found[f"module {name or 'itself'}"] = f"{type(module).__name__} {plain}"
+            held["graph"] = digest(module.code)
+        found[f"module {name or 'itself'}"] = f"{type(module).__name__} {held}"
     for name, value in _tensors(model).items():
         found[f"shape of {name}"] = (
             f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
             + ("" if value.requires_grad else " not trained")
         )
     return {**found, **of_code([type(m) for m in model.modules()])}
+
+
+def _attributes(module: nn.Module) -> Iterator[tuple[str, object]]:
+    """What a module is told by: of this package and of torch plain values and functions do."""
+    library = type(module).__module__.partition(".")[0] in LIBRARIES
+    for name, value in sorted(vars(module).items()):
+        own = not library and name not in _INTERNAL
+        if own or (name[0] != "_" and (is_plain(value) or callable(value))):
+            yield name, value
 
 
 def of_weights(model: nn.Module) -> Identity:
@@ -252,31 +243,16 @@ def of_cost(cost: Cost | None, cost_range: tuple[float, float], space: SearchSpa
 def of_task(task: Task) -> Identity:
     """The task with its plain attributes, and the code of what in it is a user's."""
     held = sorted(vars(task).items())
-    plain = {k: v for k, v in held if _is_plain(v)}
+    plain = {k: v for k, v in held if is_plain(v)}
     found = {"task": f"{type(task).__name__} {plain}", **of_code([type(task)])}
     for name, part in held:
-        if callable(part) or hasattr(part, "__dict__"):
-            found[f"task.{name.strip('_')}"] = _part(part)
+        if isinstance(part, FunctionType | MethodType | partial):
+            found[f"task.{name.strip('_')}"] = str(told(part))
+        elif callable(part) or hasattr(part, "__dict__"):  # a metric's tensors follow its use
+            own = getattr(part, "__name__", "")
+            found[f"task.{name.strip('_')}"] = f"{type(part).__name__} {own} {plain_of(part)}"
             found |= of_code([type(part)])
     return found
-
-
-def _part(part: Any) -> str:
-    """A function with its code, its defaults and what it closes over; another object by what is
-    plain in it.
-    """
-    if (code := getattr(part, "__code__", None)) is None:
-        plain = {k: v for k, v in sorted(getattr(part, "__dict__", {}).items()) if _is_plain(v)}
-        return f"{type(part).__name__} {getattr(part, '__name__', '')} {plain}"
-    cells = [cell.cell_contents for cell in part.__closure__ or ()]
-    values = [v for v in (*cells, *(part.__defaults__ or ())) if _is_plain(v)]
-    return f"{part.__name__} {digest(code.co_code.hex(), _constants(code))} {values}"
-
-
-def _constants(code: CodeType) -> str:
-    """Names and constants of compiled code, and the code within it."""
-    inner = [_constants(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
-    return f"{code.co_names} {inner} {code.co_code.hex()}"
 
 
 def of_machine(device: torch.device) -> Identity:
@@ -300,26 +276,21 @@ def of_folder(path: Path | None) -> Identity:
     return {"folder": "none" if path is None else f"number {path.stat().st_ino} on its disk"}
 
 
-def _is_plain(value: object) -> bool:
-    if isinstance(value, tuple):
-        return all(map(_is_plain, value))
-    if is_dataclass(value) and not isinstance(value, type):
-        return all(_is_plain(getattr(value, each.name)) for each in fields(value))
-    return value is None or isinstance(value, bool | int | float | str)
-
-
 def of_code(kinds: Iterable[type]) -> Identity:
-    """Statements of classes that are neither torch's nor this package's, whose versions are known.
+    """Statements of classes that are neither torch's nor this package's, whose versions are known,
+    and the constants and functions of their modules that these use.
 
     Comments and the way that the text is laid out do not count.
     """
     found = {}
     for kind in dict.fromkeys(chain(*(kind.__mro__ for kind in kinds))):
-        package = kind.__module__.partition(".")[0]
-        if package not in ("torch", "boundnas") and package not in sys.stdlib_module_names:
-            with suppress(OSError, TypeError, SyntaxError):  # typed in, so that there is no file
-                text = ast.dump(ast.parse(dedent(inspect.getsource(kind))))
-                found[f"code of {kind.__qualname__}"] = digest(text)
+        if kind.__module__.partition(".")[0] in LIBRARIES:
+            continue
+        methods = [each for each in vars(kind).values() if isinstance(each, FunctionType)]
+        with suppress(OSError, TypeError, SyntaxError):  # typed in, so that there is no file
+            text = ast.dump(ast.parse(dedent(inspect.getsource(kind))))
+            used = [globals_of(each) for each in methods]
+            found[f"code of {kind.__qualname__}"] = digest(text, str(used))
     return found
 
 

@@ -17,6 +17,7 @@ from boundnas.errors import TrainingError
 from boundnas.fit import identity
 from boundnas.fit.identity import Identity
 from boundnas.fit.schedule import WarmUpCosine
+from boundnas.fit.told import digest
 from boundnas.settings import TrainSettings
 
 Groups = list[dict[str, Any]]
@@ -79,7 +80,7 @@ class Recipe:
                 "would train otherwise; let it depend on the number of steps alone"
             )
         found, rates = first[0], first[1:]
-        return {**found, "step sizes": identity.digest(str(rates))}
+        return {**found, "step sizes": digest(str(rates))}
 
     def _check_settings(self, settings: TrainSettings) -> None:
         replaced = {

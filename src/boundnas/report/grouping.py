@@ -14,6 +14,7 @@ from boundnas.config import RunConfig, read_config
 from boundnas.data.names import escaped
 from boundnas.errors import ConfigError, RunError
 from boundnas.fit import identity
+from boundnas.fit.told import digest
 from boundnas.fit.trained import gentle
 from boundnas.report.records import RunRecords, read_run
 from boundnas.settings import uses
@@ -132,7 +133,7 @@ def _of_records(training: Mapping[str, str], front: FrontRecord) -> dict[str, An
     data = {k: training[k] for k in ("data.classes", "data.shape")}
     model = {k: v for k, v in training.items() if not k.startswith(("train.", "data."))}
     model = {k: v for k, v in model.items() if k != "seed" and not k.endswith("of data.train")}
-    return {**settings, **data, "model": identity.digest(json.dumps(model, sort_keys=True))}
+    return {**settings, **data, "model": digest(json.dumps(model, sort_keys=True))}
 
 
 def _check_config(folder: Path, run: RunRecords, config: RunConfig) -> None:

@@ -6,6 +6,7 @@ from boundnas.cost import Cost, with_usual
 from boundnas.fit import identity
 from boundnas.fit.identity import Identity
 from boundnas.fit.run import Run
+from boundnas.fit.told import digest
 from boundnas.settings import SearchSettings
 from boundnas.supernet import weights
 
@@ -24,7 +25,7 @@ def of_evaluations(run: Run, settings: SearchSettings, estimated: bool) -> Ident
     data = run.data
     plan = _PLAN if estimated else (*_PLAN, "bounds", "screen")
     structure, policies = (
-        identity.digest(str(found))
+        digest(str(found))
         for found in (
             identity.of_structure(run.model),
             identity.of_policies(run.boundaries) if estimated else {},
@@ -56,4 +57,4 @@ def of_front(run: Run, settings: SearchSettings) -> Identity:
 
 
 def _digest(cost: Cost) -> str:
-    return identity.digest(str(identity.of_cost(cost, (0, 1), cost.space)))
+    return digest(str(identity.of_cost(cost, (0, 1), cost.space)))
