@@ -1,5 +1,6 @@
 """The command line: the whole job, step by step, again, refused, interrupted."""
 
+import contextlib
 import importlib.metadata
 import json
 import re
@@ -58,11 +59,12 @@ def spawn(folder, *arguments, before="", timeout=120):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A folder in which ``boundnas run`` was called in a fresh process, and what it printed."""
+    """A folder in which ``boundnas run`` was called, and what it printed."""
     folder = tmp_path_factory.mktemp("whole")
     (folder / "run.yaml").write_text(CONFIG)
-    done = spawn(folder, "run", "run.yaml")
-    assert done.returncode == 0, done.stderr
+    with contextlib.chdir(folder):
+        done = call("run", "run.yaml")
+    assert done.exit_code == 0, done.stderr
     return folder / "runs" / "tiny", done
 
 

@@ -2,11 +2,7 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -84,22 +80,6 @@ def test_logs_and_checkpoints_do_not_change_the_run(uninterrupted):
     without = run()
     assert digest(without.model) == uninterrupted[2]
     assert without.metrics == uninterrupted[1]
-
-
-def test_a_fresh_process_gives_the_same_bytes(uninterrupted, tmp_path):
-    code = (
-        "from pathlib import Path\n"
-        "from tests.test_train import new_folder, run\n"
-        f"run(new_folder(Path({str(tmp_path)!r})))\n"
-    )
-    root = Path(__file__).parents[1]
-    environment = {
-        **os.environ,
-        "PYTHONHASHSEED": "1",
-        "PYTHONPATH": os.pathsep.join([str(root), *sys.path]),
-    }
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
-    assert files(tmp_path / "run") == uninterrupted[0]
 
 
 def test_seeds_give_different_runs(uninterrupted):

@@ -4,9 +4,15 @@ import os
 import platform
 import subprocess
 import sys
+from io import StringIO
 
 import pytest
-from tests.reliability.tiny import configure
+from tests.reliability.child import fork, replaced
+from tests.small import COST_RANGE, few_digits, mobilenet
+
+import boundnas as bn
+from boundnas.app import cli
+from boundnas.engine import tuning
 
 IMPORTED = """
 import ctypes, logging, os, random, signal, sys, warnings
@@ -49,60 +55,82 @@ def test_importing_changes_nothing_in_the_process():
 
 
 FAULTS = """
-import resource
+import os, resource, sys
 import torch
 import boundnas
 from boundnas.engine.tuning import tune
-if {tuned}:
-    tune()
+
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
 def maps(times):
     for _ in range(times):
         torch.ones(10 << 20).relu()  # two maps of 40 MiB: 10,240 pages each
-maps(10)  # until freed memory has gathered in places large enough
-before = faults()
-maps(20)
-print(faults() - before)
+
+def measured():
+    maps(10)  # until freed memory has gathered in places large enough
+    before = faults()
+    maps(20)
+    return faults() - before
+
+def tuned():
+    tune()
+    return measured()
+
+def settled():
+    os.environ["MALLOC_TRIM_THRESHOLD_"] = "131072"
+    return tuned()
+
+for work in (tuned, measured, settled):
+    if not os.fork():
+        print(work(), flush=True)
+        os._exit(0)
+    os.wait()
 """
-SETTLED = {
-    "tuned": (True, {}, True),
-    "only imported": (False, {}, False),
-    "settled by the user": (True, {"MALLOC_TRIM_THRESHOLD_": "131072"}, False),
-}
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
-@pytest.mark.parametrize(("tuned", "variables", "kept"), SETTLED.values(), ids=SETTLED)
-def test_maps_reuse_the_pages_of_earlier_ones_once_that_was_asked_for(tuned, variables, kept):
+def test_maps_reuse_the_pages_of_earlier_ones_once_that_was_asked_for():
     rest = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "BOUNDNAS_"))}
     done = subprocess.run(
-        [sys.executable, "-c", FAULTS.format(tuned=tuned)],
-        env={**rest, **variables},
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, "-c", FAULTS], env=rest, capture_output=True, text=True, check=True
     )
-    faults = int(done.stdout)
-    assert faults < 10_240 if kept else faults > 100_000, faults
+    tuned, only_imported, settled_by_the_user = map(int, done.stdout.split())
+    assert tuned < 10_240
+    assert only_imported > 100_000
+    assert settled_by_the_user > 100_000
 
 
-FITTED = """
-import os
-import torch
-import boundnas as bn
-from boundnas.engine import tuning
-calls = []
-tuning._keep_freed_memory = lambda: calls.append(1)
-torch.set_num_threads(1)
-model = bn.models.MobileNet(bn.models.StemTable((2, 4)), (), 4, 8, 1)
-run = bn.fit(model, bn.data.digits(), cost_range=(1e3, 1e5),
-             settings=bn.TrainSettings(steps=1, batch_size=8))
-print(os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY"), len(calls))
-os.environ.pop("ONEDNN_PRIMITIVE_CACHE_CAPACITY", None)
-bn.search(run, bn.SearchSettings(initial=2, rounds=0, calibration_images=8))
-print(os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY"), len(calls))
-"""
+VARIABLE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+
+
+def said_by(work, variables, folder):
+    """What some work prints, in a process with these variables and none that was tuned before."""
+
+    def alone():
+        for name in (VARIABLE, "BOUNDNAS_TUNE"):
+            os.environ.pop(name, None)
+        os.environ.update(variables)
+        with replaced(sys, "stderr", lambda _: StringIO()):
+            work()
+
+    child = fork(alone, folder)
+    return child.wait(), child.text.splitlines()
+
+
+def trained_and_searched():
+    calls = []
+
+    def told():
+        print(os.environ.get(VARIABLE), len(calls))
+
+    with replaced(tuning, "_keep_freed_memory", lambda _: lambda: calls.append(1)):
+        settings = bn.TrainSettings(steps=1, batch_size=16)
+        run = bn.fit(mobilenet(), few_digits(), cost_range=COST_RANGE, settings=settings)
+        told()
+        os.environ.pop(VARIABLE, None)
+        bn.search(run, bn.SearchSettings(initial=2, rounds=0, calibration_images=16))
+        told()
 
 
 @pytest.mark.parametrize(
@@ -110,40 +138,28 @@ print(os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY"), len(calls))
     [
         ({}, ["16384 1", "16384 2"]),
         ({"BOUNDNAS_TUNE": "0"}, ["None 0", "None 0"]),
-        ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "7"}, ["7 1", "16384 2"]),
+        ({VARIABLE: "7"}, ["7 1", "16384 2"]),
     ],
     ids=str,
 )
-def test_training_and_search_begin_by_it_unless_the_user_settled_it(variables, said):
-    known = ("ONEDNN_PRIMITIVE", "BOUNDNAS_")
-    rest = {k: v for k, v in os.environ.items() if not k.startswith(known)}
-    done = subprocess.run(
-        [sys.executable, "-c", FITTED],
-        env={**rest, **variables},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.splitlines() == said
+def test_training_and_search_begin_by_it_unless_the_user_settled_it(variables, said, tmp_path):
+    assert said_by(trained_and_searched, variables, tmp_path) == (0, said)
 
 
-COMMAND = """
-import os
-from boundnas.app import cli
-from boundnas.engine import tuning
-tuning._keep_freed_memory = lambda: print("memory")
-read = cli.read_config
-def noted(path):
-    print(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"])
-    return read(path)
-cli.read_config = noted
-cli.app(["train", "nowhere.yaml"])
-"""
+def commanded():
+    def noted(read):
+        def reading(path):
+            print(os.environ[VARIABLE])
+            return read(path)
+
+        return reading
+
+    with (
+        replaced(tuning, "_keep_freed_memory", lambda _: lambda: print("memory")),
+        replaced(cli, "read_config", noted),
+    ):
+        cli.app(["train", "nowhere.yaml"])
 
 
 def test_a_command_begins_by_it_before_anything_is_computed(tmp_path):
-    configure(tmp_path)
-    rest = {k: v for k, v in os.environ.items() if not k.startswith("ONEDNN_PRIMITIVE")}
-    command = [sys.executable, "-c", COMMAND]
-    done = subprocess.run(command, env=rest, cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stdout.split()) == (2, ["memory", "16384"])
+    assert said_by(commanded, {}, tmp_path) == (2, ["memory", "16384"])

@@ -87,7 +87,7 @@ def test_a_run_that_dies_around_any_change_of_the_disk_ends_in_the_same_bytes(
     whole, tmp_path, full, figure
 ):
     points = 0
-    for number in range(1, 10_000, 1 if full else 23):
+    for number in range(1, 10_000, 1 if full else 37):
         configure(tmp_path)
         child = fork(dying_at(number), tmp_path)
         code = child.wait()
@@ -99,7 +99,7 @@ def test_a_run_that_dies_around_any_change_of_the_disk_ends_in_the_same_bytes(
         finishes(tmp_path, whole)
         clear(tmp_path)
     assert points > 100, "the run changes the disk more often than that"
-    figure(f"{points if full else points // 23 + 1} deaths around changes of the disk, same bytes")
+    figure(f"{points if full else points // 37 + 1} deaths around changes of the disk, same bytes")
 
 
 def killed_in_a_write(size):
@@ -116,7 +116,7 @@ def killed_in_a_write(size):
 def test_a_run_killed_within_a_write_ends_in_the_same_bytes(whole, tmp_path, full, figure):
     sizes = sorted({len(content) for content in whole.values()})
     budgets = [s - 1 for s in sizes if s] + [s // 2 for s in sizes]
-    budgets = budgets if full else budgets[::6]
+    budgets = budgets if full else budgets[::9]
     for size in budgets:
         configure(tmp_path)
         child = fork(killed_in_a_write(size), tmp_path)
@@ -132,7 +132,7 @@ def test_an_export_that_dies_leaves_whole_folders_only(exported, tmp_path, full,
     searched = {k: v for k, v in exported.items() if not k.startswith(("networks/", "report"))}
     networks = {name.rpartition("/")[0] for name in exported if name.startswith("networks/")}
     deaths = 0
-    for number in range(1, 10_000, 1 if full else 29):
+    for number in range(1, 10_000, 1 if full else 43):
         clear(tmp_path)
         for name, content in searched.items():
             path = tmp_path / "runs" / "tiny" / name

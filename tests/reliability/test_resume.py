@@ -100,14 +100,17 @@ WAYS = (failing, asked, killed)
 def ends(work, folder, numbers, first=0):
     """Stop a work at these points, each time begun anew, in one way after the other.
 
-    Gives what it gives when it is begun once more after its end, what it leaves, and how often it
-    was stopped.
+    Gives what it gives when it is begun once more after its end, which changes nothing; what it
+    leaves; and how often it was stopped.
     """
     ways = islice(cycle(WAYS), first, None)
     for stops, (way, number) in enumerate(zip(ways, numbers, strict=False)):
         if not way(partial(work, folder, stops), folder, number):
             break
-    return work(folder, stops + 1), outcome(folder), stops
+    left = outcome(folder)
+    gave = work(folder, stops + 1)
+    assert outcome(folder) == left
+    return gave, left, stops
 
 
 @pytest.fixture(scope="module", autouse=True)
