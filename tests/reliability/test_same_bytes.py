@@ -43,14 +43,17 @@ COMMANDS = [
 
 
 EACH = """
+import gc
 import json
 import os
 import sys
 
 import matplotlib.figure
 import sklearn.datasets
+import torch._dynamo
 from boundnas.app.cli import app
 
+gc.freeze()
 place, commands = sys.argv[1], json.loads(sys.argv[2])
 codes = []
 for number, command in enumerate(commands):
@@ -59,7 +62,11 @@ for number, command in enumerate(commands):
         out = os.open(f"{place}/{number}", os.O_WRONLY | os.O_CREAT)
         os.dup2(out, 1)
         sys.argv[1:] = command
-        app()
+        try:
+            app()
+        except SystemExit as stop:
+            sys.stdout.flush()
+            os._exit(stop.code or 0)  # to take all libraries apart takes a second
     codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 print(json.dumps(codes))
 """
