@@ -168,6 +168,7 @@ class Tokens(nn.Module):
         self.register_buffer("places", torch.arange(5)[:, None] - torch.arange(5) + 4)
         self.scales = nn.ParameterList([torch.rand(2), torch.rand(2)])
         self.between = nn.Parameter(torch.rand(2, 2))
+        self.batch = nn.BatchNorm1d(8)
         self.kinds = {2: None, 3: self.project}
         self.function = function
 
@@ -216,6 +217,11 @@ def dropped_between(m, x):
     return x + m.project(
         (F.dropout((q @ k.mT), 0.1, m.training) @ v)[:, 0].transpose(1, 2).flatten(2)
     )
+
+
+def normed_flat(m, x):
+    y = m.project(x)
+    return m.batch(y.flatten(0, 1)).reshape_as(y)
 
 
 def part_changed(m, x):
@@ -268,6 +274,7 @@ WAYS = {
     "a norm and a branch": (lambda m, x: x + m.drop(m.project(m.norm(x))), ["embed.width"]),
     "windows": (in_windows, ["embed.width", "qkv.heads"]),
     "dropout on a third axis": (dropped_between, ["embed.width"]),
+    "tokens flattened to be normed": (normed_flat, ["embed.width", "project.width"]),
     "parts changed in place": (part_changed, ["embed.width"]),
     "asked for its rank and kind": (by_rank, ["embed.width"]),
     "a module made on the way": (

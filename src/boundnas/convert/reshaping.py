@@ -58,8 +58,8 @@ def reshape(call: Call) -> Map:
         raise NoRuleError("takes its memory for another type")
     found: list[Axis | None] = []
     heads: _Heads | None = None
-    pieces = _pieces(x.shape, call.form.shape)
-    for old, new in pieces:
+    runs = pieces(x.shape, call.form.shape)
+    for old, new in runs:
         if len(new) == 1:
             found.append(_merged(call, x, old) if len(old) > 1 else x.axes[old[0]])
             continue
@@ -71,7 +71,7 @@ def reshape(call: Call) -> Map:
             found += [None] * len(new)
         else:
             heads, found = headed, [*found, *headed.axes]
-    of_samples = {i for old, new in pieces if 0 in old and (old, new) != ([0], [0]) for i in new}
+    of_samples = {i for old, new in runs if 0 in old and (old, new) != ([0], [0]) for i in new}
     _resize(call, found, heads, of_samples)
     return call.result(*found)
 
@@ -114,7 +114,7 @@ def _headed(axis: Axis, at: int, first: int, sizes: list[int]) -> _Heads | None:
     return _Heads([None, *heads], first, Cut(axis, at if at == 1 else -1, parts))
 
 
-def _pieces(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+def pieces(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
     """The shortest runs of axes that have as many entries before as after."""
     found = []
     i = j = 0

@@ -10,7 +10,7 @@ from boundnas.convert.axes import Axis, Map, Reason, Segment, Size, constant
 from boundnas.convert.facts import Cut
 from boundnas.convert.reading import Call, NoRuleError, rule, unite_axes
 from boundnas.convert.record import Form
-from boundnas.convert.reshaping import follows, number
+from boundnas.convert.reshaping import follows, number, pieces
 
 
 def numbers(given: Any) -> list[int]:
@@ -142,9 +142,19 @@ def _sliced(call: Call, n: int, axis: Axis | None, key: slice) -> Axis | None:
 def like(call: Call) -> Map:
     """The shape of another map, and its channels."""
     x, other = call.map, call.args[1]
-    if x.shape != other.shape:
-        raise NoRuleError("takes the shape of another map")
-    return call.result(*(_one(call, list(pair)) for pair in zip(x.axes, other.axes, strict=True)))
+    if x.shape == other.shape:
+        return call.result(
+            *(_one(call, list(pair)) for pair in zip(x.axes, other.axes, strict=True))
+        )
+    found: list[Axis | None] = []
+    for old, new in pieces(x.shape, call.form.shape):
+        theirs = [other.axes[i] for i in new]
+        if len(old) == len(new) == 1:
+            found.append(_one(call, [x.axes[old[0]], *theirs]))
+            continue
+        call.fix(*(x.axes[i] for i in old), *theirs, why="takes the shape of another map")
+        found += [axis if axis is not None and axis.of_samples else None for axis in theirs]
+    return call.result(*found)
 
 
 @rule("permute")

@@ -76,8 +76,17 @@ class Call:
         whole = self.samples // SAMPLES if self.samples % SAMPLES == 0 else 1
         self.few = max(1, self.samples - whole)
         """As many in a part: those of all images but one, where a map has several of each."""
-        self.part = {id(x): _few(x, trace_of(x), self.few) for x in searched}
+        self.part = {id(x): self._leading(x, trace_of(x)) for x in searched}
         self.known: Any = None
+
+    def _leading(self, x: Ghosted, trace: Trace) -> Tensor:
+        """A part of the ghost; of a map with other numbers of each image, as many images."""
+        with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
+            if trace.samples is None:
+                return x.ghost.clone()
+            few = x.active.shape[trace.samples] * self.few // self.samples
+            size = min(max(1, few), x.ghost.shape[trace.samples])
+            return x.ghost.narrow(trace.samples, 0, size).clone()
 
     def apart(self) -> Any:
         """The result as in training."""
@@ -264,14 +273,6 @@ def name_of(func: Callable) -> str:
 def _whole(x: Ghosted, trace: Trace) -> Tensor:
     with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
         return torch.cat([x.active.detach(), x.ghost], trace.channels)
-
-
-def _few(x: Ghosted, trace: Trace, few: int) -> Tensor:
-    with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
-        if trace.samples is None:
-            return x.ghost.clone()
-        size = x.ghost.shape[trace.samples]
-        return x.ghost.narrow(trace.samples, 0, min(few, size)).clone()
 
 
 def _plain_tensors(argument: Any) -> list[Tensor]:
