@@ -169,6 +169,7 @@ class Tokens(nn.Module):
         self.scales = nn.ParameterList([torch.rand(2), torch.rand(2)])
         self.between = nn.Parameter(torch.rand(2, 2))
         self.batch = nn.BatchNorm1d(8)
+        self.twice = nn.Dropout(0.1)
         self.kinds = {2: None, 3: self.project}
         self.function = function
 
@@ -224,6 +225,17 @@ def normed_flat(m, x):
     return m.batch(y.flatten(0, 1)).reshape_as(y)
 
 
+def norms_as_functions(m, x):
+    y = m.project(x).transpose(1, 2)
+    y = F.group_norm(y, 2, m.batch.weight, m.batch.bias).transpose(1, 2)
+    return F.rms_norm(F.rms_norm(y, (8,), m.norm.weight), (8,))
+
+
+def dropped_twice(m, x):
+    y = m.twice(m.project(x))
+    return y + m.twice(y.mean(1))[:, None]
+
+
 def part_changed(m, x):
     y, once = m.project(x), x * 1
     part = y[:, 1:3]
@@ -275,6 +287,8 @@ WAYS = {
     "windows": (in_windows, ["embed.width", "qkv.heads"]),
     "dropout on a third axis": (dropped_between, ["embed.width"]),
     "tokens flattened to be normed": (normed_flat, ["embed.width", "project.width"]),
+    "norms as functions": (norms_as_functions, ["embed.width", "project.width"]),
+    "dropout of tokens and of their mean": (dropped_twice, ["embed.width", "project.width"]),
     "parts changed in place": (part_changed, ["embed.width"]),
     "asked for its rank and kind": (by_rank, ["embed.width"]),
     "a module made on the way": (

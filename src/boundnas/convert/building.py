@@ -136,7 +136,7 @@ def _batch_norm(builder: Builder, binding: Binding) -> nn.Module:
     module = binding.module
     assert isinstance(module, nn.modules.batchnorm._BatchNorm)
     channels = builder.plan.width(binding.inputs, module.num_features)
-    rank = len(builder.plan.read.values[_input(binding)].shape)
+    rank = len(builder.plan.read.values[_inputs(binding)[0]].shape)
     layer = _empty(_BATCH_NORMS[max(rank, 3)], channels, module.eps, affine=module.affine)
     order = along(binding.inputs, builder.orders)
     _hold_affine(builder, layer, module, order)
@@ -194,13 +194,13 @@ def _embedding(builder: Builder, binding: Binding) -> nn.Module:
 
 def _dropout(builder: Builder, binding: Binding) -> nn.Module:
     """Entry by entry: on maps of pixels too, wherever their channels lie."""
-    module, x = binding.module, builder.plan.read.values[_input(binding)]
-    last = len(x.shape) > 2 and (x.axes[1] is None or x.axes[-1] is not None)
-    axis = -1 if last else 1
+    module, given = binding.module, [builder.plan.read.values[n] for n in _inputs(binding)]
+    maps = [x for x in given if len(x.shape) > 2]  # of others both axes are the same
+    axis = -1 if any(x.axes[1] is None or x.axes[-1] is not None for x in maps) else 1
     if isinstance(module, nn.RReLU):
         return elastic.RReLU(module.lower, module.upper, axis)
     assert isinstance(module, nn.modules.dropout._DropoutNd)
-    return _DROPOUTS[type(module)](module.p, axis, pixels=len(x.shape) > 2)
+    return _DROPOUTS[type(module)](module.p, axis, pixels=bool(maps))
 
 
 def _dropout_of_channels(builder: Builder, binding: Binding) -> nn.Module:
@@ -213,11 +213,10 @@ def _drop_branch(builder: Builder, binding: Binding) -> nn.Module:
     return elastic.DropConnect(binding.module.p)
 
 
-def _input(binding: Binding) -> fx.Node:
-    node = binding.nodes[0]
-    found = node.args[0] if node.args else next(iter(node.kwargs.values()))
-    assert isinstance(found, fx.Node)
-    return found
+def _inputs(binding: Binding) -> list[fx.Node]:
+    """What the calls of a layer take."""
+    found = (n.args[0] if n.args else next(iter(n.kwargs.values())) for n in binding.nodes)
+    return [node for node in found if isinstance(node, fx.Node)]
 
 
 _CONVOLUTIONS: dict[type[nn.Module], type[elastic.Convolution]] = {

@@ -107,6 +107,22 @@ def _layer_norm(held: _Given, given: _Given) -> nn.Module | None:
     return _holding(module, held)
 
 
+def _rms_norm(held: _Given, given: _Given) -> nn.Module:
+    with torch.device("meta"):
+        affine = held["weight"] is not None
+        module = nn.RMSNorm(list(given["normalized_shape"]), given.get("eps"), affine)
+    return _holding(module, held)
+
+
+def _group_norm(held: _Given, given: _Given) -> nn.Module | None:
+    weight, bias = held["weight"], held["bias"]
+    if not isinstance(weight, Tensor) or not isinstance(bias, Tensor):
+        return None
+    with torch.device("meta"):
+        module = nn.GroupNorm(given["num_groups"], len(weight), given.get("eps", 1e-5))
+    return _holding(module, held)
+
+
 def _embedding(held: _Given, given: _Given) -> nn.Module | None:
     weight, odd = held["weight"], ("max_norm", "scale_grad_by_freq", "sparse")
     if not isinstance(weight, Tensor) or any(given.get(name) for name in odd):
@@ -161,6 +177,8 @@ _MADE: dict[Any, tuple[tuple[str, ...], tuple[str, ...], Any]] = {
     F.linear: (("input", "weight", "bias"), _WEIGHTS, _linear),
     F.batch_norm: (_NORMALIZED, ("running_mean", "running_var", *_WEIGHTS), _batch_norm),
     F.layer_norm: (("input", "normalized_shape", "weight", "bias", "eps"), _WEIGHTS, _layer_norm),
+    F.rms_norm: (("input", "normalized_shape", "weight", "eps"), ("weight",), _rms_norm),
+    F.group_norm: (("input", "num_groups", "weight", "bias", "eps"), _WEIGHTS, _group_norm),
     F.embedding: (_LOOKED_UP, ("weight",), _embedding),
     **{
         function: (("input", "p", "training", "inplace"), (), _dropout(kind))

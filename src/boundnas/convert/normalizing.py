@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+Known = nn.LayerNorm | nn.RMSNorm
+"""Norms of PyTorch that are tried."""
+
 _CLOSE = 1e-5
 """Part of the largest value by which results in single precision may differ."""
 _SHAPES = {-1: (3, 2), 1: (2, 3, 2)}
@@ -28,9 +31,19 @@ class Norm(nn.Module):
         axis: Where channels lie: -1, or 1.
     """
 
-    def __init__(self, norm: nn.Module, axis: int) -> None:
+    def __init__(self, norm: Known, axis: int) -> None:
         super().__init__()
         self.norm, self.axis = norm, axis
+
+    @property
+    def weight(self) -> Any:
+        """That of the norm, which a forward may read by this name."""
+        return self.norm.weight
+
+    @property
+    def bias(self) -> Any:
+        """Likewise."""
+        return getattr(self.norm, "bias", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """As of the one by hand, but for rounding."""
@@ -55,10 +68,14 @@ def normalizing(module: nn.Module) -> Norm | None:
     return next((norm for norm in found if norm is not None), None)
 
 
-def _candidates(module: nn.Module, weight: Tensor, bias: Tensor | None) -> Iterator[nn.Module]:
+def _candidates(
+    module: nn.Module, weight: Tensor, bias: Tensor | None
+) -> Iterator[nn.LayerNorm | nn.RMSNorm]:
     known = {v for v in vars(module).values() if isinstance(v, float) and 0 < v < 1e-2}
     for eps in sorted(known):
-        norms: list[nn.Module] = [nn.LayerNorm(len(weight), eps, bias=bias is not None)]
+        norms: list[nn.LayerNorm | nn.RMSNorm] = [
+            nn.LayerNorm(len(weight), eps, bias=bias is not None)
+        ]
         if bias is None:
             norms.append(nn.RMSNorm(len(weight), eps))
         for norm in norms:
