@@ -5,7 +5,8 @@ from contextlib import nullcontext
 import pytest
 import torch
 from tests.faults import Killed
-from tests.layers import LAYERS, chain
+from tests.layers import LAYERS, MODELS, chain
+from tests.networks import NETWORKS, network
 from tests.small import COST_RANGE, digest, few_digits, mobilenet
 from tests.spaces import SPACES, images, supernet
 
@@ -18,7 +19,6 @@ from boundnas.method.policy import BOUNDARIES, initial_policy
 from boundnas.randomness import stream
 from boundnas.store.folder import RunFolder
 
-NORMED = "over a searched width has no masks"
 WITHOUT = {"widths of two dimensions": "gradients of options by masks differ"}
 """A layer whose width falls where a dimension rises, so that the largest lacks some options."""
 
@@ -30,6 +30,8 @@ TRIALS = 2
 def made(name):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
+        if name in NETWORKS:
+            return bn.elasticize(*network(name))
         return supernet(name) if name in SPACES else chain(name)
 
 
@@ -64,15 +66,13 @@ def rerun(monkeypatch):
     return ran
 
 
-@pytest.mark.parametrize("name", [*SPACES, *LAYERS])
+@pytest.mark.parametrize("name", [*SPACES, *LAYERS, *MODELS, *NETWORKS])
 def test_the_masked_form_computes_what_slices_do(name):
-    model = made(name)
-    reason = obstacle(model)
+    reason = obstacle(made(name))
     if name in WITHOUT:
         assert WITHOUT[name] in reason
-    elif reason is not None:
-        assert NORMED in reason
-        assert any(isinstance(m, elastic.LayerNorm) for m in model.modules())
+    else:
+        assert reason is None
 
 
 class Own(Supernet):
@@ -385,7 +385,9 @@ def test_on_a_cpu_and_where_it_is_kept_off_passes_are_not_recorded(monkeypatch):
 
 def test_what_cannot_be_trained_by_masks_is_said_and_trained_by_slices(monkeypatch, caplog):
     on_a_gpu(monkeypatch)
-    with replays(made("vit")) as found:
-        assert found is None
-    assert "VisionTransformer is trained by slices, which a GPU computes slowly" in caplog.text
-    assert "blocks.0.before (LayerNorm) over a searched width has no masks" in caplog.text
+    model = Own(lambda m, y, arch: y * arch.size(m.width))
+    with replays(model):
+        assert "forward" not in vars(model)
+    assert "Own is trained by slices, which a GPU computes slowly: its outputs by masks differ" in (
+        caplog.text
+    )

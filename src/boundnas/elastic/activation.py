@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from boundnas.elastic.ghost import alone, join, mix, part, split
 from boundnas.elastic.layer import ElasticLayer, frozen
-from boundnas.elastic.masks import combined
+from boundnas.elastic.varied import combined
 from boundnas.elastic.width import active, others
 from boundnas.errors import SpaceError
 from boundnas.space import Architecture, Setting, Value, Width, check_sizes, choices, largest

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 
 from boundnas.elastic.ghost import alone, mix, part
 from boundnas.elastic.layer import ElasticModule
-from boundnas.elastic.masks import combined
+from boundnas.elastic.varied import combined
 from boundnas.errors import SpaceError
 from boundnas.space import (
     Architecture,
@@ -48,7 +47,7 @@ class Wholes(ElasticModule):
             return self.alternative(value, x, arch)
         if arch.masked:
             return combined(gate, [
-                self.alternative(value, x, self._alone(arch, j))
+                self.alternative(value, x, arch.settled(self.setting, j))
                 for j, value in enumerate(choices(self.setting))
             ])  # fmt: skip
         shared = part(alone(x), arch.ghost_fraction)
@@ -60,12 +59,6 @@ class Wholes(ElasticModule):
         y = self.alternative(value, x, settled)
         chosen: dict[int, Callable[[], Tensor] | None] = {arch.option(self.setting): None}
         return mix(y, gate, {**others, **chosen}, arch.ghost_fraction, [shared])
-
-    def _alone(self, arch: Architecture, option: int) -> Architecture:
-        """A masked architecture with one option, settled."""
-        settled = arch.carried.settled.union(followed(self.setting))
-        carried = replace(arch.carried, settled=settled)
-        return replace(arch.with_option(self.setting, option), carried=carried)
 
 
 class Choice(Wholes):

@@ -23,7 +23,7 @@ from boundnas.elastic.kernel import KernelSize, kernel
 from boundnas.elastic.layer import ElasticLayer, frozen
 from boundnas.elastic.pointwise import input_products, pointwise, weight_products
 from boundnas.elastic.strided import concerned, strided
-from boundnas.elastic.varied import Varied, each_option
+from boundnas.elastic.varied import Varied, chosen_of, each_option
 from boundnas.elastic.width import active, ghosts_of, membership, others
 from boundnas.elastic.window import Numbers, Window, window
 from boundnas.space import Architecture, Width, check_sizes, largest
@@ -133,9 +133,13 @@ class Convolution(ElasticLayer):
         """The same of a map that was normalized over its width, whose gates sit there."""
         self.check_width(x.active, arch.size(self.in_channels))
         weight, options = self._cropped(arch), x.options
+        if arch.masked:  # the options' maps meet the chosen kernel too
+            weight = self.kernel.gated(weight, arch)
         rows = active(weight, self.out_channels, arch, self.rows_axis)
         columns = active(rows, self.in_channels, arch, self.columns_axis)
-        y = self._convolved(x.active, self.kernel.gated(columns, arch), self._bias(arch))
+        if not arch.masked:
+            columns = self.kernel.gated(columns, arch)
+        y = self._convolved(chosen_of(x, arch), columns, self._bias(arch))
 
         def convolved(option: int) -> Tensor:
             own = arch.with_option(options.setting, option)

@@ -63,13 +63,10 @@ class LayerNorm(ElasticLayer):
         """Normalize the active features; see the class for shapes."""
         active = alone(x)
         self.check_width(active, arch.size(self.features))
-        y = self.normalized(active)
-        if arch.gate(self.features) is None:
-            return y
-        if arch.masked:
-            raise SpaceError(
-                f"{self.name} ({type(self).__name__}) over a searched width has no masks"
-            )
+        gate = arch.gate(self.features)
+        if gate is None:
+            return self.normalized(active)
+        y = self._masked(active, gate) if arch.masked else self.normalized(active)
         if isinstance(x, Varied):
             with torch.no_grad():
                 maps = [self.normalized(each) for each in x.options.maps]
@@ -80,6 +77,24 @@ class LayerNorm(ElasticLayer):
         if ghost is not None:
             inputs = torch.cat((inputs, ghost), -1)
         return vary(y, _Normalized(self, inputs))
+
+    def _masked(self, x: Tensor, gate: Tensor) -> Tensor:
+        """The option that a gate chooses, of a map of all features, with zeros for the others."""
+        kind = torch.promote_types(x.dtype, torch.float32)
+        table, sizes = (t.to(kind) for t in _contained(self.features, x.device))
+        chosen = gate.detach().to(kind)
+        mask, number = (chosen[:, None] * table).sum(0), (chosen * sizes).sum()
+        y = x.to(kind) * mask
+        if self.centred:
+            y = (y - y.sum(-1, keepdim=True) / number) * mask
+        variance = (y * y).sum(-1, keepdim=True) / number
+        y = y * (variance + self._least(x)).rsqrt()
+        y = y if self.weight is None else y * self.weight
+        return y if self.bias is None else y + self.bias * mask
+
+    def _least(self, x: Tensor) -> float:
+        """What is added to the variance of a map."""
+        return float(torch.finfo(x.dtype).eps if self.eps is None else self.eps)
 
     def normalized(self, x: Tensor) -> Tensor:
         """A map of the leading features, normalized."""
@@ -195,8 +210,8 @@ class _Normalized(Options):
         sizes = sizes[:, None]
         # Options as rows: three times as fast as columns, of which there are few.
         mean = table @ x.T / sizes if norm.centred else 0.0
-        eps = torch.finfo(self.inputs.dtype).eps if norm.eps is None else norm.eps
-        inverse = (table @ (x * x).T / sizes - mean * mean + eps).rsqrt()
+        squares = table @ (x * x).T / sizes
+        inverse = (squares - mean * mean + self.norm._least(self.inputs)).rsqrt()
         weighted = g if norm.weight is None else g * norm.weight.detach()
         found = table @ (weighted * x).T
         if norm.centred:

@@ -30,7 +30,7 @@ def masked_weight(weight: Tensor, gate: Tensor, table: Tensor, axes: tuple[int, 
     return weight * mask.view(sizes)
 
 
-class _Combined(torch.autograd.Function):
+class _WeightedSum(torch.autograd.Function):
     """``sum_j z_j y_j`` as it stands."""
 
     @staticmethod
@@ -52,15 +52,29 @@ class _Combined(torch.autograd.Function):
         return products, *(z * gradient for z in scales)
 
 
-def combined(gate: Tensor, options: Sequence[Tensor]) -> Tensor:
+def weighted_sum(gate: Tensor, options: Sequence[Tensor]) -> Tensor:
     """``sum_j z_j y_j`` as it stands, of options that all have a graph.
 
     Args:
         gate: Shape ``(d,)``.
         options: As many maps, of one shape.
     """
-    y: Tensor = _Combined.apply(gate, *options)
+    y: Tensor = _WeightedSum.apply(gate, *options)
     return y
+
+
+def chosen(x: Tensor, gate: Tensor, sizes: tuple[int, ...], axis: int) -> Tensor:
+    """A map with zeros in the channels that the option of a gate has not; no gradient of the gate.
+
+    Args:
+        x: The map.
+        gate: One-hot, shape ``(d,)``.
+        sizes: Channels of every option.
+        axis: Where channels lie, counted from the end.
+    """
+    table = constant(tuple(tuple(c < size for c in range(x.shape[axis])) for size in sizes), x)
+    mask = (gate.detach().to(x.dtype)[:, None] * table).sum(0)
+    return x * mask.view(-1, *[1] * (-1 - axis))
 
 
 def constant(values: tuple[Any, ...], like: Tensor) -> Tensor:

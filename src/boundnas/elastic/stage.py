@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from boundnas.elastic.ghost import alone, mix, part
 from boundnas.elastic.layer import ElasticModule
-from boundnas.elastic.masks import combined
+from boundnas.elastic.varied import combined
 from boundnas.errors import SpaceError
 from boundnas.space import Architecture, Setting, choices, largest
 from boundnas.space.polynomial import Polynomial, amount

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from boundnas.elastic.exact import exact, summing
 from boundnas.elastic.ghost import PARTS, SIZED, Ghosted, alone, leading, replaced, resized
+from boundnas.elastic.masks import chosen, weighted_sum
 from boundnas.errors import SpaceError
-from boundnas.space import Architecture, Setting
+from boundnas.space import Architecture, Setting, choices
 
 
 class Options:
@@ -178,11 +179,9 @@ def vary(active: Tensor, options: Options) -> Varied:
 def each_option(layer: Any, x: Varied, arch: Architecture) -> Varied:
     """A layer that treats channels separately, of every option of a map."""
     y, setting = layer.forward(x.active, arch), x.options.setting
+    other = arch.settled if arch.masked else arch.with_option
     with torch.no_grad():
-        maps = [
-            layer.forward(each, arch.with_option(setting, j))
-            for j, each in enumerate(x.options.maps)
-        ]
+        maps = [layer.forward(each, other(setting, j)) for j, each in enumerate(x.options.maps)]
     return vary(y, Options(setting, maps))
 
 
@@ -239,8 +238,37 @@ def tapped(x: Varied, arch: Architecture, axis: int) -> tuple[Tensor, Tensor]:
     if axis not in held:
         gate = arch.gate(x.options.setting)
         assert gate is not None, "options were made for a gate"
-        held[axis] = _Tap.apply(x.active, gate, x.options, axis)
+        held[axis] = _Tap.apply(chosen_of(x, arch), gate, x.options, axis)
     return held[axis]
+
+
+def chosen_of(x: Varied, arch: Architecture) -> Tensor:
+    """The chosen option for a layer that takes it; by masks, zero where it has no channels."""
+    gate, setting = arch.gate(x.options.setting), x.options.setting
+    if gate is None or not arch.masked:
+        return x.active
+    return chosen(x.active, gate, tuple(map(int, choices(setting))), x.options.axis)
+
+
+def combined(gate: Tensor, maps: Sequence[Tensor]) -> Tensor:
+    """``sum_j z_j y_j`` as it stands, of alternatives that all have a graph.
+
+    Args:
+        gate: Shape ``(d,)``.
+        maps: As many; varied ones are summed option by option.
+
+    Raises:
+        SpaceError: Some are varied and others are not.
+    """
+    y = weighted_sum(gate, [alone(x) for x in maps])
+    varied = [x.options for x in maps if isinstance(x, Varied)]
+    if not varied:
+        return y
+    if len(varied) < len(maps):
+        raise SpaceError(f"of alternatives some give a map that {_WANTS}")
+    with torch.no_grad():
+        each = zip(*(options.maps for options in varied), strict=True)
+        return vary(y, Options(varied[0].setting, [weighted_sum(gate, own) for own in each]))
 
 
 def sent_back(y: Tensor, unchosen: Tensor, send: Callable[[Tensor], Tensor]) -> Tensor:

@@ -236,6 +236,12 @@ class Architecture:
             option, indices[self.space.position(dimension)] = divmod(option, len(dimension))
         return Architecture(self.space, tuple(indices))
 
+    def settled(self, setting: Setting, option: int) -> Architecture:
+        """The same with another option of a setting, which has no gates then."""
+        dimensions = self.carried.settled.union(followed(setting))
+        carried = replace(self.carried, settled=dimensions)
+        return replace(self.with_option(setting, option), carried=carried)
+
     def others(self, setting: Setting) -> dict[int, Architecture]:
         """By their options of a setting, those that differ in one dimension that has a gate.
 
