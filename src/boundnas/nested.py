@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Inputs = Any
@@ -34,6 +35,20 @@ def mapped(function: Callable[..., Any], inputs: Inputs, *others: Inputs) -> Inp
         found = [mapped(function, v, *(o[i] for o in others)) for i, v in enumerate(inputs)]
         return tuple(found) if isinstance(inputs, tuple) else found
     return function(inputs, *others)
+
+
+def sent(inputs: Inputs, device: torch.device) -> Inputs:
+    """The same on a device; from the CPU to a GPU the host goes on at once.
+
+    Other memory than pinned one makes it wait for all work that the GPU has before the copy.
+    """
+
+    def copied(x: Tensor) -> Tensor:
+        if device.type == "cuda" and x.is_cpu:
+            return x.pin_memory().to(device, non_blocking=True)
+        return x.to(device)
+
+    return mapped(copied, inputs)
 
 
 def structure(inputs: Inputs) -> Any:

@@ -19,7 +19,7 @@ from boundnas.data.split import carve_any
 from boundnas.data.survey import DRAW, Survey, survey, targets_of
 from boundnas.data.tensors import are_classes
 from boundnas.errors import DataError
-from boundnas.nested import Inputs, described, leaves, mapped
+from boundnas.nested import Inputs, described, leaves, mapped, sent
 from boundnas.typed import checked
 
 KEPT = 1 << 30
@@ -189,7 +189,7 @@ class Data:
 
     def ready(self, inputs: Inputs, device: torch.device) -> Inputs:
         """A batch as the model takes it."""
-        return mapped(lambda x: x.to(device), inputs)
+        return sent(inputs, device)
 
     def facts(self) -> dict[str, str]:
         """What the data are but their name and samples."""

@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from boundnas.data.ahead import ahead
 from boundnas.data.augment import augment, normalize
 from boundnas.data.description import augmentation, preparation, sizes
 from boundnas.data.names import check_classes, check_name, escaped, some
 from boundnas.data.order import TrainingOrder
-from boundnas.data.source import Source, Subset, batches, labels_of, random_crops
+from boundnas.data.source import Source, Subset, are_files, batches, labels_of, random_crops
 from boundnas.data.split import carve
 from boundnas.data.tensors import as_labels, describe
 from boundnas.errors import DataError
+from boundnas.nested import sent
 from boundnas.randomness import stream
 
 SPLITS = ("train", "validation", "test")
@@ -121,13 +123,15 @@ class ImageData:
             last: The step after the last one.
             part: Which part of each batch is read.
         """
-        for step in range(first, last):
-            generator = stream(order.seed, "augment", step)
-            yield self.augmented(order.indices(step), generator, part)
+        batches = (
+            self.augmented(order.indices(step), stream(order.seed, "augment", step), part)
+            for step in range(first, last)
+        )
+        yield from ahead(batches) if are_files(self.train) else batches
 
     def ready(self, images: Tensor, device: torch.device) -> Tensor:
         """A batch as the model takes it: normalized."""
-        return normalize(images.to(device), self.mean, self.std)
+        return normalize(sent(images, device), self.mean, self.std)
 
     @property
     def origin(self) -> str:

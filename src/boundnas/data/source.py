@@ -158,6 +158,13 @@ class Subset:
         return self.source.take(self.indices.index_select(0, indices))
 
 
+def are_files(source: Source) -> bool:
+    """Whether images are decoded when they are taken."""
+    while isinstance(source, Subset):
+        source = source.source
+    return isinstance(source, ImageFiles)
+
+
 def random_crops(
     source: Source,
     indices: Tensor,

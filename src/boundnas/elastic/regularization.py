@@ -12,6 +12,7 @@ from boundnas.elastic.ghost import Ghosted, alone, join
 from boundnas.elastic.layer import ElasticLayer
 from boundnas.elastic.varied import Varied
 from boundnas.errors import SpaceError
+from boundnas.nested import sent
 from boundnas.space import Architecture
 from boundnas.space.polynomial import Polynomial, amount
 
@@ -49,10 +50,7 @@ class Draw(ElasticLayer):
 
     def _drawn(self, active: Tensor, more: int, generator: torch.Generator) -> Tensor:
         """Numbers in ``[0, 1)`` for a map's entries, and for those of ``more`` channels."""
-        draw = torch.rand(self._draw_shape(active, more), generator=generator)
-        if active.is_cuda:
-            draw = draw.pin_memory()  # else the host would wait here for all work before
-        return draw.to(active.device, non_blocking=True)
+        return sent(torch.rand(self._draw_shape(active, more), generator=generator), active.device)
 
     def _parted(self, values: Tensor, more: int, few: int) -> Tensor:
         """Active channels and ghosts, as of a map; ``few`` samples have ghosts."""

@@ -27,6 +27,7 @@ from boundnas.fit.run import Run, bounds_record
 from boundnas.fit.schedule import policy_learning_rate, steps_of
 from boundnas.method.sandwich import Sandwich
 from boundnas.method.variants import chosen
+from boundnas.nested import sent
 from boundnas.store import checkpoint
 from boundnas.store.environment import note_environment
 from boundnas.store.files import write_json
@@ -135,7 +136,7 @@ class Trainer:
         images, labels = next(self.batches)
         images = handed(self.run.model, self.run.data, images)
         rate = float(self.optimizers["weights"].param_groups[0]["lr"])
-        labels = labels.to(self.device)
+        labels = sent(labels, self.device)
         scalars = self.sandwich.step(images, labels, step)
         stop = torch.tensor(float(stopping()), device=self.device)
         means = [value for name, value in scalars.items() if name.startswith(("loss", "score"))]

@@ -21,6 +21,7 @@ from torch import Tensor
 from boundnas.elastic.regularization import Draw
 from boundnas.engine.tuning import SWITCH
 from boundnas.guard.masking import obstacle
+from boundnas.nested import sent
 from boundnas.space import Architecture
 from boundnas.supernet.paths import presence_of
 from boundnas.supernet.supernet import Supernet
@@ -288,11 +289,6 @@ def _flat(y: Tensor, gradients: Sequence[Tensor | None]) -> list[Tensor]:
     of_weights = [g.flatten().float() for g in gradients[1:] if g is not None]
     found = [y.detach(), gradients[0], torch.cat(of_weights)]
     return [x.detach().clone().float() for x in found if x is not None]
-
-
-def sent(x: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on a device, for which the host does not wait."""
-    return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
 
 
 def record(work: Callable[[], None], pool: Any) -> Callable[[], None]:
