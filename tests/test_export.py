@@ -1,9 +1,11 @@
 """Exported networks: they run without BoundNAS, compute the same, and are whole or absent."""
 
+import contextlib
 import copy
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,11 +14,12 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from tests.small import ACCURACY, files, trained
+from tests.small import ACCURACY, digest, files, trained
 from torch import nn
 from torch.nn import functional as F
 
 from boundnas import SearchSettings, extract, tasks
+from boundnas.cost import Bytes
 from boundnas.data import normalize
 from boundnas.deploy import formats, networks
 from boundnas.deploy.card import card
@@ -120,6 +123,23 @@ def test_a_file_is_the_same_every_time_and_tells_nothing_of_the_machine(
     for name, content in files(exported).items():
         for place in (sys.prefix, os.path.dirname(torch.__file__), os.getcwd(), exported):
             assert str(place).encode() not in content, name
+
+
+def test_the_weights_alone_are_those_of_the_network_and_as_large_as_the_cost_says(
+    network, net, tmp_path
+):
+    model = trained().model
+    export_network(model, network, tmp_path / "1", Handover(trained().data, ("safetensors",)))
+    content = (tmp_path / "1" / "model.safetensors").read_bytes()
+    assert content == export(net, tmp_path / "net.safetensors").read_bytes()
+    assert len(content) == Bytes(model)(network.arch)
+    usage = re.search("```python\n(.*?)```", (tmp_path / "1" / "card.md").read_text(), re.DOTALL)[1]
+    twin = copy.deepcopy(net)
+    for value in twin.state_dict().values():
+        value.zero_()
+    with contextlib.chdir(tmp_path / "1"):
+        exec(usage, {"net": twin})  # noqa: S102
+    assert digest(twin) == digest(net)
 
 
 def test_a_folder_holds_the_files_asked_for_and_nothing_else(exported):
@@ -243,6 +263,7 @@ FORMATS = {  # those that are there, and those asked for
     "another format": (("pt2",), ("onnx",)),
     "fewer formats": (("pt2",), ()),
     "more formats": ((), ("pt2",)),
+    "weights alone": (("pt2",), ("safetensors",)),
 }
 
 
@@ -265,7 +286,7 @@ def put(content, folder):
     ("name", "formats"),
     [(name, "no files") for name in OTHERS]
     + [("another architecture", "one file")]
-    + [(None, formats) for formats in ("another format", "fewer formats", "more formats")],
+    + [(None, formats) for formats in FORMATS if formats not in ("no files", "one file")],
 )
 def test_a_folder_that_holds_another_network_is_written_anew(
     name, formats, network, held_by, tmp_path

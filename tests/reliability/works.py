@@ -146,7 +146,7 @@ def exported(folder, _):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     run = bn.open(folder, model=mobilenet(), data=few_digits())
-    return [path.name for path in bn.export_front(run, formats=["pt2"])]
+    return [path.name for path in bn.export_front(run, formats=["pt2", "safetensors"])]
 
 
 def measured(folder, _):

@@ -29,7 +29,12 @@ _PT2 = (
     'net = torch.export.load("{file}").module()\n'
     "{output} = net({given})  # tensors\n```\n"
 )
-_USAGE: dict[Format, str] = {"onnx": _ONNX, "pt2": _PT2, "int8": _ONNX}
+_WEIGHTS = (
+    "```python\nfrom safetensors.torch import load_file\n\n"
+    'net.load_state_dict(load_file("{file}"))  # net: bn.extract(model, arch)\n'
+    "```\n"
+)
+_USAGE: dict[Format, str] = {"onnx": _ONNX, "pt2": _PT2, "int8": _ONNX, "safetensors": _WEIGHTS}
 
 
 def card(

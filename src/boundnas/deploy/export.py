@@ -63,7 +63,7 @@ def export(
     """
     path = Path(path)
     if path.suffix == WEIGHTS:
-        write_bytes(path, _weights(net, path))
+        write_bytes(path, weights_of(net, path))
         return path
     known = getattr(net, "meta", {}).get("example")
     example = known if input_shape is None else as_example(input_shape)
@@ -93,7 +93,16 @@ def export(
     return path
 
 
-def _weights(net: nn.Module, path: Path) -> bytes:
+def weights_of(net: nn.Module, path: Path) -> bytes:
+    """The content of a file of weights and statistics alone.
+
+    Args:
+        net: The network.
+        path: Named in messages.
+
+    Raises:
+        ExportError: It holds what such a file cannot.
+    """
     try:
         return weights_file(net.state_dict())
     except ValueError as error:

@@ -19,9 +19,14 @@ from boundnas.latency.onnx_file import FourAxes, quiet
 from boundnas.nested import Inputs, leaves, mapped
 from boundnas.store.files import cannot_write
 
-Format = Literal["onnx", "pt2", "int8"]
+Format = Literal["onnx", "pt2", "int8", "safetensors"]
 
-FILES: dict[Format, str] = {"onnx": "model.onnx", "pt2": "model.pt2", "int8": "model.int8.onnx"}
+FILES: dict[Format, str] = {
+    "onnx": "model.onnx",
+    "pt2": "model.pt2",
+    "int8": "model.int8.onnx",
+    "safetensors": "model.safetensors",
+}
 """The name of the file of each format in the folder of a network."""
 
 
@@ -32,7 +37,7 @@ def require_formats(formats: Iterable[Format]) -> None:
         ExtraError: Says how to install them.
     """
     for name in formats:
-        if name != "pt2":
+        if name in ("onnx", "int8"):
             require(f"the format {name}", "onnx", "onnxruntime", "onnxscript")
 
 

@@ -59,7 +59,9 @@ def export_front(
             "folder='runs/mine'), or write single networks by boundnas.export"
         )
     if not formats:
-        raise ArgumentError("export_front: formats is empty; name one of onnx, pt2 and int8")
+        raise ArgumentError(
+            "export_front: formats is empty; name one of onnx, pt2, int8, safetensors"
+        )
     require_formats(formats)
     front = run.front if front is None else front
     agree(partial(_described, front, formats), "before the export")

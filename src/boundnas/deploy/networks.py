@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from boundnas.cost import LatencyTable
 from boundnas.data import Samples
 from boundnas.deploy.card import card
-from boundnas.deploy.export import file_of
+from boundnas.deploy.export import WEIGHTS, file_of, weights_of
 from boundnas.deploy.formats import FILES, Format
 from boundnas.deploy.quantize import calibration_images, images_of, int8, measure
 from boundnas.errors import BoundNASError, ExportError
@@ -100,6 +100,8 @@ def export_network(
         return output
 
     def made(name: str) -> bytes:
+        if name.endswith(WEIGHTS):
+            return weights_of(net, folder / name)
         return file_of(net, folder / name, model.example, slice_of, handover.task.output_name)
 
     files = {FILES[f]: made(FILES[f]) for f in formats if f != "int8"}

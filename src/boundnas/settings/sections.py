@@ -295,9 +295,12 @@ def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:
 class ExportSettings(Settings):
     """What the networks of the front are written as."""
 
-    formats: Annotated[Values[Literal["onnx", "pt2", "int8"]], AfterValidator(_once)] = Field(
+    formats: Annotated[
+        Values[Literal["onnx", "pt2", "int8", "safetensors"]], AfterValidator(_once)
+    ] = Field(
         default=("onnx", "pt2"),
-        description="file formats, int8 is ONNX in 8 bits; an empty list exports nothing",
+        description="file formats, int8 is ONNX in 8 bits, safetensors the weights alone; an empty "
+        "list exports nothing",
     )
     latency: bool | None = Field(
         default=None,
