@@ -170,6 +170,7 @@ class Tokens(nn.Module):
         self.between = nn.Parameter(torch.rand(2, 2))
         self.batch = nn.BatchNorm1d(8)
         self.twice = nn.Dropout(0.1)
+        self.curves = nn.Sequential(Curve(), Curve())
         self.kinds = {2: None, 3: self.project}
         self.function = function
 
@@ -236,6 +237,17 @@ def dropped_twice(m, x):
     return y + m.twice(y.mean(1))[:, None]
 
 
+class Curve(nn.Module):
+    """An activation that adds something to what it gets."""
+
+    def forward(self, x):
+        return 0.5 * x * (1 + torch.tanh(x + 0.04 * x**3))
+
+
+def curved(m, x):
+    return m.project(m.curves(x))
+
+
 def part_changed(m, x):
     y, once = m.project(x), x * 1
     part = y[:, 1:3]
@@ -289,6 +301,7 @@ WAYS = {
     "tokens flattened to be normed": (normed_flat, ["embed.width", "project.width"]),
     "norms as functions": (norms_as_functions, ["embed.width", "project.width"]),
     "dropout of tokens and of their mean": (dropped_twice, ["embed.width", "project.width"]),
+    "activations with a sum": (curved, ["embed.width", "project.width"]),
     "parts changed in place": (part_changed, ["embed.width"]),
     "asked for its rank and kind": (by_rank, ["embed.width"]),
     "a module made on the way": (
@@ -342,7 +355,12 @@ def test_windows_of_which_a_part_is_no_whole_samples_are_refused_for_ghosts_of_a
 
 def test_dropout_between_recurrent_layers_is_drawn_by_the_library():
     net, model = made(Remembering)
-    assert [(n, m.probability) for n, m in model.named_modules() if isinstance(m, elastic.Dropout)]
+    calls = [str(n.target) for n in model.net.graph.nodes if n.op == "call_module"]
+    assert [n for n in calls if "lstm" in n or "gru" in n] == [
+        "lstm.layers.0", "lstm.drop", "lstm.layers.1",
+        "gru.layers.0", "gru.drop", "gru.layers.1", "gru.drop", "gru.layers.2",
+    ]  # fmt: skip
+    assert {type(model.net.get_submodule(n)) for n in calls if "drop" in n} == {elastic.Dropout}
     laws.largest_is_original(net, model, exact=True)
     laws.gradient_is_masked(model)
     laws.trainable(model)
