@@ -281,6 +281,10 @@ class Remembering(nn.Module):
 WAYS = {
     "einsum": (by_einsum, ["embed.width", "qkv.heads"]),
     "a norm over heads": (norm_of_heads, ["embed.width"]),
+    "einsum of fewer axes": (
+        lambda m, x: torch.einsum("bn,bnd->bd", x.mean(-1).softmax(1), m.project(x))[:, None],
+        ["project.width"],
+    ),
     "einsum of a weight": (
         lambda m, x: x + torch.einsum("bnc,nk->bkc", m.project(x), m.places.double()),
         ["embed.width"],

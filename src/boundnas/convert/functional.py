@@ -7,6 +7,7 @@ are parameters or buffers as they stand are taken: of computed ones the function
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from string import ascii_letters
 from typing import Any
 
 import torch
@@ -14,13 +15,16 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from boundnas.convert.graph import Traced
+from boundnas.convert.record import Form
 
 _Given = Mapping[str, Any]
 
 
 def as_modules(traced: Traced) -> None:
     """Replace functions in a graph by modules, which are added to its model."""
-    for node in traced.graph.nodes:
+    for node in list(traced.graph.nodes):
+        if node.target is torch.einsum:
+            _of_one_rank(node)
         if node.op != "call_function" or node.target not in _MADE:
             continue
         names, weights, make = _MADE[node.target]
@@ -35,6 +39,33 @@ def as_modules(traced: Traced) -> None:
         if module is not None:
             name = added(traced.model, node, node.target.__name__, module)
             node.op, node.target, node.args, node.kwargs = "call_module", name, (x,), {}
+
+
+def _of_one_rank(node: fx.Node) -> None:
+    """Have the maps of an ``einsum`` over samples be of as many axes, further ones of one entry.
+
+    Then all show by their first axis that they are of samples, so that a part can be taken.
+    """
+    equation: Any = node.args[0]
+    left, arrow, right = str(equation).replace(" ", "").partition("->")
+    terms, free = left.split(","), iter(sorted(set(ascii_letters) - set(left)))
+    maps = node.args[1:]
+    named = len(maps) == len(terms) and "." not in left and right[:1] and right[0].isalpha()
+    if not named or any(term[:1] != right[0] for term in terms):
+        return
+    rank = max(map(len, terms))
+    for i, x in enumerate(maps):
+        for _ in range(rank - len(terms[i])):
+            assert isinstance(x, fx.Node)
+            terms[i] += next(free)
+            with node.graph.inserting_before(node):
+                wider = node.graph.call_method("unsqueeze", (x, -1))
+            form = x.meta["form"]
+            wider.meta = {**x.meta, "macs": 0, "inside": node.meta["inside"]}
+            wider.meta["form"] = Form(torch.Size((*form.shape, 1)), form.dtype)
+            x = wider
+        node.update_arg(i + 1, x)
+    node.update_arg(0, f"{','.join(terms)}{arrow}{right}")
 
 
 def added(model: nn.Module, node: fx.Node, name: str, module: nn.Module) -> str:
