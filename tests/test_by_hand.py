@@ -171,6 +171,7 @@ class Tokens(nn.Module):
         self.batch = nn.BatchNorm1d(8)
         self.twice = nn.Dropout(0.1)
         self.curves = nn.Sequential(Curve(), Curve())
+        self.token = nn.Parameter(torch.rand(1, 1, 8))
         self.kinds = {2: None, 3: self.project}
         self.function = function
 
@@ -235,6 +236,13 @@ def norms_as_functions(m, x):
 def dropped_twice(m, x):
     y = m.twice(m.project(x))
     return y + m.twice(y.mean(1))[:, None]
+
+
+def with_token(m, x):
+    """As einops' ``repeat`` writes it, which asks for the shape of what it repeats."""
+    token = m.token.reshape(m.token.shape[1], m.token.shape[2])[None]
+    token = token.expand(x.shape[0], *token.shape[1:]).reshape(x.shape[0], 1, token.shape[2])
+    return torch.cat([token, m.project(x)], 1)
 
 
 class Curve(nn.Module):
@@ -306,6 +314,7 @@ WAYS = {
     "norms as functions": (norms_as_functions, ["embed.width", "project.width"]),
     "dropout of tokens and of their mean": (dropped_twice, ["embed.width", "project.width"]),
     "activations with a sum": (curved, ["embed.width", "project.width"]),
+    "a token that is asked for its shape": (with_token, ["embed.width", "project.width"]),
     "parts changed in place": (part_changed, ["embed.width"]),
     "asked for its rank and kind": (by_rank, ["embed.width"]),
     "a module made on the way": (

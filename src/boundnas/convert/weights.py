@@ -117,15 +117,17 @@ def _weight(traced: Traced, first: fx.Node) -> Weight | None:
 def _met(first: fx.Node, name: str) -> Weight | None:
     """A weight that maps meet as it is, or in another shape."""
     nodes = [first]
-    while len(nodes[-1].users) == 1 and _name(user := next(iter(nodes[-1].users))) in _SHAPING:
+    while len(users := _maps_of(nodes[-1])) == 1 and _name(user := users[0]) in _SHAPING:
         others = [n for n in user.all_input_nodes if n is not nodes[-1]]
         if user.args[0] is not nodes[-1] or any(isinstance(n.meta["form"], Form) for n in others):
             return None  # it is told by a map, as rows that are looked up by numbers
         if not isinstance(user.meta["form"], Form):
             return None
         nodes.append(user)
-    users, last = list(nodes[-1].users), nodes[-1]
+    last = nodes[-1]
     if not users or any(_name(user) not in _TAKING for user in users):
+        return None
+    if any(len(node.users) > len(_maps_of(node)) and not _only(node, nodes) for node in nodes):
         return None
     ranks = {len(user.meta["form"].shape) for user in users}
     shape = last.meta["form"].shape
@@ -135,6 +137,17 @@ def _met(first: fx.Node, name: str) -> Weight | None:
     if len(shape) == rank and shape[0] != 1 and not repeated:
         return None
     return Weight(name, tuple(nodes), rank, repeated)
+
+
+def _maps_of(node: fx.Node) -> list[fx.Node]:
+    """What takes a node and gives a tensor."""
+    return [user for user in node.users if isinstance(user.meta["form"], Form)]
+
+
+def _only(node: fx.Node, chain: list[fx.Node]) -> bool:
+    """Whether the numbers that are read off a node go to nothing but a chain of nodes."""
+    numbers = [user for user in node.users if not isinstance(user.meta["form"], Form)]
+    return all(set(_maps_of(n)) <= set(chain) and _only(n, chain) for n in numbers)
 
 
 def _name(node: fx.Node) -> str:
