@@ -1,3 +1,4 @@
+import math
 from functools import partial
 
 import pytest
@@ -226,7 +227,21 @@ def layers(number):
         (lambda: elastic.Choice(1, {1: None}), "for each value of a dimension, found values 1 and"),
         (lambda: elastic.Resized(nn.Identity(), Dimension("r", (0, 8))), "size must be .* found 0"),
         (lambda: elastic.Shortcut(0, WIDTH), "Shortcut: inputs must be .* found 0"),
-        (lambda: elastic.Split(WIDTH), "Split: channels is the boundnas.space.Joined width of"),
+        (lambda: elastic.BatchNorm2d(4, eps=-1e-5), "BatchNorm2d: eps .* at least 0, found -1e-05"),
+        (
+            lambda: elastic.GroupNorm(4, 2, eps=math.nan),
+            "GroupNorm: eps .* at least 0, found nan",
+        ),
+        (lambda: elastic.LayerNorm(WIDTH, eps=-1), "LayerNorm: eps .* of at least 0, found -1"),
+        (lambda: elastic.RMSNorm(WIDTH, eps=math.inf), "RMSNorm: eps .* of at least 0, found inf"),
+        (
+            lambda: elastic.Linear(4, 1 << 31),
+            "must be a whole number below 2,147,483,648, found",
+        ),
+        (lambda: elastic.Parameter((4,), std=-1.0), "of at least 0, found 0.0 and -1.0"),
+        (lambda: elastic.Parameter((4,), mean=math.nan), "of at least 0, found nan and 0.02"),
+        (lambda: elastic.Activation(["relu"]), r"unknown activation \['relu'\]; allowed are relu"),
+        (lambda: elastic.Stage(layers(2), "2"), "takes depths from 1 to 2, .* found 2"),
         (lambda: elastic.Split(Joined((2, WIDTH)), axis=2), "on axis 1 or -1, found 2"),
         (lambda: Joined(()), "at least one part, found none"),
         (

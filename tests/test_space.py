@@ -172,8 +172,16 @@ def test_numbers_of_text_are_positions_and_of_switches_zero_and_one():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Dimension("", (1,)), "a dimension needs a name, found an empty string"),
+        (lambda: Dimension("", (1,)), "a dimension needs a name, a text, found ''"),
         (lambda: Dimension("w", ()), "w: needs at least one choice, found none"),
+        (lambda: Dimension(3, (1,)), "a dimension needs a name, a text, found 3"),
+        (lambda: Dimension("w", 4), "w: choices are a tuple or list, in order, found 4"),
+        (lambda: Dimension("w", "ab"), "w: choices are a tuple or list, in order, found 'ab'"),
+        (lambda: Dimension("w", {"a", "b"}), "w: choices are a tuple or list, in order, found {"),
+        (
+            lambda: Dimension("w", (2, 4)).map(lambda w: 1 // (w - 4)),
+            "w = 4: what follows it fails, ZeroDivisionError: integer division",
+        ),
         (lambda: Dimension("w", (1, 1)), "w: every choice must differ, found 1, 1"),
         (lambda: Dimension("w", (24, 16)), "w: choices must be .* ascending numbers, found 24, 16"),
         (lambda: Dimension("w", (1, "a")), "w: choices must be all text or .*, found 1, a"),

@@ -10,6 +10,7 @@ import torch
 from tests.small import COST_RANGE, few_digits, mobilenet, trained
 
 import boundnas as bn
+from boundnas import Dimension, elastic
 from boundnas.errors import ArgumentError, BoundNASError
 from boundnas.typed import check_argument
 
@@ -91,6 +92,21 @@ SLIPS = {
         lambda: bn.export(torch.nn.Identity(), "x.onnx"),
         r"x.onnx: the shape of one image is not known of this Identity; export what extract\(",
     ),
+    "a searched number of groups": (lambda: elastic.GroupNorm(3, Dimension("w", (3, 6))),
+        "GroupNorm: group_width must be int, found Dimension"),
+    "a searched stride": (lambda: elastic.Conv2d(2, 4, 3, stride=Dimension("s", (1, 2))),
+        "Conv2d: stride must be .*, found Dimension"),
+    "a searched bias": (lambda: elastic.Linear(2, 4, bias=Dimension("b", (False, True))),
+        "Linear: bias must be bool, found Dimension"),
+    "a precision of text": (lambda: elastic.BatchNorm2d(4, eps="1e-5"), "eps must be float"),
+    "no probability": (lambda: elastic.Dropout(None), "Dropout: probability must be float"),
+    "layers that are none": (lambda: elastic.Stage([torch.tanh], 1), r"layers\[0\] must be Module"),
+    "an unknown way to resize": (lambda: elastic.Resized(torch.nn.Identity(), 8, "cubic"),
+        "Resized: mode must be .*bicubic.*, found str 'cubic'"),
+    "what is split is no joined width": (lambda: elastic.Split(Dimension("w", (2, 4))),
+        "Split: channels must be Joined, found Dimension"),
+    "an argument of torch's layer": (lambda: elastic.Conv2d(2, 4, 3, device="cpu"),
+        "Conv2d: got an unexpected keyword argument 'device'; it is called as"),
     "a suffix": (lambda: bn.export(torch.nn.Identity(), "x.txt"), "suffix must be one of .onnx"),
 }  # fmt: skip
 

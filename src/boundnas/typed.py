@@ -17,11 +17,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def checked(function: Callable[P, R]) -> Callable[P, R]:
+def checked(function: Callable[P, R], but: type | None = None) -> Callable[P, R]:
     """Have a function refuse arguments that its annotations do not allow.
 
     A decorator for what users call, since there a slip would else come to light deep inside, as
     an error that names nothing of theirs.
+
+    Args:
+        function: What users call.
+        but: Arguments that may be of this type are left to the function itself.
 
     Raises:
         ArgumentError: When the function is called with an argument of another type, with one that
@@ -36,10 +40,11 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         boundnas.errors.ArgumentError: double: number must be float, found str '5M'
     """
     signature = inspect.signature(function)
-    caller = function.__qualname__.removesuffix(".__init__")
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        made = function.__name__ == "__init__"  # of a class that may be another's base
+        caller = type(args[0]).__name__ if made else function.__qualname__
         try:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError as error:
@@ -49,7 +54,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
             ) from None
         hints = _hints(function)
         for name, value in given.items():
-            if name not in hints:
+            if name not in hints or but in get_args(hints[name]):
                 continue
             every = signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
             for each, found in (value if every else {name: value}).items():

@@ -144,7 +144,7 @@ def check_functions(function: Setting) -> None:
     Raises:
         SpaceError: Names it and those there are.
     """
-    unknown = [c for c in choices(function) if c not in FUNCTIONS]
+    unknown = [c for c in choices(function) if not (isinstance(c, str) and c in FUNCTIONS)]
     if unknown:
         raise SpaceError(f"unknown activation {unknown[0]!r}; allowed are {', '.join(FUNCTIONS)}")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -107,6 +108,9 @@ class Choice(Wholes):
         return y
 
 
+Mode = Literal["nearest", "linear", "bilinear", "bicubic", "trilinear", "area", "nearest-exact"]
+
+
 class Resized(Wholes):
     """A module on maps of a searched size, such as a network on images of a searched resolution.
 
@@ -119,7 +123,7 @@ class Resized(Wholes):
         ``(N, C, …)`` to what the body gives of ``(N, C, size, …)``.
     """
 
-    def __init__(self, body: nn.Module, size: Setting, mode: str = "bilinear") -> None:
+    def __init__(self, body: nn.Module, size: Setting, mode: Mode = "bilinear") -> None:
         super().__init__()
         check_sizes("Resized", size=size)
         self.body, self.setting, self.mode = body, size, mode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -97,6 +98,11 @@ class Parameter(ElasticLayer):
             raise SpaceError(
                 f"Parameter: one of its sizes at most is searched, found ({found}); build one "
                 "that is largest in the others, or a sum of several"
+            )
+        if not (math.isfinite(mean) and 0 <= std < math.inf):
+            raise SpaceError(
+                "Parameter: it starts around a mean with a standard deviation of at least 0, "
+                f"found {mean} and {std}"
             )
         self.place = searched[0] if searched else 0
         self.axis, self.features = self.place + 1, sizes[self.place]

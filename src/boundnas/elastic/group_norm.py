@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from boundnas.elastic.ghost import join, split
 from boundnas.elastic.groups import check_whole
 from boundnas.elastic.layer import ElasticLayer, frozen
-from boundnas.elastic.normalization import hold_affine
+from boundnas.elastic.normalization import check_eps, hold_affine
 from boundnas.elastic.width import active, others
 from boundnas.space import Architecture, Width, check_sizes, largest
 from boundnas.space.polynomial import Polynomial, amount
@@ -42,6 +42,7 @@ class GroupNorm(ElasticLayer):
         super().__init__()
         check_sizes("GroupNorm", channels=channels, group_width=group_width)
         check_whole("GroupNorm", channels, group_width)
+        check_eps("GroupNorm", eps)
         self.channels, self.group_width, self.eps = channels, group_width, eps
         hold_affine(self, largest(channels), affine)
 

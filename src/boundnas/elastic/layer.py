@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from boundnas.elastic.width import ghosts_of
 from boundnas.errors import SpaceError
-from boundnas.space import Architecture, Width
+from boundnas.space import Architecture, Dimension, Width
 from boundnas.space.polynomial import Polynomial, amount
+from boundnas.typed import checked
 
 
 class ElasticModule(nn.Module, ABC):
@@ -22,6 +23,15 @@ class ElasticModule(nn.Module, ABC):
 
     name: str = "?"
     """Qualified name within the supernet; set by it."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Have the library's own layers refuse arguments of other types.
+
+        What may be searched they check themselves, as a dimension has to say which choice is wrong.
+        """
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls) and cls.__module__.startswith("boundnas."):
+            cls.__init__ = checked(cls.__init__, but=Dimension)  # type: ignore[method-assign]
 
     @abstractmethod
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:

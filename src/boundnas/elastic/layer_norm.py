@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from boundnas.elastic.ghost import Ghosted, alone, part
 from boundnas.elastic.layer import ElasticLayer, frozen
+from boundnas.elastic.normalization import check_eps
 from boundnas.elastic.varied import Options, Varied, vary
 from boundnas.errors import SpaceError
 from boundnas.space import Architecture, Joined, Setting, check_sizes, largest
@@ -51,6 +52,7 @@ class LayerNorm(ElasticLayer):
         super().__init__()
         owner = type(self).__name__
         check_sizes(owner, features=features)
+        check_eps(owner, eps)
         if isinstance(features, Joined):
             raise SpaceError(
                 f"{owner}: a norm is over one width, found joined ones; give each map its own"
@@ -139,6 +141,7 @@ class RMSNorm(LayerNorm):
         self, features: Setting, eps: float | None = None, elementwise_affine: bool = True
     ) -> None:
         super().__init__(features, 0.0, elementwise_affine, bias=False)
+        check_eps(type(self).__name__, eps)
         self.eps = eps  # type: ignore[assignment]
 
     def normalized(self, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -21,7 +22,7 @@ from boundnas.elastic.convolution import Convolution
 from boundnas.elastic.ghost import join, part, split
 from boundnas.elastic.layer import ElasticLayer, frozen
 from boundnas.elastic.width import active, others
-from boundnas.errors import CalibrationError
+from boundnas.errors import CalibrationError, SpaceError
 from boundnas.space import Architecture, Setting, Value, Width, check_sizes, choices, largest
 from boundnas.space.polynomial import Polynomial, amount
 
@@ -62,6 +63,7 @@ class BatchNorm(ElasticLayer):
     ) -> None:
         super().__init__()
         check_sizes(type(self).__name__, channels=channels)
+        check_eps(type(self).__name__, eps)
         if activation is not None:
             check_functions(activation)
         self.channels, self.eps, self.activation = channels, eps, activation
@@ -168,6 +170,18 @@ class BatchNorm(ElasticLayer):
         if isinstance(function, nn.ReLU):
             function.inplace = True  # its gradient, unlike Swish's, does not need the input
         return nn.Sequential(plain, function).eval()
+
+
+def check_eps(owner: str, eps: float | None) -> None:
+    """Refuse what makes no variance positive.
+
+    Raises:
+        SpaceError: A negative number, or none.
+    """
+    if eps is not None and not 0 <= eps < math.inf:
+        raise SpaceError(
+            f"{owner}: eps is added to a variance, a number of at least 0, found {eps}"
+        )
 
 
 def hold_affine(layer: nn.Module, channels: int, affine: bool) -> None:

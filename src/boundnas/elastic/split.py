@@ -27,11 +27,6 @@ class Split(ElasticModule):
         super().__init__()
         if axis not in (1, -1):
             raise SpaceError(f"Split: channels lie on axis 1 or -1, found {axis}")
-        if not isinstance(channels, Joined):
-            raise SpaceError(
-                f"Split: channels is the boundnas.space.Joined width of several maps, found "
-                f"{channels!r}"
-            )
         self.channels, self.axis = channels, axis
 
     def forward(self, x: Tensor, arch: Architecture) -> tuple[Tensor, ...]:  # type: ignore[override]

@@ -12,6 +12,7 @@ from boundnas.elastic.varied import combined
 from boundnas.errors import SpaceError
 from boundnas.space import Architecture, Setting, choices, largest
 from boundnas.space.polynomial import Polynomial, amount
+from boundnas.typed import check_argument
 
 
 class Stage(ElasticModule):
@@ -27,8 +28,10 @@ class Stage(ElasticModule):
         super().__init__()
         self.depth = depth
         for i, layer in enumerate(layers):
+            check_argument("Stage", f"layers[{i}]", layer, nn.Module)
             self.add_module(str(i), layer)
-        if int(min(choices(depth))) < 1 or largest(depth) != len(self):
+        whole = all(type(choice) is int for choice in choices(depth))
+        if not whole or int(min(choices(depth))) < 1 or largest(depth) != len(self):
             raise SpaceError(
                 f"a stage of {len(self)} layers takes depths from 1 to {len(self)}, "
                 f"the largest included; found {', '.join(map(str, choices(depth)))}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -12,6 +12,9 @@ from typing import Any
 from boundnas.errors import SpaceError
 
 Value = bool | int | float | str
+
+TOO_LARGE = 1 << 31
+"""No tensor of so many channels fits in memory."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,12 @@ class Dimension:
     kind: str = "width"
 
     def __post_init__(self) -> None:
+        if not (self.name and isinstance(self.name, str)):
+            raise SpaceError(f"a dimension needs a name, a text, found {self.name!r}")
+        given: object = self.choices
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            raise SpaceError(f"{self.name}: choices are a tuple or list, in order, found {given!r}")
         object.__setattr__(self, "choices", tuple(self.choices))
-        if not self.name:
-            raise SpaceError("a dimension needs a name, found an empty string")
         if not self.choices:
             raise SpaceError(f"{self.name}: needs at least one choice, found none")
         shown = ", ".join(map(str, self.choices))
@@ -111,7 +117,11 @@ def following(function: Callable[..., Any], *settings: Setting) -> Derived:
     dimensions = tuple(d for d in every if len(d) > 1) or every[:1]
     results = []
     for options in combinations(dimensions):
-        found = function(*(_value_at(s, options) for s in settings))
+        try:
+            found = function(*(_value_at(s, options) for s in settings))
+        except Exception as error:  # of a user's function
+            reason = f"{type(error).__name__}: {error}"
+            raise SpaceError(f"{_shown(options)}: what follows it fails, {reason}") from error
         if not _is_value(found):
             raise SpaceError(
                 f"{_shown(options)}: what follows it is a finite number, a switch or text, "
@@ -236,16 +246,18 @@ def check_sizes(owner: str, smallest: int = 1, **settings: Any) -> None:
     for name, setting in each:
         given = setting.choices if isinstance(setting, Dimension | Derived) else (setting,)
         for i, value in enumerate(given):
-            if type(value) is int and value >= smallest:
+            if type(value) is int and smallest <= value < TOO_LARGE:
                 continue
             where = ""
             if isinstance(setting, Dimension):
                 where = f" (dimension {setting.name})"
             elif isinstance(setting, Derived):
                 where = f" ({_shown([*combinations(setting.dimensions)][i])})"
+            limit = f"of at least {smallest}"
+            if type(value) is int and value >= TOO_LARGE:
+                limit = f"below {TOO_LARGE:,}"
             raise SpaceError(
-                f"{owner}: {name} must be a whole number of at least {smallest}, "
-                f"found {value!r}{where}"
+                f"{owner}: {name} must be a whole number {limit}, found {value!r}{where}"
             )
 
 
