@@ -3,12 +3,15 @@ from functools import partial
 
 import pytest
 import torch
+from tests.small import mobilenet
 from tests.spaces import images, seeded
 from torch import nn
 from torch.nn import functional as F
 
 from boundnas import Architecture, Dimension, SearchSpace, Supernet, elastic
+from boundnas.elastic import normalization
 from boundnas.elastic.ghost import Ghosted, join, split
+from boundnas.elastic.normalization import aligned
 from boundnas.errors import SpaceError
 from boundnas.randomness import stream
 from boundnas.space import Joined
@@ -518,3 +521,33 @@ def test_the_smallest_part_of_a_batch_can_be_normalized_where_a_map_has_one_pixe
     ghost = split(norm(conv(x, arch := relaxed(ARCHITECTURES[0], 1e-9)), arch))[1]
     assert len(ghost) == 2
     assert ghost.isfinite().all()
+
+
+class OfAGPU(torch.Tensor):
+    """A tensor that says that it is not in the CPU's memory."""
+
+    is_cpu = False
+
+
+@pytest.mark.parametrize("start", range(5))
+def test_scales_and_shifts_on_a_gpu_begin_at_16_bytes(start):
+    whole = torch.arange(12.0)
+    here, there = whole[start:], whole[start:].as_subclass(OfAGPU)
+    assert aligned(here).data_ptr() == here.data_ptr()
+    found = aligned(there)
+    assert found.data_ptr() % 16 == 0
+    assert (found.data_ptr() == there.data_ptr()) == (start % 4 == 0)
+    assert found.tolist() == whole[start:].tolist()
+
+
+def test_those_of_channels_that_were_not_chosen_do(monkeypatch):
+    seen = []
+    monkeypatch.setattr(normalization, "aligned", lambda x: seen.append(x.clone()) or seen[-1])
+    model = mobilenet().train()
+    gates = tuple(F.one_hot(torch.tensor(0), len(d)).float() for d in model.space.dimensions)
+    x = images(model, 4)
+    norm = model.stem.norm
+    with torch.no_grad():
+        norm.weight.copy_(torch.arange(4.0))
+    model(x, model.space.smallest.carrying(gates=gates))
+    assert [p.tolist() for p in seen[:2]] == [norm.weight[2:].tolist(), norm.bias[2:].tolist()]

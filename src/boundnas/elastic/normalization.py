@@ -90,7 +90,8 @@ class BatchNorm(ElasticLayer):
         y = self._normalize(x, *self._affine(arch), statistics, arch)
         if ghost is not None:
             with torch.no_grad():
-                weight, bias = (others(p, self.channels, arch) for p in (self.weight, self.bias))
+                both = (others(p, self.channels, arch) for p in (self.weight, self.bias))
+                weight, bias = map(aligned, both)
                 ghost = self._normalize(ghost, weight, bias, None, arch)
         return join(y, ghost)
 
@@ -213,6 +214,15 @@ class BatchNorm3d(BatchNorm):
     """A `BatchNorm` of volumes, of shape ``(N, C, D, H, W)``."""
 
     takes, plain_layer = "(N, C, D, H, W)", nn.BatchNorm3d
+
+
+def aligned(x: Tensor) -> Tensor:
+    """Scales or shifts that begin where cuDNN reads them, at a multiple of 16 bytes.
+
+    In training on channels-last maps it reads 16 bytes at a time wherever they begin, and a part of
+    a tensor may begin elsewhere: "misaligned address" (PyTorch issue 195186).
+    """
+    return x.clone() if x.data_ptr() % 16 and not x.is_cpu else x
 
 
 def _compiled(x: Tensor) -> bool:
