@@ -34,7 +34,7 @@ def held(net, x, block=1):
     nodes = list(net.graph.nodes)
     values = _Values(net, x).found
     at = {node: i for i, node in enumerate(nodes)}
-    cells, size, room = _Cells(at), {}, {}
+    cells, size, room = {}, {}, {}
 
     def new(node, *tensors, kind=""):
         cells[node] = tuple((node, i) for i in range(len(tensors)))
@@ -48,7 +48,8 @@ def held(net, x, block=1):
 
     def needed(cell):
         """The last step that takes it under any of its names; the end for what is given back."""
-        return cells.last.get(cell, -1)
+        users = (u for node, of in cells.items() if cell in of for u in node.users)
+        return max((at[u] for u in users), default=-1)
 
     given = {n for n in nodes if n.op == "placeholder"}
     joined = set()
@@ -121,20 +122,6 @@ def held(net, x, block=1):
         alive |= set(cells[node])
         peak = max(peak, extra + sum(room[c] for c in alive))
     return peak
-
-
-class _Cells(dict):
-    """The cells of every node, and the last step that takes each, under any of its names."""
-
-    def __init__(self, at):
-        super().__init__()
-        self.at, self.last = at, {}
-
-    def __setitem__(self, node, cells):
-        super().__setitem__(node, cells)
-        latest = max((self.at[user] for user in node.users), default=-1)
-        for cell in cells:
-            self.last[cell] = max(self.last.get(cell, -1), latest)
 
 
 class _Values(fx.Interpreter):
