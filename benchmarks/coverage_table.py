@@ -27,7 +27,8 @@ of the code and the time of each, are in [coverage.json](coverage.json).
 - **MACs searched**: the part of the multiply-accumulates in layers that some dimension changes.
 - **dimensions**: how many widths (w), kernels (k), depths (d) and others.
 - **max = original**: the largest architecture, with the statistics it came with, equals the network
-  bit for bit; `elasticize` itself refuses what does not.
+  bit for bit, or to rounding where PyTorch's attention, gates, instance norms or norms by hand are
+  computed otherwise; `elasticize` itself refuses what does not.
 - **extraction**: the smallest and the largest network, extracted, equal their slices of the
   supernet bit for bit; MACs and parameters are those counted on them.
 - **a step**: one step of `fit` with both boundaries learned, after all that is checked before it.

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from boundnas import calibrate, extract, guard
+from boundnas.convert.normalizing import normalizing
 from boundnas.cost import MACs, Parameters
 from boundnas.fit.start import check_forward
 from boundnas.nested import leaves, mapped
@@ -33,11 +34,11 @@ def largest_is_original(net, model, exact):
     Args:
         net: The network.
         model: What `elasticize` made of it.
-        exact: Bit for bit, unless torch's own attention, gates or instance norms are in it, which
-            are rebuilt; else to rounding.
+        exact: Bit for bit, unless torch's own attention, gates or instance norms are in it, or
+            norms by hand, which are rebuilt; else to rounding.
     """
     rebuilt = nn.MultiheadAttention, nn.GLU, nn.modules.instancenorm._InstanceNorm
-    exact = exact and not any(isinstance(m, rebuilt) for m in net.modules())
+    exact = exact and not any(isinstance(m, rebuilt) or normalizing(m) for m in net.modules())
     x = random_inputs(model, 3)
     with evaluating(net), evaluating(model), _no_fast_path():
         expected = tensors(called(net, mapped(torch.clone, x)))
