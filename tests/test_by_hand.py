@@ -172,6 +172,7 @@ class Tokens(nn.Module):
         self.twice = nn.Dropout(0.1)
         self.curves = nn.Sequential(Curve(), Curve())
         self.token = nn.Parameter(torch.rand(1, 1, 8))
+        self.shift, self.scale = (nn.Parameter(torch.rand(1, 1, 8)) for _ in range(2))
         self.kinds = {2: None, 3: self.project}
         self.function = function
 
@@ -256,6 +257,10 @@ def curved(m, x):
     return m.project(m.curves(x))
 
 
+def shifted(m, x):
+    return x + m.project(torch.addcmul(m.shift, m.scale, x))
+
+
 def part_changed(m, x):
     y, once = m.project(x), x * 1
     part = y[:, 1:3]
@@ -315,6 +320,7 @@ WAYS = {
     "dropout of tokens and of their mean": (dropped_twice, ["embed.width", "project.width"]),
     "activations with a sum": (curved, ["embed.width", "project.width"]),
     "a token that is asked for its shape": (with_token, ["embed.width", "project.width"]),
+    "weights before the map": (shifted, ["embed.width"]),
     "parts changed in place": (part_changed, ["embed.width"]),
     "asked for its rank and kind": (by_rank, ["embed.width"]),
     "a module made on the way": (

@@ -70,8 +70,9 @@ class Call:
         self.traces = [trace_of(x) for x in searched]
         self.whole = {id(x): _whole(x, trace_of(x)) for x in searched}
         self.plain = [(t, t._version) for t in _plain_tensors((args, kwargs))]
-        first, trace = searched[0], self.traces[0]
-        self.samples = 1 if trace.samples is None else first.active.shape[trace.samples]
+        pairs = zip(searched, self.traces, strict=True)
+        counts = (x.active.shape[t.samples] for x, t in pairs if t.samples is not None)
+        self.samples = next(counts, 1)
         """Of the maps."""
         whole = self.samples // SAMPLES if self.samples % SAMPLES == 0 else 1
         self.few = max(1, self.samples - whole)
