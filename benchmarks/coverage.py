@@ -166,7 +166,7 @@ def _reason(error: Exception) -> str:
 
 def _placeless(text: str) -> str:
     """In one line, with the names of files alone, wherever they lie on this machine."""
-    return re.sub(r"/[^\s,()]*/(?=[^/\s,()]+\.py)", "", " ".join(text.split()))
+    return re.sub(r"(?<![\w.])/(?:[^/\s,():]+/)+(?=[^/\s,():]+\.\w)", "", " ".join(text.split()))
 
 
 def _figures(made: Any) -> Row:
