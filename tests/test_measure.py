@@ -303,7 +303,7 @@ def test_blocks_that_take_no_time_are_refused(model, tmp_path):
 
 
 def test_networks_are_spread_over_the_range_with_its_ends():
-    space = SearchSpace([Dimension(f"d{i}", "width", (1, 2, 3, 4)) for i in range(12)])
+    space = SearchSpace([Dimension(f"d{i}", (1, 2, 3, 4)) for i in range(12)])
 
     def predict(arch: Architecture) -> int:
         return round(1.7 ** sum(arch.indices))
