@@ -6,7 +6,7 @@ of training on a machine of two cores, photos of 500x375 pixels to 224x224: 0.97
 second of images in memory where a batch is decoded in less time than a step takes.
 
     python benchmarks/input.py [--pairs 5] [--steps 12] [--batch-size 16] [--width 0.25]
-                               [--read-here]
+                               [--photos 500] [--read-here]
 
 ``--read-here`` reads without the thread, as it was before.
 """
@@ -29,17 +29,17 @@ from PIL import Image
 import boundnas as bn
 from boundnas.data import image_data
 
-WIDE, HIGH, SIZE, CLASSES, EACH = 500, 375, 224, 4, 40
+SIZE, CLASSES, EACH = 224, 4, 20
 
 
-def photos(root: Path) -> None:
-    """JPEG files of noise that was smoothed, of about the size of ImageNet's."""
+def photos(root: Path, width: int) -> None:
+    """JPEG files of noise that was smoothed."""
     draw = np.random.RandomState(0)
     for kind in range(CLASSES):
         (root / f"kind{kind}").mkdir(parents=True)
         for i in range(EACH):
-            coarse = draw.randint(0, 255, (HIGH // 4, WIDE // 4, 3), np.uint8)
-            photo = Image.fromarray(coarse).resize((WIDE, HIGH))
+            coarse = draw.randint(0, 255, (3 * width // 16, width // 4, 3), np.uint8)
+            photo = Image.fromarray(coarse).resize((width, 3 * width // 4))
             photo.save(root / f"kind{kind}" / f"{i}.jpg", quality=90)
 
 
@@ -77,12 +77,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--width", type=float, default=0.25)
+    parser.add_argument("--photos", type=int, default=500, help="their width in pixels")
     parser.add_argument("--read-here", action="store_true")
     args = parser.parse_args()
     if args.read_here:
         image_data.ahead = here
     with tempfile.TemporaryDirectory() as folder:
-        photos(Path(folder))
+        photos(Path(folder), args.photos)
         files = bn.data.image_folder(folder, image_size=SIZE, seed=0)
         images, labels = files.train.take(torch.arange(len(files.train)))
         held = replace(files, train=bn.data.InMemory(images, labels))

@@ -22,6 +22,8 @@ VALUES = {
     "statistics": Seen(),
     "settled": frozenset({Dimension("settled", (1, 2))}),
     "folds": True,
+    "masked": True,
+    "drawn": lambda layer, shape: None,
 }
 PAIRS = list(itertools.permutations(VALUES, 2))
 

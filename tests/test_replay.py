@@ -266,6 +266,46 @@ def test_what_a_recording_would_not_notice_is_recorded_anew(rerun):
     assert "forward" not in vars(model)
 
 
+HOOKED = {
+    "stem.conv": lambda model: model.stem.conv.register_forward_hook(lambda *a: None),
+    "stem.norm": lambda model: model.stem.norm.register_full_backward_hook(lambda *a: None),
+    "classifier": lambda model: model.classifier.register_forward_pre_hook(lambda *a: None),
+    "classifier.weight": lambda model: model.classifier.weight.register_hook(lambda g: None),
+}
+
+
+@pytest.mark.parametrize(("name", "hook"), HOOKED.items(), ids=HOOKED)
+def test_what_has_hooks_is_not_replayed(name, hook, rerun, caplog):
+    model = mobilenet().train()
+    hook(model)
+    with replayed(model):
+        model(images(model, 4), model.space.largest)
+    assert rerun == []
+    assert f"by slices, which a GPU computes slowly: {name} has hooks" in caplog.text
+
+
+def test_hooks_of_the_model_itself_are_called(rerun):
+    model, called = mobilenet().train(), []
+    model.register_forward_pre_hook(lambda *a: called.append("before"))
+    model.register_forward_hook(lambda *a: called.append("after"))
+    with replayed(model):
+        model(images(model, 4), model.space.largest)
+    assert called == ["before", "after"]
+    assert rerun
+
+
+def test_inputs_of_many_shapes_are_recorded_a_few_times_only(rerun, monkeypatch, caplog):
+    monkeypatch.setattr(replay, "MOST", 2)
+    model = mobilenet().train()
+    with replayed(model):
+        for number in (3, 4, 5, 4, 5):
+            x = images(model, number)
+            y = model(x, model.space.largest)
+            torch.testing.assert_close(y, type(model).forward(model, x, model.space.largest))
+    assert rerun.count("_answer") == 2 * TRIALS + 3
+    assert caplog.text.count("inputs of other shapes than the 2 that were recorded") == 1
+
+
 def of_old_weights(model):
     """Recordings that keep the weights of when they were made."""
 

@@ -31,6 +31,9 @@ TOLERANCE, FLOOR = 1e-2, 1e-6
 CHANGE = 1.25
 """Factor of all weights when a recording is tried a second time."""
 
+MOST = 8
+"""Shapes of inputs, at most so many: each recording has memory of its own."""
+
 Forward = Callable[[Any, Architecture], Tensor]
 _log = logging.getLogger(__name__)
 
@@ -60,9 +63,11 @@ def replayed(model: Supernet) -> Iterator[None]:
         if not (isinstance(x, Tensor) and torch.is_grad_enabled() and model.training):
             return forward(x, arch)
         key = x.shape, x.stride(), x.dtype, _precision(), _state(model)
-        if key not in held:
+        if key not in held and len(held) < MOST:
             held[key] = _recorded(model, forward, x)
-        found = held[key]
+            if len(held) == MOST:
+                _tell(model, f"inputs of other shapes than the {MOST} that were recorded")
+        found = held.get(key)
         return forward(x, arch) if found is None else found(x, arch)
 
     model.forward = of
@@ -74,6 +79,9 @@ def replayed(model: Supernet) -> Iterator[None]:
 
 def _recorded(model: Supernet, forward: Forward, x: Tensor) -> Recording | None:
     """A recording that was compared with what it stands for; none where that fails."""
+    if name := _hooked(model):
+        _tell(model, f"{name} has hooks, which a recording would not call")
+        return None
     try:
         return Recording(model, forward, x)
     except RuntimeError as error:  # of memory, of what cannot be recorded, of the comparison
@@ -93,6 +101,14 @@ def _device(model: Supernet) -> torch.device:
 def _precision() -> torch.dtype | None:
     """What products are computed in, where that is not the weights' own type."""
     return torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
+
+
+def _hooked(model: Supernet) -> str | None:
+    """A part or a weight of the model with hooks; those of the model itself are called as ever."""
+    hooks = "_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks"
+    parts = chain(model.named_modules(), model.named_parameters())
+    found = (n for n, part in parts if n and any(getattr(part, h, None) for h in hooks))
+    return next(found, None)
 
 
 def _state(model: Supernet) -> tuple[Any, ...]:
@@ -154,7 +170,7 @@ class Recording:
 
     def _one_hot(self, arch: Architecture) -> Tensor:
         """Its choices as the gates of all dimensions, one after the other."""
-        parameter = self.parameters[0]
+        parameter = next(self.model.parameters())
         flat = torch.zeros(sum(self.sizes), dtype=parameter.dtype)
         ends = [sum(self.sizes[:i]) for i in range(len(self.sizes))]
         flat[[start + i for start, i in zip(ends, arch.indices, strict=True)]] = 1
