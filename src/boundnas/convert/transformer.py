@@ -133,18 +133,14 @@ class DecoderLayer(EncoderLayer):
         return self.dropout2(y[0])
 
 
-class Decoder(_OfBatches):
-    """An ``nn.TransformerDecoder``.
+class Decoder(Encoder):
+    """An ``nn.TransformerDecoder``, which holds what an encoder does.
 
     Args:
         module: It; its layers are taken.
     """
 
-    def __init__(self, module: Any) -> None:
-        super().__init__(module.layers)
-        self.layers, self.norm = module.layers, module.norm
-
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         tgt: Tensor,
         memory: Tensor,

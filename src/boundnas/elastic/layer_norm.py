@@ -12,8 +12,10 @@ from torch.nn import functional as F
 
 from boundnas.elastic.ghost import Ghosted, alone, part
 from boundnas.elastic.layer import ElasticLayer, frozen
+from boundnas.elastic.masks import mask_of
 from boundnas.elastic.normalization import check_eps
 from boundnas.elastic.varied import Options, Varied, vary
+from boundnas.elastic.width import membership
 from boundnas.errors import SpaceError
 from boundnas.space import Architecture, Joined, Setting, check_sizes, largest
 from boundnas.space.dimensions import choices
@@ -68,7 +70,7 @@ class LayerNorm(ElasticLayer):
         gate = arch.gate(self.features)
         if gate is None:
             return self.normalized(active)
-        y = self._masked(active, gate) if arch.masked else self.normalized(active)
+        y = self._masked(active, gate, arch) if arch.masked else self.normalized(active)
         if isinstance(x, Varied):
             with torch.no_grad():
                 maps = [self.normalized(each) for each in x.options.maps]
@@ -80,12 +82,11 @@ class LayerNorm(ElasticLayer):
             inputs = torch.cat((inputs, ghost), -1)
         return vary(y, _Normalized(self, inputs))
 
-    def _masked(self, x: Tensor, gate: Tensor) -> Tensor:
+    def _masked(self, x: Tensor, gate: Tensor, arch: Architecture) -> Tensor:
         """The option that a gate chooses, of a map of all features, with zeros for the others."""
         kind = torch.promote_types(x.dtype, torch.float32)
-        table, sizes = (t.to(kind) for t in _contained(self.features, x.device))
-        chosen = gate.detach().to(kind)
-        mask, number = (chosen[:, None] * table).sum(0), (chosen * sizes).sum()
+        mask = mask_of(gate.detach(), membership(self.features, arch, x.device)[0]).to(kind)
+        number = mask.sum()
         y = x.to(kind) * mask
         if self.centred:
             y = (y - y.sum(-1, keepdim=True) / number) * mask

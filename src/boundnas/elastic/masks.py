@@ -26,8 +26,18 @@ def masked_weight(weight: Tensor, gate: Tensor, table: Tensor, axes: tuple[int, 
         axes: The axes of ``weight`` that the options range over.
     """
     sizes = [n if axis in axes else 1 for axis, n in enumerate(weight.shape)]
-    mask = (gate[:, None] * table).sum(0) + (table.sum(0) == 0)  # those without a gate stay
+    mask = mask_of(gate, table) + (table.sum(0) == 0)  # those without a gate stay
     return weight * mask.view(sizes)
+
+
+def mask_of(gate: Tensor, table: Tensor) -> Tensor:
+    """``sum_j z_j table_j``, shape ``(entries,)``; no product of matrices, which autocast rounds.
+
+    Args:
+        gate: Shape ``(d,)``.
+        table: Which option contains which entries, shape ``(d, entries)``.
+    """
+    return (gate[:, None] * table).sum(0)
 
 
 class _WeightedSum(torch.autograd.Function):
@@ -61,20 +71,6 @@ def weighted_sum(gate: Tensor, options: Sequence[Tensor]) -> Tensor:
     """
     y: Tensor = _WeightedSum.apply(gate, *options)
     return y
-
-
-def chosen(x: Tensor, gate: Tensor, sizes: tuple[int, ...], axis: int) -> Tensor:
-    """A map with zeros in the channels that the option of a gate has not; no gradient of the gate.
-
-    Args:
-        x: The map.
-        gate: One-hot, shape ``(d,)``.
-        sizes: Channels of every option.
-        axis: Where channels lie, counted from the end.
-    """
-    table = constant(tuple(tuple(c < size for c in range(x.shape[axis])) for size in sizes), x)
-    mask = (gate.detach().to(x.dtype)[:, None] * table).sum(0)
-    return x * mask.view(-1, *[1] * (-1 - axis))
 
 
 def constant(values: tuple[Any, ...], like: Tensor) -> Tensor:

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from boundnas.elastic.exact import exact, summing
 from boundnas.elastic.ghost import PARTS, SIZED, Ghosted, alone, leading, replaced, resized
-from boundnas.elastic.masks import chosen, weighted_sum
+from boundnas.elastic.masks import mask_of, weighted_sum
+from boundnas.elastic.width import membership
 from boundnas.errors import SpaceError
-from boundnas.space import Architecture, Setting, choices
+from boundnas.space import Architecture, Setting
 
 
 class Options:
@@ -247,7 +248,8 @@ def chosen_of(x: Varied, arch: Architecture) -> Tensor:
     gate, setting = arch.gate(x.options.setting), x.options.setting
     if gate is None or not arch.masked:
         return x.active
-    return chosen(x.active, gate, tuple(map(int, choices(setting))), x.options.axis)
+    mask = mask_of(gate.detach(), membership(setting, arch, gate.device)[0])
+    return x.active * mask.to(x.active.dtype).view(-1, *[1] * (-1 - x.options.axis))
 
 
 def combined(gate: Tensor, maps: Sequence[Tensor]) -> Tensor:
