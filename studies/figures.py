@@ -76,6 +76,7 @@ VARIANTS: dict[str, Values] = {
     },
     "fixed-unclipped": {"train": {"learn": "none", "clip_value": None}},
     "boundaries-unclipped": {"train": {"learn": "both", "clip_value": None}},
+    "ghosts-quarter": {"train": {"learn": "both", "ghost_fraction": 0.25}},
     "ghosts-eighth": {"train": {"learn": "both", "ghost_fraction": 0.125}},
     "score-function": {"train": {"learn": "both", "estimator": "score_function"}},
     "measure-valued": {"train": {"learn": "both", "estimator": "measure_valued"}},
@@ -154,6 +155,12 @@ FIGURES: dict[str, Figure] = {
         "not in the paper: Gumbel-softmax, score function and measure-valued gradients",
         "KD",
         ("boundaries", "score-function", "measure-valued", "fixed"),
+        ("cifar10",),
+    ),
+    "price": Figure(
+        "not in the paper: options not chosen on a part of the batch, which costs less",
+        "KD",
+        ("boundaries", "ghosts-quarter", "ghosts-eighth", "fixed"),
         ("cifar10",),
     ),
     "combinations": Figure(
