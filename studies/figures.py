@@ -23,7 +23,7 @@ class Figure:
         claim: What the paper reads off it.
         space: Name of the space its variants share.
         variants: Names in `VARIANTS`; the first is the one the others are compared with.
-        sets: The paper's data sets for it.
+        sets: The paper's data sets for it; none for a space that is not the paper's.
         cost: The paper's range of MMACs.
     """
 
@@ -185,6 +185,13 @@ FIGURES: dict[str, Figure] = {
         ("fixed", "boundaries", "clipped", "boundaries-from-clip"),
         ("cifar10",),
     ),
+    "controls-harm": Figure(
+        "the same with kernels of one pixel, which harm by more than they save; a cut by cost "
+        "leaves them in",
+        "KDH",
+        ("fixed", "boundaries", "clipped", "boundaries-from-clip"),
+        (),
+    ),
     "controls-long": Figure(
         "the same in 4.5 times the steps, 8 passes over the images at the small scale",
         "KD",
@@ -318,8 +325,15 @@ _SMALL_STAGES = (
 
 
 def _small_space(searched: str) -> Values:
-    """A MobileNetV2-like space of 28x28 images, up to 2.5 MMACs."""
+    """A MobileNetV2-like space of 28x28 images, up to 2.5 MMACs.
+
+    Args:
+        searched: Beside widths: kernels (K), depths (D), squeeze-and-excite (S), activations (A),
+            and kernels of one pixel (H), which harm by more than they save.
+    """
     kernel = [3, 5] if "K" in searched else [3]
+    if "H" in searched:
+        kernel = [1, *kernel]
 
     def eighths(largest: int) -> list[int]:
         return [round(largest * k / 8) for k in range(1, 9)]

@@ -52,6 +52,8 @@ def reproduce(
     if scale not in SCALES:
         raise ConfigError(f"no scale {scale!r}; there are {', '.join(SCALES)}")
     sets = FIGURES[figure].sets if scale == "paper" else ("fashion_mnist",)
+    if not sets:
+        raise ConfigError(f"{figure} has no space of the paper's; run it at the scale small")
     by_set = {
         name: [
             configuration(figure, variant, seed, scale, name, data)

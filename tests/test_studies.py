@@ -369,7 +369,11 @@ def test_a_comparison_of_the_paper_goes_on_after_a_failure(tmp_path, monkeypatch
 
 @pytest.mark.parametrize(
     ("figure", "scale", "message"),
-    [("fig1", "small", "no comparison 'fig1'; there are fig2"), ("fig4", "big", "no scale 'big'")],
+    [
+        ("fig1", "small", "no comparison 'fig1'; there are fig2"),
+        ("fig4", "big", "no scale 'big'"),
+        ("controls-harm", "paper", "controls-harm has no space of the paper's; run it at the"),
+    ],
 )
 def test_unknown_figures_and_scales_are_refused(figure, scale, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
