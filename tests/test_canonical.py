@@ -7,12 +7,13 @@ import pytest
 import torch
 from tests.small import few_digits, mobilenet
 from tests.spaces import SPACES, images, seeded, supernet
+from torch import nn
 from torch.nn import functional as F
 
 from boundnas import SearchSettings, Supernet, TrainSettings, calibrate, elastic, fit, search
 from boundnas.cost import Cost, MACs, Parameters
 from boundnas.randomness import stream
-from boundnas.search import Evaluator
+from boundnas.search import Evaluator, canonical
 from boundnas.search.bench import Bench
 from boundnas.search.canonical import Canonical
 from boundnas.search.genetic import IDLE_DRAWS, genetic_search, population
@@ -69,6 +70,38 @@ class Switch(Supernet):
         return self.head(x, arch)
 
 
+class Rounded(Supernet):
+    """A width that is the same for several options, and of two dimensions their product."""
+
+    def __init__(self):
+        super().__init__((1, 8, 8))
+        ratio = self.dimension("ratio", (1.0, 1.1, 2.0))
+        one, other = (self.dimension(name, (1, 2)) for name in ("one", "other"))
+        width = ratio.map(lambda r: int(3 * r))
+        both = one.map(operator.mul, other)
+        self.conv, self.inner = elastic.Conv2d(1, width, 3), elastic.Linear(width, both)
+        self.head = elastic.Linear(both, 10)
+
+    def forward(self, x, arch):
+        return self.head(self.inner(self.conv(x, arch).mean((2, 3)), arch).relu(), arch)
+
+
+class Optional(Supernet):
+    """Takes one of two activations, by the place of an option, also within another architecture."""
+
+    def __init__(self):
+        super().__init__((1, 8, 8))
+        self.which = self.dimension("which", ("first", "second"))
+        kinds = [self.dimension(name, ("relu", "swish"), "activation") for name in ("a", "b")]
+        self.conv, self.head = elastic.Conv2d(1, 4, 3), elastic.Linear(4, 10)
+        self.activations = nn.ModuleList(elastic.Activation(kind) for kind in kinds)
+
+    def forward(self, x, arch):
+        chosen = self.activations[arch.option(self.which)]
+        within = arch.with_option(self.which, 0)
+        return self.head(chosen(self.conv(x, arch), within).mean((2, 3)), arch)
+
+
 def every(space):
     return [Architecture(space, i) for i in product(*(range(len(d)) for d in space.dimensions))]
 
@@ -90,6 +123,16 @@ NETWORKS = {  # a model, and what its networks are by their values
             x for name, x in v.items() if ".layer2" not in name or v["stage1.depth"] > 1
         ),
         192,
+    ),
+    "options of equal values": (
+        Rounded,
+        lambda v: (int(3 * v["ratio"]), v["one"] * v["other"]),
+        6,
+    ),
+    "an option that is asked for": (
+        Optional,
+        lambda v: (v["which"], v["a" if v["which"] == "first" else "b"]),
+        4,
     ),
     "a forward that looks at everything": (Curious, lambda v: tuple(v.values()), 48),
 }  # fmt: skip
@@ -126,8 +169,11 @@ def test_a_name_stands_for_the_same_network_bit_for_bit(space, full, figure):
 def test_what_follows_two_dimensions_reads_both():
     one, other, read = Dimension("one", (1, 2)), Dimension("other", (1, 2)), []
     space = SearchSpace([one, other])
-    assert Watched.of(space.largest, read.extend).size(one.map(operator.mul, other)) == 4
-    assert read == [one, other]
+    product = one.map(operator.mul, other)
+    assert Watched.of(space.largest, read.extend).size(product) == 4
+    assert read == [product]
+    assert Watched.of(space.largest, read.extend).option(product) == 3
+    assert read == [product, one, other]
 
 
 def test_unread_dimensions_stand_at_the_first_option_that_is_allowed():
@@ -135,6 +181,21 @@ def test_unread_dimensions_stand_at_the_first_option_that_is_allowed():
     allowed = ((0, 1), (0, 1, 2), (1,), (1,), (0, 1))
     name = Canonical(model, allowed)
     assert name(Architecture(model.space, (1, 0, 0, 0, 1))).indices == (1, 0, 0, 1, 0)
+
+
+def test_of_options_of_equal_values_the_first_that_is_allowed_stands_for_all():
+    model = seeded(Rounded)
+    name = Canonical(model, ((1, 2), (0, 1), (0, 1)))
+    space = model.space
+    assert name(Architecture(space, (0, 1, 0))) == Architecture(space, (1, 0, 1))
+    assert name(Architecture(space, (2, 0, 1))) == Architecture(space, (2, 0, 1))
+
+
+def test_of_too_many_combinations_every_name_is_kept_apart(monkeypatch):
+    monkeypatch.setattr(canonical, "COMBINATIONS", 11)
+    model = seeded(Rounded)
+    name = Canonical(model, model.space.whole)
+    assert [name(arch) for arch in every(model.space)] == every(model.space)
 
 
 class Told(Cost):

@@ -3,18 +3,23 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from tests.oracle import masked
+from tests.small import few_digits
 from tests.spaces import images, seeded
 from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from boundnas import Supernet, elastic
-from boundnas.elastic.strided import strided
+from boundnas import Supernet, TrainSettings, elastic, elasticize, fit
+from boundnas.data import InMemory
+from boundnas.data.image_data import SPLITS
+from boundnas.elastic.strided import spared, strided
 from boundnas.elastic.window import Window
+from boundnas.method.sandwich import Sandwich
 from boundnas.randomness import stream
 
 
@@ -114,6 +119,107 @@ def test_values_are_those_of_the_plain_convolution_bit_for_bit(kernel, stride, g
     found = torch.autograd.grad(y.square().sum(), inputs)
     expected = torch.autograd.grad(z.square().sum(), exact)
     torch.testing.assert_close([f.double() for f in found], list(expected), rtol=1e-4, atol=1e-3)
+
+
+class Opaque(nn.Module):
+    """Cannot be followed, and is one piece of an elastic network."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        assert not x.isnan().any()
+        return self.layer(x)
+
+
+class PerSample(nn.Module):
+    """Calls its layer without the batch axis."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return torch.stack([self.layer(one) for one in x.unbind()])
+
+
+class Around(Supernet):
+    """Plain layers between elastic ones."""
+
+    def __init__(self, plain):
+        super().__init__((2, 7, 7))
+        width = self.dimension("width", (3, 5))
+        self.stem, self.plain = elastic.Conv2d(2, 4, 3), plain
+        self.neck, self.head = elastic.Conv2d(4, width, 3), elastic.Linear(width, 10)
+
+    def forward(self, x, arch):
+        x = self.plain(self.stem(x, arch).contiguous(memory_format=torch.channels_last))
+        return self.head(self.neck(x, arch).relu().mean((2, 3)), arch)
+
+
+def elasticized(layer):
+    parts = [nn.Conv2d(2, 4, 3), Opaque(layer), nn.Conv2d(4, 6, 3), nn.AdaptiveAvgPool2d(1)]
+    net = nn.Sequential(*parts, nn.Flatten(), nn.Linear(6, 10))
+    return elasticize(net, torch.zeros(1, 2, 7, 7))
+
+
+def kept(layer):
+    parts = [nn.Conv2d(2, 4, 3), layer, nn.Conv2d(4, 6, 3), nn.AdaptiveAvgPool2d(1)]
+    net = nn.Sequential(*parts, nn.Flatten(), nn.Linear(6, 10))
+    return elasticize(net, torch.zeros(1, 2, 7, 7), rules={"0.width": None, "1.width": None})
+
+
+PLAIN = {
+    "between elastic layers": lambda: Around(nn.Conv2d(4, 4, 1, 2)),
+    "with a border": lambda: Around(nn.Conv2d(4, 4, 1, 3, padding=1, padding_mode="reflect")),
+    "without one": lambda: Around(nn.Conv2d(4, 4, 1, 2, padding="valid", bias=False)),
+    "of groups": lambda: Around(nn.Conv2d(4, 4, 1, (1, 2), groups=2)),
+    "in a module of one piece": lambda: elasticized(nn.Conv2d(4, 4, 1, 2)),
+    "that stays by a rule": lambda: kept(nn.Conv2d(4, 4, 1, 2)),
+    "of single samples": lambda: Around(PerSample(nn.Conv2d(4, 4, 1, 2))),
+}  # fmt: skip
+"""Layers that are no elastic ones, by where they are."""
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_training_spares_plain_layers_too_and_leaves_them_as_they_were(name):
+    model, x = seeded(PLAIN[name]), torch.randn(5, 2, 7, 7, generator=stream(0, "x"))
+    with Convolutions() as plain:
+        expected = plain_gradients(model, x)
+    with Convolutions() as mode, spared(model):
+        found = plain_gradients(model, x)
+    assert any(k == 1 and s > 1 for k, s in plain.seen)
+    assert not any(k == 1 and s > 1 for k, s in mode.seen)
+    assert torch.equal(found[0], expected[0])
+    torch.testing.assert_close(found, expected)
+    assert not any("_conv_forward" in vars(module) for module in model.modules())
+
+
+def plain_gradients(model, x):
+    x = x.contiguous(memory_format=torch.channels_last)
+    y = model(x, model.space.largest)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    return [y.detach(), *torch.autograd.grad(y.square().sum(), weights)]
+
+
+def test_steps_of_a_run_are_spared(monkeypatch):
+    steps = []
+
+    def noted(self, *given, step=Sandwich.step):
+        with Convolutions() as mode:
+            scalars = step(self, *given)
+        steps.append(mode.seen)
+        return scalars
+
+    monkeypatch.setattr(Sandwich, "step", noted)
+    model = seeded(PLAIN["between elastic layers"])
+    images, labels = torch.zeros(40, 2, 7, 7, dtype=torch.uint8), torch.arange(40) % 10
+    data = replace(few_digits(), **dict.fromkeys(SPLITS, InMemory(images, labels)),
+                   shape=(2, 7, 7), mean=(0.5, 0.5), std=(1.0, 1.0), padding=0)  # fmt: skip
+    fit(model, data, cost_range=(1, 1e9), settings=TrainSettings(steps=2, batch_size=8))
+    assert len(steps) == 2
+    assert not any(k == 1 and s > 1 for seen in steps for k, s in seen)
 
 
 def test_a_bias_or_an_input_that_needs_no_gradient_gets_none():

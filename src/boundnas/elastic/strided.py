@@ -7,13 +7,15 @@ gradients are those of a convolution without a stride of these pixels alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boundnas.elastic.window import Window
+from boundnas.elastic.window import Window, window
 
 _CONVOLVE = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
 
@@ -38,6 +40,44 @@ def strided(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, grou
 def concerned(weight: Tensor, window: Window) -> bool:
     """Whether a convolution leaves out pixels and sees no neighbours."""
     return weight.shape[2:].numel() == 1 and max(window.stride) > 1
+
+
+@contextmanager
+def spared(model: nn.Module) -> Iterator[None]:
+    """Within it plain layers of a model that are concerned compute as `strided` does.
+
+    Args:
+        model: Holds them, as `boundnas.elasticize` leaves layers that stay fixed.
+    """
+    found = [m for m in model.modules() if isinstance(m, _PLAIN) and _is_concerned(m)]
+    for module in found:
+        module._conv_forward = _convolution(module)  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        for module in found:
+            del module._conv_forward
+
+
+_PLAIN = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def _is_concerned(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
+    return {*module.kernel_size} == {1} and max(module.stride) > 1
+
+
+def _convolution(
+    module: nn.Conv1d | nn.Conv2d | nn.Conv3d,
+) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    numbers = module.kernel_size, module.stride, module.padding, module.dilation
+    where = window(type(module).__name__, *numbers, module.padding_mode)
+
+    def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if x.dim() < weight.dim():  # one sample without the batch axis
+            return strided(x[None], weight, bias, where, module.groups)[0]
+        return strided(x, weight, bias, where, module.groups)
+
+    return convolve
 
 
 def _convolved(

@@ -14,6 +14,7 @@ import torch
 
 from boundnas.data import TrainingOrder
 from boundnas.data.handed import handed
+from boundnas.elastic.strided import spared
 from boundnas.engine import interruption
 from boundnas.engine.progress import Progress
 from boundnas.engine.ranks import average, rank, share, wait
@@ -137,7 +138,8 @@ class Trainer:
         images = handed(self.run.model, self.run.data, images)
         rate = float(self.optimizers["weights"].param_groups[0]["lr"])
         labels = sent(labels, self.device)
-        scalars = self.sandwich.step(images, labels, step)
+        with spared(self.run.model):
+            scalars = self.sandwich.step(images, labels, step)
         stop = torch.tensor(float(stopping()), device=self.device)
         means = [value for name, value in scalars.items() if name.startswith(("loss", "score"))]
         average([*self.guard.gradients, *means, stop], f"step {step}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as File
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from boundnas.elastic import ElasticLayer, ElasticModule
-from boundnas.space import Architecture, Dimension, Pass, Setting, Value, followed
+from boundnas.space import Architecture, Dimension, Pass, Setting, Value, choices, followed
 from boundnas.supernet import place
 from boundnas.supernet.calibrate import Seen
 from boundnas.supernet.held import holds, parts, reads
@@ -122,7 +122,8 @@ class _Recorder(TorchFunctionMode):
         module = self.stack[-1][0] if self.stack else None
         return None if module is None or isinstance(module, ElasticLayer) else self.names[module]
 
-    def look_up(self, dimensions: Sequence[Dimension]) -> None:
+    def look_up(self, settings: Sequence[Setting]) -> None:
+        dimensions = [d for setting in settings for d in followed(setting)]
         where = self.names[self.stack[-1][0]] if self.stack else ""
         self.asked.setdefault(where, set()).update(dimensions)
         if self.stack and not self._elastic:
@@ -139,22 +140,21 @@ class _Recorder(TorchFunctionMode):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Watched(Architecture):
-    """An architecture that tells which dimensions are looked up in it; read whole, all are."""
+    """An architecture that tells what is looked up in it; read whole, all dimensions are."""
 
-    tell: Callable[[Sequence[Dimension]], None]
-    """Called with the dimensions at every look."""
+    tell: Callable[[Sequence[Setting]], None]
+    """Called at every look with the settings whose values were asked for."""
 
     @classmethod
-    def of(cls, arch: Architecture, tell: Callable[[Sequence[Dimension]], None]) -> Watched:
+    def of(cls, arch: Architecture, tell: Callable[[Sequence[Setting]], None]) -> Watched:
         """``arch``, which normalizes by its batch and tells of every look."""
         return cls(arch.space, arch.indices, Pass(statistics=Seen()), tell=tell)
 
     def _look_up(self, setting: Setting | None = None) -> None:
         if setting is None:
             self.tell(self.space.dimensions)
-            return
-        if dimensions := followed(setting):
-            self.tell(dimensions)
+        elif followed(setting):
+            self.tell((setting,))
 
     def __getitem__(self, dimension: Dimension) -> Value:
         self._look_up(dimension)
@@ -163,7 +163,17 @@ class Watched(Architecture):
     def value(self, setting: Setting) -> Value:
         """As of any architecture."""
         self._look_up(setting)
-        return super().value(setting)
+        return choices(setting)[super().option(setting)]
+
+    def option(self, setting: Setting) -> int:
+        """As of any architecture; options of equal values are told apart by it."""
+        for dimension in followed(setting):
+            self._look_up(dimension)
+        return super().option(setting)
+
+    def with_option(self, setting: Setting, option: int) -> Watched:
+        """As of any architecture, and watched too."""
+        return replace(self, indices=super().with_option(setting, option).indices)
 
     @property
     def plain(self) -> Architecture:
