@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
 import boundnas as bn
 from boundnas.errors import ConvertError
@@ -220,6 +221,45 @@ class Biased(nn.Module):
         bias = self.table[self.places].view(n, n, -1).permute(2, 0, 1).contiguous().unsqueeze(0)
         weights = q @ k.transpose(-2, -1) + bias - 0.1 * torch.arange(n).to(x.device)
         return x + self.project((weights.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+class Standardized(nn.Conv2d):
+    """A convolution whose weight is standardized for each of its outputs, and scaled."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.gain = nn.Parameter(torch.linspace(0.5, 1.5, self.out_channels))
+
+    def forward(self, x):
+        rows = self.weight.reshape(1, self.out_channels, -1)
+        weight = F.batch_norm(rows, None, None, self.gain * 0.7, training=True, momentum=0.0)
+        return F.conv2d(x, weight.reshape_as(self.weight), self.bias, self.stride, self.padding,
+                        self.dilation, self.groups)  # fmt: skip
+
+
+class Computing(nn.Module):
+    """Weights that are computed of parameters before a layer takes them."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(3, 3, 1, 1))
+        self.stem, self.wide = Standardized(3, 8, 5, padding=2), Standardized(8, 16, 3, groups=4)
+        self.qkv = nn.Linear(16, 48)
+        self.q_bias, self.v_bias = nn.Parameter(torch.randn(16)), nn.Parameter(torch.randn(16))
+        self.register_buffer("k_bias", torch.zeros(16))
+        self.up, self.size = nn.Linear(16, 8), nn.Parameter(torch.rand(8) + 0.5)
+        self.fc = parametrizations.weight_norm(nn.Linear(8, 4))
+
+    def forward(self, x):
+        x = F.conv2d(x, self.first / self.first.norm()).flip(1)
+        x = torch.relu(self.wide(torch.relu(self.stem(x)))).flatten(2).mT
+        bias = torch.cat((self.q_bias, self.k_bias, self.v_bias))
+        x = F.linear(x, self.qkv.weight, bias).unflatten(-1, (3, 4, 4)).permute(2, 0, 3, 1, 4)
+        x = F.scaled_dot_product_attention(*x).transpose(1, 2).flatten(2)
+        bias = self.up.bias.clone()
+        bias[2:4].zero_()
+        rows = self.size[:, None] * F.normalize(self.up.weight, dim=1)
+        return self.fc(F.gelu(F.linear(x, rows, bias)).mean(1))
 
 
 class ByPlace(nn.Module):
@@ -507,6 +547,7 @@ NETWORKS = {
     "attention by place": (lambda: Transformer(ByPlace), (3, 6, 6)),
     "attention by hand": (lambda: Transformer(ByHand), (3, 6, 6)),
     "attention of pixels": (OfPixels, (3, 4, 4)),
+    "computed weights": (Computing, (3, 6, 6)),
     "torch's attention": (Torchs, (5, 3)),
     "torch's attention, padded": (Padded, torch.tensor([3, 2, 4, 1, 2, 0])),
     "torch's attention, both ways": (Translated, (5, 3)),

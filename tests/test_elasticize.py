@@ -153,6 +153,12 @@ DIMENSIONS = {
     "attention with a bias": {"blocks.0.qkv.heads": (1, 2, 3, 4), "blocks.depth": (1, 2)},
     "attention by hand": {"blocks.1.q.heads": (1, 2, 3, 4), "blocks.depth": (1, 2)},
     "attention of pixels": {"stem.width": (2, 4, 6, 8), "qkv.heads": (1, 2, 3, 4)},
+    "computed weights": {
+        "stem.conv2d.width": (2, 4, 6, 8),
+        "stem.conv2d.kernel": (3, 5),
+        "linear.heads": (1, 2, 3, 4),
+        "linear2.width": (2, 4, 6, 8),
+    },
     "torch's attention": {
         "encoder.layers.depth": (1, 2),
         "encoder.layers.0.self_attn.query.heads": (1, 2, 3, 4),
@@ -287,6 +293,32 @@ def test_layers_that_share_a_weight_stay_as_they_are_and_share_it():
     assert (rows["a"], rows["b"]) == ("shares a weight with b", "shares a weight with a")
     assert [d.name for d in made.space.dimensions] == ["c.width"]
     assert made.net.a.weight is made.net.b.weight
+
+
+class TiedComputed(nn.Module):
+    """A weight that is computed of one parameter at two places, and of one that a layer holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.d = (nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x):
+        x = F.linear(F.linear(x, self.a.weight.exp()).tanh(), self.a.weight.tanh()).tanh()
+        return self.d(self.c(F.linear(self.b(x), self.b.weight.mT).tanh()).tanh())
+
+
+def test_weights_that_are_computed_of_a_shared_one_stay_as_they_are_and_share_it():
+    with torch.random.fork_rng(devices=[]):
+        made = bn.elasticize(TiedComputed(), torch.zeros(1, 8))
+    rows = {row.module: row.reason for row in made.report.rows}
+    assert (rows["linear"], rows["linear2"]) == (
+        "shares a weight with linear2",
+        "shares a weight with linear",
+    )
+    others = rows["linear3"], rows["b"]
+    assert others == ("shares a weight with b", "shares a weight with linear3")
+    assert [d.name for d in made.space.dimensions] == ["c.width"]
+    assert len(list(made.parameters())) == 7
 
 
 def named(rules, name="resnet"):

@@ -90,7 +90,7 @@ REFUSED = {
     "a computed tensor": (computed, "3 holds a computed tensor, scale, so that the network"),
     "no tensor given": (Said, "Said gives a str; a network gives a tensor, or a tuple, list or"),
     "parametrized everywhere": (
-        lambda: nn.Sequential(parametrizations.weight_norm(nn.Conv2d(3, 8, 4)), nn.Flatten()),
+        lambda: nn.Sequential(parametrizations.spectral_norm(nn.Conv2d(3, 8, 4)), nn.Flatten()),
         "0 computes its weight by a parametrization; torch.nn.utils.parametrize.remove_param",
     ),
     "another example": (

@@ -12,6 +12,7 @@ from tests.graphs.modules import (
     NORM,
     TRANSPOSED,
     Attention2d,
+    Computing,
     Decides,
     Scaled,
     SqueezeExcite,
@@ -310,6 +311,15 @@ def scaled(net):
     net.add("scaled", lambda part, x: part(x), [Scaled(axes(net), channels(net))])
 
 
+def computed(net):
+    """A convolution, depthwise or not, of a computed weight."""
+    c, kernel = channels(net), fitting(net, (1, 3))
+    out, groups = net.draw.choice([(width(net), 1), (c, c)])
+    conv = CONV[axes(net)](c, out, kernel, padding=kernel // 2, groups=groups)
+    module = Computing(conv, net.draw.choice(["standardized", "normalized", "scaled"]))
+    net.add("computed weight", lambda part, x: part(x), [module])
+
+
 def decides(net):
     net.add("untraceable", lambda part, x: part(x), [Decides(axes(net), channels(net))])
 
@@ -350,6 +360,7 @@ MAPS = [
     batch_norm, batch_norm, group_norm, channels_last_norm, activation, activation, pool, resized,
     padded, dropout, added, added, joined, joined, branches, dense, halved, apart, rejoined,
     shuffled, squeeze_excite, stage, stage, again, shared, two_names, tied, scaled, decides,
+    computed,
     attention_of_places,
 ]  # fmt: skip
 

@@ -97,6 +97,25 @@ def group_block(d, c, hidden):
 BLOCKS = [basic, inverted, before_norm, wide_kernel, group_block]
 
 
+class Computing(nn.Module):
+    """A convolution whose weight is computed of parameters at every call."""
+
+    def __init__(self, conv, how):
+        super().__init__()
+        self.conv, self.how = conv, how
+        self.gain = nn.Parameter(torch.randn(len(conv.weight), *[1] * (conv.weight.dim() - 1)))
+
+    def forward(self, x):
+        conv, w = self.conv, self.conv.weight
+        if self.how == "standardized":
+            var, mean = torch.var_mean(w, tuple(range(1, w.dim())), keepdim=True)
+            w = (w - mean) * torch.rsqrt(var + 1e-3)
+        elif self.how == "normalized":
+            w = F.normalize(w.flatten(1), dim=1).view_as(w)
+        function = getattr(F, f"conv{len(conv.kernel_size)}d")
+        return function(x, w * self.gain, conv.bias, padding=conv.padding, groups=conv.groups)
+
+
 class Scaled(nn.Module):
     """A scale and a shift of one's own for each channel."""
 
@@ -163,6 +182,10 @@ class Attention(nn.Module):
                 f(x).view(n, length, self.heads, -1).transpose(1, 2)
                 for f in (self.q, self.k, self.v)
             )
+        elif self.how == "put together":
+            bias = torch.cat((self.qkv.bias[:c], torch.zeros(c), self.qkv.bias[-c:]))
+            y = F.linear(x, self.qkv.weight, bias)
+            q, k, v = y.reshape(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         elif self.how == "chunk":
             parts = self.qkv(x).chunk(3, dim=-1)
             q, k, v = (

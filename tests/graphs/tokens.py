@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 def attention_of(net, c):
-    how = net.draw.choice(["one", "one", "three", "chunk", "by hand", "torch"])
+    how = net.draw.choice(["one", "put together", "three", "chunk", "by hand", "torch"])
     heads = net.draw.choice([h for h in (1, 2, 4) if c % h == 0])
     net.said.append(f"attention {how} of {heads}")
     if how == "torch":

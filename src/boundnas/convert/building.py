@@ -16,6 +16,7 @@ from boundnas.convert.facts import Binding
 from boundnas.convert.importance import along
 from boundnas.convert.known import DropBranch
 from boundnas.convert.weights import Weight
+from boundnas.elastic.computed import compute
 
 
 @dataclass
@@ -64,6 +65,15 @@ class Builder:
             return None
         return nn.Parameter(self.ordered(held, *orders), requires_grad=held.requires_grad)
 
+    def hold(self, layer: Any, binding: Binding, name: str, *orders: Tensor | None) -> None:
+        """Give a layer a weight of the one it stands for, each of its axes in an order."""
+        function = self.plan.read.traced.computed.get(binding.name)
+        if function is None or name not in function.weights:
+            setattr(layer, name, self.parameter(getattr(binding.module, name), *orders))
+            return
+        way = function.weights[name]
+        compute(layer, name, way.function, way.parts, orders)
+
     def ordered(self, held: Any, *orders: Tensor | None) -> Tensor:
         """A copy of a tensor, each of its axes in an order."""
         value: Tensor = held.detach().clone()
@@ -95,8 +105,8 @@ def _convolution(builder: Builder, binding: Binding) -> nn.Module:
     )  # fmt: skip
     rows = along(binding.outputs, builder.orders)
     columns = along(binding.inputs, builder.orders) if module.groups == 1 else None
-    layer.weight = builder.parameter(module.weight, rows, columns)
-    layer.bias = builder.parameter(module.bias, rows)
+    builder.hold(layer, binding, "weight", rows, columns)
+    builder.hold(layer, binding, "bias", rows)
     return layer
 
 
@@ -127,8 +137,8 @@ def _linear(builder: Builder, binding: Binding) -> nn.Module:
     )
     rows = along(binding.outputs, builder.orders)
     columns = along(binding.inputs, builder.orders)
-    layer.weight = builder.parameter(module.weight, rows, columns)
-    layer.bias = builder.parameter(module.bias, rows)
+    builder.hold(layer, binding, "weight", rows, columns)
+    builder.hold(layer, binding, "bias", rows)
     return layer
 
 

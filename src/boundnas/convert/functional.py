@@ -1,7 +1,8 @@
 """Functions that are given weights become the layers that they are.
 
-``F.conv2d(x, self.weight)`` is a convolution; as a module it has a rule, as any. Only weights that
-are parameters or buffers as they stand are taken: of computed ones the function has no rule.
+``F.conv2d(x, self.weight)`` is a convolution; as a module it has a rule, as any. A weight that is
+computed of parameters alone, as one that is standardized or a bias put together of others, stays
+computed: the layer holds what computes it. Of one that follows the input there is no rule.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from boundnas.convert.graph import Traced
+from boundnas.convert.graph import Function, Traced, Way
 from boundnas.convert.record import Form
 
 _Given = Mapping[str, Any]
@@ -29,16 +30,31 @@ def as_modules(traced: Traced) -> None:
             continue
         names, weights, make = _MADE[node.target]
         given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-        held = {name: _tensor(traced, given.pop(name, None)) for name in weights}
+        taken = {name: given.pop(name, None) for name in weights}
+        held = {name: _tensor(traced, of) for name, of in taken.items()}
         x = given.pop("input", None)
         if not isinstance(x, fx.Node) or any(isinstance(v, fx.Node) for v in given.values()):
             continue
+        ways = {}
+        for name in [n for n, found in held.items() if found is _UNKNOWN]:
+            if node.target in _COMPUTED and (way := _way(traced, taken[name])) is not None:
+                ways[name], held[name] = way, _given(way)
         if any(found is _UNKNOWN for found in held.values()):
             continue
         module = make(held, given)
         if module is not None:
             name = added(traced.model, node, node.target.__name__, module)
-            node.op, node.target, node.args, node.kwargs = "call_module", name, (x,), {}
+            kwargs = {k: of for k, of in taken.items() if of is not None} if ways else {}
+            if ways:
+                traced.computed[name] = Function(node.target, given, ways)
+            node.op, node.target, node.args, node.kwargs = "call_module", name, (x,), kwargs
+
+
+@torch.no_grad()
+def _given(way: Way) -> Tensor:
+    """What a weight is now."""
+    weight: Tensor = way.function(*way.parts.values())
+    return weight
 
 
 def _of_one_rank(node: fx.Node) -> None:
@@ -91,6 +107,27 @@ def _tensor(traced: Traced, given: Any) -> Any:
     if str(given.target) in traced.constants:
         return _UNKNOWN
     return traced.attribute(str(given.target))
+
+
+def _way(traced: Traced, last: fx.Node) -> Way | None:
+    """How a weight is computed of parameters and buffers, by functions; none for any other."""
+    if last.meta["follows"]:
+        return None
+    wanted = {last}
+    for node in reversed(last.graph.nodes):
+        if node in wanted:
+            wanted.update(node.all_input_nodes)
+    if any(node.op not in ("get_attr", "call_function", "call_method") for node in wanted):
+        return None
+    graph, parts, copies = fx.Graph(), dict[str, Tensor](), dict[fx.Node, fx.Node]()
+    nodes = [node for node in last.graph.nodes if node in wanted]
+    for node in (n for n in nodes if n.op == "get_attr"):
+        name = f"part{len(parts)}"
+        copies[node], parts[name] = graph.placeholder(name), traced.attribute(str(node.target))
+    for node in (n for n in nodes if n.op != "get_attr"):
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(copies[last])
+    return Way(fx.GraphModule({}, graph, class_name="Weight"), parts)
 
 
 def _convolution(kind: type[nn.Module]) -> Callable[[_Given, _Given], nn.Module | None]:
@@ -200,6 +237,9 @@ DROPOUTS: dict[Any, type[nn.Module]] = {
     F.alpha_dropout: nn.AlphaDropout,
     F.feature_alpha_dropout: nn.FeatureAlphaDropout,
 }
+
+_COMPUTED = (F.conv1d, F.conv2d, F.conv3d, F.linear)
+"""Functions whose weights may be computed."""
 
 _MADE: dict[Any, tuple[tuple[str, ...], tuple[str, ...], Any]] = {
     F.conv1d: (_CONVOLVED, _WEIGHTS, _convolution(nn.Conv1d)),

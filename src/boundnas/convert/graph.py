@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
@@ -24,6 +25,34 @@ class Called:
     output: fx.Node | None
 
 
+@dataclass(frozen=True)
+class Way:
+    """How a weight is computed of parameters and buffers alone.
+
+    Args:
+        function: Called with these, in order.
+        parts: They, by names of their own.
+    """
+
+    function: fx.GraphModule
+    parts: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function that became a layer, which takes the weights that are computed as arguments.
+
+    Args:
+        function: It, as ``F.linear``.
+        kwargs: Its other arguments but the map, which is the first.
+        weights: How each of its weights that is no parameter as it stands is computed, by its name.
+    """
+
+    function: Any
+    kwargs: Mapping[str, Any]
+    weights: Mapping[str, Way]
+
+
 @dataclass
 class Traced:
     """A network as a graph.
@@ -38,6 +67,7 @@ class Traced:
         whole: Modules that could not be followed, by name, and why.
         read: Numbers that a branch or a loop depended on.
         constants: Tensors that were made while it was read, by their names in the graph.
+        computed: Layers that functions became and whose weights are computed of others, by name.
         left_out: What is done in training only, and is not in the graph.
     """
 
@@ -47,6 +77,7 @@ class Traced:
     whole: dict[str, str] = field(default_factory=dict)
     read: list[fx.Node] = field(default_factory=list)
     constants: dict[str, Tensor] = field(default_factory=dict)
+    computed: dict[str, Function] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
 
     def attribute(self, name: str) -> Any:

@@ -174,10 +174,15 @@ def rule(*kinds: type[nn.Module] | str) -> Callable[[Rule], Rule]:
 
 def read(traced: Traced) -> Read:
     """Find the channel groups of a network."""
-    found = Read(traced, shared=_shared(traced), weights=weights(traced))
+    parts = _of_weights(traced)
+    used = {n: w for n, w in weights(traced).items() if parts.isdisjoint(w.nodes)}
+    found = Read(traced, shared=_shared(traced, parts), weights=used)
     for node in traced.graph.nodes:
-        weight = found.weights.get(node)
-        found.values[node] = _value(found, node) if weight is None else weight.unknown()
+        if node in parts:
+            found.values[node] = unknown(node.meta["form"])
+        else:
+            weight = found.weights.get(node)
+            found.values[node] = _value(found, node) if weight is None else weight.unknown()
     for node, weight in found.weights.items():
         settle(found.values[node], weight.name)
     for node in traced.read:
@@ -188,21 +193,40 @@ def read(traced: Traced) -> Read:
     return found
 
 
-def _shared(traced: Traced) -> dict[str, str]:
-    """Modules that are called and hold a weight that something else uses too, and what."""
-    holders: dict[int, list[str]] = {}
+def _of_weights(traced: Traced) -> set[fx.Node]:
+    """What goes into weights that layers compute themselves, or numbers, and nowhere else."""
+    found: set[fx.Node] = set()
+    for node in reversed(traced.graph.nodes):
+        takers = [n for n in node.users if n not in found]
+        inside = all(str(n.target) in traced.computed and n.args[0] is not node for n in takers)
+        if inside and node.op != "output" and not node.meta["follows"]:
+            found.add(node)
+    return found
+
+
+def _shared(traced: Traced, parts: set[fx.Node]) -> dict[str, str]:
+    """Modules that are called and hold a weight that something else uses too, and what.
+
+    Args:
+        traced: The network.
+        parts: What goes into weights that layers compute.
+    """
+    holders: dict[int, set[str]] = {}
     used = {str(n.target) for n in traced.graph.nodes if n.op == "call_module"}
     for name in sorted(used):
         for parameter in traced.model.get_submodule(name).parameters():
-            holders.setdefault(id(parameter), []).append(name)
+            holders.setdefault(id(parameter), set()).add(name)
+        for way in traced.computed[name].weights.values() if name in traced.computed else ():
+            for tensor in (t for t in way.parts.values() if isinstance(t, nn.Parameter)):
+                holders.setdefault(id(tensor), set()).add(name)
     for node in traced.graph.nodes:
-        if node.op == "get_attr" and node.users:
+        if node.op == "get_attr" and node.users and node not in parts:
             tensor = traced.attribute(str(node.target))
-            holders.setdefault(id(tensor), []).append(str(node.target))
+            holders.setdefault(id(tensor), set()).add(str(node.target))
     found: dict[str, str] = {}
     for names in holders.values():
         for name in names if len(names) > 1 else ():
-            found[name] = next(other for other in names if other != name)
+            found[name] = min(names - {name})
     return found
 
 

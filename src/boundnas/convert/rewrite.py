@@ -40,6 +40,10 @@ def rewrite(plan: Plan, builder: Builder) -> fx.GraphModule:
         node.type = None
         if node.op == "call_module" and parts.is_elastic(str(node.target)):
             node.args, node.kwargs = (first(node), arch), {}
+        elif node.op == "call_module" and node.target in traced.computed:
+            function = traced.computed[str(node.target)]  # it stays the function that it was
+            node.op, node.target = "call_function", function.function
+            node.kwargs = {**function.kwargs, **node.kwargs}
         elif _asserts(node):
             graph.erase_node(node)  # what held in the example
     graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))

@@ -16,6 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
+from torch.nn.utils import parametrizations
+from torch.nn.utils.parametrize import (
+    ParametrizationList,
+    is_parametrized,
+    type_before_parametrizations,
+)
 
 from boundnas.convert import answers, inplace, making, training
 from boundnas.convert.calling import Root
@@ -30,6 +36,8 @@ _VALUES = ("item", "tolist", "numpy", "equal", "allclose", "is_nonzero")
 """Functions that give numbers that follow the values of tensors."""
 LEAVES = "boundnas.convert.known"
 """Where modules are defined that are one node, beside those of ``torch.nn``."""
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+"""Layers whose parametrizations are followed."""
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
@@ -166,7 +174,7 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a module is one node."""
         known = type(m).__module__.startswith(("torch.nn.", "torch.ao.nn.", LEAVES))
-        return known and not isinstance(m, _CONTAINERS)
+        return known and not isinstance(m, _CONTAINERS) and not _computes(m)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: Any) -> Any:
         """Parameters and buffers are recorded, unless a recorded call reads them."""
@@ -356,6 +364,18 @@ class _Tracer(fx.Tracer):
             raise fx.proxy.TraceError("it loops over a dict that it computed")
         parts: Any = obj
         return iter([parts[i] for i in range(len(value))])
+
+
+def _computes(module: nn.Module) -> bool:
+    """Whether a layer computes its weight of parameters alone, or a module does that for one."""
+    if isinstance(module, ParametrizationList):
+        return True
+    if type(module).__module__ == parametrizations.__name__:
+        return not any(True for _ in module.buffers())  # as a spectral norm has
+    if not is_parametrized(module) or type_before_parametrizations(module) not in _LAYERS:
+        return False
+    lists: Any = module.parametrizations
+    return all(_computes(each) for listed in lists.values() for each in listed)
 
 
 def _is_wrapped(function: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from boundnas.elastic.computed import Computed
 from boundnas.elastic.width import ghosts_of
 from boundnas.errors import SpaceError
 from boundnas.space import Architecture, Dimension, Width
@@ -51,6 +52,16 @@ class ElasticLayer(ElasticModule):
     """Where the channels of its maps lie: 1, -1 for the last axis, or none for anywhere."""
     varied: bool = False
     """Whether it takes maps that were normalized over a searched width."""
+
+    def __getattr__(self, name: str) -> Tensor | nn.Module:
+        """A parameter, buffer or module; of a weight that is computed what it is now."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            computed: Computed | None = self.__dict__.get("computed", {}).get(name)
+            if computed is None:
+                raise
+            return computed.of(self)
 
     @abstractmethod
     def macs(self, positions: int) -> Polynomial:
