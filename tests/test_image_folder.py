@@ -1,6 +1,7 @@
 """Folders of a user's own images: splits, classes, names, and which images can be read."""
 
 import os
+import shutil
 
 import pytest
 import torch
@@ -8,8 +9,11 @@ from PIL import Image
 from tests.image_files import cut, everything, fill, paths_of, png, raw_tiff, same
 
 from boundnas import data
+from boundnas.data import ImageFiles
+from boundnas.data.decoding import Decoding
 from boundnas.data.readable import SHOWN
 from boundnas.errors import DataError
+from boundnas.randomness import stream
 
 # --- splits ----------------------------------------------------------------------------------
 
@@ -464,3 +468,49 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(type(tmp_path), "iterdir", refuse)
     with pytest.raises(DataError, match=r"dog: cannot be listed \(Permission denied\)"):
         data.image_folder(tmp_path, 8)
+
+
+def another(path):
+    Image.new("RGB", (12, 12), (1, 2, 3)).save(path)
+
+
+def of_equal_size(path):
+    held = path.read_bytes()
+    another(path)
+    path.write_bytes(path.read_bytes().ljust(len(held), b"\0"))
+    assert path.stat().st_size == len(held)
+
+
+REPLACED = {
+    "by another image": (another, "cat/000.png: was written since this data set was read first"),
+    "by one of equal size": (of_equal_size, "cat/000.png: was written since"),
+    "by a part of it": (lambda path: path.write_bytes(path.read_bytes()[:60]), "is truncated"),
+    "by nothing": (lambda path: path.unlink(), "cat/000.png: .* it is not there"),
+    "by a folder": (lambda path: (path.unlink(), path.mkdir()), "it is no regular file"),
+    "by a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "it is no regular file"),
+    "by a link": (lambda path: (path.unlink(), path.symlink_to("001.png")), "was written since"),
+    "in its folder": (lambda path: path.parent.rename(path.parents[1] / "bat"), "it is not there"),
+}
+
+
+@pytest.mark.parametrize(("replace", "message"), REPLACED.values(), ids=REPLACED)
+def test_what_is_read_later_is_the_image_that_was_there_or_refused(tmp_path, replace, message):
+    labels = torch.arange(3) // 2
+    paths = [tmp_path / f"{kind}/{i:03}.png" for i, kind in enumerate(("cat", "cat", "dog"))]
+    for i, path in enumerate(paths):
+        path.parent.mkdir(exist_ok=True)
+        pixels = torch.randint(256, (12, 12, 3), generator=stream(i, "pixels"), dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(path)
+        os.utime(path, (i, i))
+    source, every = ImageFiles(paths, labels, Decoding(8)), torch.arange(3)
+    first, held = source.take(every)[0], tmp_path / "held"
+    shutil.copytree(paths[0].parent, held)  # which keeps when they were written
+    replace(paths[0])
+    for take in (source.take, lambda i: source.crops(i, 0.5, torch.zeros(len(i), 10, 4))):
+        with pytest.raises(DataError, match=message):
+            take(every)
+        assert len(take(every[2:])[0]) == 1
+    for place in (tmp_path / "cat", tmp_path / "bat"):
+        shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(held, paths[0].parent)
+    assert torch.equal(source.take(every)[0], first)

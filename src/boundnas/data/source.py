@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from boundnas.data.decoding import Decoding
+from boundnas.data.names import escaped
 from boundnas.data.tensors import as_images, as_labels, as_positions
 from boundnas.errors import DataError
 
@@ -73,7 +75,8 @@ class InMemory:
 class ImageFiles:
     """Image files that are decoded when they are taken; no pixel is kept.
 
-    As many threads decode as PyTorch computes on.
+    As many threads decode as PyTorch computes on. All that is measured in a run is measured on the
+    same images, so that a file that was written since this was made is refused.
 
     Args:
         paths: The files, as paths or text.
@@ -81,18 +84,22 @@ class ImageFiles:
         decoding: What an image becomes: its size, colours, and how it is made a square.
 
     Raises:
-        DataError: Labels that do not fit the paths; from ``take``, an image that cannot be read.
+        DataError: Labels that do not fit the paths; from ``take``, an image that cannot be read, or
+            is not the one that was there.
     """
 
     paths: Sequence[Path]
     labels: Tensor
     decoding: Decoding
+    _marks: NDArray[np.int64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.paths, str | Path):
             raise DataError(f"paths must be a list of files, found one: {self.paths}")
         object.__setattr__(self, "paths", tuple(map(Path, self.paths)))
         object.__setattr__(self, "labels", as_labels(self.labels, len(self.paths)))
+        marks = np.array([_mark(path) for path in self.paths], np.int64).reshape(-1, 2)
+        object.__setattr__(self, "_marks", marks)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -123,12 +130,32 @@ class ImageFiles:
     ) -> tuple[Tensor, Tensor]:
         size, indices = self.decoding.size, as_positions(indices, len(self))
         images = torch.empty(len(indices), size, size, self.decoding.channels, dtype=torch.uint8)
-        pixels, paths = images.numpy(), [self.paths[i] for i in indices.tolist()]
+        pixels, chosen = images.numpy(), indices.tolist()
+
+        def same(row: int, i: int) -> NDArray[np.uint8]:
+            path = self.paths[i]
+            image = read(row, path)
+            if _mark(path) != tuple(self._marks[i]):
+                raise DataError(
+                    f"{escaped(path)}: was written since this data set was read first; what a run "
+                    "measures is of the same images: put it back, or begin another run with it"
+                )
+            return image
+
         # Pillow lets other threads run while it decodes and resizes.
         with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-            for row, image in enumerate(threads.map(read, range(len(paths)), paths)):
+            for row, image in enumerate(threads.map(same, range(len(chosen)), chosen)):
                 pixels[row] = image
         return images.permute(0, 3, 1, 2), self.labels.index_select(0, indices)
+
+
+def _mark(path: Path) -> tuple[int, int]:
+    """Bytes of a file and when it was written; zeros where there is none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
 
 
 @dataclass(frozen=True, eq=False)
