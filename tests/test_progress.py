@@ -1,11 +1,14 @@
 import io
 import re
 import sys
+import threading
+import time
 from itertools import pairwise
 
 import pytest
 
-from boundnas.engine.progress import Progress
+from boundnas.engine import progress as pulse
+from boundnas.engine.progress import Progress, alive
 
 
 class Clock:
@@ -71,6 +74,77 @@ def test_work_that_is_watched_shows_life_before_its_first_unit(capsys):
             clock.now += 1
             progress.advance(0)
     assert capsys.readouterr().err == "reproduce  run 1/3  33 %  elapsed 0:30  left unknown\n"
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(pulse, "FIRST_LINE_SECONDS", 0.05)
+    monkeypatch.setattr(pulse, "MOST_SECONDS", 0.1)
+
+
+def until(capsys, lines):
+    """What was written until so many lines of it were there, in a unit of work."""
+    written, end = "", time.monotonic() + 20
+    while written.count("\n") < lines and time.monotonic() < end:
+        time.sleep(0.02)
+        written += capsys.readouterr().err
+    return written.splitlines()
+
+
+def test_a_unit_that_takes_its_time_is_no_silence(impatient, capsys):
+    with Progress(3, "train") as progress:
+        first = until(capsys, 2)
+        progress.advance(loss=0.5)
+        capsys.readouterr()
+        second = until(capsys, 2)
+    for line in first:
+        assert re.fullmatch(r"train  step 0/3  0 %  elapsed 0:\d\d  left unknown", line)
+    for line in second:
+        assert re.fullmatch(r"train  step 1/3  33 %  elapsed 0:\d\d  left 0:\d\d  loss 0.5", line)
+    assert len(first) >= 2
+    assert len(second) >= 2
+
+
+def test_work_without_units_says_that_it_goes_on_where_nothing_else_does(impatient, capsys):
+    with alive("search"):
+        before = until(capsys, 2)
+        with Progress(9, "test", clock=Clock()):
+            capsys.readouterr()
+            within = until(capsys, 2)
+        after = until(capsys, 2)
+    assert len(before) >= 2
+    assert all(re.fullmatch(r"search  elapsed 0:\d\d", line) for line in (*before, *after))
+    assert all(line.startswith("test  step 0/9") for line in within)
+    assert Progress.open == 0
+    written = capsys.readouterr().err
+    time.sleep(0.3)
+    assert capsys.readouterr().err == ""
+    assert len(written.splitlines()) <= 1
+
+
+def test_other_processes_and_terminals_hear_of_it_otherwise(impatient, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    with alive("search"):
+        time.sleep(0.2)
+    monkeypatch.delenv("WORLD_SIZE")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with alive("search"):
+        time.sleep(0.2)
+    assert sys.stderr.getvalue() == ""
+
+
+def test_work_goes_on_where_no_thread_can_be_had(monkeypatch, capsys):
+    def none(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none)
+    with alive("train"):
+        work(3, 20)
+    assert [elapsed(line) for line in capsys.readouterr().err.splitlines()] == [20, 60]
 
 
 def test_the_last_line_says_that_all_is_done(capsys):

@@ -25,6 +25,7 @@ from boundnas.engine.entry import STOPPED
 from boundnas.engine.foreign import answer
 from boundnas.engine.interruption import Interrupted, interruptible
 from boundnas.engine.output import SideChannel
+from boundnas.engine.progress import alive
 from boundnas.engine.ranks import rank
 from boundnas.engine.tuning import tune
 from boundnas.errors import ConfigError
@@ -125,7 +126,7 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> None:
-        with _answered(), interruptible():
+        with _answered(), interruptible(), alive(function.__name__):
             tune()
             function(*args, **kwargs)
 

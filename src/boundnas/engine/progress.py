@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from typing import TextIO, cast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import Event, RLock, Thread
+from typing import ClassVar, TextIO, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -18,6 +20,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
+from boundnas.engine.launch import number
 from boundnas.engine.output import SideChannel
 from boundnas.engine.ranks import rank
 
@@ -28,12 +31,73 @@ MOST_SECONDS = 180.0
 """The time between lines doubles up to this; a run of ten hours has about two hundred."""
 
 
+class _Pulse:
+    """Breaks a silence: a thread that says something when nothing was said for so long.
+
+    Args:
+        say: What it does then.
+    """
+
+    def __init__(self, say: Callable[[], None]) -> None:
+        self.lock, self._say, self._over = RLock(), say, Event()
+        self._pause, self._due = FIRST_LINE_SECONDS, 0.0
+        self._thread = Thread(target=self._watch, name="progress", daemon=True)
+
+    def begin(self) -> None:
+        """From now on; where no thread can be had, silence lasts."""
+        self._due = time.monotonic() + self._pause
+        with suppress(RuntimeError):
+            self._thread.start()
+
+    def said(self) -> None:
+        """Something was said, which the silence begins anew after."""
+        self._pause = min(2 * self._pause, MOST_SECONDS)
+        self._due = time.monotonic() + self._pause
+
+    def end(self) -> None:
+        """No more."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(max(0.0, self._due - time.monotonic())):
+            with self.lock:
+                if time.monotonic() >= self._due:
+                    self.said()
+                    self._say()
+
+
+@contextmanager
+def alive(label: str) -> Iterator[None]:
+    """Within it a line says now and then that work goes on, where no `Progress` says it.
+
+    Args:
+        label: What the work is.
+    """
+    out, start = SideChannel(sys.stderr), time.monotonic()
+
+    def say() -> None:
+        if not Progress.open:
+            print(f"{label}  elapsed {_duration(time.monotonic() - start)}", file=out, flush=True)
+
+    if number() or out.isatty():  # before the processes have met
+        yield
+        return
+    pulse = _Pulse(say)
+    pulse.begin()
+    try:
+        yield
+    finally:
+        pulse.end()
+
+
 class Progress:
     """Shows how far a piece of work is, how long it took and how long it will take.
 
     A context manager. On a terminal it draws a bar; elsewhere it writes a line within 30 s, then
-    at least every three minutes, however much work there is, and one at the end. Only a unit that
-    takes longer than that is waited for. Output that fails is switched off, and the work goes on.
+    at least every three minutes, however much work there is and however long a unit of it takes,
+    and one at the end. Output that fails is switched off, and the work goes on.
 
     Args:
         total: Units of work.
@@ -52,6 +116,9 @@ class Progress:
         train  step 200/1200  16 %  elapsed 0:29  left 2:25  loss 0.532
         train  step 800/1200  66 %  elapsed 1:50  left 0:55  loss 0.532
     """
+
+    open: ClassVar[int] = 0
+    """How many are at work in this process."""
 
     def __init__(
         self,
@@ -79,6 +146,9 @@ class Progress:
             self._start = self._now = self._clock()
             self._pause = FIRST_LINE_SECONDS
             self._due = self._start + self._pause
+            self._pulse = _Pulse(self._still)
+            self._pulse.begin()
+        Progress.open += 1
         return self
 
     def advance(self, n: int = 1, /, **shown_values: float | str) -> None:
@@ -88,24 +158,38 @@ class Progress:
             n: Units; 0 where the work is watched and none has ended.
             shown_values: Numbers or text to show from now on, such as the loss.
         """
-        self.done += n
-        self._shown |= shown_values
         if self._bar is not None:
+            self._count(n, shown_values)
             task = self._bar.task_ids[0]
             self._bar.update(task, completed=self.done, shown=_text(self._shown))
             return
-        before, self._now = self._now, self._clock()
-        # The next call comes after about as long as this one did, and may come too late.
-        if 2 * self._now - before > self._due:
-            self._pause = min(2 * self._pause, MOST_SECONDS)
-            self._due = self._now + self._pause
-            self._write_line()
+        with self._pulse.lock:
+            self._count(n, shown_values)
+            before, self._now = self._now, self._clock()
+            # The next call comes after about as long as this one did, and may come too late.
+            if 2 * self._now - before > self._due:
+                self._pause = min(2 * self._pause, MOST_SECONDS)
+                self._due = self._now + self._pause
+                self._pulse.said()
+                self._write_line()
+
+    def _count(self, n: int, shown_values: dict[str, float | str]) -> None:
+        self.done += n
+        self._shown |= shown_values
 
     def __exit__(self, *_: object) -> None:
+        Progress.open -= 1
         if self._bar is not None:
             self._bar.stop()
-        elif self.done > self._line_done:
+            return
+        self._pulse.end()
+        if self.done > self._line_done:
             self._write_line()
+
+    def _still(self) -> None:
+        """A unit takes its time."""
+        self._now = self._clock()
+        self._write_line()
 
     def _write_line(self) -> None:
         if rank():
