@@ -441,6 +441,21 @@ class _Attending(nn.Module):
         return x.unflatten(-1, (-1, 3)).transpose(-3, -2) if self.heads else x
 
 
+class _Placed(_Attending):
+    """With a bias for each pair of places, looked up in a table that is trained."""
+
+    def __init__(self):
+        super().__init__(())
+        self.table = nn.Parameter(torch.randn(15, 4))
+        self.register_buffer("places", torch.arange(8)[:, None] - torch.arange(8) + 7)
+
+    def forward(self, x):
+        query, key = (self._apart(layer(x)) for layer in (self.query, self.key))
+        bias = self.table[self.places].permute(2, 0, 1)[None]
+        y = F.scaled_dot_product_attention(query, key, key.sin(), bias)
+        return y.transpose(1, 2).reshape(*x.shape[:2], 12).mean(1)
+
+
 LOWER = torch.ones(4, 4, dtype=torch.bool).tril()
 ATTENDING = {
     "one head": lambda: _Attending((), torch.linspace(-2, 2, 64).view(8, 8), heads=False),
@@ -448,6 +463,7 @@ ATTENDING = {
     "a mask of every window": lambda: _Attending((2,), torch.stack([LOWER, LOWER.T])[:, None]),
     "windows of windows": lambda: _Attending((2, 1), LOWER.log(), scale=0.3),
     "shared keys": lambda: _Attending((2,), shared=True, enable_gqa=True, is_causal=True),
+    "a bias by place": _Placed,
     "by hand": lambda: _Attending((2,), LOWER, by_hand=True),
 }
 

@@ -87,14 +87,15 @@ def _run_pt2(path: Path, images: Inputs) -> Tensor:
 def _write_onnx(
     program: torch.export.ExportedProgram, path: Path, names: list[str], output: str
 ) -> None:
-    written = torch.onnx.export(
-        program,
-        (),
-        dynamo=True,
-        verbose=False,
-        input_names=names,
-        output_names=[output],
-    )
+    with torch.no_grad():  # by which PyTorch takes attention apart, whose layout follows it
+        written = torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            verbose=False,
+            input_names=names,
+            output_names=[output],
+        )
     assert written is not None
     written.save(path)
 
