@@ -7,12 +7,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+import torch
+from PIL import Image
 from pydantic import BaseModel
 from tests.small import digest
 
 from boundnas.app import pipeline
 from boundnas.config import RunConfig
 from boundnas.fit.run import bounds_record
+from boundnas.randomness import stream
 from boundnas.store.lines import read_jsonl
 
 BASE = {
@@ -49,9 +52,19 @@ def stages(**other):
 NARROW = [{"dimensions": "stage1.layer*", "largest": 5}]
 """Boundaries that start, and so here end, without the largest widths."""
 
+FILES = {"data.set": "folder", "data.folder": "images", "data.image_size": 8, "cost.upper": 0.06}
+OF_FILES = {
+    "image_size": 9,
+    "channels": 1,
+    "fit": "pad",
+    "background": "black",
+    "smallest_crop": 0.3,
+}  # fmt: skip
+
 MOVED = {
     "seed": 1,
     "data.validation_fraction": 0.3,
+    **{f"data.{key}": (value, FILES) for key, value in OF_FILES.items()},
     "data.mirror": True,
     "data.shift": 2,
     "task": {"use": "classification", "label_smoothing": 0.3},
@@ -134,18 +147,8 @@ WITHOUT_EFFECT = {
     "observers": "only look on; tests/test_own_code.py",
     "data.set": "other images; tests/test_data.py",
     "data.folder": "where the files lie; tests/test_data.py",
-    **dict.fromkeys(
-        (
-            "data.image_size",
-            "data.channels",
-            "data.fit",
-            "data.background",
-            "data.links",
-            "data.damaged",
-            "data.smallest_crop",
-        ),
-        "of sets of files; tests/test_wild_folders.py",
-    ),
+    "data.links": "whether there is a run; tests/test_wild_folders.py",
+    "data.damaged": "whether there is a run; tests/test_wild_folders.py",
     "train.prior.dimensions": "part of train.prior; tests/test_train.py",
     "train.prior.smallest": "part of train.prior; tests/test_train.py",
     "train.prior.largest": "part of train.prior; tests/test_train.py",
@@ -219,8 +222,21 @@ def running(config):
         yield working
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Images that are no squares and of which a part is transparent."""
+    place = tmp_path_factory.mktemp("files") / "images"
+    for number in range(40):
+        pixels = torch.randint(256, (10, 14, 4), generator=stream(number, "pixels"))
+        path = place / f"{'ab'[number % 2]}/{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.to(torch.uint8).numpy()).save(path)
+    return place
+
+
 @pytest.mark.parametrize("key", MOVED)
-def test_a_setting_moved_from_its_default_changes_the_numbers_of_a_run(key):
+def test_a_setting_moved_from_its_default_changes_the_numbers_of_a_run(key, folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
     value, beside = MOVED[key] if isinstance(MOVED[key], tuple) else (MOVED[key], {})
     moved = {**beside, key: value}
     if key == "train.epochs":

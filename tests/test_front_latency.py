@@ -7,6 +7,7 @@ import shutil
 import pytest
 from tests.reliability.tiny import text
 from tests.small import files, mobilenet
+from tests.test_latency_runs import project
 from tests.times import table_of
 
 from boundnas.app import budget, pipeline
@@ -14,8 +15,9 @@ from boundnas.config import RunConfig, read_config
 from boundnas.cost import Latency, MACs
 from boundnas.deploy import timing
 from boundnas.deploy.timing import Deployment
-from boundnas.errors import ConfigError, RunError
+from boundnas.errors import ConfigError, CostError, RunError
 from boundnas.latency.timing import Times
+from boundnas.settings import ExportSettings
 from boundnas.store.folder import RunFolder
 
 DIFFER = {"latency.json", "card.md", "SHA256SUMS", "report.html"}
@@ -188,3 +190,26 @@ def test_best_finds_a_network_by_measured_latency_where_none_was_predicted(timed
         shutil.rmtree(place)
     with pytest.raises(RunError, match=r"not timed; write latency: true into the section export"):
         budget.best(run.path, {"latency": 1e6})
+
+
+WRITTEN = ExportSettings(formats=("pt2",))
+TABLES = {
+    "an unknown runtime": ({"runtime": "a phone"}, "runtime 'a phone' is unknown.*latency: false"),
+    "more threads than cores": (
+        {"runtime": "torch", "threads": 9999},
+        r"threads is 1 to \d+,.* found 9999; or set export.latency: false",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_what_cannot_be_timed_here_is_said_before_training(name, tmp_path):
+    values, said = TABLES[name]
+    path = project(tmp_path / "here", **values)
+    asked = read_config(path)
+    with pytest.raises(CostError, match=said):
+        pipeline.run(asked.model_copy(update={"export": WRITTEN}), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+    untimed = WRITTEN.model_copy(update={"latency": False})
+    for export in (asked.export, untimed):
+        pipeline.Job.prepare(asked.model_copy(update={"export": export})).check()

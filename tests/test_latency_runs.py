@@ -21,11 +21,13 @@ RANGE = (0.08, 0.11)
 """Milliseconds that about half of the small networks take by their table."""
 
 
-def project(folder, *further):
-    """A folder with a configuration and the table that it names."""
+def project(folder, *further, **values):
+    """A folder with a configuration and the table that it names, which says such values."""
     (folder / "tables").mkdir(parents=True)
     model = pipeline.Job.prepare(RunConfig.model_validate(BASE)).model
-    (folder / "tables/phone.json").write_text(canonical_json(table_of(model, 0).written()))
+    (folder / "tables/phone.json").write_text(
+        canonical_json(table_of(model, 0, **values).written())
+    )
     latency = {"metric": "latency", "table": "tables/phone.json"}
     latency |= {"lower": RANGE[0], "upper": RANGE[1]}
     (folder / "run.yaml").write_text(json.dumps({**BASE, "cost": [latency, *further]}))

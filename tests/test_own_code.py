@@ -187,6 +187,13 @@ FAULTS = {
         r"5  space  .*\(more\).*missing.*seed, data,",
     ),
     "a branch": (SPACE, "space: ok.py:branch", "ConvertError"),
+    "a format": (
+        SPACE,
+        "space: ok.py:unwritten",
+        "export.formats: model.onnx: no such file .*median.*; leave this format out",
+    ),
+    "a mean over samples": (SPACE, "space: ok.py:mixed", "SpaceError: .*for a sample alone than"),
+    "pairs of samples": (SPACE, "space: ok.py:paired", "SpaceError: .*mixes samples"),
     "a word": (
         "{use: own.py:Height, unit: kHz}",
         "regresion",
@@ -253,6 +260,27 @@ def three():
 
 def needs(more):
     return nn.Linear(16, 1)
+
+def around(inner):
+    first = nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 8)
+    return nn.Sequential(*first, inner, nn.Linear(8, 1))
+
+class Function(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+def unwritten():
+    return around(Function(lambda x: x - x.median(1, True).values))
+
+def mixed():
+    return around(Function(lambda x: x - x.mean(0)))
+
+def paired():
+    return around(Function(lambda x: x + x.flip(0)))
 
 class branch(nn.Linear):
     def __init__(self):

@@ -20,13 +20,15 @@ from boundnas.app.own import Own
 from boundnas.config import RunConfig, read_config, write_config
 from boundnas.cost import COSTS, Budget, Cost, Latency, LatencyTable, check_budgets, paired
 from boundnas.data import Samples, TrainingOrder
+from boundnas.deploy.export import check_formats
 from boundnas.deploy.formats import require_formats
 from boundnas.deploy.front import export_front
+from boundnas.deploy.timing import deployment
 from boundnas.engine.launch import launched
 from boundnas.engine.output import SideChannel
 from boundnas.engine.ranks import agree, connected, rank, share, wait
 from boundnas.engine.threads import use_threads
-from boundnas.errors import BoundNASError, ConfigError, RankError
+from boundnas.errors import BoundNASError, ConfigError, CostError, ExportError, RankError
 from boundnas.extras import require
 from boundnas.fit import identity
 from boundnas.fit.clip import of_settings
@@ -38,6 +40,7 @@ from boundnas.fit.schedule import steps_of
 from boundnas.fit.start import check_start, preferred
 from boundnas.fit.train import fit
 from boundnas.fit.trained import gentle, is_trained
+from boundnas.latency.runtimes import runtime_of
 from boundnas.method.policy import BOUNDARIES
 from boundnas.report import write_report
 from boundnas.search import Front, search
@@ -127,13 +130,14 @@ class Job:
         return config.train
 
     def check(self) -> None:
-        """Refuse what only the start of a training would notice, before a folder is made.
+        """Refuse what would be noticed later, before a folder is made.
 
-        What comes with BoundNAS is known to pass.
+        Networks that come with BoundNAS are known to pass.
 
         Raises:
             BoundNASError: As of `boundnas.fit`.
         """
+        self._check_timing()
         if not self.own:
             return
         settings = self.settings
@@ -143,6 +147,26 @@ class Job:
         recipe = Recipe(self.own.caller("optimizer"), self.own.caller("schedule"))
         recipe.tried(settings, steps_of(settings, len(self.data.train)))
         fitted(self.task, self.data, self.model)
+        try:
+            check_formats(self.model, self.config.export.formats)
+        except ExportError as error:
+            raise ConfigError(
+                f"export.formats: {error}; leave this format out, or change the network"
+            ) from error
+
+    def _check_timing(self) -> None:
+        """Refuse to time written networks where this machine cannot."""
+        asked, costs = self.config.export, [budget.cost for budget in self.budgets]
+        place = deployment(costs, asked.formats, asked.latency)
+        if place is None or not asked.formats:
+            return
+        try:
+            runtime_of(place.runtime, place.threads)
+        except CostError as error:
+            raise CostError(
+                f"written networks are to be timed on this machine as by the table, and {error}; "
+                "or set export.latency: false"
+            ) from error
 
     def observers(self, folder: RunFolder) -> Sequence[Observer]:
         """Those that the configuration names, which are told of all that is done in a folder."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -11,13 +11,23 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from boundnas.deploy.formats import WRITERS, input_names, refusing, require_formats, traced
+from boundnas.deploy.formats import (
+    FILES,
+    WRITERS,
+    Format,
+    input_names,
+    refusing,
+    require_formats,
+    traced,
+)
 from boundnas.deploy.quantize import check_images, int8, warn_of
 from boundnas.errors import ExportError
 from boundnas.nested import Inputs, count, mapped
 from boundnas.store.files import write_bytes
+from boundnas.supernet.extract import outlined
 from boundnas.supernet.inputs import as_example, noise_like
 from boundnas.supernet.modes import evaluating
+from boundnas.supernet.supernet import Supernet
 from boundnas.supernet.weights_file import weights_file
 from boundnas.typed import checked
 
@@ -91,6 +101,26 @@ def export(
     write_bytes(path, content)
     warn_of(path, loss, count(images))
     return path
+
+
+def check_formats(model: Supernet, formats: Iterable[Format]) -> None:
+    """Refuse formats that networks cannot be written in, before anything is trained.
+
+    The largest network is written and read again; no file stays.
+
+    Args:
+        model: The supernet.
+        formats: Of 8 bits the file that is then rounded is written.
+
+    Raises:
+        ExportError: Names the format and what it lacks.
+    """
+    net = outlined(model, model.space.largest)
+    for path in sorted({Path(FILES[name].replace(".int8", "")) for name in formats}):
+        if path.suffix == WEIGHTS:
+            weights_of(net, path)
+        else:
+            file_of(net, path, model.example)
 
 
 def weights_of(net: nn.Module, path: Path) -> bytes:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from functools import partial
+
+import torch
+from torch import Tensor, nn
 
 from boundnas.cost import Budget, Cost, check_budgets, with_usual
 from boundnas.data import Samples
@@ -24,11 +28,13 @@ from boundnas.method.policy import (
 )
 from boundnas.method.precision import check_precision
 from boundnas.method.variants import ESTIMATORS
+from boundnas.nested import Inputs, mapped
 from boundnas.randomness import stream
 from boundnas.settings import PriorSettings, TrainSettings
 from boundnas.space import Architecture, SearchSpace
 from boundnas.supernet.calibrate import calibrate
 from boundnas.supernet.extract import extract, random_inputs
+from boundnas.supernet.place import first_line
 from boundnas.supernet.supernet import Supernet
 from boundnas.task import Classification, Task
 
@@ -93,6 +99,7 @@ def check_forward(model: Supernet) -> None:
 
     Raises:
         ExportError: ``forward`` cannot be followed at one of them; names the line.
+        SpaceError: What it gives for a sample follows from those beside it.
     """
     space, images = model.space, random_inputs(model)
     stairs = (
@@ -101,7 +108,38 @@ def check_forward(model: Supernet) -> None:
     )
     drawn = (space.sample(stream(0, "check_forward", i)) for i in range(2))
     for arch in (*stairs, *drawn):
-        extract(model, calibrate(model, arch, [images]))
+        net = extract(model, calibrate(model, arch, [images]))
+        _check_alone(f"{type(model).__name__}.forward", net, images, arch)
+
+
+@torch.no_grad()
+def _check_alone(name: str, net: nn.Module, images: Inputs, arch: Architecture) -> None:
+    """Refuse a network that is another one in batches of another size, as on a device."""
+    together = net(images)
+    for i in range(2):
+        one = mapped(partial(_one, i), images)
+        try:
+            alone = net(one)
+        except Exception as error:  # whatever a user's forward may raise
+            raise SpaceError(
+                f"{name} fails for a single sample, {type(error).__name__}: {first_line(error)}; "
+                f"networks are called with any number of them; architecture {arch}"
+            ) from error
+        scale = float(together.abs().nan_to_num().max())
+        if not torch.allclose(alone, _one(i, together), 0, SAME * scale, equal_nan=True):
+            raise SpaceError(
+                f"{name} gives something else for a sample alone than beside another one, where "
+                "normalizations keep their statistics; what a network says of a sample may follow "
+                f"from that sample only: take no means or sums over axis 0; architecture {arch}"
+            )
+
+
+def _one(i: int, x: Tensor) -> Tensor:
+    return x[i : i + 1]
+
+
+SAME = 1e-3
+"""Largest difference of what is the same but for rounding, relative to the largest output."""
 
 
 def start_boundaries(
