@@ -258,8 +258,10 @@ class Computing(nn.Module):
         x = F.scaled_dot_product_attention(*x).transpose(1, 2).flatten(2)
         bias = self.up.bias.clone()
         bias[2:4].zero_()
-        rows = self.size[:, None] * F.normalize(self.up.weight, dim=1)
-        return self.fc(F.gelu(F.linear(x, rows, bias)).mean(1))
+        with torch.autocast(x.device.type, enabled=False):
+            rows = self.size[:, None] * F.normalize(self.up.weight, dim=1)
+            x = F.linear(x, rows, bias)
+        return self.fc(F.gelu(x).mean(1))
 
 
 class ByPlace(nn.Module):

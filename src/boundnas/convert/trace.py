@@ -119,6 +119,8 @@ class _Value(fx.Proxy):
         value = self.node.meta.get("value")
         if name == "ndim" and isinstance(value, Tensor):
             return value.dim()
+        if name == "type" and isinstance(value, torch.device):  # as autocast is told
+            return value.type
         if name == "dtype" and self.node.op == "get_attr":  # that of a weight, which stays
             return self.node.meta["value"].dtype
         return _Read(self, name)
