@@ -4,7 +4,8 @@ All figures are ratios of times taken in turn in one run, as medians with quarti
 
 - boundaries: a step that learns both boundaries against a plain step on the same four networks,
 - slicing: forward and backward of a sub-network in the supernet against the extracted network,
-- memory: peak of the step against training the static max network, in processes of their own,
+- memory: peak of the step against training the static max network, in processes of their own, with
+  gradient checkpointing and without,
 - arithmetic: what the max network's pass reaches beside 1x1 convolutions alone.
 
     python benchmarks/step.py [--family mobilenet_v2] [--width 1.0] [--image-size 32]
@@ -21,6 +22,7 @@ in bfloat16.
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import statistics
 import subprocess
@@ -40,6 +42,7 @@ from torch.nn import functional as F
 
 from boundnas import Architecture, Supernet, TrainSettings, calibrate, elastic, extract, models
 from boundnas.cost import Budget, Cost, MACs
+from boundnas.engine.tuning import give_back, tune
 from boundnas.fit.replay import replays
 from boundnas.fit.start import start_boundaries
 from boundnas.method.policy import Boundaries, Policy
@@ -47,6 +50,9 @@ from boundnas.method.sandwich import Sandwich
 from boundnas.method.variants import ESTIMATORS, chosen
 from boundnas.randomness import stream
 from boundnas.task import Classification
+
+PEAKS = ("static", "step", "recomputed")
+"""What memory is measured of."""
 
 
 class Ungated:
@@ -174,9 +180,17 @@ def slicing(s: Setting, repeats: int, seed: int, number: int) -> list[str]:
     return rows
 
 
-def peak(args: argparse.Namespace) -> int:
-    """Kilobytes that training adds to this process: of the step, or of the static max network."""
+def peak(args: argparse.Namespace) -> dict[str, float]:
+    """What training takes in this process: of the step, or of the static max network.
+
+    Returns:
+        Kilobytes that it adds, those of the whole process, and seconds of the processor.
+    """
+    tune()  # as a training does
     s = setting(args)
+    again = args.peak == "recomputed"
+    settings = s.learning.settings.model_copy(update={"gradient_checkpointing": again})
+    sandwich = replace(s.learning, settings=settings)
     # What comes before is in both: the supernet, its gradients and the batch.
     for parameter in s.model.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -185,13 +199,14 @@ def peak(args: argparse.Namespace) -> int:
         arch = calibrate(s.model, s.model.space.largest, [s.images[:2]])
         static = extract(s.model, arch).train()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts at what is in use now
-    before = peak_memory()
-    for step in range(3):
+    before, start = peak_memory(), time.process_time()
+    for step in range(args.peak_steps):
         if static is None:
-            s.learning.step(s.images, s.labels, step)
+            sandwich.step(s.images, s.labels, step, lambda *_: give_back() if again else None)
         else:
             F.cross_entropy(static(s.images), s.labels).backward()
-    return peak_memory() - before
+    seconds = (time.process_time() - start) / args.peak_steps
+    return {"added": peak_memory() - before, "whole": peak_memory(), "seconds": seconds}
 
 
 def peak_memory() -> int:
@@ -251,21 +266,33 @@ def waits(s: Setting) -> list[str]:
 
 
 def memory() -> list[str]:
-    found = {
-        which: int(
-            subprocess.run(
-                [sys.executable, __file__, *sys.argv[1:], "--peak", which],
-                check=True,
-                capture_output=True,
-                text=True,
-            ).stdout
-        )
-        for which in ("step", "static")
-    }
+    """Peaks of processes of their own: of the static network, a step, and one that recomputes."""
+    found = {}
+    for which in PEAKS:
+        command = [sys.executable, __file__, *sys.argv[1:], "--peak", which]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        found[which] = json.loads(done.stdout)
+    static, plain, again = (found[which] for which in PEAKS)
+    rows = [
+        f"| peak memory of a step{how} / of training the static max network | "
+        f"{each['added'] / static['added']:.3f} | {each['added'] / 1024:.0f} MiB, "
+        f"{static['added'] / 1024:.0f} MiB; the whole process {each['whole'] / 1024:.0f} MiB |"
+        for how, each in (("", plain), (" with gradient checkpointing", again))
+    ]
     return [
-        "| peak memory of a step / of training the static max network | "
-        f"{found['step'] / found['static']:.3f} | "
-        f"{found['step'] / 1024:.0f} MiB, {found['static'] / 1024:.0f} MiB |"
+        *rows,
+        "| processor time of a step with gradient checkpointing / without | "
+        f"{again['seconds'] / plain['seconds']:.3f} | "
+        f"{again['seconds']:.2f} s, {plain['seconds']:.2f} s |",
+    ]
+
+
+def measured(s: Setting, args: argparse.Namespace) -> list[str]:
+    """All rows but those of memory."""
+    return [
+        *boundaries(s, args.steps),
+        *slicing(s, args.steps, args.seed, args.networks),
+        *arithmetic(s, args.steps),
     ]
 
 
@@ -284,20 +311,18 @@ def main() -> None:
     parser.add_argument("--autocast", action="store_true", help="compute in bfloat16")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
-    parser.add_argument("--peak", choices=("step", "static"), help=argparse.SUPPRESS)
+    parser.add_argument("--memory", action="store_true", help="measure nothing else")
+    parser.add_argument("--peak-steps", type=int, default=3, help="that memory is measured in")
+    parser.add_argument("--peak", choices=PEAKS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.peak:
-        print(peak(args))
+        print(json.dumps(peak(args)))
         return
     s = setting(args)
     with torch.autocast(args.device, torch.bfloat16, enabled=args.autocast), replays(s.model):
-        rows = [
-            *boundaries(s, args.steps),
-            *slicing(s, args.steps, args.seed, args.networks),
-            *arithmetic(s, args.steps),
-            *(waits(s) if args.device == "cuda" else memory()),
-        ]
+        rows = [] if args.memory else measured(s, args)
+        rows += waits(s) if args.device == "cuda" else memory()
     machine = f"{args.threads} threads, {platform.machine()}"
     if args.device == "cuda":
         machine = torch.cuda.get_device_name()

@@ -24,6 +24,7 @@ VALUES = {
     "folds": True,
     "masked": True,
     "drawn": lambda layer, shape: None,
+    "recomputes": True,
 }
 PAIRS = list(itertools.permutations(VALUES, 2))
 

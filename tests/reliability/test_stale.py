@@ -257,6 +257,9 @@ IRRELEVANT = {
     "initial weights, which the checkpoint replaces": (
         lambda: {"model": with_other_weights(mobilenet())}
     ),
+    "what it keeps of layers": (
+        lambda: {"settings": FIT.model_copy(update={"gradient_checkpointing": True})}
+    ),
     "how often it is saved": (lambda: {"settings": FIT.model_copy(update={"checkpoint_every": 1})}),
     "the name of the data": lambda: {"data": replace(held_digits(), name="other")},
     "an image for the search": partial(with_image, "validation", 0),

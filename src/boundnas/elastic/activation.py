@@ -173,8 +173,7 @@ def activated(x: Tensor, function: Setting, arch: Architecture, inplace: bool = 
     if gate is None:
         return y
     inputs = part(alone(x), arch.ghost_fraction)
-    functions = [FUNCTIONS[str(c)][0] for c in choices(function)]
-    alternatives = {j: lambda f=f: f(inputs) for j, f in enumerate(functions)}
+    alternatives = {j: FUNCTIONS[str(c)][0] for j, c in enumerate(choices(function))}
     return mix(y, gate, alternatives, arch.ghost_fraction, [inputs])
 
 

@@ -53,12 +53,12 @@ class Wholes(ElasticModule):
             ])  # fmt: skip
         shared = part(alone(x), arch.ghost_fraction)
         others = {
-            j: partial(self.alternative, other.value(self.setting), shared, other)
+            j: partial(self.alternative, other.value(self.setting), arch=other)
             for j, other in arch.others(self.setting).items()
         }
         settled = arch.carrying(settled=arch.carried.settled.union(followed(self.setting)))
         y = self.alternative(value, x, settled)
-        chosen: dict[int, Callable[[], Tensor] | None] = {arch.option(self.setting): None}
+        chosen: dict[int, Callable[..., Tensor] | None] = {arch.option(self.setting): None}
         return mix(y, gate, {**others, **chosen}, arch.ghost_fraction, [shared])
 
 

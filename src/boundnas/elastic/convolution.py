@@ -141,13 +141,13 @@ class Convolution(ElasticLayer):
             columns = self.kernel.gated(columns, arch)
         y = self._convolved(chosen_of(x, arch), columns, self._bias(arch))
 
-        def convolved(option: int) -> Tensor:
+        def convolved(*maps: Tensor, option: int) -> Tensor:
             own = arch.with_option(options.setting, option)
             columns = active(rows.detach(), self.in_channels, own, self.columns_axis)
-            return self._convolve_apart(options.maps[option], columns, None)
+            return self._convolve_apart(maps[option], columns, None)
 
-        alternatives = {j: partial(convolved, j) for j in range(len(options.maps))}
-        y = mix(y, arch.gate(options.setting), alternatives, arch.ghost_fraction)
+        alternatives = {j: partial(convolved, option=j) for j in range(len(options.maps))}
+        y = mix(y, arch.gate(options.setting), alternatives, arch.ghost_fraction, options.maps)
         y = self._mix_larger_kernels(y, x.active, arch)
         return join(y, self._ghost(x.active, weight, arch))
 

@@ -325,29 +325,23 @@ class _Mix(torch.autograd.Function):
         ctx: Any,
         y: Tensor,
         gate: Tensor,
-        alternatives: Mapping[int, Callable[[], Tensor] | None],
+        alternatives: Mapping[int, Callable[..., Tensor] | None],
         fraction: float,
         inputs: Sequence[Tensor],
     ) -> Tensor:
         chosen = None in alternatives.values()
-        ctx.save_for_backward(gate, *([y] if chosen else []))
-        ctx.inputs = [(x, x._version) for x in inputs]
+        ctx.save_for_backward(gate, y if chosen else None, *inputs)
         ctx.alternatives, ctx.fraction = alternatives, fraction
         return y.detach()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        gate, *chosen = ctx.saved_tensors
-        if any(x._version != version for x, version in ctx.inputs):
-            raise RuntimeError(
-                "what the gradient of options that were not chosen is computed from has been "
-                "modified by an inplace operation; use one that is not in place after this layer"
-            )
+        gate, chosen, *inputs = ctx.saved_tensors
         products = torch.zeros_like(gate)
         shared = part(gradient, ctx.fraction)
         scale = gradient.size(0) / shared.size(0)
         for option, alternative in ctx.alternatives.items():
-            y = part(chosen[0], ctx.fraction) if alternative is None else alternative()
+            y = part(chosen, ctx.fraction) if alternative is None else alternative(*inputs)
             inner_product(shared, y, scale, products[option])
         return gradient, products, None, None, None
 
@@ -355,18 +349,18 @@ class _Mix(torch.autograd.Function):
 def mix(
     y: Tensor,
     gate: Tensor | None,
-    alternatives: Mapping[int, Callable[[], Tensor] | None],
+    alternatives: Mapping[int, Callable[..., Tensor] | None],
     fraction: float,
-    inputs: Sequence[Tensor] = (),
+    inputs: Sequence[Tensor],
 ) -> Tensor:
     """``y = sum_j z_j y_j``, ``z`` one-hot: the value of the chosen one, everyone's gradient.
 
     Args:
         y: The chosen alternative; its ghost, if any, passes through.
         gate: One-hot sample, shape ``(d,)``; none makes this the identity.
-        alternatives: Option to a function that computes it on the leading part of the batch, run
-            without a graph in the backward pass; none stands for ``y`` itself. Options left out
-            get no gradient here.
+        alternatives: Option to a function of the inputs that computes it on the leading part of the
+            batch, run without a graph in the backward pass; none stands for ``y`` itself. Options
+            left out get no gradient here.
         fraction: The part of the batch the alternatives are computed on.
         inputs: What they are computed from; changed in place since, it is an error.
     """

@@ -107,7 +107,7 @@ class Kernel:
             larger = self._beyond(dimensions, self.size(arch))
             if larger:
                 alternatives = {
-                    j: lambda size=size: convolve(shared, self.crop(whole, size))
+                    j: lambda x, size=size: convolve(x, self.crop(whole, size))
                     for j, size in larger.items()
                 }
                 y = mix(y, arch.joint(dimensions), alternatives, arch.ghost_fraction, [shared])

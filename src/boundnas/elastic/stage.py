@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from boundnas.elastic.ghost import alone, mix, part
 from boundnas.elastic.layer import ElasticModule
+from boundnas.elastic.recomputed import recomputed
 from boundnas.elastic.varied import combined
 from boundnas.errors import SpaceError
 from boundnas.space import Architecture, Setting, choices, largest
@@ -44,22 +47,18 @@ class Stage(ElasticModule):
         """Run the first ``depth`` layers."""
         depth, gate = arch.size(self.depth), arch.gate(self.depth)
         layers, outputs = [self.get_submodule(name) for name in self._modules], []
-        for layer in layers[:depth]:
-            x = layer(x, arch)
+        again = arch.carried.recomputes and torch.is_grad_enabled()
+        for number, layer in enumerate(layers[:depth]):
+            name = f"{self.name}.{number}"
+            x = recomputed(name, layer, x, arch) if again else layer(x, arch)
             outputs.append(x)
         if gate is None:
             return x
         if arch.masked:
             return combined(gate, [outputs[int(option) - 1] for option in choices(self.depth)])
-        last = _Deeper(layers[depth:], depth, arch, part(alone(x), arch.ghost_fraction))
-        alternatives = {}
+        deeper = _Deeper(layers[depth:], depth, arch)
         ascending = sorted(enumerate(choices(self.depth)), key=lambda each: int(each[1]))
-        for j, option in ascending:
-            if int(option) <= depth:
-                y = part(alone(outputs[int(option) - 1]), arch.ghost_fraction)
-                alternatives[j] = lambda y=y: y
-            else:
-                alternatives[j] = lambda d=int(option): last.at(d)
+        alternatives = {j: partial(deeper.at, int(option)) for j, option in ascending}
         kept = [alone(y).detach() for y in outputs]
         return mix(x, gate, alternatives, arch.ghost_fraction, kept)
 
@@ -71,12 +70,22 @@ class Stage(ElasticModule):
 class _Deeper:
     """Outputs of the layers beyond the chosen depth, each computed once, in ascending order."""
 
-    def __init__(self, layers: list[nn.Module], depth: int, arch: Architecture, x: Tensor) -> None:
-        self.layers, self.depth, self.arch, self.x = iter(layers), depth, arch, x
+    def __init__(self, layers: list[nn.Module], depth: int, arch: Architecture) -> None:
+        self.layers, self.depth, self.arch = iter(layers), depth, arch
+        self.x: Tensor | None = None
 
-    def at(self, depth: int) -> Tensor:
-        plain = self.arch.plain
+    def at(self, depth: int, *outputs: Tensor) -> Tensor:
+        """The output of so many layers.
+
+        Args:
+            depth: How many.
+            outputs: Those of the layers up to the chosen depth.
+        """
+        if depth <= len(outputs):
+            return part(outputs[depth - 1], self.arch.ghost_fraction)
+        x = part(outputs[-1], self.arch.ghost_fraction) if self.x is None else self.x
         while self.depth < depth:
-            self.x = next(self.layers)(self.x, plain)
+            x = next(self.layers)(x, self.arch.plain)
             self.depth += 1
-        return self.x
+        self.x = x
+        return x

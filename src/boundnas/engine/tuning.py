@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 
 SWITCH = "BOUNDNAS_TUNE"
 """The environment variable that keeps all of it off, where it is 0; recordings on a GPU too."""
@@ -36,9 +37,27 @@ def _keep_freed_memory() -> None:
     """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return
+    mallopt = _of_libc("mallopt")
+    if mallopt is not None:
+        for parameter, value in _VALUES.items():
+            mallopt(parameter, value)
+
+
+def give_back() -> None:
+    """Return the pages of freed memory to the system after all: they are holes, which grow.
+
+    Maps of another network's shapes do not fit into what an earlier one left. The next pass makes
+    the pages anew.
+    """
+    malloc_trim = _of_libc("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+def _of_libc(name: str) -> Callable[..., int] | None:
+    """A function of the C library, where it is one that has it."""
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        found: Callable[..., int] = getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):
-        return
-    for parameter, value in _VALUES.items():
-        mallopt(parameter, value)
+        return None
+    return found

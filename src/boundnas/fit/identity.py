@@ -41,6 +41,9 @@ Identity = dict[str, str]
 _INTERNAL = {*vars(Supernet((1, 1, 1))), "_space", "frozen"}
 """Attributes that every supernet has; what matters of them is told in other ways."""
 
+WITHOUT_EFFECT = ("train.checkpoint_every", "train.gradient_checkpointing")
+"""Settings of a training that leave its bytes as they are: a run may go on with others."""
+
 SAMPLED = 64
 """So many images of a split are read in pixels where the images are files."""
 

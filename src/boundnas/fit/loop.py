@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from boundnas.data import TrainingOrder
 from boundnas.data.handed import handed
@@ -18,6 +19,7 @@ from boundnas.elastic.strided import spared
 from boundnas.engine import interruption
 from boundnas.engine.progress import Progress
 from boundnas.engine.ranks import average, rank, share, wait
+from boundnas.engine.tuning import give_back
 from boundnas.fit.guard import Guard
 from boundnas.fit.logs import Log
 from boundnas.fit.observers import Audience, Observer
@@ -139,7 +141,7 @@ class Trainer:
         rate = float(self.optimizers["weights"].param_groups[0]["lr"])
         labels = sent(labels, self.device)
         with spared(self.run.model):
-            scalars = self.sandwich.step(images, labels, step)
+            scalars = self.sandwich.step(images, labels, step, self._after)
         stop = torch.tensor(float(stopping()), device=self.device)
         means = [value for name, value in scalars.items() if name.startswith(("loss", "score"))]
         average([*self.guard.gradients, *means, stop], f"step {step}")
@@ -157,6 +159,11 @@ class Trainer:
             names = self.run.ranges
             row[f"cost_{role}"] = {name: round(row.pop(f"{role} {name}")) for name in names}
         return {"step": step, **row, "learning_rate": rate}, bool(stop)
+
+    def _after(self, role: str, loss: Tensor) -> None:
+        """A network is done; where memory is short it leaves none behind."""
+        if self.run.settings.gradient_checkpointing:
+            give_back()
 
     def _score(self, row: dict[str, Any]) -> dict[str, Any]:
         """The max network's score on its batch, as it is shown, where samples have scores."""

@@ -62,9 +62,10 @@ def replayed(model: Supernet) -> Iterator[None]:
     def of(x: Any, arch: Architecture) -> Tensor:
         if not (isinstance(x, Tensor) and torch.is_grad_enabled() and model.training):
             return forward(x, arch)
-        key = x.shape, x.stride(), x.dtype, _precision(), _state(model)
+        again = arch.carried.recomputes
+        key = x.shape, x.stride(), x.dtype, _precision(), _state(model), again
         if key not in held and len(held) < MOST:
-            held[key] = _recorded(model, forward, x)
+            held[key] = _recorded(model, forward, x, again)
             if len(held) == MOST:
                 _tell(model, f"inputs of other shapes than the {MOST} that were recorded")
         found = held.get(key)
@@ -77,13 +78,13 @@ def replayed(model: Supernet) -> Iterator[None]:
         del model.forward
 
 
-def _recorded(model: Supernet, forward: Forward, x: Tensor) -> Recording | None:
+def _recorded(model: Supernet, forward: Forward, x: Tensor, again: bool) -> Recording | None:
     """A recording that was compared with what it stands for; none where that fails."""
     if name := _hooked(model):
         _tell(model, f"{name} has hooks, which a recording would not call")
         return None
     try:
-        return Recording(model, forward, x)
+        return Recording(model, forward, x, again)
     except RuntimeError as error:  # of memory, of what cannot be recorded, of the comparison
         _tell(model, str(error).splitlines()[0])
         return None
@@ -127,13 +128,17 @@ class Recording:
         model: The supernet, in training mode.
         forward: Its forward.
         x: Inputs of that shape.
+        recomputes: See `boundnas.space.Pass`.
 
     Raises:
         RuntimeError: It cannot be recorded, or does not compute what was recorded.
     """
 
-    def __init__(self, model: Supernet, forward: Forward, x: Tensor) -> None:
+    def __init__(
+        self, model: Supernet, forward: Forward, x: Tensor, recomputes: bool = False
+    ) -> None:
         self.model, self.forward, self.x = model, forward, x.detach().clone()
+        self.recomputes = recomputes
         self.parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         self.sizes = [len(d) for d in model.space.dimensions]
         self.gates = self._one_hot(model.space.largest).requires_grad_()
@@ -157,7 +162,10 @@ class Recording:
         """The outputs, with a graph."""
         self.draws.begin()
         arch = self.model.space.largest.carrying(
-            gates=self.gates.split(self.sizes), masked=True, drawn=self.draws.of
+            gates=self.gates.split(self.sizes),
+            masked=True,
+            drawn=self.draws.of,
+            recomputes=self.recomputes,
         )
         with _uncached():
             self.y = self.forward(self.x, arch)

@@ -31,7 +31,7 @@ def of_training(run: Run) -> Identity:
     which training never sees; and the machine, of which a change is warned of.
     """
     return {
-        **identity.of_settings(run.settings, "train", ("train.checkpoint_every",)),
+        **identity.of_settings(run.settings, "train", identity.WITHOUT_EFFECT),
         "seed": str(run.seed),
         **({} if run.trained is None else {"start": "trained weights"}),
         **identity.of_task(run.task),

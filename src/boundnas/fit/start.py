@@ -27,6 +27,7 @@ from boundnas.method.policy import (
     point_mass,
 )
 from boundnas.method.precision import check_precision
+from boundnas.method.recomputing import check_recomputing
 from boundnas.method.variants import ESTIMATORS
 from boundnas.nested import Inputs, mapped
 from boundnas.randomness import stream
@@ -56,7 +57,8 @@ def check_start(
         task: What the networks are to do.
 
     Raises:
-        SpaceError: A dimension changes nothing, or is to be learned and has no exact gradient.
+        SpaceError: A dimension changes nothing, or is to be learned and has no exact gradient; or
+            nothing, or what has hooks, would be computed again.
         CostError: A cost is not known, or the cost range cannot be met.
         DataError: The images are not what the model was built for.
         TaskError: Students are to be compared, or samples mixed, otherwise than the task allows.
@@ -66,6 +68,7 @@ def check_start(
     check_match(model, data, task)
     check_precision(settings, next(model.parameters()).device)
     check_mixing(settings, task, model.example)
+    check_recomputing(settings, model)
     if settings.distillation != "task" and not isinstance(task, Classification):
         raise TaskError(
             f"train.distillation = {settings.distillation} compares class logits, and the task is "

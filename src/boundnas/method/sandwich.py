@@ -149,6 +149,7 @@ class Sandwich:
 
     def _answers(self, inputs: Any, arch: Architecture) -> Tensor:
         """Outputs of a network, in float32 whatever it computes in."""
+        arch = arch.carrying(recomputes=self.settings.gradient_checkpointing)
         if self.settings.precision == "float32":
             outputs: Tensor = self.model(inputs, arch)
             return outputs

@@ -146,7 +146,7 @@ def _check_config(folder: Path, run: RunRecords, config: RunConfig) -> None:
     train = gentle(config.train, not config.optimizer) if "start" in held else config.train
     now = {
         "seed": str(config.seed),
-        **identity.of_settings(train, "train", ("train.checkpoint_every",)),
+        **identity.of_settings(train, "train", identity.WITHOUT_EFFECT),
         **identity.of_settings(config.search, "search"),
     }
     was = {name: value for name, value in held.items() if name in now}

@@ -66,6 +66,11 @@ class TrainSettings(Settings):
         le=32_768,
         description="parts of the batch that are computed one after the other, to save memory",
     )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="layers of stages are computed again in the backward pass, which saves memory, "
+        "costs time, and gives the same bytes",
+    )
     learning_rate: float = Field(
         default=0.1, gt=0, le=100, description="SGD step size of the weights at the end of warm-up"
     )

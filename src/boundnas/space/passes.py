@@ -51,6 +51,8 @@ class Pass:
             so that one form of the model, that of its largest architecture, serves all of them.
         drawn: In place of noise, from a layer and a shape to numbers in ``[0, 1)`` and whether they
             are to be used.
+        recomputes: Whether the layers of stages are computed again in the backward pass, so that
+            what is inside of them is not kept (`boundnas.elastic.recomputed`).
     """
 
     gates: tuple[Tensor, ...] | None = None
@@ -61,6 +63,7 @@ class Pass:
     folds: bool = False
     masked: bool = False
     drawn: Callable[[Any, list[int]], tuple[Tensor, Tensor]] | None = None
+    recomputes: bool = False
 
 
 NOTHING = Pass()
