@@ -5,14 +5,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.small import trained
+from tests.small import few_digits, trained
 from tests.spaces import SPACES, images, seeded, supernet
 from torch import nn
 
 from boundnas import Architecture, SearchSettings, Supernet, calibrate, elastic, extract
 from boundnas.errors import CalibrationError, SpaceError
 from boundnas.randomness import stream
-from boundnas.search import Evaluator
+from boundnas.search import Evaluator, evaluator
+from boundnas.supernet.calibrate import alike
 
 WITHOUT = ("sample_wise", "tokens", "convnext", "vit")
 NORMALIZED = [name for name in SPACES if name not in WITHOUT]
@@ -402,3 +403,83 @@ def test_a_convolution_with_a_bias_is_folded_too(layer):
             found = model(x, arch.carrying(folds=True))
         assert expected.any()
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def moments(arch):
+    return arch.carried.statistics.moments
+
+
+@pytest.mark.parametrize("name", ["own_stages", "own_network"])
+def test_batches_that_pass_together_are_normalized_by_themselves(name):
+    model = supernet(name).double()
+    x = images(model, 12)
+    for arch in (model.space.largest, model.space.sample(stream(1, "arch"))):
+        apart = calibrate(model, arch, [x[:4], x[4:8], x[8:]])
+        together = calibrate(model, arch, [x[:8], x[8:]], size=4)
+        whole = calibrate(model, arch, [x])
+        assert alike(together.carried.statistics, apart.carried.statistics, 1e-10)
+        assert not alike(whole.carried.statistics, apart.carried.statistics, 1e-4)
+        assert moments(together).keys() == moments(apart).keys()
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_parts_that_a_batch_does_not_hold_are_refused(size):
+    model = supernet("own_network")
+    with pytest.raises(CalibrationError, match=f"12 images is not made of parts of {size}"):
+        calibrate(model, model.space.largest, [images(model, 12)], size=size)
+
+
+class Turned(Supernet):
+    """Normalizes with pixels as its first axis, over samples as positions."""
+
+    def __init__(self):
+        super().__init__((2, 8))
+        width = self.dimension("width", (3, 4))
+        self.conv, self.norm = elastic.Conv1d(2, width), elastic.BatchNorm1d(width)
+
+    def forward(self, x, arch):
+        return self.norm(self.conv(x, arch).permute(2, 1, 0), arch).permute(2, 1, 0)
+
+
+def test_batches_do_not_pass_together_where_another_axis_comes_first():
+    model = seeded(Turned)
+    x = images(model, 12)
+    with pytest.raises(CalibrationError, match="norm: batches of 4, 4, 4 images cannot pass"):
+        calibrate(model, model.space.largest, [x], size=4)
+    x = x[:8]  # as many as there are pixels
+    apart = calibrate(model, model.space.largest, [x[:4], x[4:]])
+    together = calibrate(model, model.space.largest, [x], size=4)
+    assert not alike(together.carried.statistics, apart.carried.statistics, 1e-4)
+
+
+def evaluators(model, monkeypatch):
+    """One of which batches pass together, where they may, and one of which they do not."""
+    settings = SearchSettings(calibration_images=80, batch_size=16)
+    found = Evaluator(model, few_digits(), settings, 0)
+    monkeypatch.setattr(evaluator, "TOGETHER", 0)
+    return found, Evaluator(model, few_digits(), settings, 0)
+
+
+def test_candidates_score_the_same_in_fewer_passes(monkeypatch):
+    run = trained()
+    together, apart = evaluators(run.model, monkeypatch)
+    passes = []
+    hook = run.model.register_forward_pre_hook(lambda _, given: passes.append(len(given[0])))
+    for i in range(4):
+        arch = run.model.space.sample(stream(i, "arch"))
+        passes.clear()
+        found = together(arch)
+        assert passes[0] == 80  # all calibration batches
+        assert found == apart(arch)
+        assert [n for n in passes if n == 16] == [16] * 5
+        pair = (e.calibrated(arch).carried.statistics for e in (together, apart))
+        assert alike(*pair, 1e-5)
+        half = (e.calibrated(arch, 0.5).carried.statistics for e in (together, apart))
+        assert alike(*half, 1e-5)
+    hook.remove()
+
+
+def test_an_evaluator_tries_whether_batches_may_pass_together(monkeypatch):
+    monkeypatch.setattr(evaluator, "alike", lambda *_: False)
+    together, _ = evaluators(trained().model, monkeypatch)
+    assert len(together._together(5)) == 5

@@ -136,7 +136,10 @@ class BatchNorm(ElasticLayer):
             return y if follows is not None else self._activate(y, arch)
         mean, var = statistics or (None, None)
         scale, shift = (weight, bias) if self._parameters else (None, None)  # ones round otherwise
-        y = F.batch_norm(x, mean, var, scale, shift, training=mean is None, eps=self.eps)
+        if mean is not None and var is not None and mean.dim() > 1:
+            y = _by_parts(x, mean, var, scale, shift, self.eps)
+        else:
+            y = F.batch_norm(x, mean, var, scale, shift, training=mean is None, eps=self.eps)
         return self._activate(y, arch)
 
     def _activate(self, y: Tensor, arch: Architecture) -> Tensor:
@@ -223,6 +226,25 @@ def aligned(x: Tensor) -> Tensor:
     a tensor may begin elsewhere: "misaligned address" (PyTorch issue 195186).
     """
     return x.clone() if x.data_ptr() % 16 and not x.is_cpu else x
+
+
+def _by_parts(
+    x: Tensor,
+    means: Tensor,
+    variances: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> Tensor:
+    """``F.batch_norm`` in evaluation of equal parts of a batch, each with a row of statistics."""
+    y, none = torch.empty_like(x), x.new_empty(0)
+    rows = zip(x.chunk(len(means)), y.chunk(len(means)), means, variances, strict=True)
+    for part_, result, mean, var in rows:
+        torch.ops.aten.native_batch_norm.out(
+            part_, weight, bias, mean, var, False, 0.0, eps,
+            out=result, save_mean=none, save_invstd=none,
+        )  # fmt: skip
+    return y
 
 
 def _compiled(x: Tensor) -> bool:

@@ -13,8 +13,9 @@ from boundnas.cost import Cost, with_usual
 from boundnas.data import Samples, Source, batches
 from boundnas.data.handed import handed
 from boundnas.data.tensors import are_classes
-from boundnas.errors import TaskError
+from boundnas.errors import CalibrationError, TaskError
 from boundnas.guard.layout import takes_channels_last
+from boundnas.nested import Inputs, leaves, mapped
 from boundnas.randomness import stream
 from boundnas.search.journal import Evaluation
 from boundnas.search.screening import Sample
@@ -23,7 +24,7 @@ from boundnas.settings import SearchSettings
 from boundnas.space import Architecture
 from boundnas.store.records import Metric
 from boundnas.supernet import modes
-from boundnas.supernet.calibrate import calibrate
+from boundnas.supernet.calibrate import alike, calibrate
 from boundnas.supernet.supernet import Supernet
 from boundnas.task import Classification, Task
 
@@ -32,6 +33,12 @@ W = TypeVar("W")
 
 BATCHES_AT_ONCE = 2
 """Images that are only classified come in larger batches than those that are averaged over."""
+
+TOGETHER = 1 << 16
+"""Entries of small inputs that pass together at most: of few a pass is calls, not arithmetic."""
+
+ALIKE = 1e-4
+"""By how much statistics of batches that pass together may differ, in deviations of a channel."""
 
 
 class Evaluator:
@@ -79,6 +86,13 @@ class Evaluator:
         size = min(self.batch_size, count)
         order = order[: count - count % size]
         self._calibration = [images for images, _ in batches(data.train, order, size)]
+        self._size, self._several = (
+            size,
+            TOGETHER // sum(x.numel() for _, x in leaves(model.example)),
+        )
+        self._joined: dict[int, list[Inputs]] = {}
+        if self._several >= 2 * size and not self._pass_together():
+            self._several = 0
 
     def __call__(self, arch: Architecture) -> Evaluation:
         """Costs of ``arch`` and its score on all validation images."""
@@ -130,8 +144,34 @@ class Evaluator:
 
     def calibrated(self, arch: Architecture, part: float = 1.0) -> Architecture:
         """``arch`` with its BatchNorm statistics on the calibration images, or a part of them."""
-        images = self._calibration[: math.ceil(part * len(self._calibration))]
-        return calibrate(self.model, arch, (handed(self.model, self.data, x) for x in images))
+        images = self._together(math.ceil(part * len(self._calibration)))
+        ready = (handed(self.model, self.data, x) for x in images)
+        return calibrate(self.model, arch, ready, self._size)
+
+    def _together(self, number: int) -> list[Inputs]:
+        """So many calibration batches, as many of them in one as may pass together."""
+        each = max(1, self._several // self._size)
+        if each == 1:
+            return self._calibration[:number]
+        if number not in self._joined:
+            parts = [self._calibration[i : min(i + each, number)] for i in range(0, number, each)]
+            join = lambda *held: torch.cat(held)  # noqa: E731
+            self._joined[number] = [mapped(join, *part) for part in parts]
+        return self._joined[number]
+
+    def _pass_together(self) -> bool:
+        """Whether batches that pass together leave what each does by itself, tried on one network.
+
+        They do not where a network puts another axis than that of the samples first.
+        """
+        arch, number = self.model.space.largest, len(self._calibration)
+        try:
+            found = self.calibrated(arch).carried.statistics
+            alone = (handed(self.model, self.data, x) for x in self._calibration[:number])
+            expected = calibrate(self.model, arch, alone).carried.statistics
+        except CalibrationError:  # which the first candidate will tell of
+            return False
+        return alike(found, expected, ALIKE)
 
     def score(self, arch: Architecture, source: Source) -> float:
         """The task's metric of ``arch`` over all of ``source``; higher is better.
@@ -186,7 +226,8 @@ class Evaluator:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """What ``arch`` gives for a batch, and the targets, batch by batch."""
         modes.evaluate(self.model)
-        for images, labels in batches(source, order, BATCHES_AT_ONCE * self.batch_size):
+        size = max(BATCHES_AT_ONCE * self.batch_size, self._several)
+        for images, labels in batches(source, order, size):
             with torch.no_grad():
                 outputs = self.model(handed(self.model, self.data, images), arch)
             if isinstance(outputs, Tensor) and outputs.isnan().any():

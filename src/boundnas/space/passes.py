@@ -16,7 +16,10 @@ class Statistics(ABC):
 
     @abstractmethod
     def of(self, layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance ``layer`` normalizes ``x`` with, shape ``(c,)`` each."""
+        """Mean and biased variance ``layer`` normalizes ``x`` with, shape ``(c,)`` each.
+
+        Of shape ``(parts, c)`` each they are of equal parts of the batch, one after the other.
+        """
 
     def check(self, arch: Any, model: nn.Module, surely: bool) -> None:
         """Refuse an `Architecture`, or a model, that they are not of.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -75,15 +75,40 @@ class Calibrated(Statistics):
 
 @dataclass(frozen=True)
 class Seen(Statistics):
-    """Has every layer normalize by its batch, training or not, and keeps what it saw."""
+    """Has every layer normalize by its batch, training or not, and keeps what it saw.
+
+    Args:
+        moments: Mean and biased variance by layer name, shape ``(c,)`` each: of every batch, and
+            within a batch of every call of the layer.
+        sizes: Of several batches that pass together, one after the other, their images.
+    """
 
     moments: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    sizes: Sequence[int] = ()
+    _pass: dict[str, list[Sequence[tuple[Tensor, Tensor]]]] = field(default_factory=dict)
 
     def of(self, layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The batch's own mean and variance, which are kept."""
-        found = batch_moments(x)
-        self.moments.setdefault(layer, []).append(found)
-        return found
+        """The batch's own mean and variance, which are kept; of several batches a row of each."""
+        if len(self.sizes) < 2:
+            found = batch_moments(x)
+            self.moments.setdefault(layer, []).append(found)
+            return found
+        if len(x) != sum(self.sizes):
+            raise CalibrationError(
+                f"{layer}: batches of {', '.join(map(str, self.sizes))} images cannot pass "
+                f"together, as the first axis of what it normalizes has {len(x)} entries"
+            )
+        each = [batch_moments(part) for part in x.split(list(self.sizes))]
+        self._pass.setdefault(layer, []).append(each)
+        mean, var = (torch.stack(rows) for rows in zip(*each, strict=True))
+        return mean, var
+
+    def passed(self) -> None:
+        """A pass of several batches is over: what was seen is put in the order of the batches."""
+        for layer, calls in self._pass.items():
+            held = self.moments.setdefault(layer, [])
+            held.extend(moments for batch in zip(*calls, strict=True) for moments in batch)
+        self._pass.clear()
 
     def averaged(self, sizes: Sequence[int]) -> dict[str, tuple[Tensor, Tensor]]:
         """The mean over all batches, each weighted by its number of images."""
@@ -101,6 +126,27 @@ class Seen(Statistics):
                     "with a lower learning rate"
                 )
         return found
+
+
+def alike(one: Statistics | None, other: Statistics | None, tolerance: float) -> bool:
+    """Whether two calibrations came to the same statistics, but for rounding.
+
+    Args:
+        one: Of an architecture that `calibrate` gave.
+        other: Of another.
+        tolerance: Of each channel's mean, relative to its deviation, and of its variance.
+    """
+    assert isinstance(one, Calibrated) and isinstance(other, Calibrated)
+    if one.moments.keys() != other.moments.keys():
+        return False
+    for layer, (mean, var) in one.moments.items():
+        own_mean, own_var = other.moments[layer]
+        least = torch.finfo(var.dtype).eps
+        if ((mean - own_mean).abs() > tolerance * (var + least).sqrt()).any():
+            return False
+        if ((var - own_var).abs() > tolerance * (var + least)).any():
+            return False
+    return True
 
 
 def _mean(values: Sequence[Tensor], shares: Tensor) -> Tensor:
@@ -142,6 +188,22 @@ def _checked(batch: object, model: Supernet, number: int) -> int:
     return size
 
 
+def _parts(images: int, size: int | None) -> list[int]:
+    """Numbers of images of a batch that are normalized together.
+
+    Raises:
+        CalibrationError: The batch does not hold whole such parts.
+    """
+    if size is None or size == images:
+        return [images]
+    if size < 2 or images % size:
+        raise CalibrationError(
+            f"calibration: a batch of {images} images is not made of parts of {size}; take a "
+            "divisor of two or more"
+        )
+    return [size] * (images // size)
+
+
 def _found(batch: Inputs) -> str:
     if not isinstance(batch, Tensor):
         held = ", ".join(f"{tuple(getattr(x, 'shape', ()))}" for _, x in leaves(batch))
@@ -151,7 +213,9 @@ def _found(batch: Inputs) -> str:
 
 @checked
 @torch.no_grad()
-def calibrate(model: Supernet, arch: Architecture, images: Iterable[Inputs]) -> Architecture:
+def calibrate(
+    model: Supernet, arch: Architecture, images: Iterable[Inputs], size: int | None = None
+) -> Architecture:
     """Compute the BatchNorm statistics of ``arch`` on the given images.
 
     Args:
@@ -161,6 +225,9 @@ def calibrate(model: Supernet, arch: Architecture, images: Iterable[Inputs]) -> 
             ``(N, C, H, W)``, of two or more. Mean and variance are averaged over the batches,
             weighted by their images: ``var = sum_b n_b var_b / sum_b n_b``, the variance within a
             batch that training normalizes by, not that of the whole.
+
+        size: Images that are normalized together, where a batch holds several such; by default
+            all of a batch. Many passes of few small images take longer than one of many.
 
     Returns:
         The architecture, alone with its statistics: ``model(x, calibrated)`` evaluates it, and it
@@ -173,11 +240,13 @@ def calibrate(model: Supernet, arch: Architecture, images: Iterable[Inputs]) -> 
             statistics are not finite.
     """
     seen, sizes = Seen(), list[int]()
-    observed = arch.plain.carrying(statistics=seen)
     with evaluating(model):
         for batch in images:
-            sizes.append(_checked(batch, model, len(sizes)))
-            model(batch, observed)
+            own = _parts(_checked(batch, model, len(sizes)), size)
+            held = replace(seen, sizes=own)
+            model(batch, arch.plain.carrying(statistics=held))
+            held.passed()
+            sizes += own
     if not sizes:
         raise CalibrationError("calibration needs at least one batch of images, found none")
     statistics = Calibrated(seen.averaged(sizes), arch.indices, Weights(model))
