@@ -155,8 +155,7 @@ class Evaluator:
             return self._calibration[:number]
         if number not in self._joined:
             parts = [self._calibration[i : min(i + each, number)] for i in range(0, number, each)]
-            join = lambda *held: torch.cat(held)  # noqa: E731
-            self._joined[number] = [mapped(join, *part) for part in parts]
+            self._joined[number] = [mapped(_joined, *part) for part in parts]
         return self._joined[number]
 
     def _pass_together(self) -> bool:
@@ -236,6 +235,10 @@ class Evaluator:
                     "means nothing; look for NaN among validation and test inputs"
                 )
             yield outputs, labels.to(self.device)
+
+
+def _joined(*parts: Tensor) -> Tensor:
+    return torch.cat(parts)
 
 
 def _mean(scores: Tensor) -> float:

@@ -46,7 +46,8 @@ class SearchSettings(Settings):
         default=128,
         ge=2,
         le=65_536,
-        description="images per calibration step, twice as many are classified at once",
+        description="images that calibration normalizes together; twice as many, or more small "
+        "ones, are classified at once",
     )
     screen: float | None = Field(
         default=None,

@@ -136,7 +136,8 @@ def alike(one: Statistics | None, other: Statistics | None, tolerance: float) ->
         other: Of another.
         tolerance: Of each channel's mean, relative to its deviation, and of its variance.
     """
-    assert isinstance(one, Calibrated) and isinstance(other, Calibrated)
+    assert isinstance(one, Calibrated)
+    assert isinstance(other, Calibrated)
     if one.moments.keys() != other.moments.keys():
         return False
     for layer, (mean, var) in one.moments.items():
