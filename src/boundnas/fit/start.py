@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -117,19 +118,28 @@ def check_forward(model: Supernet) -> None:
 
 @torch.no_grad()
 def _check_alone(name: str, net: nn.Module, images: Inputs, arch: Architecture) -> None:
-    """Refuse a network that is another one in batches of another size, as on a device."""
-    together = net(images)
+    """Refuse a network that is another one in batches of another size, as on a device.
+
+    In double precision where it computes in that: statistics of two samples can lie next to each
+    other, and a normalization by them makes much of a rounding.
+    """
+    same = SAME
+    try:
+        exact = copy.deepcopy(net).double()
+        inputs = mapped(lambda x: x.double() if x.is_floating_point() else x, images)
+        together = exact(inputs)
+    except Exception:  # a forward may ask for its own precision
+        exact, inputs, together, same = net, images, net(images), ROUNDED
     for i in range(2):
-        one = mapped(partial(_one, i), images)
         try:
-            alone = net(one)
+            alone = exact(mapped(partial(_one, i), inputs))
         except Exception as error:  # whatever a user's forward may raise
             raise SpaceError(
                 f"{name} fails for a single sample, {type(error).__name__}: {first_line(error)}; "
                 f"networks are called with any number of them; architecture {arch}"
             ) from error
         scale = float(together.abs().nan_to_num().max())
-        if not torch.allclose(alone, _one(i, together), 0, SAME * scale, equal_nan=True):
+        if not torch.allclose(alone, _one(i, together), 0, same * scale, equal_nan=True):
             raise SpaceError(
                 f"{name} gives something else for a sample alone than beside another one, where "
                 "normalizations keep their statistics; what a network says of a sample may follow "
@@ -141,8 +151,9 @@ def _one(i: int, x: Tensor) -> Tensor:
     return x[i : i + 1]
 
 
-SAME = 1e-3
-"""Largest difference of what is the same but for rounding, relative to the largest output."""
+SAME, ROUNDED = 1e-3, 0.1
+"""Largest difference of what is the same but for rounding, relative to the largest output, in
+double precision and in the network's own."""
 
 
 def start_boundaries(
