@@ -330,7 +330,7 @@ WAYS = {
         lambda m, x: m.project(x.to(m.project.weight.dtype)), ["embed.width", "project.width"],
     ),
     "the device of a constant": (
-        lambda m, x: x * torch.arange(len(x)).to(torch.ones(1).device)[:, None, None].add(1),
+        lambda m, x: x * torch.arange(x.shape[1]).to(torch.ones(1).device)[:, None].add(1),
         ["embed.width"],
     ),
     "sizes of a map": (

@@ -326,10 +326,10 @@ def test_the_accuracy_logged_is_the_max_networks_on_its_batch(monkeypatch):
     seen = []
     step = loop.Sandwich.step
 
-    def watched(sandwich, images, labels, number):
+    def watched(sandwich, images, labels, number, *after):
         logits = []
         hook = sandwich.model.register_forward_hook(lambda *a: logits.append(a[-1]))
-        scalars = step(sandwich, images, labels, number)
+        scalars = step(sandwich, images, labels, number, *after)
         hook.remove()
         seen.append(int((logits[0].argmax(1) == labels).sum()) / len(labels))
         return scalars
