@@ -13,6 +13,9 @@ from tests.reliability.ranks import ALONE, TIMEOUT
 RUN = Path("runs/tiny")
 """The finished run, in the working folder."""
 
+PHOTOS = "photos"
+"""A folder of images with nothing wrong in it, likewise."""
+
 NOBODY = 65_534
 
 
@@ -156,19 +159,25 @@ def rewritten(*changes):
     return spoil
 
 
+def photos(folder):
+    """Two classes of images."""
+    from PIL import Image
+
+    for name in ("one", "two"):
+        (folder / name).mkdir(parents=True)
+        for i in range(12):
+            Image.new("L", (8, 8), 20 * i).save(folder / name / f"{i}.png")
+
+
 def images(make):
     """Train on a folder of images with something wrong in it."""
 
     def spoil(arguments):
-        from PIL import Image
-
-        for name in ("one", "two"):
-            (Path("images") / name).mkdir(parents=True)
-            for i in range(12):
-                Image.new("L", (8, 8), 20 * i).save(Path("images") / name / f"{i}.png")
+        photos(Path("images"))
         make(Path("images"))
         where = "{set: folder, folder: images, image_size: 8}"
-        return rewritten(("data:\n  set: digits", f"data: {where}"))(arguments)
+        rewritten(("data:\n  set: digits", f"data: {where}"))(arguments)
+        return ["images" if argument == PHOTOS else argument for argument in arguments]
 
     return spoil
 
@@ -369,16 +378,16 @@ STREAMS = {
 
 STARTING, FINISHED = ("run", "train"), ("search", "export", "best", "report", "compare")
 CONFIGURED = (*STARTING, "latency")
-OUT = ("compare", "reproduce", "latency")
+OUT = ("compare", "reproduce", "latency", "init")
 TOGETHER = (*STARTING, "search", "export")
 PATHS = (*CONFIGURED, *FINISHED)
-ALL = (*PATHS, "reproduce", "help")
+ALL = (*PATHS, "reproduce", "init", "help")
 
 SURROUNDINGS = {
     **{f"path: {k}": ((*PATHS, "help"), named(v)) for k, v in NAMES.items()},
     **{f"--runs: {k}": (STARTING, named(v, "--runs")) for k, v in NAMES.items()},
     **{f"--out: {k}": (OUT, named(v, "--out")) for k, v in NAMES.items()},
-    **{f"--data: {k}": (("reproduce",), named(v, "--data")) for k, v in NAMES.items()},
+    **{f"--data: {k}": (("reproduce", "init"), named(v, "--data")) for k, v in NAMES.items()},
     **{
         f"configuration: {k}": (CONFIGURED, instead(Path("run.yaml"), v))
         for k, v in CONFIGURATIONS.items()
@@ -388,7 +397,7 @@ SURROUNDINGS = {
         for file in FILES
         for k, v in CONTENTS.items()
     },
-    **{f"images: {k}": (CONFIGURED, images(v)) for k, v in IMAGES.items()},
+    **{f"images: {k}": ((*CONFIGURED, "init"), images(v)) for k, v in IMAGES.items()},
     **{f"variable: {k}": (ALL, variables(**v)) for k, v in VARIABLES.items()},
     **{f"ranks: {k}": (TOGETHER, ranked(**v)) for k, v in ALONE.items()},
     **{f"limit: {k}": (ALL, v) for k, v in LIMITS.items()},

@@ -16,7 +16,7 @@ import studies.__main__
 from studies.figures import FIGURES
 from tests.reliability.child import fork, replaced
 from tests.reliability.ranks import TIMEOUT
-from tests.reliability.surroundings import DEVICES, RUN, STARTING, SURROUNDINGS
+from tests.reliability.surroundings import DEVICES, PHOTOS, RUN, STARTING, SURROUNDINGS, photos
 from tests.reliability.tiny import STEPS, text
 
 import boundnas.app.cli
@@ -30,6 +30,7 @@ from boundnas.store.files import write_json
 reproduce = importlib.import_module("studies.reproduce")
 
 ARGUMENTS = {
+    "init": ["init", "--data", PHOTOS, "--out", "mine.yaml"],
     "run": ["run", "run.yaml"],
     "train": ["train", "run.yaml"],
     "search": ["search", str(RUN)],
@@ -62,6 +63,7 @@ def world(tmp_path_factory):
         boundnas.app.pipeline.run(read_config(folder / "run.yaml"), folder / "runs")
     for seed, name in enumerate(("tiny", "other")):
         shutil.copytree(folder / "runs" / name, folder / "studies" / "runs" / f"run-{seed}")
+    photos(folder / PHOTOS)
     return folder
 
 

@@ -180,10 +180,10 @@ def init(
     if os.path.lexists(out):
         raise ConfigError(f"{out}: is there already; name another file by --out, or move this away")
     proposal = propose(data)
+    print("A few steps of it will tell how long it takes here.", file=sys.stderr)
+    time = about(proposal.seconds())
     write_text(out, proposal.text)
-    print(f"Wrote {out}. Next: boundnas run {out}", flush=True)
-    print("A few steps of it will tell how long that takes here.", file=sys.stderr)
-    print(f"On this machine it takes about {about(proposal.seconds())}.")
+    print(f"Wrote {out}. Next: boundnas run {out}\nOn this machine it takes about {time}.")
 
 
 @_command

@@ -16,6 +16,9 @@ from boundnas.extras import require
 SAMPLED = 256
 """So many images are looked at, spread over all of them."""
 
+LEVELS = 2
+"""Images lie in the folder of a class, which may lie in that of a split."""
+
 _TINT = 8
 """Levels between the channels of a pixel that a grey image may have after a JPEG."""
 
@@ -45,7 +48,8 @@ def look(folder: Path) -> Look | None:
     require("reading image files", "PIL")
     found = []
     for place, inside, names in os.walk(folder):
-        inside[:] = [name for name in inside if not passed_over(name)]  # which are not walked into
+        deeper = len(Path(place).relative_to(folder).parts) < LEVELS
+        inside[:] = [name for name in inside if deeper and not passed_over(name)]
         images = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
         found += [Path(place, name) for name in images if not passed_over(name)]
     found.sort()
@@ -61,6 +65,8 @@ def _seen(path: Path) -> tuple[int, bool] | None:
     """Shorter side of an image, and whether it is grey."""
     from PIL import Image, ImageOps  # an extra
 
+    if not path.is_file():  # a pipe would be waited for
+        return None
     try:
         with Image.open(path) as image:
             side = min(image.size)
