@@ -86,10 +86,8 @@ class Evaluator:
         size = min(self.batch_size, count)
         order = order[: count - count % size]
         self._calibration = [images for images, _ in batches(data.train, order, size)]
-        self._size, self._several = (
-            size,
-            TOGETHER // sum(x.numel() for _, x in leaves(model.example)),
-        )
+        self._size = size
+        self._several = TOGETHER // sum(x.numel() for _, x in leaves(model.example))
         self._joined: dict[int, list[Inputs]] = {}
         if self._several >= 2 * size and not self._pass_together():
             self._several = 0
@@ -163,10 +161,10 @@ class Evaluator:
 
         They do not where a network puts another axis than that of the samples first.
         """
-        arch, number = self.model.space.largest, len(self._calibration)
+        arch = self.model.space.largest
         try:
             found = self.calibrated(arch).carried.statistics
-            alone = (handed(self.model, self.data, x) for x in self._calibration[:number])
+            alone = (handed(self.model, self.data, x) for x in self._calibration)
             expected = calibrate(self.model, arch, alone).carried.statistics
         except CalibrationError:  # which the first candidate will tell of
             return False
