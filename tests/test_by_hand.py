@@ -174,10 +174,69 @@ class Tokens(nn.Module):
         self.token = nn.Parameter(torch.rand(1, 1, 8))
         self.shift, self.scale = (nn.Parameter(torch.rand(1, 1, 8)) for _ in range(2))
         self.kinds = {2: None, 3: self.project}
+        self.halves = nn.Sequential(*(Block(gated, 4) for _ in range(3)))
+        self.giving = nn.Sequential(Block(a_part, 8), Block(gated, 8))
+        self.getting = nn.Sequential(Block(of_parts, 4), Block(gated, 4))
+        self.weighing = nn.Sequential(*(Block(weighed, 8) for _ in range(2)))
         self.function = function
 
     def forward(self, x):
         return self.head(self.function(self, self.embed(x)).mean(1))
+
+
+class Block(nn.Module):
+    """What a function does with a layer of twice the width and a weight."""
+
+    def __init__(self, function, width):
+        super().__init__()
+        self.layer, self.scale = nn.Linear(width, 2 * width), nn.Parameter(torch.rand(width))
+        self.function = function
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def a_part(m, x):
+    return m.layer(x).chunk(2, -1)[1]
+
+
+def of_parts(m, x):
+    return x[0] * m.layer(x[1]).chunk(2, -1)[0]
+
+
+def gated(m, x):
+    y, gate = m.layer(x).chunk(2, -1)
+    return x + y * gate.tanh()
+
+
+def weighed(m, x):
+    return gated(m, m.scale.sigmoid() * x) + x
+
+
+def first_half(m, x):
+    """Blocks in a row get a part of what was split, of which the others go elsewhere."""
+    a, b = x.chunk(2, -1)
+    return torch.cat([m.halves(a), b * a.mean(1, keepdim=True)], -1)
+
+
+def second_half(m, x):
+    a, b = x.chunk(2, -1)
+    return torch.cat([a, m.halves(b)], -1)
+
+
+def middle(m, x):
+    a, b, c, *_ = m.qkv(x).split(4, -1)
+    return torch.cat([a * c, m.halves(b)], -1)
+
+
+def getting(m, x):
+    parts = x.chunk(2, -1)
+    return torch.cat([m.getting(parts), parts[0]], -1)
+
+
+def beside(m, x):
+    y = m.project(x)
+    return m.weighing(x) + y
 
 
 class Norm8(Norm):
@@ -318,6 +377,20 @@ WAYS = {
     "tokens flattened to be normed": (normed_flat, ["embed.width", "project.width"]),
     "norms as functions": (norms_as_functions, ["embed.width", "project.width"]),
     "dropout of tokens and of their mean": (dropped_twice, ["embed.width", "project.width"]),
+    "blocks of a first half": (first_half, ["embed.width", "halves.depth"]),
+    "blocks of a second half": (second_half, ["embed.width", "halves.depth", "embed.width.2"]),
+    "blocks of a part in the middle": (
+        middle,
+        ["embed.width", "qkv.width", "halves.depth", *(f"qkv.width.{i}" for i in range(2, 6))],
+    ),
+    "a block that gives a part": (
+        lambda m, x: m.giving(x),
+        ["embed.width", "giving.0.layer.width", "giving.depth", "giving.0.layer.width.2"],
+    ),
+    "a block that gets parts": (
+        getting, ["embed.width", "getting.0.layer.width", "embed.width.2"],
+    ),
+    "blocks with weights, and a map beside": (beside, ["embed.width", "weighing.depth"]),
     "activations with a sum": (curved, ["embed.width", "project.width"]),
     "a token that is asked for its shape": (with_token, ["embed.width", "project.width"]),
     "weights before the map": (shifted, ["embed.width"]),

@@ -268,6 +268,19 @@ def stage(net):
     )
 
 
+def part_staged(net):
+    """A part of the channels goes through blocks in a row."""
+    if channels(net) % 2 == 0 and channels(net) >= 4:
+        block, half, first = net.draw.choice(BLOCKS), channels(net) // 2, net.draw.random() < 0.5
+        blocks = [block(axes(net), half, width(net)) for _ in range(2)]
+
+        def function(stage, x):
+            a, b = x.chunk(2, 1)
+            return torch.cat((stage(a), b) if first else (a, stage(b)), 1)
+
+        net.add("blocks of a half", function, [nn.Sequential(*blocks)])
+
+
 def again(net):
     """One module called twice in a row."""
     d, c = axes(net), channels(net)
@@ -359,9 +372,8 @@ MAPS = [
     conv, conv, strided, valid, same, asymmetric, circular, depthwise, multiplied, grouped, upwards,
     batch_norm, batch_norm, group_norm, channels_last_norm, activation, activation, pool, resized,
     padded, dropout, added, added, joined, joined, branches, dense, halved, apart, rejoined,
-    shuffled, squeeze_excite, stage, stage, again, shared, two_names, tied, scaled, decides,
-    computed,
-    attention_of_places,
+    shuffled, squeeze_excite, stage, stage, part_staged, again, shared, two_names, tied, scaled,
+    decides, computed, attention_of_places,
 ]  # fmt: skip
 
 

@@ -93,7 +93,7 @@ def _name(read: Read, parent: str, run: list[Block]) -> str:
 
 
 def _block(read: Read, call: Called) -> Block | None:
-    """A call as a block; none if it has several inputs, or weights in common with others."""
+    """A call as a block; none if it gets several maps, or has weights in common with others."""
     if call.output is None or not call.nodes or not call.name:
         return None
     inside = set(call.nodes)
@@ -103,6 +103,8 @@ def _block(read: Read, call: Called) -> Block | None:
     if len(inputs) != 1 or outwards != {call.output} or not once or not _own(read, call, inside):
         return None
     (x,) = inputs
+    if not isinstance(read.values[x], Map):
+        return None
     keeps = _alike(read.values[x], read.values[call.output])
     residual = keeps and _weighs(read, call.nodes) and _adds(read, call.nodes, x)
     return Block(call.name, call.nodes, x, call.output, residual)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from operator import getitem
 from typing import Any
 
@@ -37,8 +39,19 @@ class Parts:
         self.plan, self.builder = plan, builder
         self.made: dict[str, Any] = {}
         self.stages: dict[str, nn.Module] = {}
-        self.traced: set[fx.Node] = set()
         self.replaced: dict[fx.Node, fx.Node] = {}
+        self.owners = {node: node for node in plan.read.traced.graph.nodes}
+        """Of every node that was put into the graph, the one that it was put there for."""
+
+    @contextmanager
+    def inserting_before(self, node: fx.Node) -> Iterator[None]:
+        """Within it nodes are put into the graph before one, and for it."""
+        with node.graph.inserting_before(node):
+            yield
+        new = node.prev
+        while new not in self.owners:
+            self.owners[new] = node
+            new = new.prev
 
     def is_elastic(self, name: str) -> bool:
         """Whether a module is called with an architecture."""
@@ -63,7 +76,7 @@ class Parts:
         if layer is None:
             return
         user = next(iter(node.users))
-        with node.graph.inserting_before(user):
+        with self.inserting_before(user):
             x = self._before(user) if weight.by_itself else self._met(user, node)
             made = node.graph.call_module(weight.name, (x,))
             if weight.by_itself:
@@ -75,9 +88,12 @@ class Parts:
         self.made[weight.name] = layer
 
     def _before(self, node: fx.Node) -> fx.Node:
-        """The last map before a node."""
+        """The last map before a node, of a block's nodes or what it gets if it is in one."""
         values, weights = self.plan.read.values, self.plan.read.weights
-        before = itertools.takewhile(lambda n: n is not node, node.graph.nodes)
+        blocks = (block for run, _ in self.plan.depths for block in run.blocks)
+        block = next((b for b in blocks if node in b.nodes), None)
+        there = node.graph.nodes if block is None else [block.input, *block.nodes]
+        before = itertools.takewhile(lambda n: n is not node, there)
         maps = (n for n in before if isinstance(values.get(n), Map) and n.op != "get_attr")
         return [n for n in maps if n not in weights][-1]
 
@@ -92,11 +108,12 @@ class Parts:
 
     def split(self, node: fx.Node, cut: Cut) -> None:
         """Have a function that takes a map apart follow its widths."""
-        with node.graph.inserting_before(node):
+        with self.inserting_before(node):
             parts = self.pieces(node, cut)
         for user in list(node.users):
             if user.target is getitem:
                 which: Any = user.args[1]
+                self.replaced[user] = parts[which]
                 user.replace_all_uses_with(parts[which])
             else:
                 user.args = map_aggregate(user.args, lambda a: parts if a is node else a)

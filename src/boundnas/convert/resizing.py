@@ -29,7 +29,7 @@ def tell(parts: Parts, node: fx.Node, told: Told) -> None:
     if not any(map(plan.is_searched, (*told.axes, *told.of))):
         return
     graph = node.graph
-    with graph.inserting_before(node):
+    with parts.inserting_before(node):
         sizes = [
             -1 if plan.is_searched(axis) else _size(plan, node, x, told, i)
             for i, axis in enumerate(told.axes)

@@ -21,12 +21,11 @@ def rewrite(plan: Plan, builder: Builder) -> fx.GraphModule:
         builder: Makes its elastic layers.
     """
     traced = plan.read.traced
-    graph, parts = traced.graph, Parts(plan, builder)
-    parts.traced = set(graph.nodes)
+    graph = traced.graph
     x = next(node for node in graph.nodes if node.op == "placeholder")
     with graph.inserting_after(x):
         arch = graph.placeholder("arch")
-    parts.traced.add(arch)
+    parts = Parts(plan, builder)
     for node, numbers in plan.read.numbers.items():
         resizing.keep(plan, node, numbers)
     for node, told in plan.read.sizes.items():
@@ -61,25 +60,22 @@ def _asserts(node: fx.Node) -> bool:
 
 def _carve(graph: fx.Graph, arch: fx.Node, run: Run, depth: Dimension, parts: Parts) -> None:
     """Put a stage in the place of a run of blocks."""
-    nodes = list(graph.nodes)
-    place = {node: i for i, node in enumerate(nodes)}
-    layers, gone = [], []
-    for block in run.blocks:
-        inside = [place[node] for node in block.nodes if node in place]
-        start = inside[0]
-        while nodes[start - 1] not in parts.traced:  # what was put before the first of them
-            start -= 1
-        span = nodes[start : inside[-1] + 1]
-        layers.append(_layer(block, span, arch, parts))
-        gone += span
+    spans = [_span(graph, block, parts) for block in run.blocks]
+    gone = [node for span in spans for node in span]
+    layers = [_layer(*each, arch, parts) for each in zip(run.blocks, spans, strict=True)]
     last = parts.replaced.get(run.blocks[-1].output, run.blocks[-1].output)
     with graph.inserting_after(gone[-1]):
         stage = graph.call_module(run.name, (_input(gone, arch), arch))
-    parts.traced.add(stage)
     last.replace_all_uses_with(stage, lambda user: user not in set(gone))
     for node in reversed(gone):
         graph.erase_node(node)
     parts.stages[run.name] = elastic.Stage(layers, depth)
+
+
+def _span(graph: fx.Graph, block: Block, parts: Parts) -> list[fx.Node]:
+    """The nodes of a block, and those that were put before one of them for it."""
+    inside = set(block.nodes)
+    return [node for node in graph.nodes if parts.owners.get(node, node) in inside]
 
 
 def _layer(block: Block, span: list[fx.Node], arch: fx.Node, parts: Parts) -> nn.Module:
