@@ -37,6 +37,17 @@ def threads(number):
         torch.set_num_threads(before)
 
 
+@contextmanager
+def default_type(kind):
+    """Within it tensors are made in another type where none is said, as other packages ask."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(kind)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def mobilenet(last_width=8, in_channels=1):
     """A supernet of 256 networks, 10,320 to 45,584 MACs and 492 to 1,194 parameters."""
     with torch.random.fork_rng(devices=[]):

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 from pydantic import BaseModel
-from tests.small import digest
+from tests.reliability.child import replaced
+from tests.small import default_type, digest
 
 from boundnas.app import pipeline
 from boundnas.config import RunConfig
@@ -252,6 +253,27 @@ def test_the_same_settings_give_the_same_numbers():
     trained.cache_clear()
     searched.cache_clear()
     assert (trained(config), searched(config)) == first
+
+
+DRAWN = {"data.smallest_crop": torch.float64, "search.screen": torch.bfloat16}
+"""Settings that ask for further draws, each under another default type."""
+
+
+@pytest.mark.parametrize(("key", "kind"), DRAWN.items(), ids=DRAWN)
+def test_the_default_type_of_another_package_changes_no_number(key, kind, folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    value, beside = MOVED[key] if isinstance(MOVED[key], tuple) else (MOVED[key], {})
+    config = configured({**beside, key: value})
+    expected = trained(config), searched(config)
+    trained.cache_clear()
+    searched.cache_clear()
+    with default_type(kind), replaced(pipeline, "made", of_float32):
+        assert (trained(config), searched(config)) == expected
+
+
+def of_float32(made):
+    """Models of single precision, as before the other package was imported."""
+    return default_type(torch.float32)(made)
 
 
 def rows(model, prefix=""):

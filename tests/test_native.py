@@ -10,10 +10,12 @@ import sys
 
 import pytest
 import torch
+from tests.small import default_type
 from tests.spaces import SPACES, images, supernet
 from torch.nn import functional as F
 
 from boundnas.elastic import native
+from boundnas.guard.learnable import check_learnable
 from boundnas.randomness import stream
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="installed without a C compiler")
@@ -160,15 +162,6 @@ def test_more_or_fewer_arguments_are_refused():
         native.call("inner_product", *KERNELS["inner_product"]()[:-1], "many")
 
 
-@pytest.fixture
-def default(request):
-    """Another package's default type of numbers, for one test."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(request.param)
-    yield request.param
-    torch.set_default_dtype(before)
-
-
 def gradients(model, x, seed):
     """Of weights and gates of a drawn architecture with its gates."""
     arch = model.space.sample(stream(seed, "architecture"))
@@ -182,14 +175,14 @@ def gradients(model, x, seed):
     return torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
 
 
-@pytest.mark.parametrize("default", [torch.float64, torch.float16], indirect=True)
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16])
 @pytest.mark.parametrize("name", SPACES)
-def test_the_default_type_changes_no_gradient(name, default):
-    torch.set_default_dtype(torch.float32)
+def test_the_default_type_changes_no_gradient(name, kind):
     model = supernet(name)
     x = images(model, 6)
     expected = gradients(model, x, 0)
-    torch.set_default_dtype(default)
-    for found, right in zip(gradients(model, x, 0), expected, strict=True):
-        assert found.dtype == torch.float32
-        assert torch.equal(found, right)
+    with default_type(kind):
+        check_learnable(model)
+        for found, right in zip(gradients(model, x, 0), expected, strict=True):
+            assert found.dtype == torch.float32
+            assert torch.equal(found, right)

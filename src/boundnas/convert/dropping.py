@@ -35,7 +35,7 @@ def _drops(module: nn.Module, p: float) -> bool:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         for shape in _SHAPES:
-            x = torch.rand(shape) + 1
+            x = torch.rand(shape, dtype=torch.float32) + 1
             try:
                 twin = copy.deepcopy(module)
                 y, same = twin.train()(x.clone()), twin.eval()(x.clone())

@@ -141,7 +141,9 @@ def _gradients(
     wanted |= dict(trained)
     if not outputs:
         return {name: torch.zeros_like(x) for name, x in wanted.items()}
-    weights = [torch.linspace(1, 2, y.numel()).view(y.shape).to(y) for y in outputs]
+    weights = [
+        torch.linspace(1, 2, y.numel(), dtype=torch.float32).view(y.shape).to(y) for y in outputs
+    ]
     loss = sum((y * w).sum() for y, w in zip(outputs, weights, strict=True))
     found = torch.autograd.grad(loss, [*wanted.values()], allow_unused=True, materialize_grads=True)
     return dict(zip(wanted, found, strict=True))

@@ -93,13 +93,16 @@ def _as(module: nn.Module, norm: Any, axis: int) -> Norm | None:
     own, other = dict(twin.named_parameters()), copy.deepcopy(made)
     with torch.no_grad():
         for name, parameter in own.items():
-            drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
+            drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float32).to(
+                parameter
+            )
             parameter.copy_(drawn)
             dict(other.norm.named_parameters())[name].copy_(drawn)
         shape = list(_SHAPES[axis])
         shape.insert(len(shape) if axis == -1 else 1, len(norm.weight))
         for scale in (1e-3, 1.0, 30.0):  # the smallest shows eps
-            x = (torch.randn(shape, generator=generator) * scale + scale).to(norm.weight)
+            drawn = torch.randn(shape, generator=generator, dtype=torch.float32)
+            x = (drawn * scale + scale).to(norm.weight)
             try:
                 given = [twin.train()(x.clone()), twin.eval()(x.clone())]
             except Exception:  # whatever a forward may raise

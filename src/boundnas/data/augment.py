@@ -39,7 +39,7 @@ def augment(
     rows = offsets[:, :1] + torch.arange(height)
     columns = torch.arange(width).expand(n, width)
     if flip:
-        mirrored = torch.rand(batch, 1, generator=generator)[part] < 0.5
+        mirrored = torch.rand(batch, 1, generator=generator, dtype=torch.float32)[part] < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
     columns = offsets[:, 1:] + columns
     # One gather does crop and mirror; indexing with (rows, columns) takes 2 to 5 times as long.

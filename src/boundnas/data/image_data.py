@@ -110,7 +110,7 @@ class ImageData:
     @property
     def example(self) -> Tensor:
         """One image without the batch axis, such as a `Supernet` is built with."""
-        return torch.zeros(self.shape)
+        return torch.zeros(self.shape, dtype=torch.float32)
 
     def training(
         self, order: TrainingOrder, first: int, last: int, part: slice

@@ -219,7 +219,7 @@ def random_crops(
         raise DataError(
             f"random parts are taken of image files only, found {type(source).__name__}"
         )
-    draws = torch.rand(len(indices), 10, 4, generator=generator)
+    draws = torch.rand(len(indices), 10, 4, generator=generator, dtype=torch.float32)
     return source.crops(indices[part], smallest, draws[part])
 
 

@@ -167,7 +167,7 @@ def crops(
     """
     places = list(itertools.product(*map(range, chosen)))
     options = kernel.options(dimensions, chosen)
-    table = torch.zeros(len(options), len(places))
+    table = torch.zeros(len(options), len(places), dtype=torch.float32)
     for j, size in enumerate(options):
         if _within(size, chosen):
             margins = [(c - s) // 2 for c, s in zip(chosen, size, strict=True)]

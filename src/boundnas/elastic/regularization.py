@@ -50,7 +50,8 @@ class Draw(ElasticLayer):
 
     def _drawn(self, active: Tensor, more: int, generator: torch.Generator) -> Tensor:
         """Numbers in ``[0, 1)`` for a map's entries, and for those of ``more`` channels."""
-        return sent(torch.rand(self._draw_shape(active, more), generator=generator), active.device)
+        shape = self._draw_shape(active, more)
+        return sent(torch.rand(shape, generator=generator, dtype=torch.float32), active.device)
 
     def _parted(self, values: Tensor, more: int, few: int) -> Tensor:
         """Active channels and ghosts, as of a map; ``few`` samples have ghosts."""

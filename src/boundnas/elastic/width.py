@@ -90,6 +90,7 @@ def _membership(
 def _contained(part: Setting, dimensions: tuple[Dimension, ...], device: torch.device) -> Tensor:
     """Which combinations of dimensions contain which channels of a part; none of others'."""
     if followed(part) != dimensions:
-        return torch.zeros(math.prod(map(len, dimensions)), largest(part), device=device)
+        size = math.prod(map(len, dimensions)), largest(part)
+        return torch.zeros(size, dtype=torch.float32, device=device)
     sizes = torch.tensor([int(c) for c in choices(part)], device=device)
     return (torch.arange(largest(part), device=device) < sizes[:, None]).float()

@@ -105,7 +105,10 @@ def _try_steady(task: Task, answers: Tensor, few: Tensor) -> None:
 def _tell_constant(task: Task, answers: Tensor, few: Tensor, split: str) -> None:
     """Warn of a metric that is one number whatever is answered."""
     generator = stream(0, "check_metric")
-    noise = (torch.randn(answers.shape, generator=generator).to(answers) for _ in range(GUESSES))
+    noise = (
+        torch.randn(answers.shape, generator=generator, dtype=torch.float32).to(answers)
+        for _ in range(GUESSES)
+    )
     found = {_of_few(task, guess, [few]) for guess in noise}
     if len(found) == 1 and len(few) >= len(answers):
         _log.warning(

@@ -146,7 +146,7 @@ class Recording:
         self.y, self.gradients = Tensor(), list[Tensor | None]()
         with _aside(x.device):
             self._answer()
-            numbers = torch.linspace(-1, 1, self.y.numel())
+            numbers = torch.linspace(-1, 1, self.y.numel(), dtype=torch.float32)
             self.dy = numbers.view(self.y.shape).to(self.y)
             self._differentiate()  # libraries choose and load what they compute with
             self.gates.data.copy_(self._one_hot(model.space.smallest))
@@ -283,7 +283,7 @@ class Draws:
     def of(self, layer: Draw, shape: list[int]) -> tuple[Tensor, Tensor]:
         """The numbers of the call that comes next, and whether they are used."""
         if self._next == len(self.calls):
-            numbers = torch.zeros(shape, device=self.device)
+            numbers = torch.zeros(shape, dtype=torch.float32, device=self.device)
             used = torch.zeros((), dtype=torch.bool, device=self.device)
             self.calls.append(Drawn(layer, numbers, used))
         self._next += 1
@@ -299,8 +299,8 @@ class Draws:
             there = all(condition.value(arch) for condition in self.presence[layer.name])
             used.append(float(arch.noise is not None and there))
             shape = numbers.shape if used[-1] else (0,)
-            drawn.append(torch.rand(shape, generator=arch.noise).flatten())
-        flat = sent(torch.cat([torch.tensor(used), *drawn]), self.device)
+            drawn.append(torch.rand(shape, generator=arch.noise, dtype=torch.float32).flatten())
+        flat = sent(torch.cat([torch.tensor(used, dtype=torch.float32), *drawn]), self.device)
         flags, *values = flat.split([len(used), *map(len, drawn)])
         for (_, numbers, flag), own, value in zip(self.calls, flags.unbind(), values, strict=True):
             flag.copy_(own)

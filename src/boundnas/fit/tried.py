@@ -71,7 +71,9 @@ def _noise(outputs: Tensor, number: int, there: int) -> tuple[Tensor, Tensor]:
     """What a student and its teacher might give for so many samples, of which so many are there."""
     shape, generator = (min(number, there), *outputs.shape[1:]), stream(0, "check_task")
     student, teacher = (
-        torch.randn(shape, generator=generator).to(outputs.device).requires_grad_()
+        torch.randn(shape, generator=generator, dtype=torch.float32)
+        .to(outputs.device)
+        .requires_grad_()
         for _ in range(2)
     )
     return student, teacher

@@ -137,7 +137,7 @@ def _gradients(model: Supernet, arch: Architecture) -> list[Tensor | None]:
     """Gradients of the gates in a training pass on noise that leaves nothing behind."""
     weight = next(model.parameters())
     gates = tuple(
-        torch.eye(len(d), device=weight.device)[i].requires_grad_()
+        torch.eye(len(d), dtype=weight.dtype, device=weight.device)[i].requires_grad_()
         for d, i in zip(arch.space.dimensions, arch.indices, strict=True)
     )
     images = noise(model, 4, stream(0, "check_learnable"))

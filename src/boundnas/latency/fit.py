@@ -92,7 +92,8 @@ def _drawn(space: SearchSpace, generator: torch.Generator, number: int) -> Archi
     """
     if number % 3 == 0:
         return space.sample(generator)
-    far = torch.rand((), generator=generator) + 0.25 * torch.randn(len(space), generator=generator)
+    middle = torch.rand((), generator=generator, dtype=torch.float32)
+    far = middle + 0.25 * torch.randn(len(space), generator=generator, dtype=torch.float32)
     sizes = torch.tensor([len(d) for d in space.dimensions])
     places = (far.clamp(0, 0.999) * sizes).long()
     return Architecture(space, tuple(places.tolist()))

@@ -105,7 +105,8 @@ class OnnxRuntime(Runtime):
             if each.type in _KINDS:
                 given[each.name] = torch.zeros(shape, dtype=_KINDS[each.type]).numpy()
             else:
-                given[each.name] = torch.randn(shape, generator=generator).numpy()
+                drawn = torch.randn(shape, generator=generator, dtype=torch.float32)
+                given[each.name] = drawn.numpy()
         return _run(session, given)
 
     def _session(self, content: bytes) -> Any:

@@ -143,7 +143,7 @@ def point_mass(space: SearchSpace, boundary: Boundary, start: Architecture | Non
         start: Another architecture that is always drawn.
     """
     architecture = start or extreme(space, boundary)
-    logits = torch.full(_exists(space).shape, -math.inf)
+    logits = torch.full(_exists(space).shape, -math.inf, dtype=torch.float32)
     logits[torch.arange(len(space)), torch.tensor(architecture.indices)] = 0.0
     return Policy(space, logits, learned=False)
 
@@ -171,7 +171,8 @@ def initial_policy(
         start: The most probable architecture; the space's largest or smallest by default.
     """
     start = start or extreme(space, boundary)
-    increments = torch.randn(_exists(space).shape, generator=generator).abs() * std
+    shape = _exists(space).shape
+    increments = torch.randn(shape, generator=generator, dtype=torch.float32).abs() * std
     increments[:, 0] = 0.1  # a_0; a constant, so it only fixes the scale of the numbers
     logits = increments.cumsum(-1)
     for row, dimension, first in zip(logits, space.dimensions, start.indices, strict=True):

@@ -136,7 +136,7 @@ class SearchSpace:
         self, a: Architecture, b: Architecture, generator: torch.Generator
     ) -> Architecture:
         """Take each dimension from either parent with equal probability (App. A.3)."""
-        coins = (torch.rand(len(self), generator=generator) < 0.5).tolist()
+        coins = (torch.rand(len(self), generator=generator, dtype=torch.float32) < 0.5).tolist()
         return Architecture(
             self,
             tuple(i if coin else j for coin, i, j in zip(coins, a.indices, b.indices, strict=True)),

@@ -23,7 +23,7 @@ def as_example(given: Sequence[int] | Inputs) -> Inputs:
         SpaceError: It is neither, or of numbers that no model here takes.
     """
     if isinstance(given, Sequence) and not any(isinstance(n, Tensor | dict) for n in given):
-        return torch.zeros(_shape(given))
+        return torch.zeros(_shape(given), dtype=torch.float32)
     found = list(leaves(given))
     for name, part in found:
         if not isinstance(part, Tensor) or part.dtype not in KINDS or 0 in part.shape:
@@ -63,7 +63,7 @@ def padded(model: Any, generator: torch.Generator) -> Inputs:
 
     def made(x: Tensor) -> Tensor:
         if x.is_floating_point():
-            drawn = torch.randn(3, *x.shape, generator=generator).to(weight)
+            drawn = torch.randn(3, *x.shape, generator=generator, dtype=torch.float32).to(weight)
         else:
             least, most = min(0, int(x.min())), 1 if x.dtype == torch.bool else int(x.max())
             drawn = torch.randint(least, most + 1, (3, *x.shape), generator=generator)
@@ -81,7 +81,9 @@ def noise_like(example: Inputs, number: int, generator: torch.Generator, weight:
 
     def made(x: Tensor) -> Tensor:
         if x.is_floating_point():
-            return torch.randn(number, *x.shape, generator=generator).to(weight)
+            return torch.randn(number, *x.shape, generator=generator, dtype=torch.float32).to(
+                weight
+            )
         drawn = torch.randint(x.numel(), (number, *x.shape), generator=generator)
         return x.flatten()[drawn].to(weight.device)
 
