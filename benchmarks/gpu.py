@@ -282,7 +282,8 @@ def search(device: str, folder: Path | None) -> Iterator[str]:
     evaluator = Evaluator(model, data, bn.SearchSettings(), 0)
     generator = stream(0, "candidates")
     archs = [model.space.sample(generator) for _ in range(8 if device == "cuda" else 2)]
-    first, again = (once(lambda: list(evaluator.each(evaluator, archs))) for _ in range(2))
+    with evaluator.measuring() as measure:
+        first, again = (once(lambda: list(measure(archs))) for _ in range(2))
     yield (
         f"| {data.name}, {len(data.validation)} validation images, 2,048 for calibration | "
         f"{len(archs) / first:.2f} candidates a second, the same again {len(archs) / again:.2f} | |"

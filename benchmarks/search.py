@@ -26,12 +26,12 @@ import argparse
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from unittest import mock
 
 import torch
@@ -40,19 +40,17 @@ from torch import Tensor
 from boundnas import Front, SearchSettings, search
 from boundnas.app.pipeline import Job
 from boundnas.config import read_config
-from boundnas.data import Source, Subset
+from boundnas.data import Subset
 from boundnas.fit.run import Run
-from boundnas.search import Evaluation, Evaluator, evaluator
+from boundnas.search import Evaluation, Evaluator, evaluator, workers
 from boundnas.search.pareto import mean_over_log_cost
 from boundnas.search.sampled import METHODS
+from boundnas.search.workers import Judged
 from boundnas.space import Architecture
 from boundnas.store.folder import RunFolder
 from growth import exponent, plot
 
 PLAIN = "plain"
-
-T = TypeVar("T")
-W = TypeVar("W")
 
 
 @contextmanager
@@ -63,11 +61,8 @@ def plainly() -> Iterator[None]:
         order = torch.arange(len(self.data.validation))
         return self.scores(self.calibrated(arch), self.data.validation, order)
 
-    def each(self: Evaluator, measure: Callable[[W], T], work: Sequence[W]) -> Iterator[T]:
-        return map(measure, work)
-
     with (
-        mock.patch.object(Evaluator, "each", each),
+        mock.patch.object(workers, "AVAILABLE", False),
         mock.patch.object(Evaluator, "validated", validated),
         mock.patch.object(evaluator, "BATCHES_AT_ONCE", 1),
     ):
@@ -81,7 +76,7 @@ class Searched:
     Args:
         seconds: Of the search, up to where the front is measured on test data.
         candidates: Architectures that were measured or screened.
-        images: Validation images looked at in all, pilots included.
+        images: Validation images that their scores rest on, in all.
         validation: Score of the front on the validation split.
         test: Likewise on test data.
         networks: Size of the front.
@@ -97,26 +92,21 @@ class Searched:
 
 def searched(run: Run, settings: SearchSettings, seed: int) -> Searched:
     run = replace(run, seed=seed)
-    scores, tested, evaluation = Evaluator.scores, Evaluator.score, Evaluator._evaluation
+    tested, evaluation = Evaluator.score, Evaluator._evaluation
     candidates: list[Architecture] = []
     images: list[int] = []
     on_test: list[float] = []
 
-    def counted(self: Evaluator, arch: Any, source: Source, order: Tensor) -> Tensor:
-        if source is run.data.validation:
-            images.append(len(order))
-        return scores(self, arch, source, order)
-
-    def evaluated(self: Evaluator, arch: Architecture, *args: Any) -> Evaluation:
+    def evaluated(self: Evaluator, arch: Architecture, judged: Judged) -> Evaluation:
         candidates.append(arch.plain)
-        return evaluation(self, arch, *args)
+        images.append(judged.images)
+        return evaluation(self, arch, judged)
 
     def noted(self: Evaluator, *args: Any) -> float:
         on_test.append(time.perf_counter())
         return tested(self, *args)
 
     with (
-        mock.patch.object(Evaluator, "scores", counted),
         mock.patch.object(Evaluator, "_evaluation", evaluated),
         mock.patch.object(Evaluator, "score", noted),
     ):

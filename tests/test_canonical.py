@@ -229,7 +229,7 @@ def test_one_pass_answers_for_all_names_of_a_network(monkeypatch):
 @pytest.fixture
 def measured(monkeypatch):
     made = []
-    for step in ("__call__", "screened"):
+    for step in ("judged", "screened"):
         measure = getattr(Evaluator, step)
 
         def noted(self, arch, *rest, measure=measure):

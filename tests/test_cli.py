@@ -105,7 +105,7 @@ def test_a_second_call_does_nothing_twice(whole, configured, monkeypatch):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     monkeypatch.setattr(Sandwich, "step", None)
-    monkeypatch.setattr(Evaluator, "__call__", None)
+    monkeypatch.setattr(Evaluator, "judged", None)
     monkeypatch.setattr(networks, "file_of", None)
     result = call("run", "run.yaml")
     assert result.exit_code == 0

@@ -155,6 +155,7 @@ WITHOUT_EFFECT = {
     "train.prior.largest": "part of train.prior; tests/test_train.py",
     "cost.table": "goes with a model; tests/test_latency_runs.py",
     "train.gradient_checkpointing": "decides memory and time; tests/test_recomputed.py",
+    "search.workers": "decides time; tests/test_workers.py",
     "train.checkpoint_every": "decides what a kill costs; tests/reliability/test_kills.py",
     "export.formats": "what is written of each network; tests/test_export.py",
     "export.latency": "what is measured of each network; tests/test_front_latency.py",

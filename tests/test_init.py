@@ -3,6 +3,7 @@
 import logging
 import re
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -218,10 +219,14 @@ def test_the_time_is_that_of_a_step_and_of_a_candidate_times_their_number(monkey
         def __init__(self, *_):
             clock[0] += 5
 
-        def each(self, _, drawn):
-            for architecture in drawn:
-                clock[0] += 3
-                yield architecture
+        @contextmanager
+        def measuring(self):
+            def measure(drawn):
+                for architecture in drawn:
+                    clock[0] += 3
+                    yield architecture
+
+            yield measure
 
     made = propose(None)
     monkeypatch.setattr(proposal, "fit", trained)

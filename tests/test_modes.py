@@ -66,7 +66,8 @@ def few_steps(model):
 def measured(model):
     settings = SearchSettings(calibration_images=32, batch_size=16)
     evaluator = Evaluator(model, few_digits(), settings, 0)
-    list(evaluator.each(evaluator, [model.space.smallest]))
+    with evaluator.measuring() as measure:
+        list(measure([model.space.smallest]))
     evaluator.scores(evaluator.calibrated(model.space.largest), few_digits().test, torch.arange(2))
 
 

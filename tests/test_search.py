@@ -54,13 +54,13 @@ def front():
 @pytest.fixture
 def measured(monkeypatch):
     """Every evaluation made within the test, in order."""
-    made, measure = [], Evaluator.__call__
+    made, evaluation = [], Evaluator._evaluation
 
-    def noted(self, arch):
-        made.append(measure(self, arch))
+    def noted(self, arch, judged):
+        made.append(evaluation(self, arch, judged))
         return made[-1]
 
-    monkeypatch.setattr(Evaluator, "__call__", noted)
+    monkeypatch.setattr(Evaluator, "_evaluation", noted)
     return made
 
 
@@ -296,7 +296,6 @@ def test_a_screened_network_is_estimated_from_its_answers_to_the_sample(evaluato
         correct = evaluator.scores(calibrated, data.validation, sample.images)
         assert found.score == sample.score(correct)
         assert found.images == len(sample.images) == 20
-        assert found.costs == {name: cost(arch) for name, cost in evaluator.costs.items()}
 
 
 def calibration_positions(evaluator, count):
@@ -314,7 +313,7 @@ def test_a_search_that_screens_reports_exact_accuracies(run, monkeypatch):
 
         return measured
 
-    for name in ("__call__", "screened"):
+    for name in ("judged", "screened"):
         monkeypatch.setattr(Evaluator, name, counting(getattr(Evaluator, name)))
     whole = search(run, SCREENING)
     rows = evaluations_in(run.folder.evaluations)

@@ -1,14 +1,164 @@
 """Work side by side: in order, a piece at each worker, an error or a stop at once, threads back."""
 
+import os
+import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from tests.small import threads, trained
 
 from boundnas import SearchSettings, search
-from boundnas.search.workers import side_by_side
+from boundnas.engine import forked
+from boundnas.randomness import stream
+from boundnas.search import workers
+from boundnas.search.workers import Judged, Workers, side_by_side
+
+SPACE = trained().model.space
+
+
+def drawn(number):
+    generator = stream(0, "workers")
+    return [SPACE.sample(generator) for _ in range(number)]
+
+
+def telling(arch):
+    """A score that says who judged."""
+    time.sleep(0.002 * (arch.indices[0] + arch.indices[-1]))
+    return Judged(float(sum(arch.indices)), os.getpid())
+
+
+def children():
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_processes_judge_in_order_each_its_part_and_are_gone_at_the_end(number):
+    work = drawn(30)
+    with Workers(telling, SPACE, number) as pool:
+        found = list(pool(work))
+        assert len(children()) == number
+        assert len(list(pool(work[:1]))) == 1  # the same ones
+        assert len(children()) == number
+    assert [judged.score for judged in found] == [float(sum(a.indices)) for a in work]
+    judges = {judged.images for judged in found}
+    assert len(judges) == number
+    assert os.getpid() not in judges
+    assert not children()
+
+
+@pytest.mark.parametrize(("number", "length"), [(1, 30), (4, 1), (4, 0)])
+def test_what_one_can_do_is_done_here(number, length):
+    with Workers(telling, SPACE, number) as pool:
+        assert {judged.images for judged in pool(drawn(length))} <= {os.getpid()}
+        assert not children()
+
+
+def test_where_nothing_is_forked_all_is_done_here(monkeypatch):
+    monkeypatch.setattr(workers, "AVAILABLE", False)
+    with Workers(telling, SPACE, 4) as pool:
+        assert {judged.images for judged in pool(drawn(5))} == {os.getpid()}
+
+
+def test_without_room_for_processes_those_there_are_do_the_work(monkeypatch, caplog):
+    fork, calls = os.fork, iter(range(10))
+
+    def few():
+        if next(calls):
+            raise OSError(11, "Resource temporarily unavailable")
+        return fork()
+
+    monkeypatch.setattr(forked.os, "fork", few)
+    work = drawn(9)
+    with Workers(telling, SPACE, 3) as pool:
+        assert [j.score for j in pool(work)] == [float(sum(a.indices)) for a in work]
+        assert len(children()) == 1
+    assert "of 3 processes that measure candidates 1 could be started (Resource temp" in caplog.text
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_every_candidate_has_one_thread_and_ours_come_back(number):
+    def judge(_):
+        return Judged(0.0, torch.get_num_threads())
+
+    with threads(3), Workers(judge, SPACE, number) as pool:
+        assert {judged.images for judged in pool(drawn(8))} == {1}
+        assert torch.get_num_threads() == 3
+
+
+def test_what_is_raised_in_a_process_is_raised_here_in_its_place():
+    work = drawn(8)
+
+    def judge(arch):
+        if arch == work[5]:
+            raise ZeroDivisionError("the sixth")
+        return telling(arch)
+
+    with Workers(judge, SPACE, 2) as pool:
+        results = pool(work)
+        assert [next(results).score for _ in range(5)] == [float(sum(a.indices)) for a in work[:5]]
+        with pytest.raises(ZeroDivisionError, match="the sixth"):
+            next(results)
+        assert [j.score for j in pool(work[:3])] == [float(sum(a.indices)) for a in work[:3]]
+    assert not children()
+
+
+def test_what_a_process_dies_of_is_judged_here(caplog):
+    work, here = drawn(20), os.getpid()
+
+    def judge(arch):
+        if arch in (work[3], work[9]) and os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return telling(arch)
+
+    with Workers(judge, SPACE, 3) as pool:
+        found = list(pool(work))
+    assert [judged.score for judged in found] == [float(sum(a.indices)) for a in work]
+    assert found[3].images == found[9].images == here
+    assert "a process that measures candidates was ended by signal 9; it may have" in caplog.text
+    assert not children()
+
+
+def test_no_process_outlives_the_one_that_forked_it(tmp_path):
+    there = tmp_path / "child"
+
+    def judge(_):
+        there.write_text(str(os.getpid()))
+        time.sleep(60)
+
+    if not (child := os.fork()):
+        list(Workers(judge, SPACE, 2)(drawn(4)))
+    while not (there.exists() and there.read_text()):
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    end = time.monotonic() + 10
+    while Path(f"/proc/{there.read_text()}").exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_what_a_process_prints_or_logs_waits_for_no_lock_of_ours():
+    lock = threading.Lock()
+
+    class Locked:
+        def write(self, text):
+            with lock:
+                return len(text)
+
+        def flush(self):
+            pass
+
+    def judge(arch):
+        print("judged", file=forked.sys.stderr)
+        workers._log.warning("judged")
+        return telling(arch)
+
+    with pytest.MonkeyPatch.context() as patch, lock, Workers(judge, SPACE, 2) as pool:
+        patch.setattr("sys.stderr", Locked())
+        assert len({judged.images for judged in pool(drawn(6))}) == 2
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])

@@ -149,7 +149,8 @@ class Proposal:
         space, generator = job.model.space, stream(0, "init")
         drawn = [space.sample(generator, space.whole) for _ in range(_TRIED)]
         start = time.monotonic()
-        list(evaluator.each(evaluator, drawn))
+        with evaluator.measuring() as measure:
+            list(measure(drawn))
         candidate = (time.monotonic() - start) / _TRIED
         candidates = search.initial + search.rounds * (search.crossovers + search.mutations)
         return (train.steps or 0) * max(0.0, step) + candidates * candidate

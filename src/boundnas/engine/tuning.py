@@ -37,7 +37,7 @@ def _keep_freed_memory() -> None:
     """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return
-    mallopt = _of_libc("mallopt")
+    mallopt = of_libc("mallopt")
     if mallopt is not None:
         for parameter, value in _VALUES.items():
             mallopt(parameter, value)
@@ -49,12 +49,12 @@ def give_back() -> None:
     Maps of another network's shapes do not fit into what an earlier one left. The next pass makes
     the pages anew.
     """
-    malloc_trim = _of_libc("malloc_trim")
+    malloc_trim = of_libc("malloc_trim")
     if malloc_trim is not None:
         malloc_trim(0)
 
 
-def _of_libc(name: str) -> Callable[..., int] | None:
+def of_libc(name: str) -> Callable[..., int] | None:
     """A function of the C library, where it is one that has it."""
     try:
         found: Callable[..., int] = getattr(ctypes.CDLL(None), name)

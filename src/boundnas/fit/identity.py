@@ -41,7 +41,7 @@ Identity = dict[str, str]
 _INTERNAL = {*vars(Supernet((1, 1, 1))), "_space", "frozen"}
 """Attributes that every supernet has; what matters of them is told in other ways."""
 
-WITHOUT_EFFECT = ("train.checkpoint_every", "train.gradient_checkpointing")
+WITHOUT_EFFECT = ("train.checkpoint_every", "train.gradient_checkpointing", "search.workers")
 """Settings of a training that leave its bytes as they are: a run may go on with others."""
 
 SAMPLED = 64

@@ -147,7 +147,7 @@ def _check_config(folder: Path, run: RunRecords, config: RunConfig) -> None:
     now = {
         "seed": str(config.seed),
         **identity.of_settings(train, "train", identity.WITHOUT_EFFECT),
-        **identity.of_settings(config.search, "search"),
+        **identity.of_settings(config.search, "search", identity.WITHOUT_EFFECT),
     }
     was = {name: value for name, value in held.items() if name in now}
     different = identity.difference(was, {name: now[name] for name in was})

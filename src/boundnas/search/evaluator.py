@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -19,7 +20,7 @@ from boundnas.nested import Inputs, leaves, mapped
 from boundnas.randomness import stream
 from boundnas.search.journal import Evaluation
 from boundnas.search.screening import Sample
-from boundnas.search.workers import side_by_side
+from boundnas.search.workers import MOST, Judged, Workers, side_by_side
 from boundnas.settings import SearchSettings
 from boundnas.space import Architecture
 from boundnas.store.records import Metric
@@ -76,7 +77,8 @@ class Evaluator:
                 f"over all; leave screen out, or give {type(self.task).__name__} a score of each "
                 "sample"
             )
-        self.model, self.data, self.batch_size = model, data, settings.batch_size
+        self.model, self.data, self.settings = model, data, settings
+        self.batch_size = settings.batch_size
         self.costs = with_usual(model, costs)
         self.device = next(model.parameters()).device
         takes_channels_last(model)  # tried here, before candidates run side by side
@@ -94,46 +96,59 @@ class Evaluator:
 
     def __call__(self, arch: Architecture) -> Evaluation:
         """Costs of ``arch`` and its score on all validation images."""
+        return self._evaluation(arch, self.judged(arch))
+
+    def judged(self, arch: Architecture) -> Judged:
+        """Its score on all validation images alone."""
         images = self.data.validation
         if self.task.meter() is None:
-            return self.answered(arch, self.validated(arch))
+            return judged_by(self.validated(arch))
         score = self.score(self.calibrated(arch).carrying(folds=True), images)
-        return self._evaluation(arch, score, len(images))
+        return Judged(score, len(images))
 
-    def answered(self, arch: Architecture, scores: Tensor) -> Evaluation:
-        """Likewise, of an architecture whose answers to all validation images are known.
+    @contextmanager
+    def measuring(
+        self, judge: Callable[[Architecture], Judged] | None = None
+    ) -> Iterator[Callable[[Sequence[Architecture]], Iterator[Evaluation]]]:
+        """Gives what measures architectures, in order; on the CPU several at a time.
 
         Args:
-            arch: The architecture.
-            scores: Those of its answers: its `validated`.
+            judge: What they are worth; by default `judged`.
         """
-        return self._evaluation(arch, _mean(scores), len(scores))
+        judge = judge or self.judged
+        modes.evaluate(self.model)  # once for all: a worker would take it for another's
+        if self.device.type != "cpu":
+            yield lambda work: map(self._evaluation, work, map(judge, work))
+            return
+        number = self.settings.workers or min(torch.get_num_threads(), MOST)
+        with Workers(judge, self.model.space, number) as workers:
+            yield lambda work: map(self._evaluation, work, workers(work))
 
     def each(self, measure: Callable[[W], T], work: Sequence[W]) -> Iterator[T]:
         """``measure`` of every piece of work, in order; on the CPU several at a time.
 
         Args:
-            measure: This evaluator, one of its methods, or a function that calls them.
+            measure: One of this evaluator's methods, or a function that calls them.
             work: Architectures, or what ``measure`` takes.
         """
-        modes.evaluate(self.model)  # once for all: a worker would take it for another's
+        modes.evaluate(self.model)
         several = self.device.type == "cpu"
         return side_by_side(measure, work) if several else map(measure, work)
 
-    def screened(self, arch: Architecture, sample: Sample) -> Evaluation:
-        """Costs of ``arch`` and an estimate of its score from a sample of the images.
+    def screened(self, arch: Architecture, sample: Sample) -> Judged:
+        """An estimate of the score of ``arch`` from a sample of the images.
 
         Statistics are recalibrated on the like part of the calibration images.
         """
         part = len(sample.images) / len(self.data.validation)
         calibrated = self.calibrated(arch, part)
         scores = self.scores(calibrated.carrying(folds=True), self.data.validation, sample.images)
-        return self._evaluation(arch, sample.score(scores), len(scores))
+        return Judged(sample.score(scores), len(scores))
 
-    def _evaluation(self, arch: Architecture, score: float, images: int) -> Evaluation:
+    def _evaluation(self, arch: Architecture, judged: Judged) -> Evaluation:
         costs = {name: cost(arch) for name, cost in self.costs.items()}
-        score = self.task.checked_score(score, f"{arch.plain} on validation data")
-        return Evaluation(arch.plain, costs, score, images)
+        score = self.task.checked_score(judged.score, f"{arch.plain} on validation data")
+        return Evaluation(arch.plain, costs, score, judged.images)
 
     def validated(self, arch: Architecture) -> Tensor:
         """The scores of what ``arch`` answers to each validation image."""
@@ -237,6 +252,15 @@ class Evaluator:
 
 def _joined(*parts: Tensor) -> Tensor:
     return torch.cat(parts)
+
+
+def judged_by(scores: Tensor) -> Judged:
+    """What an architecture is worth whose answers to all validation images are known.
+
+    Args:
+        scores: Those of its answers: its `Evaluator.validated`.
+    """
+    return Judged(_mean(scores), len(scores))
 
 
 def _mean(scores: Tensor) -> float:

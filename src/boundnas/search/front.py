@@ -24,7 +24,7 @@ from boundnas.fit.run import Run
 from boundnas.randomness import stream
 from boundnas.search.bench import Bench, Name
 from boundnas.search.canonical import Canonical
-from boundnas.search.evaluator import Evaluator
+from boundnas.search.evaluator import Evaluator, judged_by
 from boundnas.search.genetic import genetic_search, population
 from boundnas.search.journal import Evaluation, Journal
 from boundnas.search.networks import Front, FrontNetwork, class_results, selected
@@ -32,6 +32,7 @@ from boundnas.search.origin import of_evaluations, of_front
 from boundnas.search.sampled import sampled_search
 from boundnas.search.screening import PILOTS, Sample, Screening
 from boundnas.search.wanted import measured_by, wanted
+from boundnas.search.workers import Judged
 from boundnas.settings import SearchSettings
 from boundnas.space import Allowed, Architecture
 from boundnas.store.files import canonical_json, find_bytes, set_aside, write_text
@@ -157,19 +158,17 @@ def _opened(
     name = Canonical(run.model, _allowed(run, settings), evaluator.costs.values())
     screen = None if settings.screen is None else _screen(run, settings, evaluator, name)
     journal = partial(_journal, run, settings, evaluator)
-    exact = partial(evaluator.each, evaluator)
     with (
         journal("evaluations", estimated=screen is not None) as evaluations,
         Progress(_total(settings), "search", unit="network") as progress,
         audience.joined(Bar(progress, evaluator.metric)),
         ExitStack() as stack,
     ):
-        measure, screening = exact, None
+        measure, screening = stack.enter_context(evaluator.measuring(screen)), None
         if screen is not None:
             finalists = stack.enter_context(journal("finalists", estimated=False))
-            measured = Bench(exact, journal=finalists)
+            measured = Bench(stack.enter_context(evaluator.measuring()), journal=finalists)
             screening = Screening(measured, partial(_selected, run), len(run.data.validation))
-            measure = partial(evaluator.each, screen)
         show = partial(audience.tell, "candidate")
         yield Bench(measure, name=name, journal=evaluations, screening=screening, show=show)
 
@@ -196,10 +195,10 @@ def _journal(
 
 def _screen(
     run: Run, settings: SearchSettings, evaluator: Evaluator, name: Name
-) -> Callable[[Architecture], Evaluation]:
+) -> Callable[[Architecture], Judged]:
     """Estimates the accuracy of an architecture from images that the first candidates choose."""
     pilots = _pilots(run, settings, evaluator, name)
-    exact = {arch: evaluator.answered(arch, correct) for arch, correct in pilots.items()}
+    exact = {arch: judged_by(correct) for arch, correct in pilots.items()}
     size = math.ceil(float(settings.screen or 0) * len(run.data.validation))
     generator = stream(run.seed, "search/screening")
     sample = Sample.draw(torch.stack(list(pilots.values())), size, generator)

@@ -10,7 +10,9 @@ from boundnas.fit.told import digest
 from boundnas.settings import SearchSettings
 from boundnas.supernet import weights
 
-_PLAN = ("method", "initial", "rounds", "crossovers", "mutations", "mutation_probability")
+_PLAN = (
+    "method", "initial", "rounds", "crossovers", "mutations", "mutation_probability", "workers",
+)  # fmt: skip
 """Settings that decide which networks are measured, but not what is measured of them."""
 
 
@@ -50,7 +52,7 @@ def of_front(run: Run, settings: SearchSettings) -> Identity:
     """What decides the front: all of a search, the range of costs, and test data."""
     return {
         **of_evaluations(run, settings, estimated=True),
-        **identity.of_settings(settings, "search"),
+        **identity.of_settings(settings, "search", identity.WITHOUT_EFFECT),
         **identity.of_split(run.data, "test"),
         "cost_range": ", ".join(str(tuple(map(float, limits))) for limits in run.ranges.values()),
     }

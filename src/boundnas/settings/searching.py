@@ -49,6 +49,13 @@ class SearchSettings(Settings):
         description="images that calibration normalizes together; twice as many, or more small "
         "ones, are classified at once",
     )
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="candidates measured at a time on the CPU, each in a process with one thread; "
+        "null takes the number of threads, at most 8; results do not depend on it",
+    )
     screen: float | None = Field(
         default=None,
         gt=0,
