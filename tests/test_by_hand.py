@@ -168,7 +168,7 @@ class Tokens(nn.Module):
         self.register_buffer("places", torch.arange(5)[:, None] - torch.arange(5) + 4)
         self.scales = nn.ParameterList([torch.rand(2), torch.rand(2)])
         self.between = nn.Parameter(torch.rand(2, 2))
-        self.batch = nn.BatchNorm1d(8)
+        self.batch, self.of_half = nn.BatchNorm1d(8), nn.BatchNorm1d(4)
         self.twice = nn.Dropout(0.1)
         self.curves = nn.Sequential(Curve(), Curve())
         self.token = nn.Parameter(torch.rand(1, 1, 8))
@@ -232,6 +232,23 @@ def middle(m, x):
 def getting(m, x):
     parts = x.chunk(2, -1)
     return torch.cat([m.getting(parts), parts[0]], -1)
+
+
+def norm_of_a_part(m, x):
+    a, b = m.project(x).transpose(1, 2).chunk(2, 1)
+    return x + torch.cat([m.of_half(a), b], 1).transpose(1, 2)
+
+
+def dropout_of_a_part(m, x):
+    a, b = m.project(x).chunk(2, -1)
+    return x + torch.cat([a, F.dropout(b, 0.1, m.training)], -1)
+
+
+def queries_twice_cut(m, x):
+    b, n, _ = x.shape
+    y = m.qkv(x).reshape(b, n, 3, 2, 4).reshape(b, n, 3, 2, 2, 2).flatten(4)
+    q, k, v = y.permute(2, 0, 3, 1, 4)
+    return x + m.project(((q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2))
 
 
 def beside(m, x):
@@ -391,6 +408,9 @@ WAYS = {
         getting, ["embed.width", "getting.0.layer.width", "embed.width.2"],
     ),
     "blocks with weights, and a map beside": (beside, ["embed.width", "weighing.depth"]),
+    "a norm of a part": (norm_of_a_part, ["project.width", "project.width.2"]),
+    "dropout of a part": (dropout_of_a_part, ["project.width", "project.width.2"]),
+    "queries that are cut twice": (queries_twice_cut, ["embed.width", "qkv.heads"]),
     "activations with a sum": (curved, ["embed.width", "project.width"]),
     "a token that is asked for its shape": (with_token, ["embed.width", "project.width"]),
     "weights before the map": (shifted, ["embed.width"]),
@@ -438,6 +458,17 @@ def test_networks_that_are_written_so_are_right(function, names):
     laws.extracted_is_supernet(model)
     laws.gradient_is_masked(model)
     laws.trainable(model, ghost_fraction=1 if function is in_windows else 0.5)
+
+
+def test_what_drops_of_a_weight_stays_as_it_is():
+    """It draws for all samples at once."""
+    net, model = made(
+        tokens(lambda m, x: m.scale + m.project(x + F.dropout(m.token, 0.1, m.training)))
+    )
+    assert [d.name for d in model.space.dimensions] == ["project.width"]
+    laws.largest_is_original(net, model, exact=False)
+    laws.extracted_is_supernet(model)
+    laws.trainable(model)
 
 
 def test_windows_of_which_a_part_is_no_whole_samples_are_refused_for_ghosts_of_a_part():

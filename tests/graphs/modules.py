@@ -108,7 +108,7 @@ class Computing(nn.Module):
     def forward(self, x):
         conv, w = self.conv, self.conv.weight
         if self.how == "standardized":
-            var, mean = torch.var_mean(w, tuple(range(1, w.dim())), keepdim=True)
+            var, mean = torch.var_mean(w, tuple(range(1, w.dim())), correction=0, keepdim=True)
             w = (w - mean) * torch.rsqrt(var + 1e-3)
         elif self.how == "normalized":
             w = F.normalize(w.flatten(1), dim=1).view_as(w)

@@ -53,6 +53,12 @@ class Parts:
             self.owners[new] = node
             new = new.prev
 
+    def replace(self, node: fx.Node, new: fx.Node) -> None:
+        """Have what takes a node take another one, which gives the same."""
+        self.replaced[node] = new
+        self.plan.read.values[new] = self.plan.read.values[node]
+        node.replace_all_uses_with(new)
+
     def is_elastic(self, name: str) -> bool:
         """Whether a module is called with an architecture."""
         return isinstance(self.module(name), elastic.ElasticModule)
@@ -80,8 +86,8 @@ class Parts:
             x = self._before(user) if weight.by_itself else self._met(user, node)
             made = node.graph.call_module(weight.name, (x,))
             if weight.by_itself:
-                taken = node.graph.call_function(getitem, (made, 0))
-        node.replace_all_uses_with(taken if weight.by_itself else made)
+                made = node.graph.call_function(getitem, (made, 0))
+        self.replace(node, made)
         for each in reversed(weight.nodes):
             if not each.users:
                 node.graph.erase_node(each)
@@ -113,8 +119,7 @@ class Parts:
         for user in list(node.users):
             if user.target is getitem:
                 which: Any = user.args[1]
-                self.replaced[user] = parts[which]
-                user.replace_all_uses_with(parts[which])
+                self.replace(user, parts[which])
             else:
                 user.args = map_aggregate(user.args, lambda a: parts if a is node else a)
 

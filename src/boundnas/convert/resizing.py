@@ -39,8 +39,7 @@ def tell(parts: Parts, node: fx.Node, told: Told) -> None:
             pieces = parts.pieces(node, told.cut)
             shaped = [graph.call_method("reshape", (piece, tuple(sizes))) for piece in pieces]
             new = graph.call_function(torch.stack, (shaped, told.stacked))
-            node.replace_all_uses_with(new)
-            parts.replaced[node] = new
+            parts.replace(node, new)
             return
     node.op, node.kwargs = "call_method", {}
     node.target = "view" if node.target == "view" else "reshape"
