@@ -410,6 +410,10 @@ WAYS = {
     "blocks with weights, and a map beside": (beside, ["embed.width", "weighing.depth"]),
     "a norm of a part": (norm_of_a_part, ["project.width", "project.width.2"]),
     "dropout of a part": (dropout_of_a_part, ["project.width", "project.width.2"]),
+    "dropout of a weight": (
+        lambda m, x: m.scale + m.project(x + F.dropout(m.token, 0.1, m.training)),
+        ["project.width"],
+    ),
     "queries that are cut twice": (queries_twice_cut, ["embed.width", "qkv.heads"]),
     "activations with a sum": (curved, ["embed.width", "project.width"]),
     "a token that is asked for its shape": (with_token, ["embed.width", "project.width"]),
@@ -458,17 +462,6 @@ def test_networks_that_are_written_so_are_right(function, names):
     laws.extracted_is_supernet(model)
     laws.gradient_is_masked(model)
     laws.trainable(model, ghost_fraction=1 if function is in_windows else 0.5)
-
-
-def test_what_drops_of_a_weight_stays_as_it_is():
-    """It draws for all samples at once."""
-    net, model = made(
-        tokens(lambda m, x: m.scale + m.project(x + F.dropout(m.token, 0.1, m.training)))
-    )
-    assert [d.name for d in model.space.dimensions] == ["project.width"]
-    laws.largest_is_original(net, model, exact=False)
-    laws.extracted_is_supernet(model)
-    laws.trainable(model)
 
 
 def test_windows_of_which_a_part_is_no_whole_samples_are_refused_for_ghosts_of_a_part():

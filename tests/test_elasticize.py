@@ -531,7 +531,31 @@ class Random(nn.Module):
         return self.fc(self.conv(x + torch.rand_like(x)).mean((2, 3)))
 
 
+class Together(nn.Module):
+    """Does something with all samples between its layers."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.conv = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1))
+        self.fc, self.function = nn.Linear(8, 2), function
+
+    def forward(self, x):
+        return self.fc(self.function(self.conv(x).mean((2, 3))))
+
+
 REFUSED = {
+    "a mean of all samples": (
+        lambda: Together(lambda x: x - x.mean(0)),
+        "Together gives something else for a sample alone than beside others, from mean in ",
+    ),
+    "an answer by the place in the batch": (
+        lambda: Together(lambda x: x * torch.arange(len(x))[:, None]),
+        "Together gives something else for a sample alone than beside others, from arange in ",
+    ),
+    "products of samples, which show in no number": (
+        lambda: Together(lambda x: x + 1e-9 * (x @ x.T @ x)),
+        "Together multiplies samples with one another, by matmul in ",
+    ),
     "control flow of its own": (
         Value,
         "Value.forward cannot be followed: it branches on",
@@ -546,6 +570,31 @@ REFUSED = {
 def test_what_cannot_be_is_refused(name):
     build, message = REFUSED[name]
     assert message in refusal(build, 2)
+
+
+def test_what_asks_for_a_second_sample_is_refused():
+    message = "fails on a single sample: IndexError: "
+    with torch.random.fork_rng(devices=[]), pytest.raises(ConvertError, match=message):
+        bn.elasticize(Together(lambda x: x + 0 * x[1]), torch.zeros(2, 3, 2, 2))
+
+
+class Rarely(nn.Module):
+    """Computes more where a sample asks for it."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(8, 8)
+
+    def forward(self, x):
+        asking = x[:, :1] > 0
+        return torch.where(asking, self.fc(x), x) if bool(asking.any()) else x
+
+
+def test_products_by_values_are_no_products_of_samples():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made = bn.elasticize(Together(nn.Sequential(Rarely(), nn.ReLU())), torch.zeros(1, 3, 2, 2))
+    assert [d.name for d in made.space.dimensions] == ["conv.0.width"]
 
 
 class Padding(nn.Module):

@@ -177,7 +177,7 @@ def dropout(call: Call) -> Map:
     """Passes on; what is drawn is by the library, entry by entry."""
     x, last = call.map, len(call.map.shape) - 1
     if call.node.args[:1] and call.node.args[0] in call.read.weights:
-        raise NoRuleError("drops entries of a weight, which has no samples")
+        call.fix(*x.axes, why="drops entries of a weight, for all samples at once")
     between = [a for i, a in enumerate(x.axes) if i not in (1, last)]
     call.fix(*(a for a in between if a is not None and not a.of_samples), why=_ELSEWHERE)
     call.bind(None, None)

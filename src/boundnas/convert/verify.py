@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from boundnas.convert.calling import called_with
 from boundnas.convert.gradients import check_gradient
 from boundnas.convert.record import Form
+from boundnas.convert.samples import check_alone
 from boundnas.elastic.ghost import Ghosted
 from boundnas.errors import BoundNASError, ConvertError
 from boundnas.nested import mapped
@@ -158,7 +159,8 @@ def check_same(model: nn.Module, made: Supernet, arch: Architecture, exact: bool
         exact: Whether it must be the same bit for bit, on the CPU.
 
     Raises:
-        ConvertError: They differ; says by how much.
+        ConvertError: They differ; says by how much. Or what it gives for a sample follows from
+            others.
     """
     same = _equal if exact and next(made.parameters()).is_cpu else _near
     with evaluating(model), evaluating(made):
@@ -169,6 +171,7 @@ def check_same(model: nn.Module, made: Supernet, arch: Architecture, exact: bool
                 f"{type(model).__name__} gives something else every time, in evaluation mode: it "
                 "draws random numbers or keeps a state"
             )
+        check_alone(model, inputs)
         found = _on_three(type(model).__name__, partial(_given, made, inputs, arch))
         _compare(model, expected, found, same, "on random inputs")
         check_gradient(model, made, arch)

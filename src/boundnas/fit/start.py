@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from functools import partial
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from boundnas.cost import Budget, Cost, check_budgets, with_usual
 from boundnas.data import Samples
@@ -30,10 +27,11 @@ from boundnas.method.policy import (
 from boundnas.method.precision import check_precision
 from boundnas.method.recomputing import check_recomputing
 from boundnas.method.variants import ESTIMATORS
-from boundnas.nested import Inputs, mapped
+from boundnas.nested import Inputs
 from boundnas.randomness import stream
 from boundnas.settings import PriorSettings, TrainSettings
 from boundnas.space import Architecture, SearchSpace
+from boundnas.supernet.alone import FOLLOWS, is_judged_alone
 from boundnas.supernet.calibrate import calibrate
 from boundnas.supernet.extract import extract, random_inputs
 from boundnas.supernet.place import first_line
@@ -116,44 +114,22 @@ def check_forward(model: Supernet) -> None:
         _check_alone(f"{type(model).__name__}.forward", net, images, arch)
 
 
-@torch.no_grad()
 def _check_alone(name: str, net: nn.Module, images: Inputs, arch: Architecture) -> None:
-    """Refuse a network that is another one in batches of another size, as on a device.
-
-    In double precision where it computes in that: statistics of two samples can lie next to each
-    other, and a normalization by them makes much of a rounding.
-    """
-    same = SAME
+    """Refuse a network that is another one in batches of another size, as on a device."""
     try:
-        exact = copy.deepcopy(net).double()
-        inputs = mapped(lambda x: x.double() if x.is_floating_point() else x, images)
-        together = exact(inputs)
-    except Exception:  # a forward may ask for its own precision
-        exact, inputs, together, same = net, images, net(images), ROUNDED
-    for i in range(2):
-        try:
-            alone = exact(mapped(partial(_one, i), inputs))
-        except Exception as error:  # whatever a user's forward may raise
-            raise SpaceError(
-                f"{name} fails for a single sample, {type(error).__name__}: {first_line(error)}; "
-                f"networks are called with any number of them; architecture {arch}"
-            ) from error
-        scale = float(together.abs().nan_to_num().max())
-        if not torch.allclose(alone, _one(i, together), 0, same * scale, equal_nan=True):
-            raise SpaceError(
-                f"{name} gives something else for a sample alone than beside another one, where "
-                "normalizations keep their statistics; what a network says of a sample may follow "
-                f"from that sample only: take no means or sums over axis 0; architecture {arch}"
-            )
-
-
-def _one(i: int, x: Tensor) -> Tensor:
-    return x[i : i + 1]
-
-
-SAME, ROUNDED = 1e-3, 0.1
-"""Largest difference of what is the same but for rounding, relative to the largest output, in
-double precision and in the network's own."""
+        same = is_judged_alone(net, images)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a user's forward may raise
+        raise SpaceError(
+            f"{name} fails for a single sample, {first_line(error)}; "
+            f"networks are called with any number of them; architecture {arch}"
+        ) from error
+    if not same:
+        raise SpaceError(
+            f"{name} gives something else for a sample alone than beside another one, where "
+            f"normalizations keep their statistics; {FOLLOWS}; architecture {arch}"
+        )
 
 
 def start_boundaries(
