@@ -86,6 +86,13 @@ def conjunction(net, x, arch):
     return x
 
 
+def what_is_shown(net, x, arch):
+    x = net.more(net.stem(net.plain(x), arch), arch)
+    if "op=True" in repr(arch) or f"{arch}".endswith("other=4"):
+        x = net.extra(F.avg_pool2d(x, arch.option(net.count) + 1), arch)
+    return x
+
+
 CONSTRUCTS = {
     skip: r"itself looks up op \(test_paths.py, line \d+\), count \(test_paths",
     skipped_only_by_the_largest: "itself looks up op .*, count .*, width .*, other",
@@ -94,6 +101,7 @@ CONSTRUCTS = {
     plain_layer_in_a_branch: "itself looks up op .*, count .*; so",
     plain_layer_of_the_smaller: "itself looks up op .*, count .*; so",
     conjunction: "itself looks up op .*, count .*, other .*; so",
+    what_is_shown: "itself looks up op .*, count .*, width .*, other .*; so",
 }
 every = pytest.mark.parametrize("construct", CONSTRUCTS, ids=lambda c: c.__name__)
 

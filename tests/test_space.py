@@ -1,6 +1,7 @@
 import json
 import string
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -8,16 +9,18 @@ from hypothesis import strategies as st
 from tests.spaces import SPACES, images, supernet
 
 from boundnas import Supernet, calibrate
-from boundnas.errors import SpaceError
+from boundnas.errors import BoundNASError, SpaceError
 from boundnas.method.policy import initial_policy
 from boundnas.randomness import stream
-from boundnas.space import Architecture, Dimension, SearchSpace, choices, largest
+from boundnas.space import Architecture, Dimension, Joined, SearchSpace, choices, largest
 
 names = st.text(string.ascii_lowercase + ".0123456789", min_size=1, max_size=12)
 ascending = st.one_of(
     st.lists(st.integers(-9, 999), min_size=1, max_size=6, unique=True).map(sorted),
     st.lists(st.floats(-9, 9), min_size=1, max_size=4, unique=True).map(sorted),
-    st.lists(st.text(min_size=1, max_size=4), min_size=1, max_size=4, unique=True),
+    st.lists(
+        st.text(min_size=1, max_size=4).filter(str.isprintable), min_size=1, max_size=4, unique=True
+    ),
     st.sampled_from([[False, True], [True], [False]]),
 )
 dimensions = st.builds(Dimension, names, ascending.map(tuple), st.sampled_from(["width", "depth"]))
@@ -172,9 +175,9 @@ def test_numbers_of_text_are_positions_and_of_switches_zero_and_one():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Dimension("", (1,)), "a dimension needs a name, a text, found ''"),
+        (lambda: Dimension("", (1,)), "a dimension needs a name, a text .*, found ''"),
         (lambda: Dimension("w", ()), "w: needs at least one choice, found none"),
-        (lambda: Dimension(3, (1,)), "a dimension needs a name, a text, found 3"),
+        (lambda: Dimension(3, (1,)), "a dimension needs a name, a text .*, found 3"),
         (lambda: Dimension("w", 4), "w: choices are a tuple or list, in order, found 4"),
         (lambda: Dimension("w", "ab"), "w: choices are a tuple or list, in order, found 'ab'"),
         (lambda: Dimension("w", {"a", "b"}), "w: choices are a tuple or list, in order, found {"),
@@ -182,6 +185,10 @@ def test_numbers_of_text_are_positions_and_of_switches_zero_and_one():
             lambda: Dimension("w", (2, 4)).map(lambda w: 1 // (w - 4)),
             "w = 4: what follows it fails, ZeroDivisionError: integer division",
         ),
+        (lambda: Dimension("a\nb", (1,)), r"needs a name, .* that can be seen, found 'a\\nb'"),
+        (lambda: Dimension("w\udcff", (1,)), r"that can be seen, found 'w\\udcff'"),
+        (lambda: Dimension("w", (1,), 3), "w: a kind is a text that can be seen, found 3"),
+        (lambda: Dimension("w", ("a", "b\n| 99 %")), r"switches or text, found a, 'b\\n\| 99 %'"),
         (lambda: Dimension("w", (1, 1)), "w: every choice must differ, found 1, 1"),
         (lambda: Dimension("w", (24, 16)), "w: choices must be .* ascending numbers, found 24, 16"),
         (lambda: Dimension("w", (1, "a")), "w: choices must be all text or .*, found 1, a"),
@@ -195,6 +202,21 @@ def test_numbers_of_text_are_positions_and_of_switches_zero_and_one():
         ),
         (lambda: Architecture(SPACE, (0, 0)), "has 3 indices, found 2"),
         (lambda: Architecture(SPACE, (0, 2, 0)), "b: index 2 is outside 0 to 1"),
+        (lambda: Architecture(SPACE, (0.5, 0, 0)), r"tuple of whole numbers, .*found \(0\.5, 0, 0"),
+        (lambda: Architecture(SPACE, "000"), "tuple of whole numbers, .*found '000'"),
+        (lambda: Architecture(SPACE, None), "tuple of whole numbers, .*found None"),
+        (lambda: SPACE.largest["b"], r"as arch\[self\.width\], found 'b'; by their names"),
+        (lambda: SPACE.largest[1], "is asked for a dimension itself, .*found 1"),
+        (lambda: SPACE.sample(0), "sample: generator must be Generator, found int 0"),
+        (lambda: SPACE.architecture([8, 1]), "architecture: values must be Mapping.*, found list"),
+        (
+            lambda: SPACE.architecture({"a.width": 8, 1: "relu", "c": True}),
+            "missing: b; unknown: 1",
+        ),
+        (lambda: Joined(4), "a joined width is made of a tuple of widths, found 4"),
+        (lambda: Joined({4, 8}), "a tuple of widths, found {8, 4}"),
+        (lambda: Supernet((1, 8, 8)).dimension("w", 8), "w: choices are a tuple .* found 8"),
+        (lambda: Supernet((1, 8, 8)).dimension("w", {4, 8}), "list, in order, found {8, 4}"),
         (lambda: Architecture(SPACE, (-1, 0, 0)), r"a\.width: index -1 is outside 0 to 2"),
         (
             lambda: SPACE.architecture({"a.width": 8, "d": 1}),
@@ -215,8 +237,14 @@ def test_numbers_of_text_are_positions_and_of_switches_zero_and_one():
     ],
 )
 def test_what_cannot_exist_is_refused_with_its_reason(make, message):
-    with pytest.raises(SpaceError, match=message):
+    with pytest.raises(BoundNASError, match=message):
         make()
+
+
+@pytest.mark.parametrize("indices", [[2, 0, 0], np.array([2, 0, 0]), torch.tensor([2, 0, 0])])
+def test_an_architecture_is_one_key_whatever_its_numbers_are_given_as(indices):
+    assert {Architecture(SPACE, indices): 1} == {Architecture(SPACE, (2, 0, 0)): 1}
+    assert repr(Architecture(SPACE, indices)) == "Architecture(a.width=24 b=relu c=True)"
 
 
 @pytest.mark.parametrize("name", SPACES)

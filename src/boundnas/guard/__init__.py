@@ -83,7 +83,7 @@ def _check_layers(model: Supernet) -> None:
             )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Asked(Architecture):
     """An architecture that notes which dimensions `forward` itself asks it for."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,6 +25,7 @@ from boundnas.space.dimensions import (
     searched,
 )
 from boundnas.space.passes import NOTHING, Pass
+from boundnas.typed import check_argument
 
 
 class SearchSpace:
@@ -78,6 +80,11 @@ class SearchSpace:
         Raises:
             SpaceError: The dimension is not of this space.
         """
+        if not isinstance(dimension, Dimension):
+            raise SpaceError(
+                f"an architecture is asked for a dimension itself, as arch[self.width], found "
+                f"{dimension!r}; by their names values are in arch.values"
+            )
         i = self._position.get(dimension.name, -1)
         if i < 0 or (self.dimensions[i] is not dimension and self.dimensions[i] != dimension):
             raise SpaceError(
@@ -92,13 +99,14 @@ class SearchSpace:
         Raises:
             SpaceError: A dimension is missing or unknown, or a value is not a choice.
         """
-        unknown = sorted(set(values) - set(self._position))
+        check_argument("SearchSpace.architecture", "values", values, Mapping)
+        unknown = sorted(set(values) - set(self._position), key=str)
         missing = [name for name in self._position if name not in values]
         if unknown or missing:
             raise SpaceError(
                 "an architecture names every dimension once; "
                 f"missing: {', '.join(missing) or 'none'}; "
-                f"unknown: {', '.join(unknown) or 'none'}"
+                f"unknown: {', '.join(map(str, unknown)) or 'none'}"
             )
         return Architecture(self, tuple(d.index(values[d.name]) for d in self.dimensions))
 
@@ -109,6 +117,7 @@ class SearchSpace:
 
     def sample(self, generator: torch.Generator, allowed: Allowed | None = None) -> Architecture:
         """An architecture drawn uniformly from ``allowed`` (the whole space by default)."""
+        check_argument("SearchSpace.sample", "generator", generator, torch.Generator)
         draws = torch.rand(len(self), generator=generator, dtype=torch.float64).tolist()
         return Architecture(
             self,
@@ -153,7 +162,22 @@ Allowed = tuple[tuple[int, ...], ...]
 """Per dimension, the indices of the options that may be drawn."""
 
 
-@dataclass(frozen=True, eq=False)
+def _whole(indices: Any) -> tuple[int, ...]:
+    """Whole numbers as those of Python, which are equal and hashed alike.
+
+    Raises:
+        SpaceError: They are none.
+    """
+    try:
+        return tuple(map(operator.index, indices))
+    except TypeError as error:
+        raise SpaceError(
+            f"an architecture has a tuple of whole numbers, an option of each dimension, found "
+            f"{indices!r}; values by name are taken by space.architecture"
+        ) from error
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Architecture:
     """One point of a space: an index per dimension. Frozen, hashable, a dict key.
 
@@ -176,6 +200,7 @@ class Architecture:
     carried: Pass = field(default=NOTHING, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "indices", _whole(self.indices))
         if len(self.indices) != len(self.space):
             raise SpaceError(
                 f"an architecture of this space has {len(self.space)} indices, "
@@ -196,7 +221,8 @@ class Architecture:
         return hash(self.indices)
 
     def __getitem__(self, dimension: Dimension) -> Value:
-        return dimension.choices[self.indices[self.space.position(dimension)]]
+        i = self.space.position(dimension)  # which refuses what is no dimension
+        return dimension.choices[self.indices[i]]
 
     def value(self, setting: Setting) -> Value:
         """The value a layer's setting takes in this architecture."""
@@ -355,6 +381,9 @@ class Architecture:
         return {
             d.name: d.choices[i] for d, i in zip(self.space.dimensions, self.indices, strict=True)
         }
+
+    def __repr__(self) -> str:
+        return f"Architecture({self})"
 
     def __str__(self) -> str:
         return " ".join(f"{name}={value}" for name, value in self.values.items())

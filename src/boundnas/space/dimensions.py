@@ -37,15 +37,20 @@ class Dimension:
     kind: str = "width"
 
     def __post_init__(self) -> None:
-        if not (self.name and isinstance(self.name, str)):
-            raise SpaceError(f"a dimension needs a name, a text, found {self.name!r}")
+        if not (self.name and _is_text(self.name)):
+            raise SpaceError(
+                f"a dimension needs a name, a text of characters that can be seen, found "
+                f"{self.name!r}"
+            )
+        if not _is_text(self.kind):
+            raise SpaceError(f"{self.name}: a kind is a text that can be seen, found {self.kind!r}")
         given: object = self.choices
         if isinstance(given, str) or not isinstance(given, Sequence):
             raise SpaceError(f"{self.name}: choices are a tuple or list, in order, found {given!r}")
         object.__setattr__(self, "choices", tuple(self.choices))
         if not self.choices:
             raise SpaceError(f"{self.name}: needs at least one choice, found none")
-        shown = ", ".join(map(str, self.choices))
+        shown = ", ".join(str(c) if _is_text(c) else repr(c) for c in self.choices)
         if not all(map(_is_value, self.choices)):
             raise SpaceError(
                 f"{self.name}: choices are finite numbers, switches or text, found {shown}"
@@ -157,7 +162,12 @@ def _shown(options: Mapping[Dimension, int]) -> str:
 
 
 def _is_value(value: object) -> bool:
-    return isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))
+    return _is_text(value) or (isinstance(value, int | float) and math.isfinite(value))
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is one line of text, as reports and cards have of it."""
+    return isinstance(value, str) and value.isprintable()
 
 
 Setting = int | str | bool | Dimension | Derived
@@ -186,6 +196,9 @@ class Joined:
     parts: tuple[Setting, ...]
 
     def __post_init__(self) -> None:
+        given: object = self.parts
+        if not isinstance(given, list | tuple):
+            raise SpaceError(f"a joined width is made of a tuple of widths, found {given!r}")
         flat = tuple(p for part in self.parts for p in parts_of(part))
         if not flat:
             raise SpaceError("a joined width needs at least one part, found none")

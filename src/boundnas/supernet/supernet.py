@@ -68,7 +68,7 @@ class Supernet(nn.Module):
         """
         if self._space is not None:
             raise SpaceError(f"{name}: dimensions are created before the space is first used")
-        dimension = Dimension(name, tuple(choices), kind)
+        dimension = Dimension(name, choices, kind)  # type: ignore[arg-type]
         self._dimensions.append(dimension)
         return dimension
 

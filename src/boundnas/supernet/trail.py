@@ -138,7 +138,7 @@ class _Recorder(TorchFunctionMode):
         return Trail(positions, self.products, steps, self.looked_up, asked)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Watched(Architecture):
     """An architecture that tells what is looked up in it; read whole, all dimensions are."""
 
