@@ -14,7 +14,7 @@ from torch import nn
 from boundnas import Dimension, Supernet, calibrate, elastic, models
 from boundnas.cost import Cost, MACs, Parameters
 from boundnas.errors import CostError, SpaceError
-from boundnas.space import Derived
+from boundnas.space import Derived, SearchSpace
 from boundnas.space.polynomial import Largest, Polynomial, amount
 
 WIDTH = Dimension("width", (4, 8))
@@ -325,6 +325,18 @@ def test_a_cost_that_cannot_be_says_what_it_lacks(name):
     cost, message = COSTS[name]
     with pytest.raises(CostError, match=message):
         cost(seeded(Late))
+
+
+@pytest.mark.parametrize("name", ["macs", "energy"])
+def test_a_cost_is_of_its_models_architectures_only(name):
+    model = seeded(Late)
+    cost = MACs(model) if name == "macs" else own(width_of)(model)
+    arch = mobilenet().space.largest
+    twin = SearchSpace([Dimension("width", (4, 9))]).largest  # of as many options
+    for other in (arch, twin, twin.carrying(gates=(torch.eye(2)[1],))):
+        for count in (cost, cost.relaxed):
+            with pytest.raises(CostError, match=f"{name}: this architecture is of another space"):
+                count(other)
 
 
 def test_a_cost_below_zero_is_refused_with_its_architecture():
