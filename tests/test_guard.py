@@ -305,6 +305,9 @@ MIXED = {
     "a copy into a plain map": (in_place_from_outside, None, "getitem"),
     "samples turned around": (lambda m, y, x, a: y + y.flip(0), None, "flip"),
     "samples side by side": (lambda m, y, x, a: torch.cat([y, y]), None, "cat"),
+    "samples one by one": (
+        lambda m, y, x, a: torch.stack([s.relu() for s in y]), None, "takes samples apart",
+    ),
     "channels last": (lambda m, y, x, a: y.movedim(1, 3), None, "axis 3"),
     "samples on another axis": (lambda m, y, x, a: y.transpose(0, 1), None, "axis 0"),
     "an autograd function": (lambda m, y, x, a: Doubled.apply(y), None, "Doubled"),

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from tests.small import COST_RANGE, few_digits, mobilenet
+from torch import nn
 
 from boundnas import Supernet, TrainSettings, data, elastic, export, extract, fit
 from boundnas.cost import MACs
@@ -43,6 +44,11 @@ def on(device):
 def mixed():
     net = Net()
     net.head.double()
+    return net
+
+
+def lazy(net):
+    net.head = nn.LazyLinear(10)
     return net
 
 
@@ -127,6 +133,12 @@ MISFITS = {
         few_digits,
         TrainingError,
         r"all of the model's parameters are frozen .*call requires_grad_\(\)",
+    ),
+    "a lazy layer": (
+        lambda: lazy(Net()),
+        few_digits,
+        SpaceError,
+        r"head \(LazyLinear\): a lazy module has no we",
     ),
     "no weights": (Empty, few_digits, TrainingError, "no parameters to train"),
 }

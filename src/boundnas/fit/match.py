@@ -15,6 +15,7 @@ from boundnas.data.image_data import SPLITS
 from boundnas.errors import DataError, TrainingError
 from boundnas.fit.metric import try_metric
 from boundnas.fit.tried import fits, try_functions
+from boundnas.guard.state import check_made
 from boundnas.nested import described
 from boundnas.supernet.calibrate import Seen
 from boundnas.supernet.inputs import zeros
@@ -35,7 +36,9 @@ def check_model(model: Supernet) -> None:
     Raises:
         TrainingError: No parameters, all of them frozen, or on several devices, on none, or of
             another type than float32; or gradients are switched off.
+        SpaceError: A module is lazy.
     """
+    check_made(model)
     parameters = list(model.parameters())
     if not parameters:
         raise TrainingError("the model has no parameters to train")

@@ -142,7 +142,9 @@ class Call:
         if isinstance(result, list | tuple):
             if len(result) != len(expected):
                 return "splits the channels"
-            each = zip(result, expected, part, strict=True)
+            if part is not None and len(part) != len(result):
+                return "takes samples apart, of which some only serve options not chosen"
+            each = zip(result, expected, part or [None] * len(result), strict=True)
             return next(filter(None, (self._compared(*three) for three in each)), None)
         if result is None or isinstance(result, Tensor):
             return None

@@ -66,21 +66,31 @@ class _Held:
         return not (same and bool(torch.eq(now, self.values).logical_or(now != now).all()))
 
 
+def check_made(model: nn.Module) -> None:
+    """Refuse a model of which some weights have no size yet.
+
+    Raises:
+        SpaceError: Names a lazy module.
+    """
+    for name, module in model.named_modules():
+        if any(tensor is not None and is_lazy(tensor) for tensor in _tensors(module).values()):
+            raise SpaceError(
+                f"{name} ({type(module).__name__}): a lazy module has no weights before its first "
+                "call; say its sizes"
+            )
+
+
 class State:
     """A model's state when this was made."""
 
     def __init__(self, model: nn.Module) -> None:
+        check_made(model)
         self.modules = dict(model.named_modules())
         self.tensors: dict[nn.Module, dict[str, _Held]] = {}
         self.attributes = {m: dict(vars(m)) for m in self.modules.values()}
-        for name, module in self.modules.items():
+        for module in self.modules.values():
             held = self.tensors[module] = {}
             for key, tensor in _tensors(module).items():
-                if tensor is not None and is_lazy(tensor):
-                    raise SpaceError(
-                        f"{name} ({type(module).__name__}): a lazy module has no weights before "
-                        "its first call; say its sizes"
-                    )
                 held[key] = _Held(tensor, None if tensor is None else tensor.detach().clone())
 
     def restore(self) -> None:
