@@ -358,6 +358,7 @@ BAD_DATA = {
         {"train": labelled(0, 1, 0)},
         "toy: validation has images of 1 classes that no training image is of: c; add",
     ),
+    "classes in no order": ({"classes": {"a", "b", "c"}}, "the order of the labels, found the set"),
     "a class twice": ({"classes": ("a", "b", "a")}, "there is more than one 'a'"),
     "a class twice, spelt otherwise": (
         {"classes": ("\u00e9", "b", "e\u0301")},
@@ -414,7 +415,12 @@ BAD_ASSEMBLIES = {
         "train_labels are not the labels that the training images have",
     ),
     "labels too few": ({"train_labels": [0, 1]}, "there are 12 images"),
-    "letters for classes": ({"classes": "abc"}, "tuple of names, found the text 'abc'"),
+    "letters for classes": ({"classes": "abc"}, "tuple of names, in .*, found the text 'abc'"),
+    "classes in no order": ({"classes": {"a", "b", "c"}}, "the order of the labels, found the set"),
+    "numbers of classes": (
+        {"classes": {"c": 2, "a": 0, "b": 1}},
+        "classes must be a tuple of names, in the order of the labels, found the dict {'c': 2",
+    ),
     "no images": ({"train": in_memory(12), "train_labels": []}, "float|there are 12 images"),
     "nothing to train on": (
         {"train": Subset(in_memory(3), []), "validation": in_memory(3)},

@@ -1,6 +1,7 @@
 """Arguments of the public functions: a slip is answered where it was made."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,6 +102,28 @@ SLIPS = {
     "a precision of text": (lambda: elastic.BatchNorm2d(4, eps="1e-5"), "eps must be float"),
     "no probability": (lambda: elastic.Dropout(None), "Dropout: probability must be float"),
     "layers that are none": (lambda: elastic.Stage([torch.tanh], 1), r"layers\[0\] must be Module"),
+    "half a pixel": (lambda: replace(few_digits(), padding=1.5), "padding must be int, fo"),
+    "a switch of text": (lambda: replace(few_digits(), flip="no"), "bool, found str 'no'"),
+    "crops of text": (lambda: replace(few_digits(), resized_crops="no"), "must be bool"),
+    "a share in text": (lambda: replace(few_digits(), smallest_crop="1"), "crop must be float"),
+    "a seed of images": (lambda: bn.data.assemble(
+        "x", few_digits().test, None, few_digits().test, "ab", validation_fraction=0.1, seed="a",
+        padding=0, flip=False,
+    ), "assemble: seed must be int, found str 'a'"),
+    "a cost of a plain module": (lambda: bn.cost.MACs(torch.nn.Identity()), "model must be S"),
+    "a cost of nothing": (lambda: bn.cost.Parameters(None), "Parameters: model must be Supernet"),
+    "a cost of values": (lambda: bn.cost.MACs(mobilenet())({"width": 4}), "arch must be Archi"),
+    "sides of images": (lambda: bn.models.mobilenet_v2(0.1, image_size=(16, 8)),
+        "mobilenet_v2: image_size must be int, found tuple"),
+    "a width in text": (lambda: bn.models.paper_space("width", "0.1"), "width must be float, fo"),
+    "sides of a residual network": (lambda: bn.models.resnet(0.1, (8, 8)), "_size must be int"),
+    "a setting without its name": (lambda: bn.TrainSettings(30),
+        "TrainSettings: settings are given by their names, as batch_size=64, found 30"),
+    "an unknown rule": (lambda: bn.Rule(width=(4, 8)), "Rule: got an unexpected .*'width'; it"),
+    "an amount of text": (lambda: bn.cost.amount("width"), "of 'width' it fails, ValueError: inv"),
+    "an amount that fails": (lambda: bn.cost.amount(Dimension("w", (1, 2)), lambda w: 1 // (w - 2)),
+        "of 2 it fails, ZeroDivisionError"),
+    "the largest of one": (lambda: bn.cost.Largest(3), "of a tuple of polynomials, found 3"),
     "an unknown way to resize": (lambda: elastic.Resized(torch.nn.Identity(), 8, "cubic"),
         "Resized: mode must be .*bicubic.*, found str 'cubic'"),
     "what is split is no joined width": (lambda: elastic.Split(Dimension("w", (2, 4))),

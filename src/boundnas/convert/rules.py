@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from boundnas.errors import ConvertError
-from boundnas.typed import check_argument
+from boundnas.typed import check_argument, checked
 
 RATIOS = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 """Widths by default, as parts of the network's own."""
@@ -57,6 +57,9 @@ class Rule:
         if kind == "width":
             return any(x is not None for x in (self.choices, self.ratios, self.divisor))
         return getattr(self, kind) is not None
+
+
+Rule.__init__ = checked(Rule.__init__)  # type: ignore[method-assign]
 
 
 Rules = Mapping[str, Rule | None]

@@ -12,7 +12,7 @@ from torch import Tensor
 from boundnas.data.ahead import ahead
 from boundnas.data.augment import augment, normalize
 from boundnas.data.description import augmentation, preparation, sizes
-from boundnas.data.names import check_classes, check_name, escaped, some
+from boundnas.data.names import check_classes, check_name, check_order, escaped, some
 from boundnas.data.order import TrainingOrder
 from boundnas.data.source import Source, Subset, are_files, batches, labels_of, random_crops
 from boundnas.data.split import carve
@@ -20,8 +20,12 @@ from boundnas.data.tensors import as_labels, describe
 from boundnas.errors import DataError
 from boundnas.nested import sent
 from boundnas.randomness import stream
+from boundnas.typed import check_argument
 
 SPLITS = ("train", "validation", "test")
+
+_KINDS = {"padding": int, "flip": bool, "resized_crops": bool, "smallest_crop": float}
+"""What text would be taken for: ``"no"`` is true."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +71,8 @@ class ImageData:
     counts: dict[str, tuple[int, ...]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        for each, kind in _KINDS.items():
+            check_argument(type(self).__name__, each, getattr(self, each), kind)
         check_name(self.name)
         check_classes(self.name, self.classes)
         for split in SPLITS:
@@ -222,8 +228,8 @@ def assemble(
     """
     if (validation is None) == (validation_fraction is None):
         raise DataError(f"{name}: give either validation images or the validation_fraction")
-    if type(classes) is str:
-        raise DataError(f"{name}: classes must be a tuple of names, found the text {classes!r}")
+    check_argument("assemble", "seed", seed, int)
+    check_order(name, classes)
     classes, labels = tuple(classes), as_labels(train_labels, len(train))
     # Before any split, whose complaint would be about the consequence.
     check_range(f"{name}: train", labels, len(classes))

@@ -30,6 +30,20 @@ def some(texts: Sequence[str], separator: str, shown: int = 5) -> str:
     return separator.join([*texts[:shown], *rest])
 
 
+def check_order(where: str, classes: object) -> None:
+    """Refuse names of classes of which it is not said which is the first.
+
+    Raises:
+        DataError: Says what was found.
+    """
+    if not isinstance(classes, list | tuple):
+        kind = "text" if isinstance(classes, str) else type(classes).__name__
+        raise DataError(
+            f"{where}: classes must be a tuple of names, in the order of the labels, found the "
+            f"{kind} {classes!r:.80}"
+        )
+
+
 def check_classes(where: str, classes: Sequence[object]) -> None:
     """Refuse class names that a file or report cannot hold, or that stand there twice.
 
@@ -40,6 +54,7 @@ def check_classes(where: str, classes: Sequence[object]) -> None:
     Raises:
         DataError: Lists all of them.
     """
+    check_order(where, classes)
     if len(classes) < 2:
         found = ", ".join(map(escaped, classes)) or "none"
         raise DataError(f"{where}: needs at least 2 classes, found {found}")

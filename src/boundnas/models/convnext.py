@@ -134,6 +134,7 @@ SCALE = 1e-6
 _WIDTHS, _DEPTHS = (96, 192, 384, 768), (3, 3, 9, 3)
 
 
+@checked
 def convnext(width: float = 1.0, image_size: int = 32, **options: object) -> ConvNeXt:
     """A space whose largest network is ConvNeXt-T: widths in eighths, kernels of 3 to 7, depths.
 

@@ -227,6 +227,7 @@ def tables(
     return stem, tuple(stages)
 
 
+@checked
 def paper_space(
     family: str,
     width: float = 1.0,
@@ -256,6 +257,7 @@ def paper_space(
     return MobileNet(stem, stages, last, image_size, **options)  # type: ignore[arg-type]
 
 
+@checked
 def mobilenet_v2(
     width: float = 1.0, image_size: int = 32, last_width: int | None = None, **options: object
 ) -> MobileNet:
@@ -263,6 +265,7 @@ def mobilenet_v2(
     return paper_space("mobilenet_v2", width, image_size, last_width, **options)
 
 
+@checked
 def mobilenet_v3(
     width: float = 1.0, image_size: int = 32, last_width: int | None = None, **options: object
 ) -> MobileNet:
@@ -270,6 +273,7 @@ def mobilenet_v3(
     return paper_space("mobilenet_v3", width, image_size, last_width, **options)
 
 
+@checked
 def width_only(
     width: float = 1.0, image_size: int = 32, last_width: int | None = None, **options: object
 ) -> MobileNet:

@@ -145,6 +145,7 @@ _CONVOLUTIONS: dict[int, tuple[type[elastic.Convolution], Callable[..., Tensor]]
 _WIDTHS, _DEPTHS = (64, 128, 256, 512), (3, 4, 6, 3)
 
 
+@checked
 def resnet(
     width: float = 1.0, image_size: int = 32, in_channels: int = 3, **options: object
 ) -> ResNet:
@@ -169,6 +170,7 @@ def resnet(
     return ResNet(widths[0], [first, *rest], shape, *stem, **options)  # type: ignore[arg-type]
 
 
+@checked
 def resnet1d(
     width: float = 1.0, length: int = 128, in_channels: int = 1, **options: object
 ) -> ResNet:

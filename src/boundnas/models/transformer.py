@@ -182,6 +182,7 @@ class TextTransformer(Supernet):
         return self.head(self.dropout(self.norm(y, arch), arch), arch)
 
 
+@checked
 def vit(width: float = 1.0, image_size: int = 32, **options: object) -> VisionTransformer:
     """A space whose largest network is DeiT-Tiny: widths in eighths, 1 to 3 heads, 2 to 12 blocks.
 
@@ -201,6 +202,7 @@ def vit(width: float = 1.0, image_size: int = 32, **options: object) -> VisionTr
     return VisionTransformer(table, patch, image_size, **options)  # type: ignore[arg-type]
 
 
+@checked
 def text_transformer(
     vocabulary: int, length: int, width: float = 1.0, classes: int | None = None, **options: float
 ) -> TextTransformer:

@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from boundnas.errors import ConfigError
+from boundnas.errors import ArgumentError, ConfigError
 from boundnas.settings.explain import ALONE, Location, again, dotted, explain, fault, problem_list
 
 
@@ -34,7 +34,12 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, *given: Any, **values: Any) -> None:
+        if given:
+            raise ArgumentError(
+                f"{type(self).__name__}: settings are given by their names, as batch_size=64, "
+                f"found {given[0]!r:.60}"
+            )
         try:
             super().__init__(**values)
         except ValidationError as error:

@@ -24,6 +24,7 @@ from boundnas.space import (
     Joined,
     Value,
     Width,
+    choices,
     combinations,
 )
 
@@ -112,6 +113,9 @@ class Largest:
     parts: tuple[Polynomial, ...]
 
     def __post_init__(self) -> None:
+        given: object = self.parts
+        if not isinstance(given, list | tuple):
+            raise CostError(f"the largest is that of a tuple of polynomials, found {given!r:.60}")
         if not self.parts:
             raise CostError("the largest of several polynomials needs at least one, found none")
 
@@ -165,11 +169,22 @@ table=(8, 16)),)),)
     """
     if isinstance(setting, Joined):
         return sum((amount(part, function) for part in setting.parts), Polynomial(()))
+    numbers = tuple(_numbered(function, value) for value in choices(setting))
     if isinstance(setting, Dimension):
-        return _from_table(setting, map(function, setting.choices))
+        return _from_table(setting, numbers)
     if isinstance(setting, Derived):
-        return _of_combinations(setting.dimensions, tuple(map(function, setting.choices)))
-    return _polynomial(function(setting))
+        return _of_combinations(setting.dimensions, numbers)
+    return _polynomial(numbers[0])
+
+
+def _numbered(function: Callable[[Value], int], value: Value) -> int:
+    try:
+        return function(value)
+    except Exception as error:  # of a user's function
+        raise CostError(
+            f"an amount is a function of each value that a setting takes; of {value!r} it fails, "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def chosen(dimension: Dimension, indices: Collection[int]) -> Polynomial:
