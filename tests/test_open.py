@@ -155,6 +155,20 @@ def test_a_front_of_other_weights_is_not_its_front(tmp_path):
         _ = opened(tmp_path / "run").front
 
 
+@pytest.mark.parametrize("searched", [True, False])
+def test_a_front_of_weights_that_were_written_since_is_not_its_front(searched, tmp_path):
+    run = trained(tmp_path / "run")
+    front = bn.search(run, SEARCH)
+    run = run if searched else opened(tmp_path / "run")
+    assert run.front.to_json() == front.to_json()
+    weight = next(run.model.parameters())
+    weight.data.mul_(2)  # which raises no version
+    with pytest.raises(RunError, match="other weights than when this run was searched"):
+        _ = run.front
+    weight.data.mul_(0.5)
+    assert run.front.to_json() == front.to_json()
+
+
 def config(**more):
     first = CostSettings(lower=0.1, upper=0.7)
     space = {"family": "mobilenet_v2", "width": 0.25}

@@ -42,7 +42,7 @@ class Run:
         trained: What the largest network is worth, where weights were trained already.
         metrics: One row of numbers per step, of this process.
         trajectory: The policies' expected values and deviations over time, of this process.
-        fronts: What the last search of it found, if it was searched here.
+        fronts: What the last search of it found, if it was searched here, and the weights then.
         searching: How it is searched where nothing else is said: as its configuration says, if it
             was opened from one, else as in the paper.
     """

@@ -27,6 +27,7 @@ from boundnas.search.canonical import Canonical
 from boundnas.search.evaluator import Evaluator, judged_by
 from boundnas.search.genetic import genetic_search, population
 from boundnas.search.journal import Evaluation, Journal
+from boundnas.search.kept import hold
 from boundnas.search.networks import Front, FrontNetwork, class_results, selected
 from boundnas.search.origin import of_evaluations, of_front
 from boundnas.search.sampled import sampled_search
@@ -98,7 +99,7 @@ def search(
     front = _tested(run, evaluator, _selected(run, bench.known.values()))
     if run.folder is not None and rank() == 0:
         _keep(front, run.folder, of_front(run, settings))
-    run.fronts[:] = [front]
+    hold(run, front)
     audience.tell("front", front)
     return front
 

@@ -18,6 +18,7 @@ from boundnas.search.wanted import named
 from boundnas.settings import SearchSettings
 from boundnas.store.folder import RunFolder
 from boundnas.store.records import FrontRecord, NetworkRecord, Ranges, read_record
+from boundnas.supernet.weights import Weights
 
 AGAIN = "remove it and run the search again: what the search measured is kept in its journal"
 """What to do about a front that is not to be believed."""
@@ -28,8 +29,9 @@ def front_of(run: Run) -> Front:
     """The front of a run.
 
     Raises:
-        RunError: It was not searched yet, or the front in its folder is damaged, or was found with
-            other weights, data or settings than the run has.
+        RunError: It was not searched yet, the model has other weights since, or the front in
+            its folder is damaged, or was found with other weights, data or settings than the run
+            has.
     """
     if not run.fronts:
         held = None if run.folder is None else kept(run.folder)
@@ -41,9 +43,20 @@ def front_of(run: Run) -> Front:
         different = identity.difference(held.identity, of_front(asked, settings))
         if different is not None:
             raise RunError(f"{run.folder.front}: was found with {different}; search the run again")
-        run.fronts[:] = [read_front(asked, settings)]
-    front: Front = run.fronts[-1]
+        hold(run, read_front(asked, settings))
+    front: Front
+    front, weights = run.fronts[-1]
+    if not weights.are_surely_of(run.model):
+        raise RunError(
+            "the model has other weights than when this run was searched, so that its front is of "
+            "other networks; search the run again"
+        )
     return front
+
+
+def hold(run: Run, front: Front) -> None:
+    """Keep a front as that of the run, with the weights that it is of."""
+    run.fronts[:] = [(front, Weights(run.model))]
 
 
 def kept(folder: RunFolder) -> FrontRecord | None:
