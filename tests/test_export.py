@@ -372,7 +372,7 @@ def test_a_file_is_of_evaluation_and_the_network_is_left_as_it_is(tmp_path):
     assert [m.training for m in net] == [True, False, True, True]
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     images = torch.ones(5, 3, 4, 4, dtype=torch.float64)
-    torch.testing.assert_close(formats._run_pt2(path, images), net.eval()(images))
+    torch.testing.assert_close(formats._opened_pt2(path)(images), net.eval()(images))
 
 
 class _Fixed(nn.Module):
@@ -524,10 +524,13 @@ def test_a_module_that_branches_on_values_is_refused(tmp_path):
 def test_a_file_that_computes_something_else_is_not_kept(
     net, network, found, tmp_path, monkeypatch
 ):
-    write, run = formats.WRITERS[".pt2"]
-    monkeypatch.setitem(
-        formats.WRITERS, ".pt2", (write, lambda path, images: run(path, images) * (1 + found))
-    )
+    write, opened = formats.WRITERS[".pt2"]
+
+    def altered(path):
+        run = opened(path)
+        return lambda images: run(images) * (1 + found)
+
+    monkeypatch.setitem(formats.WRITERS, ".pt2", (write, altered))
     with pytest.raises(ExportError, match=r"net\.pt2: .* differs .* not kept"):
         export(net, tmp_path / "net.pt2")
     assert not list(tmp_path.iterdir())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -89,7 +89,7 @@ def export(
         )
     require_formats(["onnx" if path.suffix == ".onnx" else "pt2"])
     if quantize is None and images is None:
-        write_bytes(path, file_of(net, path, example))
+        write_bytes(path, files_of(net, [path], example)[0])
         return path
     if quantize is None or images is None or path.suffix != ".onnx":
         raise ExportError(
@@ -97,7 +97,7 @@ def export(
             "training images as the network takes them; give them all, or neither of the last two"
         )
     check_images(path, net, images, example)
-    content, loss = int8(path, file_of(net, path, example), images)
+    content, loss = int8(path, files_of(net, [path], example)[0], images)
     write_bytes(path, content)
     warn_of(path, loss, count(images))
     return path
@@ -116,11 +116,11 @@ def check_formats(model: Supernet, formats: Iterable[Format]) -> None:
         ExportError: Names the format and what it lacks.
     """
     net = outlined(model, model.space.largest)
-    for path in sorted({Path(FILES[name].replace(".int8", "")) for name in formats}):
+    paths = sorted({Path(FILES[name].replace(".int8", "")) for name in formats})
+    for path in paths:
         if path.suffix == WEIGHTS:
             weights_of(net, path)
-        else:
-            file_of(net, path, model.example)
+    files_of(net, [path for path in paths if path.suffix != WEIGHTS], model.example)
 
 
 def weights_of(net: nn.Module, path: Path) -> bytes:
@@ -139,37 +139,42 @@ def weights_of(net: nn.Module, path: Path) -> bytes:
         raise ExportError(f"{path}: cannot hold this network: {error}; take .pt2") from error
 
 
-def file_of(
+def files_of(
     net: nn.Module,
-    path: Path,
+    paths: Sequence[Path],
     example: Inputs,
     reference: Callable[[Inputs], Tensor] | None = None,
     output: str = "output",
-) -> bytes:
-    """The content of a model file, checked against ``reference``, by default the network.
+) -> list[bytes]:
+    """The contents of model files, checked against ``reference``, by default the network.
 
     Args:
         net: The network.
-        path: Its suffix says which file; named in messages.
+        paths: The suffix of each says which file; named in messages.
         example: A sample's inputs.
-        reference: What the file is to compute.
+        reference: What the files are to compute.
         output: What an ONNX file calls its output.
     """
-    write, run = WRITERS[path.suffix]
     held = next(net.parameters(), torch.empty(0))
     if held.device.type != "cpu":
         net = copy.deepcopy(net).to("cpu")
     weight = torch.empty(0, dtype=held.dtype)
     images = noise_like(example, 4, torch.Generator().manual_seed(0), weight)
     size = sum(4 * p.numel() for p in net.parameters())
-    with evaluating(net), refusing(path, size), TemporaryDirectory() as place:
-        file = Path(place, f"model{path.suffix}")
-        write(traced(net, images), file, input_names(example), output)
-        for batch in (images, mapped(lambda x: x[:1], images)):
-            with torch.no_grad():
-                expected = (reference or net)(batch)
-            _check(path, expected, run(file, batch))
-        return file.read_bytes()
+    program, found = None, []
+    for path in paths:
+        write, open_ = WRITERS[path.suffix]
+        with evaluating(net), refusing(path, size), TemporaryDirectory() as place:
+            file = Path(place, f"model{path.suffix}")
+            program = program or traced(net, images)
+            write(program, file, input_names(example), output)
+            run = open_(file)
+            for batch in (images, mapped(lambda x: x[:1], images)):
+                with torch.no_grad():
+                    expected = (reference or net)(batch)
+                _check(path, expected, run(batch))
+            found.append(file.read_bytes())
+    return found
 
 
 def _check(path: Path, expected: object, found: Tensor) -> None:

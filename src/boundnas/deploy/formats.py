@@ -78,10 +78,9 @@ def _write_pt2(
     path.write_bytes(archive.getvalue())
 
 
-def _run_pt2(path: Path, images: Inputs) -> Tensor:
-    with torch.no_grad():
-        output: Tensor = torch.export.load(path).module()(images)
-        return output
+def _opened_pt2(path: Path) -> Callable[[Inputs], Tensor]:
+    module: Callable[[Inputs], Tensor] = torch.export.load(path).module()
+    return torch.no_grad()(module)
 
 
 def _write_onnx(
@@ -100,8 +99,8 @@ def _write_onnx(
     written.save(path)
 
 
-def _run_onnx(path: Path, images: Inputs) -> Tensor:
-    return opened(path.read_bytes())(images)
+def _opened_onnx(path: Path) -> Callable[[Inputs], Tensor]:
+    return opened(path.read_bytes())
 
 
 def opened(onnx: bytes) -> Callable[[Inputs], Tensor]:
@@ -123,10 +122,10 @@ WRITERS: dict[
     str,
     tuple[
         Callable[[torch.export.ExportedProgram, Path, list[str], str], None],
-        Callable[[Path, Inputs], Tensor],
+        Callable[[Path], Callable[[Inputs], Tensor]],
     ],
-] = {".onnx": (_write_onnx, _run_onnx), ".pt2": (_write_pt2, _run_pt2)}
-"""How a file of each suffix is written, and how it is run."""
+] = {".onnx": (_write_onnx, _opened_onnx), ".pt2": (_write_pt2, _opened_pt2)}
+"""How a file of each suffix is written, and how it is opened to be run."""
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from boundnas.cost import LatencyTable
 from boundnas.data import Samples
 from boundnas.deploy.card import card
-from boundnas.deploy.export import WEIGHTS, file_of, weights_of
+from boundnas.deploy.export import WEIGHTS, files_of, weights_of
 from boundnas.deploy.formats import FILES, Format
 from boundnas.deploy.quantize import calibration_images, images_of, int8, measure
 from boundnas.errors import BoundNASError, ExportError
@@ -99,17 +99,19 @@ def export_network(
             output: Tensor = model(mapped(lambda x: x.to(device), images), network.arch).cpu()
         return output
 
-    def made(name: str) -> bytes:
-        if name.endswith(WEIGHTS):
-            return weights_of(net, folder / name)
-        return file_of(net, folder / name, model.example, slice_of, handover.task.output_name)
-
-    files = {FILES[f]: made(FILES[f]) for f in formats if f != "int8"}
+    names = dict.fromkeys(FILES["onnx" if f == "int8" else f] for f in formats)
+    paths = [folder / name for name in names if not name.endswith(WEIGHTS)]
+    written = files_of(net, paths, model.example, slice_of, handover.task.output_name)
+    made = {path.name: content for path, content in zip(paths, written, strict=True)}
+    files = {
+        name: weights_of(net, folder / name) if name.endswith(WEIGHTS) else made[name]
+        for name in (FILES[f] for f in formats if f != "int8")
+    }
     measured = None
     if "int8" in formats:
-        onnx, path = FILES["onnx"], folder / FILES["int8"]
+        path = folder / FILES["int8"]
         images = calibration_images(data, seed)
-        files[path.name], _ = int8(path, files.get(onnx) or made(onnx), images)
+        files[path.name], _ = int8(path, made[FILES["onnx"]], images)
         measured = measure(files[path.name], data, on, handover.task)
     files |= describe({f: len(files[FILES[f]]) for f in formats}, measured, None)
     files[SUMS] = _sums(files).encode()
