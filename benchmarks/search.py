@@ -41,8 +41,9 @@ from boundnas import Front, SearchSettings, search
 from boundnas.app.pipeline import Job
 from boundnas.config import read_config
 from boundnas.data import Subset
+from boundnas.engine import forked
 from boundnas.fit.run import Run
-from boundnas.search import Evaluation, Evaluator, evaluator, workers
+from boundnas.search import Evaluation, Evaluator, evaluator
 from boundnas.search.pareto import mean_over_log_cost
 from boundnas.search.sampled import METHODS
 from boundnas.search.workers import Judged
@@ -62,7 +63,7 @@ def plainly() -> Iterator[None]:
         return self.scores(self.calibrated(arch), self.data.validation, order)
 
     with (
-        mock.patch.object(workers, "AVAILABLE", False),
+        mock.patch.object(forked, "AVAILABLE", False),
         mock.patch.object(Evaluator, "validated", validated),
         mock.patch.object(evaluator, "BATCHES_AT_ONCE", 1),
     ):

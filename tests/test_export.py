@@ -214,7 +214,7 @@ def test_a_card_describes_only_the_formats_there_are(network):
 
 def test_a_folder_that_is_there_is_left_as_it_is(exported, network, monkeypatch):
     before = files(exported)
-    monkeypatch.setattr(networks, "file_of", None)
+    monkeypatch.setattr(networks, "files_of", None)
     monkeypatch.setattr(networks, "_put", None)
     export_network(trained().model, network, exported, Handover(trained().data, ("onnx", "pt2")))
     assert files(exported) == before

@@ -13,7 +13,6 @@ from tests.small import threads, trained
 from boundnas import SearchSettings, search
 from boundnas.engine import forked
 from boundnas.randomness import stream
-from boundnas.search import workers
 from boundnas.search.workers import Judged, Workers, side_by_side
 
 SPACE = trained().model.space
@@ -57,7 +56,7 @@ def test_what_one_can_do_is_done_here(number, length):
 
 
 def test_where_nothing_is_forked_all_is_done_here(monkeypatch):
-    monkeypatch.setattr(workers, "AVAILABLE", False)
+    monkeypatch.setattr(forked, "AVAILABLE", False)
     with Workers(telling, SPACE, 4) as pool:
         assert {judged.images for judged in pool(drawn(5))} == {os.getpid()}
 
@@ -75,7 +74,7 @@ def test_without_room_for_processes_those_there_are_do_the_work(monkeypatch, cap
     with Workers(telling, SPACE, 3) as pool:
         assert [j.score for j in pool(work)] == [float(sum(a.indices)) for a in work]
         assert len(children()) == 1
-    assert "of 3 processes that measure candidates 1 could be started (Resource temp" in caplog.text
+    assert "of 3 processes that are to measure candidates 1 could be started (Res" in caplog.text
 
 
 @pytest.mark.parametrize("number", [1, 3])
@@ -117,7 +116,7 @@ def test_what_a_process_dies_of_is_judged_here(caplog):
         found = list(pool(work))
     assert [judged.score for judged in found] == [float(sum(a.indices)) for a in work]
     assert found[3].images == found[9].images == here
-    assert "a process that measures candidates was ended by signal 9; it may have" in caplog.text
+    assert "a process that is to measure candidates was ended by signal 9; it" in caplog.text
     assert not children()
 
 
@@ -153,7 +152,7 @@ def test_what_a_process_prints_or_logs_waits_for_no_lock_of_ours():
 
     def judge(arch):
         print("judged", file=forked.sys.stderr)
-        workers._log.warning("judged")
+        forked._log.warning("judged")
         return telling(arch)
 
     with pytest.MonkeyPatch.context() as patch, lock, Workers(judge, SPACE, 2) as pool:

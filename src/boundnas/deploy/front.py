@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from boundnas.cost import Latency, LatencyTable
 from boundnas.deploy.formats import Format, require_formats
 from boundnas.deploy.networks import Handover, export_network
 from boundnas.deploy.timing import deployment, time_front
+from boundnas.engine.forked import Crew
 from boundnas.engine.progress import Progress
 from boundnas.engine.ranks import agree, rank
 from boundnas.errors import ArgumentError
@@ -18,6 +20,7 @@ from boundnas.fit.identity import Identity
 from boundnas.fit.run import Run
 from boundnas.fit.told import digest
 from boundnas.search import Front
+from boundnas.search.workers import number_of
 from boundnas.store.times import LATENCY
 from boundnas.typed import checked
 
@@ -71,10 +74,27 @@ def export_front(
     held, table = run.folder.held, _table(run, front)
     handover = Handover(run.data, formats, held, run.seed, front.task or run.task, table)
     place = deployment(run.costs, formats, latency)
+    work = list(folders.items())
+
+    def export(number: int) -> None:
+        folder, network = work[number]
+        export_network(run.model, network, folder, handover)
+
+    def exported(question: bytes) -> bytes:
+        export(int(question))
+        return b"done"
+
+    on_cpu = next(run.model.parameters()).device.type == "cpu"
+    questions = [str(number).encode() for number in range(len(work))]
     with run.folder.locked():
-        with Progress(len(folders), "export", unit="network") as progress:
-            for folder, network in folders.items():
-                export_network(run.model, network, folder, handover)
+        with (
+            Progress(len(folders), "export", unit="network") as progress,
+            Crew(exported, number_of(run.searching) if on_cpu else 1, "export networks") as crew,
+            closing(crew(questions)) as answers,
+        ):
+            for number, answer in enumerate(answers):
+                if not answer:
+                    export(number)
                 progress.advance()
         if place is not None:
             time_front(run.model, folders, handover, place)

@@ -6,10 +6,12 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
+from select import select
 
 import torch
 
@@ -18,6 +20,11 @@ from boundnas.engine.tuning import of_libc
 
 AVAILABLE = sys.platform == "linux"
 """Whether processes can be forked here; elsewhere libraries below may not survive it."""
+
+AHEAD = 2
+"""Questions that a process is given, or has answered, before the one whose turn it is."""
+
+_log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 """Of sys/prctl.h."""
@@ -77,11 +84,89 @@ class Forked:
             return os.WTERMSIG(os.waitpid(self._id, 0)[1])
         return signal.SIGKILL
 
-    @staticmethod
-    def ready(some: Iterable[Forked]) -> list[Forked]:
-        """Those that have an answer, or have ended; waits until there is one."""
-        lines: dict[object, Forked] = {each._line: each for each in some}
-        return [lines[line] for line in wait([each._line for each in lines.values()])]
+    def fileno(self) -> int:
+        """What `select` waits for."""
+        return self._line.fileno()
+
+
+class Crew:
+    """Forked processes that share the work of one kind.
+
+    A context manager. They are made when they are first needed.
+
+    Args:
+        answer: What each of them does.
+        number: So many of them; with one, or where nothing can be forked, there are none.
+        work: What they do, for messages.
+    """
+
+    def __init__(self, answer: Callable[[bytes], bytes], number: int, work: str) -> None:
+        self._answer, self._work = answer, work
+        self._number = number if AVAILABLE else 1
+        self._given: dict[Forked, deque[int]] = {}
+        """To each process the numbers of what it was given, and has not answered."""
+        self._begun = False
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._given:
+            process.end()
+        self._given.clear()
+        self._begun = False
+
+    def __call__(self, questions: Sequence[bytes]) -> Generator[bytes, None, None]:
+        """The answers in order, each as soon as it is there.
+
+        Nothing is the answer where the work is left to whoever asked: where there is no process,
+        or its work raised, or it died of it.
+        """
+        if self._number > 1 and len(questions) > 1:
+            self._begin()
+        known: dict[int, bytes] = {}
+        coming = deque(enumerate(questions))
+        try:
+            for turn in range(len(questions)):
+                while self._given and coming and coming[0][0] < turn + AHEAD * self._number:
+                    self._give(*coming.popleft())
+                while turn not in known and any(self._given.values()):
+                    for process in select(list(self._given), [], [])[0]:
+                        known.update(self._told(process))
+                yield known.pop(turn, b"")
+        finally:
+            if any(self._given.values()):  # nobody waits for these answers
+                self.__exit__()
+
+    def _begin(self) -> None:
+        if self._begun:
+            return
+        self._begun = True
+        try:
+            for _ in range(self._number):
+                self._given[Forked(self._answer)] = deque()
+        except OSError as error:
+            _log.warning(
+                "of %d processes that are to %s %d could be started (%s)",
+                self._number, self._work, len(self._given), error.strerror,
+            )  # fmt: skip
+
+    def _give(self, number: int, question: bytes) -> None:
+        process = min(self._given, key=lambda each: len(self._given[each]))
+        self._given[process].append(number)
+        process.ask(question)  # if it ended, its answer tells
+
+    def _told(self, process: Forked) -> dict[int, bytes]:
+        """What a process has to say next, by number; of one that ended, nothing to all."""
+        found = process.answer()
+        if found is not None:
+            return {self._given[process].popleft(): found}
+        _log.warning(
+            "a process that is to %s was ended by signal %s; it may have been out of memory, of "
+            "which fewer take less: search.workers: %d. This process does its work",
+            self._work, process.end(), max(1, self._number - 1),
+        )  # fmt: skip
+        return dict.fromkeys(self._given.pop(process), b"")
 
 
 def _serve(

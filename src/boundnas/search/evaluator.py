@@ -20,7 +20,7 @@ from boundnas.nested import Inputs, leaves, mapped
 from boundnas.randomness import stream
 from boundnas.search.journal import Evaluation
 from boundnas.search.screening import Sample
-from boundnas.search.workers import MOST, Judged, Workers, side_by_side
+from boundnas.search.workers import Judged, Workers, number_of, side_by_side
 from boundnas.settings import SearchSettings
 from boundnas.space import Architecture
 from boundnas.store.records import Metric
@@ -120,8 +120,7 @@ class Evaluator:
         if self.device.type != "cpu":
             yield lambda work: map(self._evaluation, work, map(judge, work))
             return
-        number = self.settings.workers or min(torch.get_num_threads(), MOST)
-        with Workers(judge, self.model.space, number) as workers:
+        with Workers(judge, self.model.space, number_of(self.settings)) as workers:
             yield lambda work: map(self._evaluation, work, workers(work))
 
     def each(self, measure: Callable[[W], T], work: Sequence[W]) -> Iterator[T]:

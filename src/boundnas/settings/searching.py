@@ -53,8 +53,8 @@ class SearchSettings(Settings):
         default=None,
         ge=1,
         le=1024,
-        description="candidates measured at a time on the CPU, each in a process with one thread; "
-        "null takes the number of threads, at most 8; results do not depend on it",
+        description="networks measured, and later exported, at a time on the CPU, each in a "
+        "process with one thread; null takes the number of threads, at most 8; results do not depend on it",
     )
     screen: float | None = Field(
         default=None,
