@@ -106,7 +106,7 @@ def test_a_second_call_does_nothing_twice(whole, configured, monkeypatch):
         (folder / name).write_bytes(content)
     monkeypatch.setattr(Sandwich, "step", None)
     monkeypatch.setattr(Evaluator, "judged", None)
-    monkeypatch.setattr(networks, "file_of", None)
+    monkeypatch.setattr(networks, "files_of", None)
     result = call("run", "run.yaml")
     assert result.exit_code == 0
     assert "Front" in result.stdout

@@ -60,7 +60,7 @@ def exported(network, tmp_path_factory):
 def traced_once(exported, monkeypatch):
     """The float file, which tests/test_export.py has an eye on, is not made again."""
     onnx = (exported / "model.onnx").read_bytes()
-    monkeypatch.setattr(networks, "file_of", lambda *_: onnx)
+    monkeypatch.setattr(networks, "files_of", lambda *_: [onnx])
 
 
 @pytest.fixture(scope="module")

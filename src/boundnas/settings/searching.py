@@ -54,7 +54,8 @@ class SearchSettings(Settings):
         ge=1,
         le=1024,
         description="networks measured, and later exported, at a time on the CPU, each in a "
-        "process with one thread; null takes the number of threads, at most 8; results do not depend on it",
+        "process with one thread; null takes the number of threads, at most 8; results do not "
+        "depend on it",
     )
     screen: float | None = Field(
         default=None,
