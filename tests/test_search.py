@@ -488,4 +488,4 @@ def test_the_docs_name_all_rooms_that_a_candidate_of_the_search_passes(tmp_path)
     named = set(re.findall(r"`([a-z_]+(?:/[a-z_]+\.py|/|\.py))`", section)) - {"sampled.py"}
     assert entered(RunFolder.create(tmp_path / "run", "")) == named
     assert len(named) == 16
-    assert "enters fifteen in all" in section
+    assert "enters sixteen in all" in section
