@@ -346,6 +346,27 @@ def part_changed(m, x):
     return y + once.sin()
 
 
+def assigned(m, x):
+    """To a part between others, a row, all of it, and of another shape, a number and a mean."""
+    y = m.project(x)
+    y[:, 1:3] = y[:, 2:4].sin()
+    y[:, -1] = x[:, 0]
+    once, twice = x * 1, torch.zeros_like(y)
+    once[:, :2], once[..., 3:, :], once[:, 2] = 0.5, x.mean(1, keepdim=True), m.shift[0, 0]
+    twice[:] = y
+    return twice + once.tanh()
+
+
+def assigned_between(m, x):
+    """Along two axes at once, and to a part of a part."""
+    q, k, v = heads(m, x)
+    weights = q @ k.transpose(-2, -1)
+    weights[:, :, 1:, 1:-1] = weights[:, :, 1:, 1:-1] + m.table(m.places[1:, 1:-1]).permute(2, 0, 1)
+    part = weights[:, :, :2]
+    part[..., -1] = 1
+    return x + m.project((weights.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
 def by_rank(m, x):
     y = m.kinds[x.ndim](x)
     return x + y if isinstance(y, torch.Tensor) and torch.is_tensor(x) else y
@@ -419,6 +440,8 @@ WAYS = {
     "a token that is asked for its shape": (with_token, ["embed.width", "project.width"]),
     "weights before the map": (shifted, ["embed.width"]),
     "parts changed in place": (part_changed, ["embed.width"]),
+    "assigned to parts": (assigned, ["embed.width"]),
+    "assigned to parts of attention": (assigned_between, ["embed.width", "qkv.heads"]),
     "asked for its rank and kind": (by_rank, ["embed.width"]),
     "a module made on the way": (
         lambda m, x: nn.GELU()(m.project(x)), ["embed.width", "project.width"],

@@ -15,6 +15,7 @@ from torch import fx, nn
 from torch.fx.node import map_aggregate
 from torch.nn import functional
 
+from boundnas.convert import assigning
 from boundnas.convert.graph import Called
 
 _OPERATORS: dict[Callable[..., Any], Callable[..., Any]] = {
@@ -45,17 +46,24 @@ def remove(model: nn.Module, graph: fx.Graph, calls: Iterable[Called]) -> None:
                 user.replace_input_with(old, new)
 
     for node in list(graph.nodes):
-        if not _is_in_place(model, node):
+        assigns = node.target is operator.setitem
+        if not assigns and not _is_in_place(model, node):
             continue
         overwritten = node.args[0] if node.args else node.kwargs.get("input")
+        made = assigning.as_new(node) if assigns else []
+        new = made[-1] if made else node
         if isinstance(overwritten, fx.Node):
-            replace(overwritten, node, node)
-        _make_new(node)
-        if made := _put_back(node, overwritten):
-            replace(overwritten.args[0], made[-1], node)
-            for call in (c for c in calls if node in c.nodes):
-                at = call.nodes.index(node) + 1
-                call.nodes[at:at] = made
+            replace(overwritten, new, node)
+        if not assigns:
+            _make_new(node)
+        if back := _put_back(new, overwritten):
+            replace(overwritten.args[0], back[-1], node)
+            made = [*made, *back]
+        for call in (c for c in calls if node in c.nodes):
+            at = call.nodes.index(node) + 1
+            call.nodes[at:at] = made
+        if assigns:
+            graph.erase_node(node)
     for module in model.modules():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]

@@ -23,7 +23,7 @@ from torch.nn.utils.parametrize import (
     type_before_parametrizations,
 )
 
-from boundnas.convert import answers, inplace, making, training
+from boundnas.convert import answers, assigning, inplace, making, training
 from boundnas.convert.calling import Root
 from boundnas.convert.given import hooked
 from boundnas.convert.gradients import Switch, holds_proxy
@@ -114,6 +114,10 @@ class _Value(fx.Proxy):
 
     def __len__(self) -> int:
         return len(self.node.meta["value"])
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        assigning.check(self.node.meta["value"], map_aggregate(key, _value), _value(value))
+        self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
 
     def __getattr__(self, name: str) -> Any:
         value = self.node.meta.get("value")
