@@ -243,7 +243,8 @@ def straight_through(
     with Progress(samples, label, unit="sample") as progress:
         for _ in range(samples):
             state = generator.get_state()
-            arch = policy.sample(generator, temperatures[0], ghost_fraction)
+            arch = policy.sample(generator, temperatures[0])
+            arch = arch.carrying(ghost_fraction=ghost_fraction)
             assert arch.gates is not None
             for gate in arch.gates:
                 gate.retain_grad()

@@ -114,13 +114,31 @@ def gradient_is_masked(model, seed=0):
         assert (f - e).norm() <= 1e-9 * weights + 1e-10, f"gradient of {name}"
 
 
-def gradients(model, arch):
+def gradient_of_a_part_is_the_whole_s(model, seed=0):
+    """On two samples, twice each, half of the batch gives every option the gradient of all of it.
+
+    Args:
+        model: In double precision.
+        seed: Of the architecture.
+    """
+    model = copy.deepcopy(model).train()
+    arch = model.space.sample(stream(seed, "differentiated"))
+    twice = mapped(lambda x: torch.cat([x, x]), random_inputs(model, 2))
+    whole, half = (gradients(model, arch, twice, fraction)[1] for fraction in (1.0, 0.5))
+    scale = torch.cat(whole).norm()
+    for dimension, w, h in zip(arch.space.dimensions, whole, half, strict=True):
+        assert (w - h).norm() <= 1e-9 * scale + 1e-10, f"gradient of {dimension.name}: {w}, {h}"
+
+
+def gradients(model, arch, inputs=None, ghost_fraction=1.0):
     """Loss, and the gradients of every option of every dimension, and of the weights."""
     gates = tuple(
         F.one_hot(torch.tensor(i), len(d)).double().requires_grad_()
         for d, i in zip(arch.space.dimensions, arch.indices, strict=True)
     )
-    outputs = tensors(model(random_inputs(model, 4), arch.plain.carrying(gates=gates)))
+    inputs = random_inputs(model, 4) if inputs is None else inputs
+    arch = arch.plain.carrying(gates=gates, ghost_fraction=ghost_fraction)
+    outputs = tensors(model(inputs, arch))
     loss = sum(
         (y.sin() * torch.linspace(1, 2, y[0].numel()).to(y).view(y[0].shape)).sum() for y in outputs
     )

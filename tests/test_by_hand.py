@@ -484,12 +484,8 @@ def test_networks_that_are_written_so_are_right(function, names):
     laws.largest_is_original(net, model, exact=False)
     laws.extracted_is_supernet(model)
     laws.gradient_is_masked(model)
-    laws.trainable(model, ghost_fraction=1 if function is in_windows else 0.5)
-
-
-def test_windows_of_which_a_part_is_no_whole_samples_are_refused_for_ghosts_of_a_part():
-    with pytest.raises(bn.BoundNASError, match="it is not clear where the channels go"):
-        laws.trainable(made(tokens(in_windows))[1])
+    laws.gradient_of_a_part_is_the_whole_s(model)
+    laws.trainable(model)
 
 
 def test_dropout_between_recurrent_layers_is_drawn_by_the_library():

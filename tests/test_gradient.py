@@ -166,7 +166,7 @@ def test_a_pass_asks_the_device_for_no_value(name, boundary):
     model = supernet(name)
     x, cost = images(model, 5).to("meta"), MACs(model)
     policy = initial_policy(model.space, boundary, stream(0, "start"), std=0.07)
-    sample = policy.sample(stream(0, "gumbel"), ghost_fraction=0.3)
+    sample = policy.sample(stream(0, "gumbel")).carrying(ghost_fraction=0.3)
     # On the device "meta" nothing has a value, and asking for one is an error.
     gates = tuple(gate.detach().to("meta").requires_grad_() for gate in sample.gates)
     arch = sample.carrying(gates=gates, noise=stream(0, "noise"))

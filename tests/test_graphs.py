@@ -38,6 +38,7 @@ def verdict(seed):
     except BoundNASError as error:
         return str(error)
     laws.gradient_is_masked(double, seed)
+    laws.gradient_of_a_part_is_the_whole_s(double, seed)
     laws.extracted_is_supernet(model, 1, seed)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items()), "changed"
     return None

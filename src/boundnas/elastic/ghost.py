@@ -219,9 +219,10 @@ def join(active: Tensor, ghost: Tensor | None) -> Tensor:
 def part(x: Tensor, fraction: float) -> Tensor:
     """The leading part of the batch that serves the ghosts, at least two samples, detached.
 
-    One would have no variance to be normalized by where a map has a single pixel.
+    One would have no variance to be normalized by where a map has a single pixel. Where a sample
+    is several rows, as in windows, a fraction of whole samples is one of rows but for rounding.
     """
-    size = max(2, math.ceil(fraction * x.size(0)))
+    size = max(2, math.ceil(fraction * x.size(0) - 1e-6))
     return x.detach()[:size] if x.requires_grad else x[:size]
 
 

@@ -64,7 +64,7 @@ def check(model: Supernet, ghost_fraction: float = 0.5) -> None:
                 _check_pass(model, _gated(model, arch, reads), state)
         if ghost_fraction < 1:
             deep = _gated(model, _deep(model, 0), reads)
-            _check_pass(model, deep.carrying(ghost_fraction=0.5), state)
+            _check_pass(model, deep.carrying(ghost_fraction=2 / SAMPLES), state)
 
 
 def _check_layers(model: Supernet) -> None:

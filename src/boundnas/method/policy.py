@@ -83,7 +83,6 @@ class Policy(nn.Module):
         self,
         generator: torch.Generator,
         gumbel_temperature: float = 0.5,
-        ghost_fraction: float = 1.0,
         learns: bool = True,
     ) -> Architecture:
         """Draw an architecture by straight-through Gumbel-softmax.
@@ -93,7 +92,6 @@ class Policy(nn.Module):
         Args:
             generator: Source of the Gumbel noise.
             gumbel_temperature: Temperature of the relaxed sample.
-            ghost_fraction: Passed on to the architecture.
             learns: Whether a policy that is learned gets a gradient from this architecture.
         """
         uniform = torch.rand(self._exists.shape, generator=generator, dtype=torch.float64)
@@ -104,8 +102,7 @@ class Policy(nn.Module):
         if self.learned and learns:
             hard = _StraightThrough.apply((scores / gumbel_temperature).softmax(-1), indices)
             gates = self.split(hard)
-        carried = Pass(gates=gates, ghost_fraction=ghost_fraction)
-        return Architecture(self.space, tuple(indices.tolist()), carried)
+        return Architecture(self.space, tuple(indices.tolist()), Pass(gates=gates))
 
     def split(self, table: Tensor) -> tuple[Tensor, ...]:
         """The rows of a table of shape ``(D, d_max)``, each without what no option stands at."""
@@ -277,7 +274,7 @@ class Boundaries:
                 )
         return allowed
 
-    def gated(self, arch: Architecture, ghost_fraction: float = 1.0) -> Architecture:
+    def gated(self, arch: Architecture) -> Architecture:
         """A random architecture with gates whose gradient reaches both policies (App. C, Fig. 13).
 
         The gates are an exact one-hot of ``arch``. Their gradient goes straight through to the
@@ -287,11 +284,10 @@ class Boundaries:
 
         Args:
             arch: Drawn uniformly from `allowed`.
-            ghost_fraction: Passed on to the architecture.
         """
         tails = _tails(self.max.marginals, self.min.marginals, self.eq6)
         weights = math.prod(_HardStep.apply(tail - self.tau) for tail in tails)
         probabilities = weights / weights.sum(-1, keepdim=True).clamp_min(1)
         indices = torch.tensor(arch.indices, device=probabilities.device)
         gates = self.max.split(_StraightThrough.apply(probabilities, indices))
-        return arch.carrying(gates=gates, ghost_fraction=ghost_fraction)
+        return arch.carrying(gates=gates)

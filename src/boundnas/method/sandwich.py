@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -17,7 +18,7 @@ from boundnas.method.mixing import mixture
 from boundnas.method.policy import BOUNDARIES, Boundaries, Boundary, Policy
 from boundnas.method.precision import reduced
 from boundnas.method.variants.parts import Objective, Variants
-from boundnas.nested import leaves
+from boundnas.nested import count, leaves
 from boundnas.randomness import stream
 from boundnas.settings import TrainSettings
 from boundnas.space import Allowed, Architecture
@@ -25,6 +26,10 @@ from boundnas.supernet.supernet import Supernet
 from boundnas.task import Task
 
 ROLES = ("max", "min", "random")
+
+FEWEST = 4
+"""Samples that serve the options not chosen at least: a norm over fewer is mostly chance."""
+
 After = Callable[[str, Tensor], None]
 Loss = Callable[[Architecture, int], tuple[Tensor, Tensor]]
 """Outputs of an architecture on a part of the batch of the step, and its loss."""
@@ -116,7 +121,6 @@ class Sandwich:
         return self._policy(boundary).sample(
             stream(self.seed, f"{boundary}_policy", step),
             self.settings.gumbel_temperature,
-            self.settings.ghost_fraction,
             learns=self._learns(step) and self.variants.surrogate is None,
         )
 
@@ -149,7 +153,10 @@ class Sandwich:
 
     def _answers(self, inputs: Any, arch: Architecture) -> Tensor:
         """Outputs of a network, in float32 whatever it computes in."""
-        arch = arch.carrying(recomputes=self.settings.gradient_checkpointing)
+        arch = arch.carrying(
+            ghost_fraction=whole_samples(self.settings.ghost_fraction, count(inputs)),
+            recomputes=self.settings.gradient_checkpointing,
+        )
         if self.settings.precision == "float32":
             outputs: Tensor = self.model(inputs, arch)
             return outputs
@@ -211,7 +218,7 @@ class Sandwich:
         for _ in range(self.settings.random_networks):
             arch = self.variants.choose(draw, of_targets, f"step {step}")
             if self.variants.gated_random and self._learns(step):
-                arch = self.boundaries.gated(arch, self.settings.ghost_fraction)
+                arch = self.boundaries.gated(arch)
             yield arch
 
     def _named(self, boundary: Boundary, costs: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -235,6 +242,20 @@ class Sandwich:
             scores = [part.over_targets(self.task.score, outputs) for part, outputs in pairs]
             scalars["score_max"] = torch.cat(scores).mean()
         return {name: value.detach() for name, value in scalars.items()}
+
+
+def whole_samples(fraction: float, number: int) -> float:
+    """The part of a batch that is whole samples: at least `FEWEST`, and the whole of fewer.
+
+    Args:
+        fraction: The part that is asked for.
+        number: Of samples in the batch.
+
+    Examples:
+        >>> whole_samples(1 / 16, 100), whole_samples(1 / 16, 16), whole_samples(1 / 16, 3)
+        (0.07, 0.25, 1.0)
+    """
+    return min(number, max(FEWEST, math.ceil(fraction * number))) / number
 
 
 def _own(name: str, part: int) -> str:
