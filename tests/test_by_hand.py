@@ -174,6 +174,7 @@ class Tokens(nn.Module):
         self.token = nn.Parameter(torch.rand(1, 1, 8))
         self.shift, self.scale = (nn.Parameter(torch.rand(1, 1, 8)) for _ in range(2))
         self.kinds = {2: None, 3: self.project}
+        self.assigning = nn.Sequential(*(Block(of_rows, 8) for _ in range(2)))
         self.halves = nn.Sequential(*(Block(gated, 4) for _ in range(3)))
         self.giving = nn.Sequential(Block(a_part, 8), Block(gated, 8))
         self.getting = nn.Sequential(Block(of_parts, 4), Block(gated, 4))
@@ -207,6 +208,12 @@ def of_parts(m, x):
 def gated(m, x):
     y, gate = m.layer(x).chunk(2, -1)
     return x + y * gate.tanh()
+
+
+def of_rows(m, x):
+    y = gated(m, x)
+    y[:, 1:3] = y[:, :2].sin()
+    return x + y
 
 
 def weighed(m, x):
@@ -346,6 +353,15 @@ def part_changed(m, x):
     return y + once.sin()
 
 
+def windows_unsaid(m, x):
+    """Windows whose number is left open, and a map of samples repeated for theirs."""
+    n, once = x.shape[1], m.project(x.mean(1, keepdim=True))
+    y = torch.cat([x, x[:, :1]], 1)
+    y = y.view(-1, 3, 2, y.shape[-1]).reshape(-1, 2, y.shape[-1])
+    y = y.sin() + once.repeat_interleave(y.shape[0] // x.shape[0], dim=0)
+    return y.view(-1, 6, y.shape[-1])[:, :n]
+
+
 def assigned(m, x):
     """To a part between others, a row, all of it, and of another shape, a number and a mean."""
     y = m.project(x)
@@ -440,6 +456,14 @@ WAYS = {
     "a token that is asked for its shape": (with_token, ["embed.width", "project.width"]),
     "weights before the map": (shifted, ["embed.width"]),
     "parts changed in place": (part_changed, ["embed.width"]),
+    "windows whose number is left open": (windows_unsaid, ["embed.width"]),
+    "repeated channels": (
+        lambda m, x: m.project(x).repeat_interleave(2, -1)[..., :8] + m.project(x),
+        ["embed.width"],
+    ),
+    "blocks that assign": (
+        lambda m, x: m.assigning(x), ["embed.width", "assigning.depth"],
+    ),
     "assigned to parts": (assigned, ["embed.width"]),
     "assigned to parts of attention": (assigned_between, ["embed.width", "qkv.heads"]),
     "asked for its rank and kind": (by_rank, ["embed.width"]),

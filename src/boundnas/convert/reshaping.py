@@ -151,7 +151,7 @@ def _resize(
     of = tuple(a for v in values if isinstance(v, Size) for a in v.of)
     if sum(axis is not None and not axis.of_samples for axis in axes) > 1:
         call.fix(*axes, why="is told several numbers of channels")
-    unknown = any(number(v) == -1 and i in of_samples for i, v in enumerate(values))
+    unknown = any(number(v) == -1 and i in of_samples for i, v in enumerate(values) if i > 0)
     mixed = (isinstance(v, Size) and v.of and v.plain for v in values)
     if unknown or any(m and not _is_found(a) for m, a in zip(mixed, axes, strict=False)):
         call.fix(*axes, *of, why="is told its number of channels together with others")

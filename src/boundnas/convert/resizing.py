@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -46,14 +48,25 @@ def tell(parts: Parts, node: fx.Node, told: Told) -> None:
     node.args = (x, tuple(sizes))
 
 
+def _rows(graph: fx.Graph, x: fx.Node, before: int, after: int) -> fx.Node:
+    """The size of the first axis, in which samples, and parts of them, lie before and after."""
+    ratio = Fraction(after, before)
+    rows = graph.call_method("size", (x, 0))
+    if ratio.numerator > 1:
+        rows = graph.call_function(operator.mul, (rows, ratio.numerator))
+    if ratio.denominator > 1:
+        rows = graph.call_function(operator.floordiv, (rows, ratio.denominator))
+    return rows
+
+
 def _size(plan: Plan, node: fx.Node, x: fx.Node, told: Told, i: int) -> Any:
     """The size of an axis without searched channels."""
     given, values = told.given[i], plan.read.values
     whole, before = values[node], values[x]
     assert isinstance(whole, Map)
     if given is None or given == -1:
-        if i == 0 and whole.shape[0] == before.shape[0]:
-            return node.graph.call_method("size", (x, 0))
+        if i == 0 and not plan.is_searched(before.axes[0]):
+            return _rows(node.graph, x, before.shape[0], whole.shape[0])
         return whole.shape[i]
     known = values.get(given) if isinstance(given, fx.Node) else None
     if isinstance(known, Size) and any(map(plan.is_searched, known.of)):

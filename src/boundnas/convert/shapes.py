@@ -279,6 +279,22 @@ def expand(call: Call) -> Map:
     return call.result(*axes)
 
 
+@rule("repeat_interleave")
+def repeat_interleave(call: Call) -> Map:
+    """The entries of an axis, each several times in a row, as samples are for their windows."""
+    x, times, at = call.map, call.argument(1, "repeats"), call.argument(2, "dim")
+    if at is None or isinstance(times, Map):
+        raise NoRuleError("names no axis, or repeats each entry by a number of its own")
+    at, axes = number(at) % len(x.shape), list(x.axes)
+    axis = axes[at]
+    if axis is not None and axis.of_samples:
+        axes[at] = axis.times(number(times))
+    else:
+        call.fix(axis, why="repeats its channels")
+        axes[at] = None
+    return call.result(*axes)
+
+
 def _kept(call: Call, i: int) -> bool:
     told = call.args[1:]
     given = list(told[0]) if len(told) == 1 and isinstance(told[0], tuple | list) else list(told)
