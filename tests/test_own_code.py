@@ -192,8 +192,8 @@ FAULTS = {
         "space: ok.py:unwritten",
         "export.formats: model.onnx: no such file .*median.*; leave this format out",
     ),
-    "a mean over samples": (SPACE, "space: ok.py:mixed", "SpaceError: .*for a sample alone than"),
-    "pairs of samples": (SPACE, "space: ok.py:paired", "SpaceError: .*mixes samples"),
+    "a mean over samples": (SPACE, "space: ok.py:mixed", "ConvertError: .*for a sample alone than"),
+    "pairs of samples": (SPACE, "space: ok.py:paired", "ConvertError: .*for a sample alone than"),
     "a word": (
         "{use: own.py:Height, unit: kHz}",
         "regresion",
