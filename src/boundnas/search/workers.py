@@ -6,7 +6,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -81,19 +81,11 @@ class Workers:
         return _JUDGED.pack(*self._judge(arch))
 
     def _here(self, arch: Architecture) -> Judged:
-        with _threads(1):
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
             return self._judge(arch)
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if before != number:
-        torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        if before != number:
+        finally:
             torch.set_num_threads(before)
 
 
