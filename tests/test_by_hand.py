@@ -5,6 +5,7 @@ A further module or way joins its table by adding a line.
 
 from functools import cache, partial
 
+import numpy as np
 import pytest
 import torch
 from tests import laws
@@ -388,6 +389,52 @@ def by_rank(m, x):
     return x + y if isinstance(y, torch.Tensor) and torch.is_tensor(x) else y
 
 
+def masked_least(m, x):
+    """A mask of the tokens, as the least number of a type, and where it is no mask, zeros."""
+    q, k, v = heads(m, x)
+    mask = (m.places[0] > 2).to(x.dtype)
+    weights = q @ k.transpose(-2, -1) + (1.0 - mask) * torch.finfo(x.dtype).min
+    y = (weights.softmax(-1) @ v).transpose(1, 2).flatten(2)
+    y[y < 0] = 0
+    return x + m.project(y)
+
+
+def sizes_between(m, x):
+    """Numbers of channels that say where along other axes."""
+    y, c = m.project(x), x.shape[-1]
+    y = y.roll(c // 4, 1)[:, : c // 2] + y[:, : c - 4]
+    return F.pad(y, (0, 0, 0, c // 8)) / divmod(c, 3)[0]
+
+
+def turned(m, x):
+    y = m.project(x).mT
+    b, c, n = y.shape
+    y = y.reshape(b, 2, c // 2, n).flatten(1, 2)
+    return x + y.mT * y.mT.mean(1).T.T[:, None]
+
+
+def of_weights(m, x):
+    """Weights that meet one another before they meet a map."""
+    scale = m.scale[None].to(x.dtype) * m.norm.weight.reshape(1, -1)
+    return x * scale + m.project(x) + (m.shift - m.scale * scale)
+
+
+def written_into(m, x):
+    y = torch.empty_like(x)
+    y.copy_(m.project(x)).mul_(np.float64(0.5))
+    return y + m.places[0, :, None].to(x.dtype).requires_grad_(False)
+
+
+def asked_as_in_scripts(m, x):
+    y = m.project(x)
+    return y.sin() if torch.jit.isinstance(x, torch.Tensor) else y.missing
+
+
+def samples_after_samples(m, x):
+    one, other = m.norm(torch.cat([x, x.sin()])).chunk(2)
+    return m.project(one * other)
+
+
 class Remembering(nn.Module):
     """Recurrent layers with dropout between them, and states from outside."""
 
@@ -483,6 +530,17 @@ WAYS = {
     "sizes of samples": (
         lambda m, x: torch.cat([torch.zeros(x.size(0), 1, 8), m.project(x)], 1), ["embed.width"],
     ),
+    "a mask of the least numbers": (masked_least, ["embed.width", "qkv.heads"]),
+    "flipped along several axes": (lambda m, x: m.project(x.sin()).flip(1, 2), ["embed.width"]),
+    "numbers of channels along other axes": (sizes_between, ["embed.width", "project.width"]),
+    "turned and asked for its shape": (turned, ["embed.heads"]),
+    "weights that meet weights": (of_weights, ["embed.width"]),
+    "a deviation that is told no axis": (
+        lambda m, x: m.project(x) * m.scale.std(True), ["embed.width", "project.width"],
+    ),
+    "written into another": (written_into, ["embed.width", "project.width"]),
+    "asked as in scripts": (asked_as_in_scripts, ["embed.width", "project.width"]),
+    "samples after samples": (samples_after_samples, ["project.width"]),
 }  # fmt: skip
 """What is done, and the dimensions that may be searched then."""
 

@@ -25,6 +25,35 @@ class Said(nn.Module):
         return "a text"
 
 
+class OneByOne(nn.Module):
+    def forward(self, x):
+        return torch.stack([2 * each for each in x])
+
+
+class Giving(nn.Module):
+    """Gives what a function makes of a tensor."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.net, self.function = net(), function
+
+    def forward(self, x):
+        return self.function(self.net(x))
+
+
+class Columns(nn.Module):
+    """Numbers, and columns of kinds, by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.tables = nn.ModuleList(nn.Embedding(4, 8) for _ in range(2))
+        self.first, self.last = nn.Linear(19, 16), nn.Linear(16, 1)
+
+    def forward(self, numbers, kinds):
+        rows = [table(kinds[:, i]) for i, table in enumerate(self.tables)]
+        return self.last(self.first(torch.cat([numbers, *rows], 1)).relu())
+
+
 def filled(name, number):
     made = net()
     with torch.no_grad():
@@ -79,6 +108,14 @@ REFUSED = {
         lambda: torch.jit.script(nn.Conv2d(3, 4, 1)),
         "RecursiveScriptModule is TorchScript; give the Python module that it was made of",
     ),
+    "TorchScript within": (
+        lambda: nn.Sequential(*net()[:2], torch.jit.script(net()[2:])),
+        "2 is TorchScript; give the Python module that it was made of",
+    ),
+    "samples one by one": (
+        lambda: nn.Sequential(net()[:5], OneByOne(), net()[5]),
+        "they differ by their shapes on random inputs",
+    ),
     "on several devices": (
         lambda: nn.DataParallel(net()),
         "DataParallel calls another module on several devices; give that one, model.module",
@@ -105,6 +142,55 @@ REFUSED = {
 def test_what_is_no_network_to_start_from_is_refused_by_name(name):
     build, message = REFUSED[name]
     assert message in refusal(build, 4)
+
+
+def dimensions(build, example):
+    with torch.random.fork_rng(devices=[]):
+        made = build()
+        model = bn.elasticize(made, example, sort=False)
+    return made, model, [d.name for d in model.space.dimensions]
+
+
+ONE = {
+    "a dict": lambda y: {"logits": y},
+    "a tuple with nothing else": lambda y: (y, None),
+    "a list in a dict": lambda y: {"outputs": [y], "loss": None},
+}
+
+
+@pytest.mark.parametrize("function", ONE.values(), ids=ONE)
+def test_a_network_that_gives_one_tensor_gives_that_alone(function):
+    made, model, names = dimensions(lambda: Giving(function), torch.zeros(1, 3, 4, 4))
+    assert names == ["net.0.width", "net.3.width"]
+    x = torch.ones(2, 3, 4, 4)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(x, model.original), made.eval().net(x))
+
+
+def test_columns_of_an_input_by_name_are_looked_up():
+    example = {"numbers": torch.zeros(1, 3), "kinds": torch.zeros(1, 2, dtype=torch.long)}
+    assert dimensions(Columns, example)[2] == ["tables.0.width", "tables.1.width", "first.width"]
+
+
+WRAPPED = {
+    "compiled": lambda part: torch.compile(part, backend="eager"),
+    "on several devices": nn.DataParallel,
+    "both": lambda part: nn.DataParallel(torch.compile(part, backend="eager")),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
+def test_parts_that_were_wrapped_are_looked_into(wrap):
+    built = dimensions(lambda: nn.Sequential(wrap(net()[:4]), *net()[4:]), torch.zeros(1, 3, 4, 4))
+    assert built[2] == ["0.0.width", "0.3.width"]
+
+
+def test_what_is_compiled_after_a_network_was_made_elastic_works():
+    dimensions(net, torch.zeros(1, 3, 4, 4))
+    assert torch.compile(lambda x: 2 * x if isinstance(x, torch.Tensor) else x, backend="eager")(
+        torch.ones(1)
+    ).equal(torch.full((1,), 2.0))
 
 
 class Part(nn.Module):

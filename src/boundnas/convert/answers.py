@@ -26,7 +26,9 @@ def of_tensors(is_record: Callable[[Any], bool]) -> Iterator[None]:
     Args:
         is_record: Whether an object is the record of a tensor.
     """
-    ask, count = builtins.isinstance, builtins.len
+    import torch._dynamo  # which keeps what Python's own functions are when it is imported
+
+    ask, count, ask_script = builtins.isinstance, builtins.len, torch.jit.isinstance
 
     def answered(x: Any, kinds: Any) -> bool:
         return ask(x, kinds) or (
@@ -36,12 +38,17 @@ def of_tensors(is_record: Callable[[Any], bool]) -> Iterator[None]:
     def counted(x: Any) -> Any:
         return x.shape[0] if is_record(x) else count(x)
 
+    def answered_in_script(x: Any, kinds: Any) -> bool:
+        return kinds is Tensor if is_record(x) else ask_script(x, kinds)
+
+    torch.jit.isinstance = answered_in_script
     setattr(builtins, "isinstance", answered)  # noqa: B010
     setattr(builtins, "len", counted)  # noqa: B010
     try:
         yield
     finally:
         builtins.isinstance, builtins.len = ask, count
+        torch.jit.isinstance = ask_script
 
 
 def _is_pytorch(code: CodeType) -> bool:

@@ -25,6 +25,13 @@ def check(whole: Any, key: Key, value: Any) -> None:
         raise fx.proxy.TraceError(f"it assigns {value.dtype} to {whole.dtype}")
 
 
+def by_mask(whole: Any, key: Any, value: Any) -> bool:
+    """Whether a number is assigned to the entries that a mask of the same shape says."""
+    number = isinstance(value, int | float)
+    masks = isinstance(whole, Tensor) and isinstance(key, Tensor) and key.dtype == torch.bool
+    return masks and number and key.shape == whole.shape
+
+
 def by_axes(key: Key, rank: int) -> list[slice | int] | None:
     """A slice or number for each axis; none for a key of another kind, or of steps.
 

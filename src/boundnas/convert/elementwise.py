@@ -34,7 +34,6 @@ def elementwise(call: Call) -> Any:
         raise NoRuleError("looks for an extreme among entries")
     if isinstance(call.form, tuple) or not hasattr(call.form, "shape"):
         raise NoRuleError("gives no tensor")
-    keep_numbers(call)
     number = len(call.form.shape)
     return call.result(*(_axis(call, maps, i - number) for i in range(number)))
 
@@ -54,18 +53,6 @@ def _number(call: Call) -> Any:
         raise NoRuleError("has no rule for what it gives")
     of = [x for x in call.arguments() if isinstance(x, Size)]
     return Size(call.form, tuple(a for x in of for a in x.of), plain=any(x.plain for x in of))
-
-
-def keep_numbers(call: Call) -> None:
-    """Numbers of channels that maps are computed with stay those of the largest network."""
-    for node in call.node.all_input_nodes:
-        x = call.read.values[node]
-        if not isinstance(x, Size) or not x.of:
-            continue
-        if x.plain:
-            call.fix(*x.of, why="computes with its number of channels")
-        else:
-            call.read.numbers.setdefault(call.node, []).append(node)
 
 
 def _axis(call: Call, maps: list[Map], i: int) -> Axis | None:

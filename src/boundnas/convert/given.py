@@ -89,8 +89,11 @@ def _check_kind(model: nn.Module) -> None:
     name = type(model).__name__
     if isinstance(model, Supernet):
         raise ConvertError(f"{name} is a supernet already")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ConvertError(f"{name} is TorchScript; give the Python module that it was made of")
+    for part, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ConvertError(
+                f"{part or name} is TorchScript; give the Python module that it was made of"
+            )
     if type(model).__module__.startswith("torch.") and name in _WRAPPERS:
         raise ConvertError(f"{name} {_WRAPPERS[name]}")
     if hook := hooked(model):

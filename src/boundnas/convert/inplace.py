@@ -30,6 +30,10 @@ _FILLING: dict[Any, Callable[..., Any]] = {"zero_": torch.zeros_like, "fill_": t
 """Methods that have no other of the same name, and functions that do the same."""
 
 
+_TURNING = ("squeeze_", "unsqueeze_", "transpose_", "swapaxes_", "swapdims_", "t_")
+"""Methods that change the shape, so that what was recorded has another one since."""
+
+
 def remove(model: nn.Module, graph: fx.Graph, calls: Iterable[Called]) -> None:
     """Have nothing in a graph work in place.
 
@@ -122,6 +126,12 @@ def _is_in_place(model: nn.Module, node: fx.Node) -> bool:
 
 def _named_in_place(name: str) -> bool:
     return name.endswith("_") and not name.endswith("__")
+
+
+def is_only_in_place(method: str) -> bool:
+    """Whether a method changes a tensor's shape, or all of it in a way that no other one does."""
+    new = method in _FILLING or hasattr(torch.Tensor, method.removesuffix("_"))
+    return _named_in_place(method) and (not new or method in _TURNING)
 
 
 def _make_new(node: fx.Node) -> None:

@@ -83,5 +83,7 @@ _KNOWN: dict[tuple[str, str], Callable[[Any], nn.Module]] = {
     ("torch", "GLU"): Gate,
     ("torch", "PReLU"): _prelu,
     **{("torch", f"InstanceNorm{d}d"): _instance_norm for d in (1, 2, 3)},
+    ("torch", "OptimizedModule"): lambda module: known(module._orig_mod),
+    ("torch", "DataParallel"): lambda module: known(module.module),
 }
 """By the library and the name of the class."""

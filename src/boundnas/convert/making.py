@@ -1,4 +1,4 @@
-"""What makes tensors from sizes, which takes no recorded values by itself.
+"""What makes tensors from sizes, or numbers from types, and takes no recorded values by itself.
 
 ``torch.arange(x.shape[1])`` and ``positions.expand(len(x), -1)``, of a tensor that was made while
 reading, would fail: PyTorch asks for numbers before it asks what they are.
@@ -19,7 +19,7 @@ NEW = ("new_zeros", "new_ones", "new_full", "new_empty")
 """Methods that make tensors."""
 _METHODS = ("expand", *NEW)
 _FUNCTIONS = (
-    "arange", "zeros", "ones", "full", "empty", "eye", "linspace", "tensor", "as_tensor",
+    "arange", "zeros", "ones", "full", "empty", "eye", "linspace", "tensor", "as_tensor", "finfo",
 )  # fmt: skip
 
 

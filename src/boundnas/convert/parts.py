@@ -109,7 +109,10 @@ class Parts:
         return next(
             n
             for n in user.all_input_nodes
-            if n is not node and n not in weights and isinstance(values.get(n), Map)
+            if n is not node
+            and n not in weights
+            and isinstance(values.get(n), Map)
+            and n.meta.get("follows", True)
         )
 
     def split(self, node: fx.Node, cut: Cut) -> None:

@@ -118,6 +118,10 @@ def _constant(traced: Traced, node: Any, known: dict[fx.Node, Any]) -> Any:
 
 def _evaluated(traced: Traced, node: fx.Node, known: dict[fx.Node, Any]) -> Any:
     form = node.meta["form"]
+    if node.op == "placeholder" or (
+        isinstance(form, tuple) and any(isinstance(f, Form) for f in form)
+    ):
+        raise _NotConstantError
     if not isinstance(form, Form):
         return form  # a number of the example, a type, a device
     if form.dtype.is_floating_point:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from boundnas.convert.axes import Axis, Map
-from boundnas.convert.elementwise import keep_numbers
 from boundnas.convert.reading import Call, NoRuleError, rule, unite_axes
 
 _MIXES = "sums over its channels"
@@ -47,7 +46,6 @@ def attention(call: Call) -> Map:
         raise NoRuleError("groups its queries")
     for x in maps:
         call.fix(*x.axes[-2:], why=_MIXES)
-    keep_numbers(call)
     return call.result(*_separate(call, maps), None, None)
 
 

@@ -101,6 +101,8 @@ class Call:
     def result(self, *axes: Axis | None) -> Map:
         """A tensor of the shape that it gave, with these axes."""
         shape = self.form.shape
+        if len(shape) != len(axes):
+            raise NoRuleError("gives another number of axes than its rule says")
         sizes = [n if axis is None else axis.size for n, axis in zip(shape, axes, strict=True)]
         if sizes != list(shape):
             raise NoRuleError("gives another number of channels than its rule says")
@@ -126,8 +128,11 @@ class Call:
         for axis in (inputs, outputs):
             if axis is not None and any(s.factor.denominator > 1 for s in axis.segments):
                 self.fix(axis, why="works along an axis of heads")
-        if any(axis is not None and axis.of_samples for axis in self.map.axes[1:]):
+        first, *others = self.map.axes
+        if any(axis is not None and axis.of_samples for axis in others):
             self.fix(inputs, outputs, why="gets samples on another axis than the first")
+        if first is not None and len(first.segments) > 1:
+            self.fix(inputs, outputs, why="gets samples after samples")
         held = self.read.bindings.get(name)
         if held is None:
             held = Binding(name, self.module, inputs, outputs, self.source)
@@ -243,9 +248,26 @@ def _value(found: Read, node: fx.Node) -> Any:
                 x.fix(Reason("the network returns it"))
         return None
     try:
-        return _rule(call)(call)
+        value = _rule(call)(call)
     except NoRuleError as error:
         return boundary(call, str(error))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        return boundary(call, "is called in a way for which there is no rule")
+    if node not in found.sizes and call.maps():
+        _keep_numbers(call)
+    return value
+
+
+def _keep_numbers(call: Call) -> None:
+    """Numbers of channels that maps are computed with stay those of the largest network."""
+    for node in call.node.all_input_nodes:
+        x = call.read.values[node]
+        if not isinstance(x, Size) or not x.of:
+            continue
+        if x.plain:
+            call.fix(*x.of, why="computes with its number of channels")
+        else:
+            call.read.numbers.setdefault(call.node, []).append(node)
 
 
 def _batched(form: Any) -> Any:

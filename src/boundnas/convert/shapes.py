@@ -27,8 +27,10 @@ def attribute(call: Call) -> Any:
         raise NoRuleError(f"reads .{name}")
     if name == "shape":
         return sizes(x)
-    if name in ("T", "mT", "H"):
-        return x.with_axes((*x.axes[:-2], x.axes[-1], x.axes[-2])) if len(x.axes) > 1 else x
+    if name == "T":
+        return call.result(*reversed(x.axes))
+    if name in ("mT", "mH", "H"):
+        return call.result(*x.axes[:-2], *reversed(x.axes[-2:]))
     if isinstance(call.form, Form):
         raise NoRuleError(f"reads .{name}")
     return call.form
@@ -220,6 +222,7 @@ def reduction(call: Call) -> Map:
     x = call.map
     at = 2 if call.name == "norm" else 1
     given = call.argument(at, "dim", call.kwargs.get("axis"))
+    given = None if isinstance(given, bool) else given  # x.var(False) says how, not where
     gone = {i % len(x.shape) for i in (range(len(x.shape)) if given is None else numbers(given))}
     call.fix(*(x.axes[i] for i in gone), why="sums over its channels")
     if len(call.form.shape) == len(x.shape):
@@ -240,6 +243,8 @@ def along(call: Call) -> Map:
         at = {"normalize": 2, "roll": 2}.get(call.name, 1)
         default = {"normalize": 1, "glu": -1}.get(call.name)
         given = call.argument(at, "dim", call.kwargs.get("dims", default))
+        if call.name == "flip" and len(call.args) > 2:  # x.flip(2, 3)
+            given = call.args[1:]
     if given is None or isinstance(call.form, tuple):
         raise NoRuleError("names no axis")
     gone = {i % len(x.shape) for i in numbers(given)}
@@ -321,6 +326,8 @@ def concatenate(call: Call) -> Map:
     if not maps or not all(isinstance(x, Map) for x in maps):
         raise NoRuleError("joins what are no tensors")
     n = len(maps[0].shape)
+    if any((axis := x.axes[at % n]) is not None and axis.of_samples for x in maps):
+        call.fix(*(axis for x in maps for axis in x.axes), why="puts samples after samples")
     axes: list[Axis | None] = []
     for i in range(n):
         each = [x.axes[i] for x in maps]

@@ -13,6 +13,7 @@ from functools import partial
 from types import FunctionType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
@@ -54,6 +55,7 @@ def trace(model: nn.Module, example: Inputs) -> Traced:
     stays = {n: f"has a hook, {h}" for n, m in model.named_modules() if n and (h := hooked(m))}
     found = training.in_both_modes(model, partial(_followed, example), stays)
     inplace.remove(found.model, found.graph, found.calls)
+    _give_one(found.graph)
     _without_unused(found)
     for node in found.graph.nodes:
         node.meta["form"] = form_of(node.meta.pop("value", None))
@@ -77,6 +79,7 @@ def _followed(
                 making.watched(tracer.factory, tracer.method),
                 training.asked(tracer.tell),
                 tracer.switch.watched(),
+                torch._dynamo.config.patch(error_on_nested_fx_trace=False),
             ):
                 tracer.found.graph = tracer.follow(example)
         except (BoundNASError, MemoryError):
@@ -88,6 +91,15 @@ def _followed(
                 "of its own, which then stays as it is"
             ) from error
     return tracer.found, tracer.readers
+
+
+def _give_one(graph: fx.Graph) -> None:
+    """Have a network give a tensor that is all that its tuple, list or dict holds."""
+    output, held = next(iter(reversed(graph.nodes))), list[Any]()
+    map_aggregate(output.args, held.append)
+    held = [x for x in held if x is not None]
+    if len(held) == 1 and isinstance(held[0], fx.Node):
+        output.args = (held[0],)
 
 
 def _without_unused(traced: Traced) -> None:
@@ -115,7 +127,13 @@ class _Value(fx.Proxy):
     def __len__(self) -> int:
         return len(self.node.meta["value"])
 
+    def __divmod__(self, other: Any) -> tuple[Any, Any]:
+        return self // other, self % other
+
     def __setitem__(self, key: Any, value: Any) -> None:
+        if assigning.by_mask(self.node.meta["value"], _value(key), value):
+            self.tracer.create_proxy("call_method", "masked_fill_", (self, key, value), {})
+            return
         assigning.check(self.node.meta["value"], map_aggregate(key, _value), _value(value))
         self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
 
@@ -127,7 +145,16 @@ class _Value(fx.Proxy):
             return value.type
         if name == "dtype" and self.node.op == "get_attr":  # that of a weight, which stays
             return self.node.meta["value"].dtype
+        if name == "copy_":
+            return self._copy
+        if name == "requires_grad_":
+            return lambda on=True: self if on else self.detach()
         return _Read(self, name)
+
+    def _copy(self, value: Any, non_blocking: bool = False) -> Any:
+        """Take other values, as ``x[...] = value`` does."""
+        self[...] = value
+        return self
 
     def _number(self, kind: Callable[[Any], Any]) -> Any:
         assert isinstance(self.tracer, _Tracer)
@@ -201,6 +228,7 @@ class _Tracer(fx.Tracer):
         """An argument as a graph holds it."""
         if isinstance(a, fx.Proxy):
             return a.node
+        a = a.item() if isinstance(a, np.generic) else a
         return self._tensor(a).node if isinstance(a, Tensor) else super().create_arg(a)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
@@ -252,6 +280,8 @@ class _Tracer(fx.Tracer):
         self.switch.check()
         if getattr(target, "__name__", target) in _VALUES:
             raise fx.proxy.TraceError("it reads the value of a tensor")
+        if kind == "call_method" and inplace.is_only_in_place(str(target)):
+            raise fx.proxy.TraceError(f"it calls {target}, for which there is no other way")
         if target in making.NEW and not self._follows_samples((args, kwargs)):
             of, *sizes = args
             return self._now(getattr(Tensor, target), (_value(of), *sizes), kwargs)
@@ -317,7 +347,7 @@ class _Tracer(fx.Tracer):
             return proxy
 
     def factory(self, function: Any, *args: Any, **kwargs: Any) -> Any:
-        """What a function makes of sizes."""
+        """What a function makes of sizes, or says of a type."""
         if self._making or not holds_proxy((args, kwargs)):
             return function(*args, **kwargs)
         if self._follows_samples((args, kwargs)):

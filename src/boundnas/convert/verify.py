@@ -211,10 +211,12 @@ def _compare(
 ) -> None:
     if len(found) == len(expected) and all(map(same, found, expected)):
         return
-    apart = [float((a - b).abs().max()) for a, b in zip(found, expected, strict=False)]
+    pairs = list(zip(found, expected, strict=False))
+    apart = [float((a - b).abs().max()) for a, b in pairs if a.shape == b.shape]
+    by = f"{max(apart, default=0):.3g}" if len(apart) == len(expected) else "their shapes"
     raise ConvertError(
         f"the largest network computes something else than {type(model).__name__}: they differ by "
-        f"{max(apart, default=float('inf')):.3g} {where}. Its forward may read what it changed in "
+        f"{by} {where}. Its forward may read what it changed in "
         "place, depend on the number of samples, or follow another way while it is recorded (as by "
         "isinstance, is or try); a converter may help"
     )

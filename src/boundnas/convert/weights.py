@@ -125,7 +125,7 @@ def _met(first: fx.Node, name: str) -> Weight | None:
             return None
         nodes.append(user)
     last = nodes[-1]
-    if not users or any(_name(user) not in _TAKING for user in users):
+    if not users or any(_name(user) not in _TAKING or not _meets(user, last) for user in users):
         return None
     if any(len(node.users) > len(_maps_of(node)) and not _only(node, nodes) for node in nodes):
         return None
@@ -137,6 +137,12 @@ def _met(first: fx.Node, name: str) -> Weight | None:
     if len(shape) == rank and shape[0] != 1 and not repeated:
         return None
     return Weight(name, tuple(nodes), rank, repeated)
+
+
+def _meets(user: fx.Node, weight: fx.Node) -> bool:
+    """Whether a function takes a map of samples, too."""
+    others = (n for n in user.all_input_nodes if n is not weight)
+    return any(isinstance(n.meta["form"], Form) and n.meta["follows"] for n in others)
 
 
 def _maps_of(node: fx.Node) -> list[fx.Node]:
