@@ -8,7 +8,7 @@ values of tensors, or does what cannot be recorded, is one node of the graph, as
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from types import FunctionType
 from typing import Any
@@ -24,12 +24,13 @@ from torch.nn.utils.parametrize import (
     type_before_parametrizations,
 )
 
-from boundnas.convert import answers, assigning, inplace, making, training
+from boundnas.convert import answers, inplace, making, training
 from boundnas.convert.calling import Root
 from boundnas.convert.given import hooked
 from boundnas.convert.gradients import Switch, holds_proxy
 from boundnas.convert.graph import Called, Traced
 from boundnas.convert.record import Counter, form_of, source, where, why
+from boundnas.convert.recorded import Recorded, is_of_tensor, value_of
 from boundnas.errors import BoundNASError, ConvertError
 from boundnas.nested import Inputs, count
 
@@ -75,7 +76,7 @@ def _followed(
     with torch.no_grad():
         try:
             with (
-                answers.of_tensors(_is_of_tensor),
+                answers.of_tensors(is_of_tensor),
                 making.watched(tracer.factory, tracer.method),
                 training.asked(tracer.tell),
                 tracer.switch.watched(),
@@ -110,63 +111,6 @@ def _without_unused(traced: Traced) -> None:
     for call in traced.calls:
         call.nodes = [node for node in call.nodes if node in kept]
         call.output = call.output if call.output in kept else None
-
-
-class _Value(fx.Proxy):
-    """A recorded value that knows what it is in the example."""
-
-    def __index__(self) -> int:
-        return self._number(int)
-
-    def __int__(self) -> int:
-        return self._number(int)
-
-    def __float__(self) -> float:
-        return self._number(float)
-
-    def __len__(self) -> int:
-        return len(self.node.meta["value"])
-
-    def __divmod__(self, other: Any) -> tuple[Any, Any]:
-        return self // other, self % other
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        if assigning.by_mask(self.node.meta["value"], _value(key), value):
-            self.tracer.create_proxy("call_method", "masked_fill_", (self, key, value), {})
-            return
-        assigning.check(self.node.meta["value"], map_aggregate(key, _value), _value(value))
-        self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
-
-    def __getattr__(self, name: str) -> Any:
-        value = self.node.meta.get("value")
-        if name == "ndim" and isinstance(value, Tensor):
-            return value.dim()
-        if name == "type" and isinstance(value, torch.device):  # as autocast is told
-            return value.type
-        if name == "dtype" and self.node.op == "get_attr":  # that of a weight, which stays
-            return self.node.meta["value"].dtype
-        if name == "copy_":
-            return self._copy
-        if name == "requires_grad_":
-            return lambda on=True: self if on else self.detach()
-        return _Read(self, name)
-
-    def _copy(self, value: Any, non_blocking: bool = False) -> Any:
-        """Take other values, as ``x[...] = value`` does."""
-        self[...] = value
-        return self
-
-    def _number(self, kind: Callable[[Any], Any]) -> Any:
-        assert isinstance(self.tracer, _Tracer)
-        value = self.node.meta["value"]
-        if isinstance(value, Tensor):
-            raise fx.proxy.TraceError("it computes with the value of a tensor")
-        self.tracer.found.read.append(self.node)
-        return kind(value)
-
-
-class _Read(fx.proxy.Attribute, _Value):
-    """An attribute of a recorded value, such as its shape."""
 
 
 class _Tracer(fx.Tracer):
@@ -284,10 +228,10 @@ class _Tracer(fx.Tracer):
             raise fx.proxy.TraceError(f"it calls {target}, for which there is no other way")
         if target in making.NEW and not self._follows_samples((args, kwargs)):
             of, *sizes = args
-            return self._now(getattr(Tensor, target), (_value(of), *sizes), kwargs)
+            return self._now(getattr(Tensor, target), (value_of(of), *sizes), kwargs)
         if kind == "call_function" and _is_wrapped(target):
             return self._inwards(target, args, kwargs)
-        args, kwargs = making.on_own_device((args, kwargs), _value)
+        args, kwargs = making.on_own_device((args, kwargs), value_of)
         proxy = super().create_proxy(kind, target, args, kwargs, *others, **named)
         proxy.node.meta["source"], proxy.node.meta["inside"] = source(), self._inside
         proxy.node.meta["value"] = self._made(kind, target, args, kwargs)
@@ -363,7 +307,7 @@ class _Tracer(fx.Tracer):
     def _made(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
         if kind == "placeholder":
             return self._example
-        args, kwargs = map_aggregate((args, kwargs), _value)
+        args, kwargs = map_aggregate((args, kwargs), value_of)
         self._making = True
         try:
             with Counter() as counter:
@@ -383,7 +327,7 @@ class _Tracer(fx.Tracer):
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """A recorded value."""
-        return _Value(node, self)
+        return Recorded(node, self)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         """A branch: on numbers it is followed, on values of tensors it cannot be."""
@@ -418,11 +362,3 @@ def _is_wrapped(function: Any) -> bool:
     """Whether a function is somebody's own, in Python."""
     module = getattr(function, "__module__", None) or ""
     return isinstance(function, FunctionType) and not module.startswith("torch.")
-
-
-def _is_of_tensor(x: Any) -> bool:
-    return type(x) in (_Value, _Read) and type(x.node.meta.get("value")) in (Tensor, nn.Parameter)
-
-
-def _value(x: Any) -> Any:
-    return x.node.meta["value"] if isinstance(x, fx.Proxy) else x
