@@ -415,7 +415,7 @@ def turned(m, x):
 
 def of_weights(m, x):
     """Weights that meet one another before they meet a map."""
-    scale = m.scale[None].to(x.dtype) * m.norm.weight.reshape(1, -1)
+    scale = m.scale.to(x.dtype) * m.norm.weight.reshape(1, -1)
     return x * scale + m.project(x) + (m.shift - m.scale * scale)
 
 
@@ -540,6 +540,9 @@ WAYS = {
     ),
     "written into another": (written_into, ["embed.width", "project.width"]),
     "asked as in scripts": (asked_as_in_scripts, ["embed.width", "project.width"]),
+    "an axis of one entry by a reshape": (
+        lambda m, x: x * m.project(x).mean(1).reshape(len(x), 1, -1), ["embed.width"],
+    ),
     "samples after samples": (samples_after_samples, ["project.width"]),
 }  # fmt: skip
 """What is done, and the dimensions that may be searched then."""

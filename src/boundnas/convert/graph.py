@@ -61,8 +61,9 @@ class Traced:
         model: Whose modules the graph calls by name.
         graph: Of each node, ``meta["form"]`` is what it gave, with shapes in place of tensors, and
             ``meta["source"]`` the file and line it is called from, ``meta["inside"]`` the module
-            whose ``forward`` calls it, ``meta["macs"]`` its multiply-accumulates for the batch, and
-            ``meta["follows"]`` whether it is computed from the input.
+            whose ``forward`` calls it, ``meta["macs"]`` its multiply-accumulates for the batch,
+            ``meta["follows"]`` whether it is computed from the input, and ``meta["values"]``
+            whether it is, or holds, a tensor that is computed from the values of the input.
         calls: The calls of modules with modules inside, the inner ones first.
         whole: Modules that could not be followed, by name, and why.
         read: Numbers that a branch or a loop depended on.

@@ -112,7 +112,7 @@ class Parts:
             if n is not node
             and n not in weights
             and isinstance(values.get(n), Map)
-            and n.meta.get("follows", True)
+            and n.meta.get("values", True)
         )
 
     def split(self, node: fx.Node, cut: Cut) -> None:

@@ -17,7 +17,7 @@ from torch.fx.node import map_aggregate
 from boundnas.convert.given import hooked
 from boundnas.convert.graph import Traced
 from boundnas.convert.reading import operator_name
-from boundnas.convert.record import Form, form_of
+from boundnas.convert.record import Form, form_of, holds_tensor
 
 _ARRANGING = {
     "getitem", "unsqueeze", "expand", "repeat", "tile", "view", "reshape", "flatten", "squeeze",
@@ -118,9 +118,7 @@ def _constant(traced: Traced, node: Any, known: dict[fx.Node, Any]) -> Any:
 
 def _evaluated(traced: Traced, node: fx.Node, known: dict[fx.Node, Any]) -> Any:
     form = node.meta["form"]
-    if node.op == "placeholder" or (
-        isinstance(form, tuple) and any(isinstance(f, Form) for f in form)
-    ):
+    if not isinstance(form, Form) and holds_tensor(form):
         raise _NotConstantError
     if not isinstance(form, Form):
         return form  # a number of the example, a type, a device
@@ -144,7 +142,7 @@ def _evaluated(traced: Traced, node: fx.Node, known: dict[fx.Node, Any]) -> Any:
 
 
 def _replace(node: fx.Node, name: str, table: nn.Embedding, part: slice | list[int]) -> None:
-    graph, held = node.graph, {**node.meta, "macs": 0, "follows": False}
+    graph, held = node.graph, {**node.meta, "macs": 0, "follows": False, "values": False}
     rows = table.weight[part]
     with graph.inserting_before(node):
         weight = graph.get_attr(name)
@@ -162,6 +160,12 @@ def _look_up(node: fx.Node, name: str, table: nn.Module) -> None:
     """Have the weight itself be read by numbers, some of them several times."""
     with node.graph.inserting_before(node):
         weight = node.graph.get_attr(name)
-    weight.meta = {**node.meta, "macs": 0, "follows": False, "form": form_of(table.weight)}
+    weight.meta = {
+        **node.meta,
+        "macs": 0,
+        "follows": False,
+        "values": False,
+        "form": form_of(table.weight),
+    }
     node.op, node.target, node.args = "call_function", operator.getitem, (weight, node.args[0])
-    node.meta["follows"] = False
+    node.meta["follows"] = node.meta["values"] = False

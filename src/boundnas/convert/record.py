@@ -41,6 +41,13 @@ def form_of(value: Any) -> Any:
     return value
 
 
+def holds_tensor(form: Any) -> bool:
+    """Whether a tensor is, or is within, what a form is of."""
+    if isinstance(form, Mapping):
+        return any(map(holds_tensor, form.values()))
+    return any(map(holds_tensor, form)) if isinstance(form, tuple) else isinstance(form, Form)
+
+
 @dataclass(frozen=True)
 class Form:
     """What is kept of a tensor."""

@@ -63,14 +63,22 @@ def reshape(call: Call) -> Map:
         if len(new) == 1:
             found.append(_merged(call, x, old) if len(old) > 1 else x.axes[old[0]])
             continue
+        sizes = [call.form.shape[i] for i in new]
+        if len(old) == 1 and max(sizes) == x.shape[old[0]]:  # others are of one entry
+            found += [
+                x.axes[old[0]] if i == sizes.index(max(sizes)) else None for i in range(len(new))
+            ]
+            continue
         headed = None
         if len(old) == 1 and (axis := x.axes[old[0]]) is not None and not axis.is_fixed:
-            headed = _headed(axis, old[0], new[0], [call.form.shape[i] for i in new])
+            headed = _headed(axis, old[0], new[0], sizes)
         if headed is None:
             call.fix(*(x.axes[i] for i in old), why="cuts its channels into several axes")
             found += [None] * len(new)
         else:
             heads, found = headed, [*found, *headed.axes]
+    first = x.axes[0] if x.axes else None
+    runs = runs if first is None or first.of_samples else []  # of a weight they are no samples
     of_samples = {i for old, new in runs if 0 in old and (old, new) != ([0], [0]) for i in new}
     _resize(call, found, heads, of_samples)
     return call.result(*found)

@@ -29,7 +29,7 @@ from boundnas.convert.calling import Root
 from boundnas.convert.given import hooked
 from boundnas.convert.gradients import Switch, holds_proxy
 from boundnas.convert.graph import Called, Traced
-from boundnas.convert.record import Counter, form_of, source, where, why
+from boundnas.convert.record import Counter, form_of, holds_tensor, source, where, why
 from boundnas.convert.recorded import Recorded, is_of_tensor, value_of
 from boundnas.errors import BoundNASError, ConvertError
 from boundnas.nested import Inputs, count
@@ -63,6 +63,8 @@ def trace(model: nn.Module, example: Inputs) -> Traced:
         node.meta.setdefault("macs", 0)
         given = node.all_input_nodes
         node.meta["follows"] = node.op == "placeholder" or any(n.meta["follows"] for n in given)
+        values = any(n.meta["values"] for n in given) and holds_tensor(node.meta["form"])
+        node.meta["values"] = node.op == "placeholder" or values
         if not _is_wrapped(node.target):
             node.meta.pop("is_wrapped", None)  # what a followed function gave
     return found

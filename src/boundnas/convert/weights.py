@@ -142,7 +142,7 @@ def _met(first: fx.Node, name: str) -> Weight | None:
 def _meets(user: fx.Node, weight: fx.Node) -> bool:
     """Whether a function takes a map of samples, too."""
     others = (n for n in user.all_input_nodes if n is not weight)
-    return any(isinstance(n.meta["form"], Form) and n.meta["follows"] for n in others)
+    return any(n.meta["values"] for n in others)
 
 
 def _maps_of(node: fx.Node) -> list[fx.Node]:

@@ -59,7 +59,8 @@ class Ghosted(Tensor):
             with torch.no_grad():
                 args, kwargs = _for_ghosts(func, first, args, kwargs)
                 if func in SIZED and isinstance(result, Tensor) and _same_type(result, first):
-                    sizes = resized(first.active.shape, first.ghost.shape, result.shape)
+                    shapes = first.active.shape, first.ghost.shape, result.shape
+                    sizes = resized(*shapes, left_open(args))
                     return join(result, first.ghost.reshape(sizes))
                 of_ghost = partial(_of_ghost, first)
                 ghost = func(*replaced(args, of_ghost), **replaced(kwargs, of_ghost))
@@ -155,11 +156,20 @@ def leading(x: Tensor, map_: Tensor, few: int) -> Tensor:
     return x[:few] if alike else x
 
 
-def resized(shape: Sequence[int], other: Sequence[int], sizes: Sequence[int]) -> list[int]:
+def left_open(args: Sequence[Any]) -> int | None:
+    """The axis whose size a reshape is not told, but ``-1``; none if there is none."""
+    told = args[1] if len(args) == 2 and isinstance(args[1], list | tuple) else args[1:]
+    return next((i for i, size in enumerate(told) if isinstance(size, int) and size == -1), None)
+
+
+def resized(
+    shape: Sequence[int], other: Sequence[int], sizes: Sequence[int], open_: int | None = None
+) -> list[int]:
     """``sizes`` that a map of ``shape`` takes, for a map of the shape ``other``.
 
     What lies along an axis in which the two differ goes to the first of the axes that it comes to
-    lie in: sizes are in memory's order, so that only there other channels follow the former.
+    lie in: sizes are in memory's order, so that only there other channels follow the former. Beside
+    axes of one entry that may be several; then it is the one that was left open, ``open_``.
 
     Raises:
         SpaceError: Channels or samples do not stay in one piece.
@@ -172,6 +182,7 @@ def resized(shape: Sequence[int], other: Sequence[int], sizes: Sequence[int]) ->
         firsts = [j for j in range(min(axis, 1), len(sizes)) if math.prod(sizes[:j]) == before]
         ones = next((i for i in range(axis) if shape[axis - 1 - i] != 1), axis)  # right before it
         j = firsts[min(ones, len(firsts) - 1)] if firsts else None
+        j = open_ if open_ in firsts and (axis or sizes[0] != old) else j
         if j is None or found[j] * new % old:
             raise SpaceError(
                 f"reshape of a searched map from {tuple(shape)} to {tuple(sizes)}: it is not clear "

@@ -19,7 +19,16 @@ import torch
 from torch import Tensor
 
 from boundnas.elastic.exact import exact, summing
-from boundnas.elastic.ghost import PARTS, SIZED, Ghosted, alone, leading, replaced, resized
+from boundnas.elastic.ghost import (
+    PARTS,
+    SIZED,
+    Ghosted,
+    alone,
+    leading,
+    left_open,
+    replaced,
+    resized,
+)
 from boundnas.elastic.masks import mask_of, weighted_sum
 from boundnas.elastic.width import membership
 from boundnas.errors import SpaceError
@@ -140,7 +149,8 @@ class _Call:
         """What it gives for an option; ``result`` is that of the chosen one."""
         y = self.first.options.maps[option]
         if self.func in SIZED and result.dtype is self.first.active.dtype:
-            return y.reshape(resized(self.first.active.shape, y.shape, result.shape))
+            shapes = self.first.active.shape, y.shape, result.shape
+            return y.reshape(resized(*shapes, left_open(self.args)))
 
         def part(x: Tensor) -> Tensor:
             return x.options.maps[option] if isinstance(x, Varied) else self._cut(x, y)

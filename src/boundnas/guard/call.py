@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boundnas.elastic.ghost import SIZED, SPLITS, Ghosted, leading, replaced, resized
+from boundnas.elastic.ghost import SIZED, SPLITS, Ghosted, leading, left_open, replaced, resized
 from boundnas.errors import BoundNASError
 from boundnas.guard.counts import counted, counts, wholes
 from boundnas.guard.segments import (
@@ -130,7 +130,8 @@ class Call:
             x = self.searched[0]
             if isinstance(result, Ghosted) and result.active.dtype is x.active.dtype:
                 whole = self.whole[id(x)]
-                return whole.reshape(resized(x.active.shape, whole.shape, result.active.shape))
+                shapes = x.active.shape, whole.shape, result.active.shape
+                return whole.reshape(resized(*shapes, left_open(self.args)))
         arguments = replaced((self.args, self.kwargs), replace)
         args, kwargs = wholes(arguments, sized=self.func in SIZED)
         return self.func(*args, **kwargs)
@@ -249,7 +250,8 @@ class Call:
         if self.func in SIZED and isinstance(result, Ghosted):
             x = self.part[id(first)]
             if result.ghost.dtype is x.dtype:
-                return x.reshape(resized(first.ghost.shape, x.shape, result.ghost.shape))
+                shapes = first.ghost.shape, x.shape, result.ghost.shape
+                return x.reshape(resized(*shapes, left_open(self.args)))
         return self.func(*replaced(self.args, few), **replaced(self.kwargs, few))
 
     @property
