@@ -435,6 +435,27 @@ def samples_after_samples(m, x):
     return m.project(one * other)
 
 
+def extremes(m, x):
+    y = m.project(x) * x.max(1, keepdim=True)[0] + x.min(dim=1).values[:, None]
+    mean = torch.var_mean(y, 1, keepdim=True)[1]
+    return y + torch.max(y, x) + mean + x.topk(2, dim=1)[0].median(1, keepdim=True).values
+
+
+def remembered(m, x):
+    """A recurrent layer by hand, with two states, one of which first goes into a layer."""
+    h, c = x.new_zeros(x.size(0), 8), torch.zeros(len(x), 8, dtype=x.dtype)
+    for t in range(3):
+        gate, y = m.weighing[0].layer(m.project(h) + x[:, t]).chunk(2, 1)
+        c = gate.sigmoid() * c + y
+        h = c.tanh()
+    return h[:, None]
+
+
+def padded_channels(m, x):
+    y = F.pad(x.chunk(2, -1)[0].mT, (0, 1, 2, 2)).mT
+    return F.pad(m.project(x), (0, 0, 0, 1)) + y
+
+
 class Remembering(nn.Module):
     """Recurrent layers with dropout between them, and states from outside."""
 
@@ -540,6 +561,15 @@ WAYS = {
     ),
     "written into another": (written_into, ["embed.width", "project.width"]),
     "asked as in scripts": (asked_as_in_scripts, ["embed.width", "project.width"]),
+    "extremes along an axis": (extremes, ["embed.width"]),
+    "a state that starts at zeros": (remembered, ["embed.width", "weighing.0.layer.width"]),
+    "zeros beside channels": (padded_channels, ["embed.width", "embed.width.2"]),
+    "a weight that is turned": (
+        lambda m, x: (x @ m.qkv.weight.T)[..., :8] + x @ m.project.weight.t(), ["embed.width"],
+    ),
+    "a weight as it lies": (
+        lambda m, x: m.weighing(x) + x @ m.project.weight, ["weighing.depth"],
+    ),
     "an axis of one entry by a reshape": (
         lambda m, x: x * m.project(x).mean(1).reshape(len(x), 1, -1), ["embed.width"],
     ),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from boundnas.convert import elementwise, layers, products, reshaping, shapes  # noqa: F401
+from boundnas.convert import elementwise, filling, layers, products, reshaping, shapes  # noqa: F401
 from boundnas.convert.building import Builder
 from boundnas.convert.dimensions import propose
 from boundnas.convert.functional import as_modules
@@ -136,6 +136,7 @@ def _made(
     samples = count(batch)
     traced = trace(own, batch)
     as_modules(traced)
+    filling.as_weights(traced)
     as_weights(traced)
     plan = propose(read(traced), rules, kept)
     table = report(plan, samples)

@@ -23,15 +23,13 @@ from boundnas.convert.reading import Call, NoRuleError, rule, unite_axes
     "add", "sub", "mul", "div", "truediv", "true_divide", "subtract", "multiply", "divide",
     "iadd", "isub", "imul", "itruediv", "maximum", "minimum", "lerp", "where", "masked_fill",
     "addcmul", "addcdiv", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or",
-    "logical_not", "zeros_like", "ones_like", "full_like", "floordiv", "mod", "rsub", "max", "min",
+    "logical_not", "zeros_like", "ones_like", "full_like", "floordiv", "mod", "rsub",
 )  # fmt: skip
 def elementwise(call: Call) -> Any:
     """Axes that lie upon each other are one."""
     maps = call.maps()
     if not maps:
         return _number(call)
-    if call.name in ("max", "min") and (len(maps) != 2 or len(list(call.arguments())) != 2):
-        raise NoRuleError("looks for an extreme among entries")
     if isinstance(call.form, tuple) or not hasattr(call.form, "shape"):
         raise NoRuleError("gives no tensor")
     number = len(call.form.shape)

@@ -68,6 +68,23 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Pad:
+    """A function that puts zeros before and after channels.
+
+    Args:
+        axis: The channels.
+        at: On which axis of the map.
+        before: So many zeros.
+        after: Likewise.
+    """
+
+    axis: Axis
+    at: int
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
 class Told:
     """A function that is told the sizes of its result.
 
@@ -98,6 +115,7 @@ class Read:
         boundaries: Operators without a rule that met channels, in order.
         shared: Modules whose weights another has too, and its name.
         splits: Functions that take maps apart.
+        pads: Functions that put zeros beside channels.
         weights: Those that functions of maps take, by the node that they take.
         sizes: Functions that are told sizes of maps with channels.
         numbers: Functions that compute with numbers of channels, and those numbers: they stay what
@@ -112,6 +130,7 @@ class Read:
     numbers: dict[fx.Node, list[fx.Node]] = field(default_factory=dict)
     shared: dict[str, str] = field(default_factory=dict)
     splits: dict[fx.Node, Cut] = field(default_factory=dict)
+    pads: dict[fx.Node, Pad] = field(default_factory=dict)
     weights: dict[fx.Node, Weight] = field(default_factory=dict)
 
     def groups(self) -> list[Group]:

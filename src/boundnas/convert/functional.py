@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from boundnas.convert.graph import Function, Traced, Way
+from boundnas.convert.reading import operator_name
 from boundnas.convert.record import Form
 
 _Given = Mapping[str, Any]
@@ -26,6 +27,7 @@ def as_modules(traced: Traced) -> None:
     for node in list(traced.graph.nodes):
         if node.target is torch.einsum:
             _of_one_rank(node)
+        _as_linear(node)
         if node.op != "call_function" or node.target not in _MADE:
             continue
         names, weights, make = _MADE[node.target]
@@ -55,6 +57,21 @@ def _given(way: Way) -> Tensor:
     """What a weight is now."""
     weight: Tensor = way.function(*way.parts.values())
     return weight
+
+
+def _as_linear(node: fx.Node) -> None:
+    """Have ``x @ weight.T`` be the linear function that it is."""
+    if operator_name(node) not in ("matmul", "mm") or len(node.args) != 2 or node.kwargs:
+        return
+    x, turned = node.args
+    if not isinstance(x, fx.Node) or not isinstance(turned, fx.Node) or not x.meta["values"]:
+        return
+    held = turned.args[0] if turned.args else None
+    name = str(turned.args[1:]) if operator_name(turned) == "getattr" else operator_name(turned)
+    turns = name in ("('T',)", "('mT',)", "t", "transpose", "swapaxes")
+    plain = isinstance(held, fx.Node) and held.op == "get_attr"
+    if turns and plain and len(turned.meta["form"].shape) == 2 and len(x.meta["form"].shape) > 1:
+        node.op, node.target, node.args = "call_function", F.linear, (x, held)
 
 
 def _of_one_rank(node: fx.Node) -> None:

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.fx.node import map_aggregate
+from torch.nn import functional as F
 
 from boundnas import elastic
 from boundnas.convert.axes import Map
 from boundnas.convert.building import Builder
 from boundnas.convert.dimensions import Plan
-from boundnas.convert.facts import Cut
+from boundnas.convert.facts import Cut, Pad
 from boundnas.convert.functional import added
 from boundnas.convert.weights import Weight
 from boundnas.space import Joined
@@ -30,6 +31,12 @@ def first(node: fx.Node) -> Any:
 
 def _joined(graph: fx.Graph, nodes: list[fx.Node], at: int) -> fx.Node:
     return nodes[0] if len(nodes) == 1 else graph.call_function(torch.cat, (nodes, at))
+
+
+def _is_of_samples(map_: Any) -> bool:
+    """Whether the first axis of a map is that of the samples, one entry for each."""
+    first = map_.axes[0] if map_.axes else None
+    return first is not None and first.of_samples and [s.factor for s in first.segments] == [1]
 
 
 class Parts:
@@ -83,7 +90,8 @@ class Parts:
             return
         user = next(iter(node.users))
         with self.inserting_before(user):
-            x = self._before(user) if weight.by_itself else self._met(user, node)
+            alone = weight.by_itself or weight.is_filled
+            x = self._before(user) if alone else self._met(user, node)
             made = node.graph.call_module(weight.name, (x,))
             if weight.by_itself:
                 made = node.graph.call_function(getitem, (made, 0))
@@ -94,14 +102,18 @@ class Parts:
         self.made[weight.name] = layer
 
     def _before(self, node: fx.Node) -> fx.Node:
-        """The last map before a node, of a block's nodes or what it gets if it is in one."""
+        """The last map before a node, of a block's nodes or what it gets if it is in one.
+
+        Its first axis is that of the samples, if there is such a map.
+        """
         values, weights = self.plan.read.values, self.plan.read.weights
         blocks = (block for run, _ in self.plan.depths for block in run.blocks)
         block = next((b for b in blocks if node in b.nodes), None)
         there = node.graph.nodes if block is None else [block.input, *block.nodes]
         before = itertools.takewhile(lambda n: n is not node, there)
         maps = (n for n in before if isinstance(values.get(n), Map) and n.op != "get_attr")
-        return [n for n in maps if n not in weights][-1]
+        found = [n for n in maps if n not in weights and n.meta.get("values", True)]
+        return next((n for n in reversed(found) if _is_of_samples(values[n])), found[-1])
 
     def _met(self, user: fx.Node, node: fx.Node) -> fx.Node:
         """A map that a weight meets, which has as many samples."""
@@ -136,6 +148,27 @@ class Parts:
         each = [graph.call_function(getitem, (apart, i)) for i in range(len(cut.axis.segments))]
         rest = iter(each)
         return tuple(_joined(graph, [next(rest) for _ in p.segments], cut.at) for p in cut.pieces)
+
+    def pad(self, node: fx.Node, pad: Pad) -> None:
+        """Have zeros stand beside a map, whatever its width."""
+        graph, shape = node.graph, self.plan.read.values[node].shape
+        given: Any = node.args[1] if len(node.args) > 1 else node.kwargs["pad"]
+        others, place = list(given), 2 * (len(shape) - 1 - pad.at)
+        others[place : place + 2] = 0, 0
+        with self.inserting_before(node):
+            x = graph.call_function(F.pad, (first(node), others)) if any(others) else first(node)
+            sizes: list[Any] = [graph.call_method("size", (x, i)) for i in range(len(shape))]
+            like: dict[str, Any] = {
+                k: graph.call_function(getattr, (x, k)) for k in ("dtype", "device")
+            }
+            maps = [x]
+            for end, number in ((0, pad.before), (1, pad.after)):
+                if number:
+                    sizes[pad.at] = number
+                    zeros = graph.call_function(torch.zeros, (tuple(sizes),), like)
+                    maps.insert(end * len(maps), zeros)
+            new = graph.call_function(torch.cat, (maps, pad.at))
+        self.replace(node, new)
 
     def _kept(self, name: str, module: nn.Module) -> nn.Module:
         """A module as it was; what keeps statistics is frozen, as those would be no network's."""

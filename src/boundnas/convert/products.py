@@ -18,10 +18,18 @@ def product(call: Call) -> Map:
         raise NoRuleError("multiplies what are no two matrices")
     x, y = maps
     call.fix(x.axes[-1], y.axes[-2], why=_MIXES)
+    _fix_weights(call, maps)
     rows, columns = x.axes[-2], y.axes[-1]
     if x.is_searched and y.is_searched:
         call.fix(rows, columns, why=_MIXES)
     return call.result(*_separate(call, maps), rows, columns)
+
+
+def _fix_weights(call: Call, maps: list[Map]) -> None:
+    """Columns of a weight stay: what it gives is of all samples, and its ghosts would be too."""
+    for node, x in zip(call.node.all_input_nodes, maps, strict=False):
+        if not node.meta.get("values", True):
+            call.fix(*x.axes, why="multiplies a weight of its own")
 
 
 def _separate(call: Call, maps: list[Map]) -> list[Axis | None]:
@@ -60,6 +68,7 @@ def einsum(call: Call) -> Map:
     terms = [_letters(term, len(x.shape)) for term, x in zip(left.split(","), maps, strict=True)]
     if any(len(set(term)) < len(term) for term in terms):
         raise NoRuleError("takes a diagonal")
+    _fix_weights(call, maps)
     places: dict[str, list[Axis | None]] = {}
     for term, x in zip(terms, maps, strict=True):
         for letter, axis in zip(term, x.axes, strict=True):

@@ -35,6 +35,9 @@ def rewrite(plan: Plan, builder: Builder) -> fx.GraphModule:
     for node, cut in plan.read.splits.items():
         if plan.is_searched(cut.axis):
             parts.split(node, cut)
+    for node, pad in plan.read.pads.items():
+        if plan.is_searched(pad.axis):
+            parts.pad(node, pad)
     for node in list(graph.nodes):
         node.type = None
         if node.op == "call_module" and parts.is_elastic(str(node.target)):

@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 from boundnas.convert.axes import Axis, Map, Reason, Segment, Size, constant
-from boundnas.convert.facts import Cut
+from boundnas.convert.elementwise import elementwise
+from boundnas.convert.facts import Cut, Pad
 from boundnas.convert.reading import Call, NoRuleError, rule, unite_axes
 from boundnas.convert.record import Form
 from boundnas.convert.reshaping import follows, number, pieces
@@ -23,6 +24,8 @@ def numbers(given: Any) -> list[int]:
 def attribute(call: Call) -> Any:
     """What is read off a tensor."""
     x, name = call.args[0], call.args[1]
+    if isinstance(x, tuple) and name in ("values", "indices"):  # of extremes along an axis
+        return x[name == "indices"]
     if not isinstance(x, Map):
         raise NoRuleError(f"reads .{name}")
     if name == "shape":
@@ -230,6 +233,23 @@ def reduction(call: Call) -> Map:
     return call.result(*(a for i, a in enumerate(x.axes) if i not in gone))
 
 
+@rule("max", "min", "median", "topk", "std_mean", "var_mean")
+def of_several(call: Call) -> Any:
+    """Likewise, with two results; of two maps, or of numbers, entry by entry."""
+    if call.name in ("max", "min") and (len(call.maps()) != 1 or len(call.args) > 2):
+        return elementwise(call)
+    if not isinstance(call.form, tuple):
+        return reduction(call)
+    x, last = call.map, call.name in ("median", "topk")
+    given = call.argument(2 if call.name == "topk" else 1, "dim", -1 if last else None)
+    gone = {i % len(x.shape) for i in numbers(given)}
+    call.fix(*(x.axes[i] for i in gone), why="takes some of its channels together")
+    kept = [None if i in gone else a for i, a in enumerate(x.axes)]
+    if len(call.form[0].shape) < len(x.shape):
+        kept = [a for i, a in enumerate(x.axes) if i not in gone]
+    return tuple(Map(form.shape, tuple(kept)) for form in call.form)
+
+
 @rule(
     "softmax", "log_softmax", "softmin", "cumsum", "normalize", "flip", "roll", "sort", "glu",
     nn.Softmax, nn.LogSoftmax,
@@ -257,12 +277,26 @@ def pad(call: Call) -> Map:
     """Axes from the last on become larger."""
     x = call.map
     given = numbers(call.argument(1, "pad"))
+    zeros = call.argument(2, "mode", "constant") == "constant" and not call.argument(3, "value")
     axes = list(x.axes)
     for i in range(len(given) // 2):
-        if given[2 * i] or given[2 * i + 1]:
-            call.fix(axes[-1 - i], why="pads its channels")
+        before, after, axis = given[2 * i], given[2 * i + 1], axes[-1 - i]
+        if axis is None or not (before or after):
+            continue
+        if zeros and not axis.of_samples and min(before, after) >= 0:
+            axes[-1 - i] = _beside(before, axis, after, call.source)
+            call.read.pads[call.node] = Pad(axis, len(axes) - 1 - i, before, after)
+            zeros = False  # along one axis of channels
+        else:
+            call.fix(axis, why="pads its channels")
             axes[-1 - i] = None
     return call.result(*axes)
+
+
+def _beside(before: int, axis: Axis, after: int, source: str) -> Axis:
+    """An axis with zeros before and after it."""
+    first, last = (constant(n, Reason("is zeros", source)).parts for n in (before, after))
+    return Axis((*first * (before > 0), *axis.parts, *last * (after > 0)))
 
 
 @rule("expand", "expand_as", "broadcast_to")

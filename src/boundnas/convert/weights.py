@@ -28,6 +28,10 @@ _TAKING = {
 }  # fmt: skip
 
 
+FILLED = "filled_"
+"""How the names of constants start that ``forward`` makes for every sample."""
+
+
 @dataclass(frozen=True)
 class Weight:
     """A weight as a function of maps takes it.
@@ -39,6 +43,7 @@ class Weight:
         is_repeated: Whether it was repeated for every sample.
         by_itself: Whether functions work on it before it meets a map, so that it is taken without
             an axis of samples.
+        is_filled: Whether it is a number everywhere, which ``forward`` made for every sample.
     """
 
     name: str
@@ -46,6 +51,7 @@ class Weight:
     rank: int
     is_repeated: bool
     by_itself: bool = False
+    is_filled: bool = False
 
     @property
     def last(self) -> fx.Node:
@@ -110,6 +116,9 @@ def _weight(traced: Traced, first: fx.Node) -> Weight | None:
     held = None if name in traced.constants else traced.attribute(name)
     if not isinstance(held, Tensor) or not held.is_floating_point() or not held.dim():
         return None
+    if name.startswith(FILLED):
+        (repeated,) = first.users
+        return Weight(name, (first, repeated), held.dim(), True, is_filled=True)
     met = _met(first, name)
     return met or Weight(name, (first,), held.dim() + 1, False, by_itself=True)
 

@@ -182,7 +182,7 @@ def resized(
         firsts = [j for j in range(min(axis, 1), len(sizes)) if math.prod(sizes[:j]) == before]
         ones = next((i for i in range(axis) if shape[axis - 1 - i] != 1), axis)  # right before it
         j = firsts[min(ones, len(firsts) - 1)] if firsts else None
-        j = open_ if open_ in firsts and (axis or sizes[0] != old) else j
+        j = open_ if open_ in firsts and j is not None and sizes[j] != old else j
         if j is None or found[j] * new % old:
             raise SpaceError(
                 f"reshape of a searched map from {tuple(shape)} to {tuple(sizes)}: it is not clear "
