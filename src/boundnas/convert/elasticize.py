@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from boundnas.convert import elementwise, filling, layers, products, reshaping, shapes  # noqa: F401
+from boundnas.convert import elementwise, filling, layers, products, reducing, reshaping  # noqa: F401
 from boundnas.convert.building import Builder
 from boundnas.convert.dimensions import propose
 from boundnas.convert.functional import as_modules
