@@ -549,7 +549,8 @@ WAYS = {
         lambda m, x: m.project(x) + x.new_zeros((x.shape[1], 8)).cos(), ["embed.width"],
     ),
     "sizes of samples": (
-        lambda m, x: torch.cat([torch.zeros(x.size(0), 1, 8), m.project(x)], 1), ["embed.width"],
+        lambda m, x: torch.cat([torch.zeros(x.size(0), 1, 8), m.project(x)], 1),
+        ["embed.width", "project.width"],
     ),
     "a mask of the least numbers": (masked_least, ["embed.width", "qkv.heads"]),
     "flipped along several axes": (lambda m, x: m.project(x.sin()).flip(1, 2), ["embed.width"]),
