@@ -2,6 +2,7 @@
 
 import math
 import re
+from weakref import WeakKeyDictionary
 
 from boundnas.cost import Latency, LatencyTable
 from boundnas.cost.latency import model_of
@@ -29,12 +30,19 @@ def _shapes(text):
     return [tuple(map(int, each.replace(",", " ").split())) for each in found]
 
 
-_plans = {}
+_plans, _told = {}, WeakKeyDictionary()
+
+
+def told(model):
+    """What a table says of a supernet, which is not to be changed afterwards."""
+    if model not in _told:
+        _told[model] = model_of(model)
+    return _told[model]
 
 
 def plan(model):
     """What is measured of a supernet; one for all that are alike, not to be changed."""
-    key = model_of(model)
+    key = told(model)
     if key not in _plans:
         _plans[key] = Plan(model)
     return _plans[key]
@@ -52,7 +60,7 @@ def table_of(model, level=None, time=nanoseconds, **values):
     signatures = [s for each in range(level + 1) for s in found.signatures(each)]
     return LatencyTable(
         **{
-            "model": model_of(model),
+            "model": told(model),
             "runtime": "none",
             "runtime_version": "1",
             "threads": 1,

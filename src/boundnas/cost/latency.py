@@ -32,7 +32,7 @@ from boundnas.space.polynomial import Polynomial, amount, tabulated, value_hash
 from boundnas.store.files import canonical_json
 from boundnas.store.times import LatencyRecord
 from boundnas.supernet.extract import outlined
-from boundnas.supernet.signature import digest, signature
+from boundnas.supernet.signature import digest, text_of
 from boundnas.supernet.supernet import Supernet
 from boundnas.typed import checked
 
@@ -145,7 +145,7 @@ def _ladder(space: SearchSpace) -> Iterator[Architecture]:
 
 def _computed(net: fx.GraphModule) -> str:
     """All that a network computes, however its weights lie in memory."""
-    return re.sub(r" of strides \([\d, ]*\)", "", signature(net.graph, net, (), ()).text)
+    return re.sub(r" of strides \([\d, ]*\)", "", text_of(net.graph, net))
 
 
 def check_model(held: ModelOf, model: Supernet, where: str) -> None:

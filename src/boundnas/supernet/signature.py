@@ -44,9 +44,14 @@ def signature(
 ) -> Signature:
     """What a graph of modules of ``root`` computes on inputs of these shapes, for such readers."""
     read = [f"read by {' and '.join(each)}" for each in readers]
-    whole = [*map(_tensor, inputs), *_lines(graph, root, True), *read]
+    whole = [*map(_tensor, inputs), text_of(graph, root), *read]
     kinds = [*map(_form, inputs), *_lines(graph, root, False), *read]
     return Signature("\n".join(whole), "\n".join(kinds))
+
+
+def text_of(graph: fx.Graph, root: nn.Module) -> str:
+    """What a graph of modules of ``root`` computes, whatever its inputs and readers."""
+    return "\n".join(_lines(graph, root, True))
 
 
 def _lines(graph: fx.Graph, root: nn.Module, sized: bool) -> Iterator[str]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path as File
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.overrides import TorchFunctionMode, resolve_name
+from torch.overrides import TorchFunctionMode, _get_current_function_mode, resolve_name
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from boundnas.elastic import ElasticLayer, ElasticModule
 from boundnas.space import Architecture, Dimension, Pass, Setting, Value, choices, followed
@@ -78,6 +79,30 @@ class _Recorder(TorchFunctionMode):
         self.steps: dict[str, set[tuple[object, ...]]] = {}
         self.looked_up: dict[Dimension, str] = {}
         self.asked: dict[str, set[Dimension]] = {}
+        self.counting = Products(self.multiply, self.counted)
+
+    def unwatched(self, layer: ElasticLayer) -> Callable[..., Tensor]:
+        """The ``forward`` of a layer, with nothing watched that it calls: none of it counts here.
+
+        To watch it takes longer than to compute it.
+        """
+        forward = layer.forward
+
+        def alone(*args: Any, **kwargs: Any) -> Tensor:
+            modes: list[Any] = []
+            if _get_current_dispatch_mode() is self.counting:
+                modes.append(self.counting)
+            if not self.parameters and _get_current_function_mode() is self:
+                modes.append(self)
+            for mode in modes:
+                mode.__exit__(None, None, None)
+            try:
+                return forward(*args, **kwargs)
+            finally:
+                for mode in modes:
+                    mode.__enter__()
+
+        return alone
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -209,14 +234,29 @@ def follow(model: Supernet, arch: Architecture, number: int = 2) -> Trail:
         for module in recorder.names:
             stack.callback(module.register_forward_pre_hook(recorder.enter).remove)
             stack.callback(module.register_forward_hook(recorder.leave, with_kwargs=True).remove)
+            if isinstance(module, ElasticLayer) and not module._modules:
+                stack.enter_context(_with_forward(module, recorder.unwatched(module)))
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(evaluating(model))
         stack.enter_context(recorder)
-        stack.enter_context(Products(recorder.multiply, recorder.counted))
+        stack.enter_context(recorder.counting)
         stack.enter_context(place.failing(model, watched))
         model(images, watched)
     return recorder.trail()
+
+
+@contextmanager
+def _with_forward(module: nn.Module, forward: Callable[..., Tensor]) -> Iterator[None]:
+    """Within it a module has another ``forward``."""
+    before = dict(vars(module))
+    vars(module)["forward"] = forward
+    try:
+        yield
+    finally:
+        del vars(module)["forward"]
+        if "forward" in before:  # its own, and no class's
+            vars(module)["forward"] = before["forward"]
 
 
 def _pixels(module: nn.Module, x: object, output: object, images: int) -> int:
