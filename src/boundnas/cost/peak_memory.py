@@ -7,6 +7,7 @@ from fractions import Fraction
 from functools import partial
 
 from boundnas.cost.base import COSTS, Cost
+from boundnas.cost.plains import Plains
 from boundnas.cost.plan import Buffer, Plan, rounded
 from boundnas.errors import CostError
 from boundnas.randomness import stream
@@ -95,6 +96,7 @@ class _Plans:
         self.model, self.batch, self.block = model, batch, block
         self.places: dict[str, str] = {}
         """The module of each moment."""
+        self._plains = Plains(model)
         self._numbers: dict[Architecture, dict[str, int]] = {}
         self._peaks: dict[Architecture, int] = {}
         self._held: list[dict[Channels, Fraction]] = []
@@ -103,7 +105,7 @@ class _Plans:
     def numbers(self, arch: Architecture) -> dict[str, int]:
         """For every moment of a pass, by its name, a number of what is held then; see `held`."""
         if arch not in self._numbers:
-            moments = Plan(self.model, arch, self.batch, self.block).moments()
+            moments = Plan(self.model, arch, self.batch, self.block, self._plains).moments()
             self._peaks[arch] = max(sum(b.held(arch) for b in held) for held in moments.values())
             self._numbers[arch] = {self._name(m): self._number(h) for m, h in moments.items()}
         return self._numbers[arch]

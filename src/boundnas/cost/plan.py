@@ -17,7 +17,6 @@ The plan of an extracted network is simple to state, and near to what a runtime 
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,15 +26,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves, tree_map
 
 from boundnas.cost.operators import JOINS, Operators, memory
-from boundnas.elastic import BatchNorm, ElasticLayer
-from boundnas.elastic.width import GIVES, active
-from boundnas.errors import CostError
+from boundnas.cost.plains import Affine, Plains
+from boundnas.elastic import ElasticLayer
+from boundnas.elastic.width import GIVES
 from boundnas.nested import mapped
-from boundnas.space import Architecture, Setting, Statistics, Width, parts_of
+from boundnas.space import Architecture, Setting, Width, parts_of
 from boundnas.supernet.supernet import Supernet
 from boundnas.supernet.tracing import trace
 
@@ -92,18 +90,26 @@ class Plan(fx.Interpreter):
         arch: The architecture.
         batch: Number of samples.
         block: Channels that a runtime holds together.
+        plains: The plain forms of the model's modules, shared by the plans of many architectures.
 
     Raises:
         CostError: A module of torch does many things at once.
     """
 
-    def __init__(self, model: Supernet, arch: Architecture, batch: int, block: int = 1) -> None:
+    def __init__(
+        self,
+        model: Supernet,
+        arch: Architecture,
+        batch: int,
+        block: int = 1,
+        plains: Plains | None = None,
+    ) -> None:
         graph, self.tensors = trace(model, arch)
         super().__init__(model, garbage_collect_values=False, graph=graph)
-        self.modules = {f"model.{name}": module for name, module in model.named_modules()}
-        self.arch = arch.carrying(statistics=_Sized(self.modules, arch))
+        self.plains = plains or Plains(model)
+        self.modules, self.arch = self.plains.modules, arch
         called = dict.fromkeys(n.target for n in graph.nodes if n.op == "call_module")
-        self.plain = {target: self._plain(str(target)) for target in called}
+        self.plain = {target: self.plains.of(str(target), arch) for target in called}
         self.block = block
         self.inputs: list[Buffer] = []
         self.outputs: Sequence[Buffer] = ()
@@ -158,8 +164,7 @@ class Plan(fx.Interpreter):
         """Run one node, and note what it takes and makes."""
         given = [self.env[node] for node in n.all_input_nodes]
         taken = self._buffers(given)
-        with Operators(map(memory, filter(self._is_held, tree_leaves(given)))) as operators:
-            result = self._run_on_meta(n, taken)
+        result, operators = self._known(n, taken) or self._run_anew(n, given, taken)
         if n.op == "output":
             self.outputs = taken
             return result
@@ -181,16 +186,32 @@ class Plan(fx.Interpreter):
         """A tensor that the model holds."""
         return self.tensors[target].to("meta")
 
-    def _plain(self, target: str) -> nn.Module | None:
-        module = self.modules[target]
-        if any(isinstance(m, nn.MultiheadAttention | nn.RNNBase) for m in module.modules()):
-            raise CostError(
-                f"{target.removeprefix('model.')} ({type(module).__name__}): what it holds while "
-                "it runs is not known; use elastic.MultiheadAttention, or functions of torch"
-            )
-        elastic = isinstance(module, ElasticLayer)
-        plain = module.plain(self.arch) if elastic else copy.deepcopy(module)
-        return None if plain is None else _light(plain).to("meta").eval()
+    def _known(self, n: fx.Node, taken: Sequence[Buffer]) -> tuple[Tensor, Operators] | None:
+        """What a module gives of a map, if it was given one like it before, and its operators."""
+        plain, x = self._of_a_map(n, taken)
+        found = None if plain is None else self.plains.known(plain, x)
+        if found is None:
+            return None
+        operators = Operators(())
+        operators.called = found[1]
+        return found[0], operators
+
+    def _of_a_map(self, n: fx.Node, taken: Sequence[Buffer]) -> tuple[nn.Module | None, Any]:
+        """The module that a node calls with one map and nothing else, if it does, and the map."""
+        if n.op != "call_module" or n.args != tuple(n.all_input_nodes) or n.kwargs or not taken:
+            return None, None
+        x = self.env[n.all_input_nodes[0]]
+        return self.plain[n.target] if len(n.args) == 1 and isinstance(x, Tensor) else None, x
+
+    def _run_anew(
+        self, n: fx.Node, given: Sequence[Any], taken: Sequence[Buffer]
+    ) -> tuple[Any, Operators]:
+        with Operators(map(memory, filter(self._is_held, tree_leaves(given)))) as operators:
+            result = self._run_on_meta(n, taken)
+        plain, x = self._of_a_map(n, taken)
+        if plain is not None and isinstance(result, Tensor) and not self._is_held(result):
+            self.plains.note(plain, x, result, operators.called)
+        return result, operators
 
     def _run_on_meta(self, n: fx.Node, taken: Sequence[Buffer]) -> Any:
         """Also what makes a tensor by itself, of sizes alone."""
@@ -216,7 +237,7 @@ class Plan(fx.Interpreter):
 
     def _kind(self, n: fx.Node, taken: Sequence[Buffer], names: set[str]) -> str:
         """See `Step`."""
-        if n.op == "call_module" and isinstance(self.plain[n.target], _Affine):
+        if n.op == "call_module" and isinstance(self.plain[n.target], Affine):
             return "norm"
         if len(taken) == 2 and names in ({"add"}, {"add_"}):
             return "sum"
@@ -293,36 +314,6 @@ class Plan(fx.Interpreter):
     def _buffers(self, values: Any) -> list[Buffer]:
         held = (self._held[memory(x)] for x in tree_leaves(values) if self._is_held(x))
         return list(dict.fromkeys(held))
-
-
-class _Sized(Statistics):
-    """Statistics of the right sizes, whatever they are."""
-
-    def __init__(self, modules: Mapping[str, nn.Module], arch: Architecture) -> None:
-        self.modules, self.arch = modules, arch
-
-    def of(self, layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
-        """As many as there are channels."""
-        found = self.modules[f"model.{layer}"]
-        assert isinstance(found, BatchNorm)
-        sized = active(x.detach(), found.channels, self.arch)
-        return sized, sized
-
-
-class _Affine(nn.Module):
-    """BatchNorm with its statistics: a function of single elements."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * 1
-
-
-def _light(module: nn.Module) -> nn.Module:
-    """A module without BatchNorm, which takes long on the meta device."""
-    if isinstance(module, _BatchNorm):
-        return _Affine()
-    for name, child in module.named_children():
-        setattr(module, name, _light(child))
-    return module
 
 
 def _width(module: nn.Module) -> Width | None:
