@@ -1,6 +1,7 @@
 """Which blocks are measured, and that all other networks follow from them."""
 
 import itertools
+from functools import cache
 
 import pytest
 import torch
@@ -105,8 +106,14 @@ def test_a_block_that_depends_on_too_much_is_refused_by_name():
         Plan(seeded(lambda: Wide(joined=False)))
 
 
+@cache
+def deep():
+    """What is measured of a supernet of widths with many options; not to be changed."""
+    return Plan(seeded(lambda: models.mobilenet_v2(0.25, image_size=8)))
+
+
 def test_levels_refine_and_each_block_is_measured_once():
-    found = Plan(seeded(lambda: models.mobilenet_v2(0.25, image_size=8)))
+    found = deep()
     assert found.levels == 4
     levels = [found.signatures(level) for level in (0, 1)]
     every = [signature for level in levels for signature in level]
@@ -140,7 +147,7 @@ def looked(monkeypatch):
 
 
 def test_no_level_is_looked_at_beyond_those_that_were_measured(looked):
-    found = Plan(seeded(lambda: models.mobilenet_v2(0.25, image_size=8)))
+    found = deep()
     measured = {digest(s): 1 for s in found.signatures(0)}
     looked.clear()
     found.times(measured)

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 from tests.faults import Killed
 from tests.small import trained
-from tests.test_genetic import LARGE, SMALL, Recorder, evaluation, killed_once, opened
+from tests.test_genetic import LARGE, Recorder, evaluation, killed_once, opened, space_of
 
 from boundnas import SearchSettings
 from boundnas import search as search_run
@@ -59,8 +59,8 @@ def test_only_allowed_options_are_asked_for(method):
 @methods
 def test_a_space_that_is_exhausted_ends_the_search(method):
     recorder = Recorder()
-    search(SMALL, recorder, method, total=150)
-    assert 20 < len(recorder.measured) <= 120
+    search(space_of(4, 3), recorder, method, total=40)
+    assert 8 < len(recorder.measured) <= 12
 
 
 @methods

@@ -19,7 +19,7 @@ from studies.figures import FIGURES, configuration
 from typer.testing import CliRunner
 
 from boundnas.app import pipeline
-from boundnas.config import RunConfig
+from boundnas.config import RunConfig, read_config
 from boundnas.errors import ConfigError, RunError
 from boundnas.report.compare import compare
 from boundnas.report.comparison import Comparison
@@ -355,6 +355,16 @@ def test_a_comparison_of_the_paper_goes_on_after_a_failure(tmp_path, monkeypatch
     monkeypatch.setattr(module, "configuration", configured)
     two = replace(FIGURES["fig3"], variants=("fixed", "boundaries"))
     monkeypatch.setitem(FIGURES, "fig3", two)
+    in_a_process = module._Children.run
+
+    def in_this_one(children, command, output):
+        file, folder = Path(command[4]), Path(command[6])
+        if (tmp_path / "runs" / file.stem / "config.yaml").exists():  # which will be refused
+            return in_a_process(children, command, output)
+        pipeline.run(read_config(file), folder)
+        return 0
+
+    monkeypatch.setattr(module._Children, "run", in_this_one)
     broken = tmp_path / "runs" / "boundaries-0"
     broken.mkdir(parents=True)
     (broken / "config.yaml").write_text("name: other\n")
@@ -363,7 +373,7 @@ def test_a_comparison_of_the_paper_goes_on_after_a_failure(tmp_path, monkeypatch
     shutil.rmtree(broken)
     (folder,) = reproduce("fig3", tmp_path, seeds=1)
     assert "| learn both | learn none | 1 |" in (folder / "comparison.md").read_text()
-    monkeypatch.setattr(subprocess, "run", None)  # nothing is run again
+    monkeypatch.setattr(module._Children, "run", None)  # nothing is run again
     assert reproduce("fig3", tmp_path, seeds=1) == [folder]
 
 

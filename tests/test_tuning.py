@@ -68,9 +68,9 @@ def maps(times):
         torch.ones(10 << 20).relu()  # two maps of 40 MiB: 10,240 pages each
 
 def measured():
-    maps(10)  # until freed memory has gathered in places large enough
+    maps(4)  # until freed memory has gathered in places large enough
     before = faults()
-    maps(20)
+    maps(6)
     return faults() - before
 
 def tuned():

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.small import threads, trained
+from tests.small import mobilenet, threads, trained
 
 from boundnas import SearchSettings, search
 from boundnas.engine import forked
 from boundnas.randomness import stream
 from boundnas.search.workers import Judged, Workers, side_by_side
 
-SPACE = trained().model.space
+SPACE = mobilenet().space
 
 
 def drawn(number):

@@ -5,12 +5,11 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
+from pathlib import Path
 
 import pytest
-from tests.reliability.child import replaced
+from tests.reliability.child import fork, replaced
 from tests.reliability.ranks import finish, together
 from tests.reliability.tiny import STEPS, clear, configure, outcome, run
 
@@ -122,7 +121,7 @@ def test_a_hanging_rank_is_noticed_within_the_timeout(tmp_path):
 @pytest.mark.parametrize("size", [1, 4])
 def test_another_number_of_ranks_goes_on_from_the_checkpoint(size, tmp_path):
     configure(tmp_path)
-    finish(together(failing("killed", 1, 13), tmp_path))
+    finish(together(failing("killed", 1, 5), tmp_path))
     codes, texts = finish(together(run, tmp_path, size))
     assert codes == [0] * size, texts
     rows = read_jsonl(RunFolder(tmp_path / "runs" / "tiny").metrics)
@@ -134,7 +133,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(whole, tmp_path):
 
     def make(old):
         def step(self, images, labels, number, *rest, **more):
-            if (ranks.rank(), number) == (1, 9):
+            if (ranks.rank(), number) == (1, 4):
                 os.kill(os.getpid(), signal.SIGTERM)
             return old(self, images, labels, number, *rest, **more)
 
@@ -147,40 +146,44 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(whole, tmp_path):
     codes, texts = finish(together(work, tmp_path))
     assert codes == [128 + signal.SIGTERM] * 2, texts
     checkpoints = sorted((tmp_path / "runs" / "tiny" / "checkpoints").iterdir())
-    assert checkpoints[-1].name == "step-00000010"
+    assert checkpoints[-1].name == "step-00000005"
     codes, texts = finish(together(run, tmp_path))
     assert codes == [0, 0], texts
     assert outcome(tmp_path) == whole
 
 
-BREAKS = """
-import os, signal, sys
-from pathlib import Path
-from boundnas.method.sandwich import Sandwich
-step = Sandwich.step
-def breaking(self, images, labels, number, *rest, **more):
-    if number == 13 and os.environ["RANK"] == "1" and not Path("broke").exists():
-        Path("broke").touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, images, labels, number, *rest, **more)
-Sandwich.step = breaking
-from boundnas.app.cli import app
-app(["run", "run.yaml"])
-"""
+def breaking():
+    """Run; the second rank dies in the middle of it, once."""
+
+    def make(old):
+        def step(self, images, labels, number, *rest, **more):
+            if number == 5 and os.environ["RANK"] == "1" and not Path("broke").exists():
+                Path("broke").touch()
+                killed()
+            return old(self, images, labels, number, *rest, **more)
+
+        return step
+
+    with replaced(Sandwich, "step", make), pytest.raises(SystemExit) as stop:
+        run()
+    if stop.value.code:
+        raise stop.value
+
+
+def agent():
+    """What ``torchrun --standalone --nproc-per-node 2 --max-restarts 1`` is, with forked ranks."""
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch  # takes long to import
+
+    settings = LaunchConfig(
+        1, 1, 2, run_id="breaking", rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+        max_restarts=1, start_method="fork",
+    )  # fmt: skip
+    elastic_launch(settings, breaking)()
 
 
 def test_torchrun_starts_again_and_goes_on(whole, tmp_path):
     configure(tmp_path)
-    (tmp_path / "breaks.py").write_text(BREAKS)
-    command = "-m torch.distributed.run --standalone --nproc-per-node 2 --max-restarts 1 breaks.py"
-    done = subprocess.run(
-        [sys.executable, *command.split()],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    child = fork(agent, tmp_path)
+    assert child.wait() == 0, child.text
     assert (tmp_path / "broke").exists()
     assert outcome(tmp_path) == whole

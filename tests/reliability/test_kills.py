@@ -43,7 +43,7 @@ def test_a_run_killed_again_and_again_at_random_ends_in_the_same_bytes(
     kills = finished = 0
     while kills < (200 if full else 8):
         child = fork(run, tmp_path)
-        time.sleep(rng.uniform(0, 0.6))
+        time.sleep(rng.uniform(0, 0.4))
         child.send(signal.SIGKILL)
         code = child.wait()
         if code == 0:

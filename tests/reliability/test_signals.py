@@ -19,7 +19,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 evaluator = import_module("boundnas.search.evaluator")  # its package has a function's name too
 POINTS = {
-    "a training step": (sandwich.Sandwich, "step", 9),
+    "a training step": (sandwich.Sandwich, "step", 5),
     "a save": (checkpoint, "save", 2),
     "the last save": (checkpoint, "save", 4),
     "the middle of a save": (checkpoint, "write_new", 4),
@@ -80,7 +80,7 @@ def test_a_signal_at_any_time_stops_the_run_within_five_seconds(whole, tmp_path,
     slowest = stops = 0
     while stops < (50 if full else 4):
         child = fork(run, tmp_path)
-        time.sleep(rng.uniform(0.05, 0.8))
+        time.sleep(rng.uniform(0.05, 0.5))
         started, number = time.monotonic(), rng.choice(SIGNALS)
         child.send(number)
         code = child.wait(5)

@@ -1,4 +1,4 @@
-"""The whole job on a network so small that it takes about a second."""
+"""The whole job on a network so small that it takes half a second."""
 
 import contextlib
 import shutil
@@ -9,7 +9,7 @@ from tests.reliability.child import fork
 
 import boundnas.app.cli
 
-STEPS, CHECKPOINT_EVERY = 16, 4
+STEPS, CHECKPOINT_EVERY = 8, 2
 
 
 def promised():
