@@ -89,13 +89,13 @@ class AttentiveNAS(bn.Supernet):
         return self.body(x, arch)
 
 
-def main(folder, steps=100_000, rounds=14, initial=32, image_size=224, **space):
+def main(folder, steps=100_000, rounds=14, image_size=224, **space):
     data = bn.data.load("folder", folder=folder, image_size=image_size)
     model = AttentiveNAS(len(data.classes), image_size, **space)
     whole = bn.cost.MACs(model)(model.space.largest)
     settings = bn.TrainSettings(steps=steps, batch_size=32)
     run = bn.fit(model, data, cost_range=(whole / 10, whole), settings=settings)
-    front = bn.search(run, bn.SearchSettings(initial=initial, rounds=rounds))
+    front = bn.search(run, bn.SearchSettings(initial=32, rounds=rounds))
     print(*front.networks, sep="\n")
 
 

@@ -403,7 +403,16 @@ def test_ranges_that_cannot_be_read_or_met_change_nothing(words, code, message, 
     assert files(folder) == before
 
 
-NUMBERS = {"5": 5, ".5k": 500, "1.5M": 1.5e6, "2G": 2e9, "1e3": 1e3, "1e-1M": 1e5, "7.": 7}
+NUMBERS = {
+    "5": 5,
+    ".5k": 500,
+    "1.5M": 1.5e6,
+    "2G": 2e9,
+    "1e3": 1e3,
+    "1e-1M": 1e5,
+    "7.": 7,
+    "16.208k": 16208,
+}
 
 
 @pytest.mark.parametrize(("text", "number"), NUMBERS.items(), ids=NUMBERS)

@@ -54,8 +54,8 @@ FILES = {
 }
 STAGES = {"one": ((16, 24), (1, 2), (1,), 1, False), "two": ((16, 24), (1,), (2, 3), 2, True)}
 SMALLER = {
-    "attentive_nas": {"image_size": 8, "sizes": (8, 12), "stages": STAGES, "initial": 4},
-    "own_network": {"size": 16, "initial": 4},
+    "attentive_nas": {"image_size": 8, "sizes": (8, 12), "stages": STAGES},
+    "own_network": {"size": 16},
 }
 """Than published."""
 

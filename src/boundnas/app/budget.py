@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,10 +20,10 @@ from boundnas.store.folder import KEPT, RunFolder
 from boundnas.store.records import ExportRecord, FrontRecord, NetworkRecord, Scored
 from boundnas.store.times import LATENCY, LatencyRecord, said_amount
 
-FACTORS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 """What may follow a number, and what it is multiplied by."""
 
-TIMES = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9}
+TIMES = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 """What must follow a time, likewise."""
 
 _NUMBER = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?([a-zA-Z]*)", re.ASCII)
@@ -91,7 +92,9 @@ def _parted(word: str) -> Sequence[str]:
 def _number(name: str, text: str) -> float:
     units = TIMES if name[2:] == LATENCY else FACTORS
     found = _NUMBER.fullmatch(text)
-    value = float(found[1] + (found[2] or "")) * units.get(found[3], 0.0) if found else 0.0
+    # In decimals, as 16.208 * 1e3 is less than 16208.
+    digits = Decimal(found[1] + (found[2] or "")) if found else Decimal()
+    value = float(digits * units.get(found[3], 0)) if found else 0.0
     if not 0 < value < math.inf:
         behind = "k, M or G behind it for thousands, millions or billions, as in"
         said = f"ns, us, ms or s behind it, as in {name} 8ms" if units is TIMES else ""
