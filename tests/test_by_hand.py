@@ -456,6 +456,31 @@ def padded_channels(m, x):
     return F.pad(m.project(x), (0, 0, 0, 1)) + y
 
 
+def repeated(z):
+    b, h, n, d = z.shape
+    return z[:, :, None].expand(b, h, 2, n, d).reshape(b, 2 * h, n, d)
+
+
+def attended(q, k, v):
+    return (q @ k.mT).softmax(-1) @ v
+
+
+def grouped(attend):
+    """Two heads of queries for each of keys and values, all of one layer."""
+
+    def function(m, x):
+        q, k, v, y = m.qkv(x).split((8, 4, 4, 8), -1)
+        q, k, v = (z.unflatten(-1, (-1, 2)).transpose(1, 2) for z in (q, k, v))
+        return x + y + m.project(attend(q, k, v).transpose(1, 2).flatten(2))
+
+    return function
+
+
+def gated_as(m, x):
+    scale = m.project(x.mean(1)).view(len(x), 1, 8).sigmoid()
+    return x * scale.expand_as(x)
+
+
 class Remembering(nn.Module):
     """Recurrent layers with dropout between them, and states from outside."""
 
@@ -472,6 +497,7 @@ class Remembering(nn.Module):
         return self.head(torch.tanh(self.up(state[-1])))
 
 
+GROUPED = ["embed.width", "qkv.heads"]
 WAYS = {
     "einsum": (by_einsum, ["embed.width", "qkv.heads"]),
     "a norm over heads": (norm_of_heads, ["embed.width"]),
@@ -562,6 +588,16 @@ WAYS = {
     ),
     "written into another": (written_into, ["embed.width", "project.width"]),
     "asked as in scripts": (asked_as_in_scripts, ["embed.width", "project.width"]),
+    "grouped queries, repeated as in Llama": (
+        grouped(lambda q, k, v: attended(q, repeated(k), repeated(v))), GROUPED,
+    ),
+    "grouped queries, repeated in a row": (
+        grouped(lambda q, k, v: attended(q, *(z.repeat_interleave(2, 1) for z in (k, v)))), GROUPED,
+    ),
+    "grouped queries of PyTorch": (
+        grouped(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, enable_gqa=True)), GROUPED,
+    ),
+    "a gate repeated as the map": (gated_as, ["embed.width"]),
     "extremes along an axis": (extremes, ["embed.width"]),
     "a state that starts at zeros": (remembered, ["embed.width", "weighing.0.layer.width"]),
     "zeros beside channels": (padded_channels, ["embed.width", "embed.width.2"]),

@@ -46,7 +46,8 @@ class Group:
         number: The order in which groups were made.
         samples: Whether it is no channels at all, but the samples of a batch.
         head: Channels of an attention head, where that is its unit.
-        same: The axis that it is, for a weight's that met one of heads.
+        same: The axis that it is, for a weight's that met one of heads, and for queries of which
+            there are several heads for each of keys.
         pieces: What it was cut into, where a part of its channels goes another way.
     """
 
@@ -223,6 +224,29 @@ def _is_free(axis: Axis) -> bool:
     return not others and not group.makers and group.reason is None and first.factor == 1
 
 
+def _follows(several: Axis, one: Axis) -> bool:
+    """Let heads of queries, several for each head of keys, be as many for each as there are.
+
+    Returns:
+        Whether they are now.
+    """
+    if len(several.segments) != 1 or len(one.segments) != 1:
+        return False
+    (queries,), (keys,) = several.segments, one.segments
+    group, other = queries.group.root, keys.group.root
+    times = keys.factor / queries.factor
+    if times.denominator > 1 or times == 1 or group.head is None or other.head is None:
+        return False
+    if group.size != other.size * times or (other.unit * times) % group.unit:
+        return False
+    if group.reason is not None:
+        other.fix(group.reason)
+    other.makers += [m for m in group.makers if m not in other.makers]
+    other.users += [m for m in group.users if m not in other.users]
+    group.same = Axis((Segment(other, times),))
+    return True
+
+
 def align(a: Axis, b: Axis) -> bool:
     """Cut two axes into the same segments.
 
@@ -231,6 +255,8 @@ def align(a: Axis, b: Axis) -> bool:
     """
     if a.size != b.size:
         return False
+    if _follows(a, b) or _follows(b, a):
+        return True
     for one, other in ((a, b), (b, a)):
         if _is_free(one) and any(s.factor != 1 for s in other.segments):
             one.segments[0].group.same = other

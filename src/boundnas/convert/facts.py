@@ -76,12 +76,14 @@ class Pad:
         at: On which axis of the map.
         before: So many zeros.
         after: Likewise.
+        others: What is padded on the other axes, as the function is told.
     """
 
     axis: Axis
     at: int
     before: int
     after: int
+    others: tuple[int, ...]
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,6 @@ def along(axis: Axis | None, orders: Mapping[Group, Tensor]) -> Tensor | None:
 
 
 def _entries(order: Tensor, factor: Fraction) -> Tensor:
-    """The order of so many entries for each channel, or of one for so many channels."""
-    if factor < 1:
-        return order[:: factor.denominator] // factor.denominator
-    return (order[:, None] * int(factor) + torch.arange(int(factor))).flatten()
+    """The order of so many entries for each channel, or for so many channels."""
+    wholes, times = order[:: factor.denominator] // factor.denominator, factor.numerator
+    return (wholes[:, None] * times + torch.arange(times)).flatten()

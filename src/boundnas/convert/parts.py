@@ -152,11 +152,10 @@ class Parts:
     def pad(self, node: fx.Node, pad: Pad) -> None:
         """Have zeros stand beside a map, whatever its width."""
         graph, shape = node.graph, self.plan.read.values[node].shape
-        given: Any = node.args[1] if len(node.args) > 1 else node.kwargs["pad"]
-        others, place = list(given), 2 * (len(shape) - 1 - pad.at)
-        others[place : place + 2] = 0, 0
         with self.inserting_before(node):
-            x = graph.call_function(F.pad, (first(node), others)) if any(others) else first(node)
+            x = first(node)
+            if any(pad.others):
+                x = graph.call_function(F.pad, (x, pad.others))
             sizes: list[Any] = [graph.call_method("size", (x, i)) for i in range(len(shape))]
             like: dict[str, Any] = {
                 k: graph.call_function(getattr, (x, k)) for k in ("dtype", "device")

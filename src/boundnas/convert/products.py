@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from boundnas.convert.axes import Axis, Map
 from boundnas.convert.reading import Call, NoRuleError, rule, unite_axes
 
@@ -51,10 +53,20 @@ def attention(call: Call) -> Map:
     """Heads lie before tokens and their features."""
     maps = call.maps()
     if call.kwargs.get("enable_gqa"):
-        raise NoRuleError("groups its queries")
+        maps = [_repeated(x, maps[0].shape[-3]) for x in maps]
     for x in maps:
         call.fix(*x.axes[-2:], why=_MIXES)
     return call.result(*_separate(call, maps), None, None)
+
+
+def _repeated(x: Map, heads: int) -> Map:
+    """A map with each of its heads as often in a row as there are queries for it."""
+    axis, own = x.axes[-3], x.shape[-3]
+    if own in (1, heads):
+        return x
+    times = None if axis is None else axis.times(heads // own)
+    shape = torch.Size((*x.shape[:-3], heads, *x.shape[-2:]))
+    return Map(shape, (*x.axes[:-3], times, *x.axes[-2:]))
 
 
 @rule("einsum")

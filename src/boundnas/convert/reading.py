@@ -163,6 +163,10 @@ FUNCTIONS: dict[str, Rule] = {}
 """Rules of functions and of tensors' methods, by their common name."""
 
 
+OF_ONE = (nn.LayerNorm, nn.RMSNorm)
+"""Modules that take the channels of one group."""
+
+
 def rule(*kinds: type[nn.Module] | str) -> Callable[[Rule], Rule]:
     """Enter a rule for modules and functions."""
 
@@ -190,6 +194,10 @@ def read(traced: Traced) -> Read:
             found.values[node] = _value(found, node) if weight is None else weight.unknown()
     for node, weight in found.weights.items():
         settle(found.values[node], weight.name)
+    for binding in found.bindings.values():  # of channels that were cut since
+        axis = binding.inputs
+        if isinstance(binding.module, OF_ONE) and axis is not None and len(axis.segments) > 1:
+            axis.fix(Reason("normalizes over channels of several layers", binding.source))
     for node in traced.read:
         value = found.values[node]
         if isinstance(value, Size):

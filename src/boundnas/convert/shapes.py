@@ -226,7 +226,8 @@ def pad(call: Call) -> Map:
             continue
         if zeros and not axis.of_samples and min(before, after) >= 0:
             axes[-1 - i] = _beside(before, axis, after, call.source)
-            call.read.pads[call.node] = Pad(axis, len(axes) - 1 - i, before, after)
+            others = (*given[: 2 * i], 0, 0, *given[2 * i + 2 :])
+            call.read.pads[call.node] = Pad(axis, len(axes) - 1 - i, before, after, others)
             zeros = False  # along one axis of channels
         else:
             call.fix(axis, why="pads its channels")
@@ -249,13 +250,26 @@ def expand(call: Call) -> Map:
         if isinstance(n, Size) and n.is_searched:
             call.fix(*n.of, why="repeats by a number of channels")
     for other in call.maps()[1:]:
-        call.fix(*other.axes, why="repeats by a number of channels")
+        return _expanded_as(call, x, other)
     axes = [*[None] * new, *x.axes]
     for i, axis in enumerate(x.axes):
         repeated = x.shape[i] != call.form.shape[new + i]
         literal = axis is not None and not axis.is_fixed and not _kept(call, new + i)
         if repeated or literal:
             call.fix(axis, why="is told its number of channels")
+    return call.result(*axes)
+
+
+def _expanded_as(call: Call, x: Map, other: Map) -> Map:
+    """Along axes that are not repeated the channels are one."""
+    new, axes = len(other.shape) - len(x.shape), list[Axis | None]()
+    for i, theirs in enumerate(other.axes):
+        own = x.axes[i - new] if i >= new else None
+        if i >= new and x.shape[i - new] == other.shape[i]:
+            axes.append(_one(call, [own, theirs]))
+        else:
+            call.fix(own, theirs, why="repeats by a number of channels")
+            axes.append(theirs if theirs is not None and theirs.of_samples else None)
     return call.result(*axes)
 
 
@@ -267,11 +281,7 @@ def repeat_interleave(call: Call) -> Map:
         raise NoRuleError("names no axis, or repeats each entry by a number of its own")
     at, axes = number(at) % len(x.shape), list(x.axes)
     axis = axes[at]
-    if axis is not None and axis.of_samples:
-        axes[at] = axis.times(number(times))
-    else:
-        call.fix(axis, why="repeats its channels")
-        axes[at] = None
+    axes[at] = None if axis is None else axis.times(number(times))
     return call.result(*axes)
 
 

@@ -57,6 +57,7 @@ def trace(model: nn.Module, example: Inputs) -> Traced:
     found = training.in_both_modes(model, partial(_followed, example), stays)
     inplace.remove(found.model, found.graph, found.calls)
     _give_one(found.graph)
+    _leave_open(found.graph)
     _without_unused(found)
     for node in found.graph.nodes:
         node.meta["form"] = form_of(node.meta.pop("value", None))
@@ -103,6 +104,23 @@ def _give_one(graph: fx.Graph) -> None:
     held = [x for x in held if x is not None]
     if len(held) == 1 and isinstance(held[0], fx.Node):
         output.args = (held[0],)
+
+
+def _leave_open(graph: fx.Graph) -> None:
+    """Have ``expand`` not be told the sizes of axes that it does not repeat."""
+    for node in graph.nodes:
+        if node.target != "expand" or node.kwargs or not isinstance(node.meta["value"], Tensor):
+            continue
+        x, *sizes = node.args
+        told: Any = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes
+        old = node.args[0].meta["value"].shape
+        if len(told) < len(old):
+            continue
+        ends = zip(
+            told[len(told) - len(old) :], old, node.meta["value"].shape[-len(old) :], strict=True
+        )
+        kept = [-1 if a == b != 1 else size for size, a, b in ends]
+        node.args = (x, *told[: len(told) - len(old)], *kept)
 
 
 def _without_unused(traced: Traced) -> None:
