@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
+from torch import Tensor
 
 from boundnas.data.image_data import ImageData, assemble
 from boundnas.data.source import InMemory
@@ -30,12 +33,7 @@ def digits(validation_fraction: float = 0.2, seed: int = 0) -> ImageData:
         ((1, 8, 8), 1797)
     """
     require("the data set digits", "sklearn")
-    from sklearn.datasets import load_digits  # Here because importing it takes most of a second.
-
-    bunch = load_digits()
-    grey = torch.from_numpy(bunch.images)[:, None]
-    images = (grey * (255 / 16)).round().to(torch.uint8)
-    labels = torch.from_numpy(bunch.target).to(torch.int64)
+    images, labels = _read()
     rest, test = fixed_test_split(labels, 0.2)
     return assemble(
         "digits",
@@ -48,3 +46,14 @@ def digits(validation_fraction: float = 0.2, seed: int = 0) -> ImageData:
         padding=1,
         flip=False,
     )
+
+
+@cache
+def _read() -> tuple[Tensor, Tensor]:
+    """All pixels and labels, read once: as a table of text, which takes most of `digits`."""
+    from sklearn.datasets import load_digits  # Here because importing it takes most of a second.
+
+    bunch = load_digits()
+    grey = torch.from_numpy(bunch.images)[:, None]
+    images = (grey * (255 / 16)).round().to(torch.uint8)
+    return images, torch.from_numpy(bunch.target).to(torch.int64)
