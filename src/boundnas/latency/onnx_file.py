@@ -11,10 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import config
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from boundnas.errors import CostError
+
+_NO_STACKS = "do_not_emit_stack_traces"
+"""A switch of `torch.fx.config`; where a release of PyTorch has none, it does nothing."""
 
 OPSET = 18
 """The version of ONNX's operators; the first in which all that is written here has one."""
@@ -118,13 +122,18 @@ def _four(x: Tensor, before: Sequence[int]) -> Tensor:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """PyTorch's exporters warn about their own insides; nothing a user could act on."""
-    logger = logging.getLogger("torch.onnx")
+    """PyTorch's exporters warn about their own insides; nothing a user could act on.
+
+    Nor do they note where each node was called, which no file says and takes a sixth of an export.
+    """
+    logger, before = logging.getLogger("torch.onnx"), vars(config).get(_NO_STACKS, False)
     level = logger.level
     logger.setLevel(logging.ERROR)
+    setattr(config, _NO_STACKS, True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(level)
+        setattr(config, _NO_STACKS, before)
