@@ -17,6 +17,7 @@ from boundnas.randomness import stream
 from boundnas.search import Evaluator
 from boundnas.store.records import Metric
 from boundnas.task import Classification, Task
+from boundnas.tasks import Regression
 
 LOGITS = torch.randn(12, 4, generator=stream(0, "logits"))
 CLASSES = torch.arange(12) % 4
@@ -52,6 +53,13 @@ FAULTS = {
     "a weight of nothing": (lambda: Classification(class_weights=(1, 0)), r"above 0, found \(1, 0"),
     "no weights": (lambda: Classification(class_weights=()), r"above 0, found \(\)"),
     "infinite": (lambda: Classification(class_weights=(1, math.inf)), r"above 0, found \(1, inf"),
+    "one weight": (lambda: Classification(class_weights=2.0), "above 0, found 2.0"),
+    "weights of text": (lambda: Classification(class_weights="heavy"), "above 0, found heavy"),
+    "a mean without a deviation": (lambda: Regression(mean=(1.0,)), r"mean \(1.0,\) and std None"),
+    "no deviation": (lambda: Regression(mean=(1.0,), std=(0.0,)), r"above 0; found .* \(0.0,\)"),
+    "two means": (lambda: Regression(mean=(1.0, 2.0), std=(1.0,)), "for each that is learned"),
+    "no means": (lambda: Regression(mean=(), std=()), "for each that is learned"),
+    "an infinite mean": (lambda: Regression(mean=(math.inf,), std=(1.0,)), "a finite number"),
 }
 
 

@@ -217,6 +217,12 @@ MISFITS = {
     ),
     "labels that are no number": (tasks.MultiLabel(), LABELS[0], LABELS[1] * math.nan, "with nan"),
     "numbers of another shape": (ALONE, NUMBERS[0], NUMBER[1], r"gives \(60, 3\) .*are \(60,\)"),
+    "numbers of one mean": (
+        tasks.Regression(mean=(40.0,), std=(2.0,)),
+        NUMBERS[0],
+        NUMBERS[1],
+        "targets hold 3 numbers, and the task has mean and std of 1; give one of each",
+    ),
     "numbers as classes": (ALONE, NUMBER[0], NUMBER[1].long(), r"found int64; give float\(target"),
     "numbers that are none": (ALONE, NUMBER[0], NUMBER[1] / 0, "of which 60 not finite; leave"),
     "maps of another size": (
@@ -302,9 +308,7 @@ def test_targets_are_standardized_by_those_of_training():
 
 
 FAULTS = {
-    "a metric of regression": (lambda: tasks.Regression("r2"), "R², MAE or RMSE, found 'r2'"),
     "a unit of R²": (lambda: tasks.Regression(unit="kg"), "R² has no unit, found 'kg'"),
-    "a metric of tokens": (lambda: tasks.NextToken("nats"), "or perplexity, found 'nats'"),
     "nothing measured": (lambda: tasks.Own(F.l1_loss, F.l1_loss), "give score, .* or metric"),
     "no meter": (lambda: tasks.Own(F.l1_loss, F.l1_loss, metric=F.l1_loss), "has no update"),
     "a class in place of a metric": (

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from boundnas.errors import DataError, TaskError
+from boundnas.typed import check_argument
 
 
 class Meter(Protocol):
@@ -160,6 +161,7 @@ class Classification(Task):
             the same on any number of processes; let the weights be 1 on average.
 
     Raises:
+        ArgumentError: Smoothing of another type.
         TaskError: Smoothing outside 0 to 1, or weights that are no positive numbers.
 
     Examples:
@@ -177,13 +179,17 @@ class Classification(Task):
     mixes = True
 
     def __post_init__(self) -> None:
+        check_argument("Classification", "label_smoothing", self.label_smoothing, float)
         if not 0 <= self.label_smoothing < 1:
             raise TaskError(
                 f"label_smoothing must lie in 0 to 1 (without 1), found {self.label_smoothing}"
             )
         if self.class_weights is None:
             return
-        weights = tuple(map(float, self.class_weights))
+        try:
+            weights = tuple(map(float, self.class_weights))
+        except (TypeError, ValueError):
+            weights = ()
         if not weights or not all(0 < w < float("inf") for w in weights):
             raise TaskError(f"class_weights must be numbers above 0, found {self.class_weights}")
         object.__setattr__(self, "class_weights", weights)

@@ -9,22 +9,37 @@ from functools import cache, wraps
 from numbers import Integral, Real
 from reprlib import repr as shortened
 from types import UnionType
-from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    overload,
+)
 
 from boundnas.errors import ArgumentError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Class = TypeVar("Class", bound=type)
 
 
-def checked(function: Callable[P, R], but: type | None = None) -> Callable[P, R]:
-    """Have a function refuse arguments that its annotations do not allow.
+@overload
+def checked(function: Class, but: type | None = None) -> Class: ...
+@overload
+def checked(function: Callable[P, R], but: type | None = None) -> Callable[P, R]: ...
+def checked(function: Any, but: type | None = None) -> Any:
+    """Have a function, or a class when it is made, refuse what its annotations do not allow.
 
     A decorator for what users call, since there a slip would else come to light deep inside, as
     an error that names nothing of theirs.
 
     Args:
-        function: What users call.
+        function: What users call. Of a class, its subclasses check the arguments too.
         but: Arguments that may be of this type are left to the function itself.
 
     Raises:
@@ -39,10 +54,13 @@ def checked(function: Callable[P, R], but: type | None = None) -> Callable[P, R]
         Traceback (most recent call last):
         boundnas.errors.ArgumentError: double: number must be float, found str '5M'
     """
+    if isinstance(function, type):
+        function.__init__ = checked(function.__init__, but)  # type: ignore[misc]
+        return function
     signature = inspect.signature(function)
 
     @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+    def call(*args: Any, **kwargs: Any) -> Any:
         made = function.__name__ == "__init__"  # of a class that may be another's base
         caller = type(args[0]).__name__ if made else function.__qualname__
         try:
@@ -118,5 +136,7 @@ def _fit_each(values: Sequence[object], kinds: tuple[Any, ...]) -> bool:
 
 def _words(allowed: Any) -> str:
     """An annotation as a user would write it, without the modules that types come from."""
+    if get_origin(allowed) is Literal:
+        return " or ".join(map(repr, get_args(allowed)))
     text = allowed.__name__ if isinstance(allowed, type) else str(allowed)
     return re.sub(r"\b\w+\.(?=\w)", "", text).replace(" | ", " or ")

@@ -16,6 +16,7 @@ DIVISOR = 8
 """Of widths by default, where the network's own is 32 and more."""
 
 
+@checked
 @dataclass(frozen=True)
 class Rule:
     """How dimensions are searched. What is left out stays by default.
@@ -57,9 +58,6 @@ class Rule:
         if kind == "width":
             return any(x is not None for x in (self.choices, self.ratios, self.divisor))
         return getattr(self, kind) is not None
-
-
-Rule.__init__ = checked(Rule.__init__)  # type: ignore[method-assign]
 
 
 Rules = Mapping[str, Rule | None]

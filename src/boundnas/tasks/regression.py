@@ -13,8 +13,10 @@ from torch.nn import functional as F
 
 from boundnas.errors import DataError, TaskError
 from boundnas.task import Meter, Task
+from boundnas.typed import checked
 
 
+@checked
 @dataclass(frozen=True)
 class Regression(Task):
     """Numbers: mean squared error, R² or an error in their own unit.
@@ -32,7 +34,8 @@ class Regression(Task):
         std: Likewise.
 
     Raises:
-        TaskError: Another metric, or a unit of R², which has none.
+        ArgumentError: Another metric, or an argument of another type.
+        TaskError: A unit of R², which has none, or moments that cannot be.
     """
 
     metric: Literal["R²", "MAE", "RMSE"] = "R²"
@@ -43,11 +46,23 @@ class Regression(Task):
     output_name = "standardized"
 
     def __post_init__(self) -> None:
-        if self.metric not in ("R²", "MAE", "RMSE"):
-            raise TaskError(f"metric must be R², MAE or RMSE, found {self.metric!r}")
         if self.metric == "R²" and self.unit:
             raise TaskError(f"R² has no unit, found {self.unit!r}; leave it out, or take MAE")
+        self._check_moments()
         object.__setattr__(self, "scale", 1.0 if self.metric == "R²" else -1.0)
+
+    def _check_moments(self) -> None:
+        mean, std = self.mean, self.std
+        if (mean is None) != (std is None):
+            raise TaskError(f"give mean and std, or neither; found mean {mean} and std {std}")
+        if mean is None or std is None:
+            return
+        finite = all(map(math.isfinite, (*mean, *std)))
+        if not mean or len(mean) != len(std) or not finite or min(std) <= 0:
+            raise TaskError(
+                "mean and std hold a finite number for each that is learned, std above 0; "
+                f"found mean {mean} and std {std}"
+            )
 
     def fitted(self, targets: Iterable[Tensor]) -> Regression:
         """The task with mean and standard deviation of the training targets.
@@ -95,6 +110,12 @@ class Regression(Task):
             raise DataError(
                 f"{where}: the model gives {tuple(outputs.shape)} for {len(outputs)} samples, and "
                 f"their targets are {tuple(targets.shape)}; both are (N, D), or targets (N,)"
+            )
+        learned = targets.shape[1] if targets.dim() == 2 else 1
+        if self.mean is not None and len(self.mean) != learned:
+            raise DataError(
+                f"{where}: targets hold {learned} numbers, and the task has mean and std of "
+                f"{len(self.mean)}; give one of each for each, or leave both out"
             )
         if targets.dtype != torch.float32 or not bool(targets.isfinite().all()):
             kind = str(targets.dtype).removeprefix("torch.")

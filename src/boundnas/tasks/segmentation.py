@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from boundnas.errors import DataError
 from boundnas.task import Task, check_class_numbers, check_class_range
+from boundnas.typed import checked
 
 
 def mean_over_places(losses: Tensor, counts: Tensor) -> Tensor:
@@ -37,6 +38,7 @@ def class_distance(student: Tensor, teacher: Tensor, classes: int) -> Tensor:
     return (log_p.exp() * (log_p - log_q)).sum(classes).mean()
 
 
+@checked
 @dataclass(frozen=True)
 class Segmentation(Task):
     """A class for every pixel: cross-entropy, mean intersection over union over all samples.
@@ -46,6 +48,9 @@ class Segmentation(Task):
 
     Args:
         ignore: A target of this number counts nowhere.
+
+    Raises:
+        ArgumentError: It is no whole number.
     """
 
     ignore: int = 255

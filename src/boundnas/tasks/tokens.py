@@ -9,11 +9,13 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 
-from boundnas.errors import DataError, TaskError
+from boundnas.errors import DataError
 from boundnas.task import Task, check_class_numbers, check_class_range
 from boundnas.tasks.segmentation import class_distance, mean_over_places
+from boundnas.typed import checked
 
 
+@checked
 @dataclass(frozen=True)
 class NextToken(Task):
     """A token for every position: cross-entropy, measured in bits or as perplexity over all.
@@ -27,17 +29,13 @@ class NextToken(Task):
         ignore: A target of this number counts nowhere, such as padding.
 
     Raises:
-        TaskError: Another metric.
+        ArgumentError: Another metric.
     """
 
     metric: Literal["bits per token", "perplexity"] = "bits per token"
     ignore: int = -100
     scale = -1.0
     output_name = "logits"
-
-    def __post_init__(self) -> None:
-        if self.metric not in ("bits per token", "perplexity"):
-            raise TaskError(f"metric must be bits per token or perplexity, found {self.metric!r}")
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy; see `mean_over_places`."""
