@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from pathlib import Path
 from threading import Lock
 from typing import IO
 
 from boundnas.config import RunConfig, write_config
+from boundnas.engine.pool import ThreadPool
 from boundnas.engine.progress import Progress
 from boundnas.errors import ConfigError, RunError
 from boundnas.report.compare import compare
@@ -83,7 +84,7 @@ def _run_all(configs: list[RunConfig], runs: Path, jobs: int) -> None:
     done = len(configs) - len(missing)
     children = _Children()
     with (
-        ThreadPoolExecutor(jobs) as pool,
+        ThreadPool(jobs) as pool,
         Progress(len(configs), "reproduce", unit="run", done=done) as progress,
     ):
         try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from boundnas.engine.pool import ThreadPool
 
 T = TypeVar("T")
 
@@ -20,7 +21,7 @@ def ahead(batches: Iterator[T]) -> Generator[T, None, None]:
         batches: Used by that thread alone from now on.
     """
     end = object()
-    with ThreadPoolExecutor(1, "reading ahead") as thread:
+    with ThreadPool(1, "reading ahead") as thread:
         try:
             waiting = deque(thread.submit(next, batches, end) for _ in range(BATCHES))
             while (batch := waiting.popleft().result()) is not end:

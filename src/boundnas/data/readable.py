@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -13,6 +12,7 @@ import torch
 
 from boundnas.data.decoding import Fit
 from boundnas.data.names import escaped, some
+from boundnas.engine.pool import ThreadPool
 from boundnas.engine.progress import Progress
 from boundnas.engine.ranks import rank
 from boundnas.errors import DataError
@@ -51,7 +51,7 @@ def check_readable(
     sizes: dict[Path, tuple[int, int]] = {}
     faults: list[str] = []
     with (
-        ThreadPoolExecutor(torch.get_num_threads()) as threads,
+        ThreadPool(torch.get_num_threads()) as threads,
         Progress(len(paths), "check images", unit="image") as progress,
     ):
         for start in range(0, len(paths), _CHUNK):

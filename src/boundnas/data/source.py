@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +16,7 @@ from torch import Tensor
 from boundnas.data.decoding import Decoding
 from boundnas.data.names import escaped
 from boundnas.data.tensors import as_images, as_labels, as_positions
+from boundnas.engine.pool import ThreadPool
 from boundnas.errors import DataError
 
 
@@ -143,7 +143,7 @@ class ImageFiles:
             return image
 
         # Pillow lets other threads run while it decodes and resizes.
-        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        with ThreadPool(torch.get_num_threads()) as threads:
             for row, image in enumerate(threads.map(same, range(len(chosen)), chosen)):
                 pixels[row] = image
         return images.permute(0, 3, 1, 2), self.labels.index_select(0, indices)

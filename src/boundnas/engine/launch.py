@@ -17,6 +17,7 @@ from torch.distributed import (  # type: ignore[attr-defined]
     TCPStore,
 )
 
+from boundnas.engine.pool import check_room
 from boundnas.errors import RankError
 
 T = TypeVar("T")
@@ -172,6 +173,7 @@ def _within(end: float, work: Callable[[], T]) -> T | None:
             raised.append(error)
 
     thread = Thread(target=run, daemon=True)
+    check_room()
     thread.start()
     thread.join(max(0.0, end - time.monotonic()))
     if raised:

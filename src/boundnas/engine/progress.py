@@ -22,6 +22,7 @@ from rich.progress import Progress as Bar
 
 from boundnas.engine.launch import number
 from boundnas.engine.output import SideChannel
+from boundnas.engine.pool import check_room
 from boundnas.engine.ranks import rank
 
 FIRST_LINE_SECONDS = 30.0
@@ -46,7 +47,8 @@ class _Pulse:
     def begin(self) -> None:
         """From now on; where no thread can be had, silence lasts."""
         self._due = time.monotonic() + self._pause
-        with suppress(RuntimeError):
+        with suppress(RuntimeError, MemoryError):
+            check_room()
             self._thread.start()
 
     def said(self) -> None:

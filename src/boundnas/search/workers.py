@@ -5,13 +5,14 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
 from typing import NamedTuple, TypeVar
 
 import torch
 
 from boundnas.engine.forked import Crew
+from boundnas.engine.pool import ThreadPool
 from boundnas.settings import SearchSettings
 from boundnas.space import Architecture, SearchSpace
 
@@ -105,7 +106,7 @@ def side_by_side(function: Callable[[W], T], work: Sequence[W]) -> Iterator[T]:
         yield from map(function, work)
         return
     each = threads // workers
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(each,))
+    pool = ThreadPool(workers, initializer=torch.set_num_threads, initargs=(each,))
     coming: deque[Future[T]] = deque()
     try:
         for piece in work:
