@@ -3,11 +3,12 @@
 import fcntl
 import os
 import shutil
-from contextlib import chdir
+from contextlib import chdir, suppress
 
 import pytest
 import torch
 from tests.reliability.child import fork, replaced
+from tests.reliability.surroundings import descriptors
 from tests.reliability.tiny import STEPS, text
 from tests.small import COST_RANGE, few_digits, files, mobilenet
 
@@ -270,6 +271,19 @@ def test_what_the_dead_left_is_removed_and_what_the_living_make_is_not(is_folder
             assert names == {name, ".boundnas-mine.partial", ".boundnas-1-0123abcd.partial"}
     finally:
         os.close(folder)
+
+
+@pytest.mark.parametrize("left", range(6))
+def test_a_folder_that_cannot_be_made_for_want_of_descriptors_leaves_nothing(left, tmp_path):
+    def makes():
+        folder = os.open(tmp_path, os.O_RDONLY)
+        descriptors(left)(None)
+        with suppress(OSError), temporary(folder, is_folder=True) as (_, made):
+            for name in "abc":  # which stay open
+                os.open(name, os.O_WRONLY | os.O_CREAT, dir_fd=made)
+
+    assert fork(makes, tmp_path).wait() == 0
+    assert (left < 5) == (not any(tmp_path.iterdir()))
 
 
 @pytest.mark.parametrize("kind", ["link", "file"])

@@ -1,5 +1,6 @@
 """Threads beyond the cores there are: one warning, and the command does not take them."""
 
+import errno
 import logging
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 from tests.small import COST_RANGE, few_digits, mobilenet, threads
 
 import boundnas as bn
+from boundnas.engine import pool
+from boundnas.engine.progress import Progress
 from boundnas.engine.threads import cores, use_threads, warn_of_threads
 
 
@@ -64,3 +67,18 @@ def test_a_machine_that_tells_no_affinity_has_its_number_of_cores(monkeypatch):
     monkeypatch.delattr("os.sched_getaffinity")
     monkeypatch.setattr("os.cpu_count", lambda: 7)
     assert cores() == 7
+
+
+def test_no_thread_is_started_that_has_no_memory_to_say_that_it_is_there(monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    with pool.ThreadPool(1) as threads:
+        assert threads.submit(abs, -3).result() == 3
+    monkeypatch.setattr(pool, "mmap", full)
+    with pool.ThreadPool(1) as threads, pytest.raises(MemoryError, match="none for a thread"):
+        threads.submit(abs, -3)
+    monkeypatch.setattr("threading.Thread.start", lambda _: pytest.fail("it was started"))
+    with Progress(1, "train") as progress:  # it does without
+        progress.advance()
+    assert "train  1/1  100 %" in capsys.readouterr().err.replace("step ", "")

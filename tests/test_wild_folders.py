@@ -1,5 +1,6 @@
 """Image folders as they are in the wild, by every setting that says what is done about them."""
 
+import errno
 import os
 from dataclasses import replace
 
@@ -142,6 +143,24 @@ def test_damaged_images_are_left_out_where_asked_and_listed(tmp_path, caplog):
 def test_damaged_images_are_refused_unless_asked(tmp_path):
     with pytest.raises(DataError, match=r"3 of 24 images cannot be used; .*set damaged to skip"):
         load(damaged(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EMFILE, "Too many open files"), OSError(errno.ENOMEM, "no"), MemoryError()],
+)
+def test_what_the_machine_lacks_leaves_no_image_out(error, tmp_path, monkeypatch):
+    fill(tmp_path, {"cat": 12, "dog": 12})
+    opened = Image.open
+
+    def fails(path, *args, **kwargs):
+        if path.name == "004.png":
+            raise error
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(Image, "open", fails)
+    with pytest.raises(type(error), match="004.png" if isinstance(error, MemoryError) else None):
+        load(tmp_path, damaged="skip")
 
 
 def test_a_class_of_too_few_images_without_the_damaged_ones_is_refused(tmp_path):

@@ -76,6 +76,7 @@ def fork(work, folder):
         for number in signals:  # whatever the tests were started with
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        sys.unraisablehook = sys.__unraisablehook__  # not that of pytest, which imports modules
         work()
         code = 0
     except SystemExit as stop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,9 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """What turns an image upright, by EXIF's number for its orientation."""
+
+_OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Too many open files, or no memory: no fault of the image, which is not left out for it."""
 
 _WIDEST = 4 / 3
 _FILTER = Image.Resampling.BICUBIC
@@ -139,7 +143,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield image
     except UnidentifiedImageError as error:
         raise DataError(f"{escaped(path)}: is none of {', '.join(_FORMATS)}") from error
+    except MemoryError as error:
+        raise MemoryError(f"{escaped(path)} cannot be decoded") from error
     except Exception as error:  # Pillow's decoders raise whatever their format trips over.
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            raise
         raise DataError(
             f"{escaped(path)}: cannot be read as an image: {str(error) or type(error).__name__}"
         ) from error

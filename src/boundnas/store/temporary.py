@@ -10,7 +10,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 _OURS = re.compile(r"\.boundnas-\d+-[0-9a-f]{8}\.(partial|removed)")
 
@@ -28,15 +28,18 @@ def temporary(folder: int, is_folder: bool = False) -> Iterator[tuple[str, int]]
     Yields:
         Its name and its descriptor, a file's open for writing.
     """
-    name, descriptor = _made(folder, is_folder)
-    try:
-        yield name, descriptor
-    except (Exception, KeyboardInterrupt):
-        with suppress(OSError):
-            remove(folder, name)
-        raise
-    finally:
-        os.close(descriptor)
+    with ExitStack() as held:
+        if is_folder:
+            held.callback(os.close, os.dup(folder))  # a removal takes two, and there may be no more
+        name, descriptor = _made(folder, is_folder)
+        held.callback(os.close, descriptor)
+        try:
+            yield name, descriptor
+        except (Exception, KeyboardInterrupt):
+            held.close()
+            with suppress(OSError):
+                remove(folder, name)
+            raise
 
 
 def clean(folder: int) -> None:
@@ -86,6 +89,10 @@ def _made(folder: int, is_folder: bool) -> tuple[str, int]:
         except FileNotFoundError:
             if is_folder:
                 continue  # another process cleaned before we could lock it
+            raise
+        except OSError:
+            if is_folder:
+                os.rmdir(name, dir_fd=folder)
             raise
         with suppress(OSError):  # a file system without locks: then nobody cleans either
             fcntl.flock(descriptor, fcntl.LOCK_EX)
