@@ -503,6 +503,15 @@ class ConvNeXt(nn.Module):
         return self.head((self.other * x).mean([-2, -1]))
 
 
+def shuffled():
+    """Channels become pixels, and pixels channels."""
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1), nn.PixelShuffle(2), nn.Conv2d(8, 8, 3, padding=1),
+        nn.BatchNorm2d(8), nn.ReLU(), nn.PixelUnshuffle(2), nn.Conv2d(32, 16, 1), nn.ReLU(),
+        nn.PixelShuffle(2), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(256, 4),
+    )  # fmt: skip
+
+
 class Mixer(nn.Module):
     """A linear layer over tokens between those over channels."""
 
@@ -558,6 +567,7 @@ NETWORKS = {
     "positions from tables": (lambda: Placed(True), torch.arange(5).repeat(2)[:7]),
     "positions in another order": (lambda: Placed(False), torch.arange(5).repeat(2)[:7]),
     "by channel": (ByChannel, (3, 6, 6)),
+    "pixels of channels": (shuffled, (3, 4, 4)),
     "mixer": (Mixer, (3, 6, 6)),
     "text": (Text, torch.arange(5).repeat(2)[:7]),
     "mixed": (Mixed, (3, 6, 6)),

@@ -476,6 +476,12 @@ def grouped(attend):
     return function
 
 
+def cut_after_norm(m, x):
+    y = m.project(x)
+    a, b = y.chunk(2, -1)
+    return torch.cat([a * b, a], -1) + F.layer_norm(y, (8,)).sin()
+
+
 def gated_as(m, x):
     scale = m.project(x.mean(1)).view(len(x), 1, 8).sigmoid()
     return x * scale.expand_as(x)
@@ -598,6 +604,7 @@ WAYS = {
         grouped(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, enable_gqa=True)), GROUPED,
     ),
     "a gate repeated as the map": (gated_as, ["embed.width"]),
+    "a norm of channels that are cut afterwards": (cut_after_norm, ["embed.width"]),
     "extremes along an axis": (extremes, ["embed.width"]),
     "a state that starts at zeros": (remembered, ["embed.width", "weighing.0.layer.width"]),
     "zeros beside channels": (padded_channels, ["embed.width", "embed.width.2"]),

@@ -181,6 +181,11 @@ DIMENSIONS = {
         "body.3.width": (4, 6, 8, 10, 12),
         "head.0.width": (4, 8, 12, 16),
     },
+    "pixels of channels": {
+        "0.width": (8, 16, 24, 32),
+        "2.width": (2, 4, 6, 8),
+        "6.width": (4, 8, 12, 16),
+    },
     "positions from tables": {"embed.width": (4, 8, 12, 16), "mlp.0.width": (4, 6, 8, 10, 12)},
     "positions in another order": {"mlp.0.width": (4, 6, 8, 10, 12)},
 }

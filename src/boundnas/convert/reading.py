@@ -126,7 +126,8 @@ class Call:
         assert self.module is not None
         name = str(self.node.target)
         for axis in (inputs, outputs):
-            if axis is not None and any(s.factor.denominator > 1 for s in axis.segments):
+            parts = () if axis is None else axis.segments
+            if any(s.factor.denominator > 1 and s.group.head is not None for s in parts):
                 self.fix(axis, why="works along an axis of heads")
         first, *others = self.map.axes
         if any(axis is not None and axis.of_samples for axis in others):

@@ -84,6 +84,39 @@ def reshape(call: Call) -> Map:
     return call.result(*found)
 
 
+@rule("pixel_shuffle", nn.PixelShuffle)
+def pixel_shuffle(call: Call) -> Map:
+    """Several channels in a row become pixels of one."""
+    x, place, axis, new = _with_pixels(call)
+    if axis is None:
+        return call.result(*x.axes)
+    many = x.shape[place] // new
+    if not all(s.factor == 1 and s.size % many == 0 for s in axis.segments):
+        call.fix(axis, why="cuts its channels into pixels")
+        return call.result(*x.axes[:place], None, None, None)
+    for group in axis.groups:
+        group.of_units(many)
+    return call.result(*x.axes[:place], axis.times(Fraction(1, many)), None, None)
+
+
+@rule("pixel_unshuffle", nn.PixelUnshuffle)
+def pixel_unshuffle(call: Call) -> Map:
+    """Pixels become channels, in a row for each."""
+    x, place, axis, new = _with_pixels(call)
+    more = None if axis is None else axis.times(new // x.shape[place])
+    return call.result(*x.axes[:place], more, None, None)
+
+
+def _with_pixels(call: Call) -> tuple[Map, int, Axis | None, int]:
+    """A map, where its channels lie, they, and how many there are of the result."""
+    x, place = call.map, len(call.map.shape) - 3
+    axis = x.axes[place]
+    if axis is not None and axis.of_samples:
+        raise NoRuleError("is called without a batch axis")
+    call.fix(*x.axes[place + 1 :], why="works on pixels, and gets channels there")
+    return x.with_axes((*x.axes[: place + 1], None, None)), place, axis, call.form.shape[place]
+
+
 @dataclass(frozen=True)
 class _Heads:
     """Channels as heads, and queries, keys and values where these lie one after the other.
