@@ -1,6 +1,7 @@
 """What several of the guarantees are measured against."""
 
 import pytest
+from tests.reliability import tiny
 from tests.reliability.tiny import uninterrupted
 
 
@@ -13,4 +14,4 @@ def whole(tmp_path_factory):
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
     """The outcome of one that exports."""
-    return uninterrupted(tmp_path_factory.mktemp("exported"), "onnx")
+    return uninterrupted(tmp_path_factory.mktemp("exported"), tiny.FORMAT)

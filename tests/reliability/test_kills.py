@@ -11,6 +11,7 @@ from tests.faults import CHANGING
 from tests.reliability.child import fork
 from tests.reliability.tiny import (
     CHECKPOINT_EVERY,
+    FORMAT,
     clear,
     configure,
     finishes,
@@ -128,7 +129,7 @@ def test_a_run_killed_within_a_write_ends_in_the_same_bytes(whole, tmp_path, ful
 
 
 def test_an_export_that_dies_leaves_whole_folders_only(exported, tmp_path, full, figure):
-    configure(tmp_path, "onnx")
+    configure(tmp_path, FORMAT)
     searched = {k: v for k, v in exported.items() if not k.startswith(("networks/", "report"))}
     networks = {name.rpartition("/")[0] for name in exported if name.startswith("networks/")}
     deaths = 0

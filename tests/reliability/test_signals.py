@@ -8,7 +8,7 @@ from importlib import import_module
 
 import pytest
 from tests.reliability.child import fork, replaced
-from tests.reliability.tiny import clear, configure, finishes, outcome, run
+from tests.reliability.tiny import FORMAT, clear, configure, finishes, outcome, run
 
 from boundnas.app import pipeline
 from boundnas.engine.interruption import Interrupted, deferred, interruptible
@@ -55,7 +55,7 @@ def test_a_signal_stops_the_run_and_the_same_command_ends_in_the_same_bytes(
     if not full and number != SIGNALS[list(POINTS).index(point) % 2]:
         pytest.skip("each point has one of the two signals")
     owner, name, call = POINTS[point]
-    formats, expected = ("onnx", exported) if point == "an export" else ("", whole)
+    formats, expected = (FORMAT, exported) if point == "an export" else ("", whole)
     configure(tmp_path, formats)
 
     def stopped():
