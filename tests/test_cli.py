@@ -21,7 +21,7 @@ from boundnas.deploy import networks
 from boundnas.method.sandwich import Sandwich
 from boundnas.search import Evaluator
 
-CONFIG = text("onnx")
+CONFIG = text("pt2")
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_one_command_does_the_whole_job(whole):
     assert sorted(n["folder"] for n in held) == [f"networks/{path.name}" for path in networks]
     assert networks
     for network in networks:
-        names = ["SHA256SUMS", "architecture.json", "card.md", "model.onnx"]
+        names = ["SHA256SUMS", "architecture.json", "card.md", "model.pt2"]
         assert sorted(path.name for path in network.iterdir()) == names
         assert f"{int(network.name) / 1e6:.3f}" in done.stdout
     assert f"Report: {folder / 'report.html'}" in done.stdout
@@ -135,7 +135,7 @@ def test_a_home_that_the_shell_did_not_expand_never_becomes_a_folder(arguments, 
 
 
 def test_export_without_formats_writes_no_network(configured):
-    folder = configured(CONFIG.replace("[onnx]", "[]"))
+    folder = configured(CONFIG.replace("[pt2]", "[]"))
     assert call("run", "run.yaml").exit_code == 0
     assert (folder / "runs" / "tiny" / "report.html").is_file()
     assert not (folder / "runs" / "tiny" / "networks").exists()
@@ -186,7 +186,7 @@ def test_a_cost_range_that_has_no_widths_to_cut_is_refused_and_creates_nothing(c
 
 
 def test_what_the_cost_range_cut_is_told_and_reported(configured):
-    text = CONFIG.replace(f"steps: {STEPS}", "steps: 2, bounds: from_cost").replace("[onnx]", "[]")
+    text = CONFIG.replace(f"steps: {STEPS}", "steps: 2, bounds: from_cost").replace("[pt2]", "[]")
     folder = configured(text.replace("upper: 0.04", "upper: 0.018"))
     result = call("run", "run.yaml")
     assert result.exit_code == 0, result.output
@@ -283,7 +283,7 @@ def test_the_best_network_for_a_budget_is_printed_with_its_files(whole):
                 ("folder", str(place.resolve())),
                 *(
                     ("file", f"{name}, {(place / name).stat().st_size:,} bytes")
-                    for name in ("architecture.json", "card.md", "model.onnx")
+                    for name in ("architecture.json", "card.md", "model.pt2")
                 ),
             ]
     assert call("best", folder).stdout == call("best", folder, "--macs=1G").stdout
@@ -320,7 +320,7 @@ def test_a_run_is_searched_again_for_other_costs(words, ranges, measured, whole,
     assert (again.exit_code, again.stdout) == (0, done.stdout)
     assert call("export", folder).exit_code == 0, "of the front that is there"
     assert files(folder)["front.json"] == now["front.json"]
-    assert all((folder / n["folder"] / "model.onnx").is_file() for n in held(folder))
+    assert all((folder / n["folder"] / "model.pt2").is_file() for n in held(folder))
     assert call("search", folder).exit_code == 0
     assert files(folder)["front.json"] == before["front.json"], "as the configuration says"
 
@@ -466,10 +466,10 @@ def copied(whole, folder):
 
 def test_files_that_are_not_there_or_not_of_the_network_are_not_shown(whole, tmp_path):
     folder, place = copied(whole, tmp_path / "run")
-    (place / "model.onnx").write_bytes(b"half")
+    (place / "model.pt2").write_bytes(b"half")
     damaged = call("best", folder)
     assert damaged.exit_code == 1
-    assert "model.onnx: is not what was written, by SHA256SUMS" in damaged.stderr
+    assert "model.pt2: is not what was written, by SHA256SUMS" in damaged.stderr
     shutil.rmtree(place)
     expected = ("files", f"none yet; boundnas export {folder} writes them")
     assert rows(call("best", folder).stdout)[-1] == expected
@@ -489,5 +489,5 @@ def test_files_that_are_not_there_or_not_of_the_network_are_not_shown(whole, tmp
 def test_a_front_exported_from_python_is_what_the_command_writes(whole, tmp_path):
     folder, place = copied(whole, tmp_path / "run")
     shutil.rmtree(place)
-    assert place in bn.export_front(bn.open(folder), formats=["onnx"])
+    assert place in bn.export_front(bn.open(folder), formats=["pt2"])
     assert files(folder) == files(whole[0])

@@ -5,7 +5,7 @@ from importlib import import_module
 
 import pytest
 from tests.faults import damages
-from tests.reliability.tiny import STEPS, uninterrupted
+from tests.reliability.tiny import FORMAT, STEPS, uninterrupted
 from tests.small import files
 
 from boundnas.errors import ExportError, RunError
@@ -18,7 +18,7 @@ export = import_module("boundnas.deploy.networks")
 def tiny(tmp_path_factory):
     """The run folder of the tiny run with its exports, and one checkpoint alone."""
     folder = tmp_path_factory.mktemp("tiny")
-    uninterrupted(folder, "onnx")
+    uninterrupted(folder, FORMAT)
     held = folder / "runs" / "tiny"
     older, _ = sorted((held / "checkpoints").iterdir())
     older.rename(folder / "older")
