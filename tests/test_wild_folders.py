@@ -189,7 +189,7 @@ space:
 cost: {{lower: 0.0001, upper: 0.1}}
 train: {{steps: 2, batch_size: 4}}
 search: {{initial: 2, rounds: 0, calibration_images: 4}}
-export: {{formats: [onnx]}}
+export: {{formats: [pt2]}}
 """
 
 
