@@ -482,6 +482,14 @@ def cut_after_norm(m, x):
     return torch.cat([a * b, a], -1) + F.layer_norm(y, (8,)).sin()
 
 
+def queried(m, x):
+    """Learned queries, repeated for every sample, that look at one another and at tokens."""
+    y = m.token.new_ones(1) * m.token.expand(len(x), 4, -1) + m.shift
+    q, k, v = heads(m, y)
+    y = y + m.project(((q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2))
+    return (y @ x.mT).softmax(-1) @ x
+
+
 def gated_as(m, x):
     scale = m.project(x.mean(1)).view(len(x), 1, 8).sigmoid()
     return x * scale.expand_as(x)
@@ -605,6 +613,7 @@ WAYS = {
     ),
     "a gate repeated as the map": (gated_as, ["embed.width"]),
     "a norm of channels that are cut afterwards": (cut_after_norm, ["embed.width"]),
+    "queries that are learned": (queried, ["qkv.heads"]),
     "extremes along an axis": (extremes, ["embed.width"]),
     "a state that starts at zeros": (remembered, ["embed.width", "weighing.0.layer.width"]),
     "zeros beside channels": (padded_channels, ["embed.width", "embed.width.2"]),

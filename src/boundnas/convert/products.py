@@ -29,8 +29,10 @@ def product(call: Call) -> Map:
 
 def _fix_weights(call: Call, maps: list[Map]) -> None:
     """Columns of a weight stay: what it gives is of all samples, and its ghosts would be too."""
+    shape = call.form.shape
     for node, x in zip(call.node.all_input_nodes, maps, strict=False):
-        if not node.meta.get("values", True):
+        every = len(x.shape) == len(shape) and x.shape[0] == shape[0]  # repeated for every sample
+        if not node.meta.get("values", True) and not every:
             call.fix(*x.axes, why="multiplies a weight of its own")
 
 
