@@ -10,7 +10,7 @@ All figures are ratios of times taken in turn in one run, as medians with quarti
 
     python benchmarks/step.py [--family mobilenet_v2] [--width 1.0] [--image-size 32]
                               [--batch-size 64] [--threads 2] [--steps 9] [--networks 5]
-                              [--ghost-fraction 1.0]
+                              [--ghost-fraction 0.125]
                               [--estimator straight_through] [--device cpu|cuda] [--autocast]
                               [--output file.md]
 
@@ -305,7 +305,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=9)
     parser.add_argument("--networks", type=int, default=5, help="random ones that slicing is for")
-    parser.add_argument("--ghost-fraction", type=float, default=1.0)
+    parser.add_argument(
+        "--ghost-fraction", type=float, default=TrainSettings(steps=1).ghost_fraction
+    )
     parser.add_argument("--estimator", choices=tuple(ESTIMATORS), default="straight_through")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--autocast", action="store_true", help="compute in bfloat16")

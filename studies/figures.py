@@ -288,6 +288,7 @@ def configuration(
                 "learning_rate": 0.4 if large else 0.1,
                 "weight_decay": 1e-5 if large else 5e-4,
                 "policy_learning_rate": 5e-4,
+                "ghost_fraction": 1.0,
                 **train,
             },
         }
@@ -296,7 +297,12 @@ def configuration(
 
 _SMALL_STEPS = 1500
 _SMALL_COST = (0.3, 1.2)
-_SMALL_TRAINING = {"batch_size": 64, "start_std": 0.1, "policy_learning_rate": 3e-2}
+_SMALL_TRAINING = {
+    "batch_size": 64,
+    "start_std": 0.1,
+    "policy_learning_rate": 3e-2,
+    "ghost_fraction": 1.0,
+}
 _SMALL_SEARCH = {
     "initial": 64,
     "rounds": 6,

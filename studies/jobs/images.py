@@ -111,7 +111,7 @@ JOBS = {
             "third": (16, 24, 32, 48),
         },
         task=bn.tasks.MultiLabel(),
-        train=bn.TrainSettings(steps=1500, batch_size=64),
+        train=bn.TrainSettings(steps=1500, batch_size=64, ghost_fraction=1),
         cost_range=(3e4, 3e5),
         search=bn.SearchSettings(
             initial=10, rounds=1, crossovers=4, mutations=4, calibration_images=1024
@@ -122,7 +122,7 @@ JOBS = {
         net=Places,
         options=dict.fromkeys(("first", "second"), (2, 4, 8, 12)),
         task=bn.tasks.Segmentation(),
-        train=bn.TrainSettings(steps=300, batch_size=32),
+        train=bn.TrainSettings(steps=300, batch_size=32, ghost_fraction=1),
         cost_range=(0.1e6, 1e6),
         search=bn.SearchSettings(
             initial=8, rounds=1, crossovers=2, mutations=4, calibration_images=512

@@ -77,7 +77,9 @@ def job(load: Callable[..., Any], outputs: int, cost_range: tuple[float, float])
         net=lambda data, options: Perceptron(data, options, outputs),
         options=dict.fromkeys(("first", "second"), (4, 8, 16, 32)),
         task=bn.tasks.Classification() if classes else bn.tasks.Regression(),
-        train=bn.TrainSettings(steps=400, batch_size=32, learning_rate=0.05 if classes else 0.02),
+        train=bn.TrainSettings(
+            steps=400, batch_size=32, learning_rate=0.05 if classes else 0.02, ghost_fraction=1
+        ),
         cost_range=cost_range,
         baselines=lambda samples, seed: boosting(samples, seed, classes),
     )

@@ -118,7 +118,7 @@ JOBS = {
         net=Net,
         options=dict.fromkeys(("first", "second"), (8, 16, 32, 64)),
         task=bn.tasks.Classification(),
-        train=bn.TrainSettings(steps=2000, batch_size=64, learning_rate=0.1),
+        train=bn.TrainSettings(steps=2000, batch_size=64, learning_rate=0.1, ghost_fraction=1),
         cost_range=(1e3, 1e4),
         baselines=bayes,
     )

@@ -111,7 +111,7 @@ def setting() -> Setting:
     return Setting(
         data=small_images(),
         options=OPTIONS,
-        train=bn.TrainSettings(epochs=6, batch_size=128),
+        train=bn.TrainSettings(epochs=6, batch_size=128, ghost_fraction=1),
         lengths=(1, 4),
         cost_range=(0.25e6, 0.6e6),
         search=bn.SearchSettings(calibration_images=1024),

@@ -204,10 +204,11 @@ class TrainSettings(Settings):
         default=0.5, gt=0, le=1000, description="temperature of the Gumbel-softmax gradient"
     )
     ghost_fraction: float = Field(
-        default=1.0,
+        default=0.125,
         gt=0,
         le=1,
-        description="part of the batch the gradient of options not chosen is computed on",
+        description="part of the batch, at least 4 samples, that the gradient of options not "
+        "chosen is computed on",
     )
     checkpoint_every: int = Field(
         default=200, ge=1, le=10**9, description="steps between checkpoints"
