@@ -164,6 +164,13 @@ FIGURES: dict[str, Figure] = {
         ("boundaries", "ghosts-eighth", "ghosts-sixteenth"),
         ("cifar10",),
     ),
+    "price-widths": Figure(
+        "the same where only widths are searched, so that every gate is one of channels",
+        "",
+        ("boundaries", "ghosts-eighth"),
+        ("cifar10",),
+        (6, 60),
+    ),
     "combinations": Figure(
         "not in the paper: what it calls orthogonal, alone and on top of learned boundaries",
         "KD",
