@@ -290,6 +290,7 @@ def test_the_experiments_of_the_paper_have_its_settings(name):
         weight_decay=weight_decay,
         momentum=0.9,
         policy_learning_rate=5e-4,
+        ghost_fraction=1,
     )
     assert config.search == SearchSettings(
         initial=256, rounds=20, crossovers=128, mutations=128, mutation_probability=0.1
