@@ -490,6 +490,13 @@ def queried(m, x):
     return (y @ x.mT).softmax(-1) @ x
 
 
+def latents(m, x):
+    """Learned tokens, repeated for every sample, that look at tokens and keep what they see."""
+    y = m.token.expand(len(x), 1, 8)
+    (q, *_), (_, k, v) = heads(m, y), heads(m, x)
+    return y + m.project(((q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
 def gated_as(m, x):
     scale = m.project(x.mean(1)).view(len(x), 1, 8).sigmoid()
     return x * scale.expand_as(x)
@@ -614,6 +621,10 @@ WAYS = {
     "a gate repeated as the map": (gated_as, ["embed.width"]),
     "a norm of channels that are cut afterwards": (cut_after_norm, ["embed.width"]),
     "queries that are learned": (queried, ["qkv.heads"]),
+    "tokens that are learned": (latents, ["embed.width", "qkv.heads"]),
+    "one token in several places": (
+        lambda m, x: torch.cat([m.token.expand(len(x), 4, -1), m.project(x)], 1), ["embed.width"],
+    ),
     "extremes along an axis": (extremes, ["embed.width"]),
     "a state that starts at zeros": (remembered, ["embed.width", "weighing.0.layer.width"]),
     "zeros beside channels": (padded_channels, ["embed.width", "embed.width.2"]),

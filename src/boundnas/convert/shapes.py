@@ -9,6 +9,7 @@ from boundnas.convert.facts import Cut, Pad
 from boundnas.convert.reading import Call, NoRuleError, rule, unite_axes
 from boundnas.convert.record import Form
 from boundnas.convert.reshaping import follows, number, pieces
+from boundnas.convert.weights import repeats_for_samples
 
 
 def numbers(given: Any) -> list[int]:
@@ -252,6 +253,8 @@ def expand(call: Call) -> Map:
     for other in call.maps()[1:]:
         return _expanded_as(call, x, other)
     axes = [*[None] * new, *x.axes]
+    if not call.node.meta.get("values", True) and repeats_for_samples(call.node):
+        call.fix(*x.axes, why="repeats what is computed of weights for every sample")
     for i, axis in enumerate(x.axes):
         repeated = x.shape[i] != call.form.shape[new + i]
         literal = axis is not None and not axis.is_fixed and not _kept(call, new + i)

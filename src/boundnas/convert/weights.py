@@ -43,7 +43,8 @@ class Weight:
         is_repeated: Whether it was repeated for every sample.
         by_itself: Whether functions work on it before it meets a map, so that it is taken without
             an axis of samples.
-        is_filled: Whether it is a number everywhere, which ``forward`` made for every sample.
+        is_filled: Whether it is repeated for every sample before it meets a map, or is a number
+            everywhere that ``forward`` made for every sample.
     """
 
     name: str
@@ -119,7 +120,10 @@ def _weight(traced: Traced, first: fx.Node) -> Weight | None:
     if name.startswith(FILLED):
         (repeated,) = first.users
         return Weight(name, (first, repeated), held.dim(), True, is_filled=True)
-    met = _met(first, name)
+    met = _met(first, name) or _repeated(first, name)
+    if met is not None and met.is_repeated:
+        shape = met.last.meta["form"].shape[1:]
+        met = met if shape.numel() == held.numel() else None  # else rows would not stay the same
     return met or Weight(name, (first,), held.dim() + 1, False, by_itself=True)
 
 
@@ -146,6 +150,29 @@ def _met(first: fx.Node, name: str) -> Weight | None:
     if len(shape) == rank and shape[0] != 1 and not repeated:
         return None
     return Weight(name, tuple(nodes), rank, repeated)
+
+
+def _repeated(first: fx.Node, name: str) -> Weight | None:
+    """A weight that is repeated for every sample, whatever takes it then."""
+    nodes = [first]
+    while len(users := _maps_of(nodes[-1])) == 1 and _name(users[0]) in _SHAPING:
+        if users[0].args[0] is not nodes[-1] or not _only(nodes[-1], nodes):
+            return None
+        nodes.append(users[0])
+        if repeats_for_samples(nodes[-1]):
+            rank = len(nodes[-1].meta["form"].shape)
+            return Weight(name, tuple(nodes), rank, True, is_filled=True)
+    return None
+
+
+def repeats_for_samples(node: fx.Node) -> bool:
+    """Whether a function repeats something as often as there are samples."""
+    sizes: Any = node.args[1:]
+    sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes
+    times = sizes[0] if sizes else None
+    if _name(node) not in ("expand", "repeat") or not isinstance(times, fx.Node):
+        return False
+    return bool(times.meta.get("samples"))
 
 
 def _meets(user: fx.Node, weight: fx.Node) -> bool:
