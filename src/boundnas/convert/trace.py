@@ -114,8 +114,9 @@ def _leave_open(graph: fx.Graph) -> None:
         x, *sizes = node.args
         told: Any = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes
         old = node.args[0].meta["value"].shape
-        if len(told) < len(old):
-            continue
+        shapes = [n.meta["value"] for n in told if isinstance(n, fx.Node)]
+        if len(told) < len(old) or not all(isinstance(n, int) for n in shapes):
+            continue  # or it is told a whole shape
         ends = zip(
             told[len(told) - len(old) :], old, node.meta["value"].shape[-len(old) :], strict=True
         )
