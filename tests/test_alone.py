@@ -33,6 +33,7 @@ JUDGED = {  # a function, and whether it judges samples alone
     "a mean": (lambda x: x - x.mean(0), False),
     "a sum of one feature": (lambda x: torch.cat([x, x[:, 3:].sum(0).expand(len(x), 1)], 1), False),
     "the place": (lambda x: x + torch.arange(len(x))[:, None], False),
+    "a little of a mean": (lambda x: x + 0.02 * x.mean(0), False),
     "less than counts": (lambda x: x + 1e-5 * x.mean(0), True),
     "a rounding": (rounding, True),
     "in single precision": (single, True),
