@@ -181,6 +181,13 @@ def test_a_configuration_takes_one_cost_or_a_list(tmp_path):
         configuration([MACS, PARAMETERS | {"lower": 2, "upper": 1}])
 
 
+def test_limits_in_millions_are_those_that_are_written():
+    """In binary 0.015627 million is less than 15,627, and 0.015626 million more than 15,626."""
+    config = configuration(MACS | {"lower": 0.015626, "upper": 0.015627})
+    (budget,) = pipeline.budgets_of(config, mobilenet(), None, {})
+    assert budget.range == (15626, 15627)
+
+
 @pytest.mark.parametrize(("second", "limits"), [(PARAMETERS, [200, 2000]), (MEMORY, [1000, 6000])])
 def test_a_run_of_two_costs_goes_from_configuration_to_report(tmp_path, second, limits):
     name, config = second["metric"], configuration([MACS, second])

@@ -19,6 +19,7 @@ from boundnas.app.networks import made
 from boundnas.app.own import Own
 from boundnas.config import RunConfig, read_config, write_config
 from boundnas.cost import COSTS, Budget, Cost, Latency, LatencyTable, check_budgets, paired
+from boundnas.cost.budget import as_written
 from boundnas.data import Samples, TrainingOrder
 from boundnas.deploy.export import check_formats
 from boundnas.deploy.formats import require_formats
@@ -367,7 +368,10 @@ def budgets_of(
         return made
 
     found = [(cost(i, c), c) for i, c in enumerate(config.cost)]
-    return tuple(Budget(c, (s.lower * c.per_unit, s.upper * c.per_unit)) for c, s in found)
+    return tuple(
+        Budget(c, (as_written(s.lower, c.per_unit), as_written(s.upper, c.per_unit)))
+        for c, s in found
+    )
 
 
 def _device(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import NamedTuple, cast
 
 from torch import Tensor
@@ -76,6 +77,22 @@ def _is_range(found: object) -> bool:
         and len(found) == 2
         and all(isinstance(limit, int | float) for limit in found)
     )
+
+
+def as_written(shown: float, per_unit: float) -> float:
+    """An amount in the unit that a cost is shown in, in its own.
+
+    Multiplied as it is written: in binary 0.015627 million MACs are less than 15,627.
+
+    Args:
+        shown: Such as millions.
+        per_unit: `Cost.per_unit`.
+
+    Examples:
+        >>> 0.015627 * 1e6 < as_written(0.015627, 1e6) == 15_627
+        True
+    """
+    return float(Decimal(repr(shown)) * Decimal(per_unit))
 
 
 def check_budgets(budgets: Sequence[Budget]) -> None:

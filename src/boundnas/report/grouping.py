@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from boundnas.config import RunConfig, read_config
+from boundnas.cost.budget import as_written
 from boundnas.data.names import escaped
 from boundnas.errors import ConfigError, RunError
 from boundnas.fit import identity
@@ -108,7 +109,9 @@ def _asked(folder: Path, run: RunRecords, front: FrontRecord) -> tuple[int, dict
         return int(held["seed"]), _of_records(held, front)
     # The name and unit of a cost of one's own are known to its code alone, which is not run here.
     asked: dict[str, tuple[float, float]] = {
-        c.metric: (c.lower * 1e6, c.upper * 1e6) for c in config.cost if isinstance(c.metric, str)
+        c.metric: (as_written(c.lower, 1e6), as_written(c.upper, 1e6))
+        for c in config.cost
+        if isinstance(c.metric, str)
     }
     found = {name: held for name, held in front.ranges.items() if name in asked}
     if found != asked or len(front.ranges) != len(config.cost):
