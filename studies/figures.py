@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ class Figure:
         variants: Names in `VARIANTS`; the first is the one the others are compared with.
         sets: The paper's data sets for it; none for a space that is not the paper's.
         cost: The paper's range of MMACs.
+        small: The data set at the small scale.
     """
 
     claim: str
@@ -32,6 +33,7 @@ class Figure:
     variants: tuple[str, ...]
     sets: tuple[str, ...]
     cost: tuple[float, float] = (10, 90)
+    small: str = "fashion_mnist"
 
 
 COMBINED: dict[str, Values] = {
@@ -200,6 +202,13 @@ FIGURES: dict[str, Figure] = {
         ("fixed", "boundaries", "clipped", "boundaries-from-clip"),
         (),
     ),
+    "controls-words": Figure(
+        "the same for a transformer that tells the language of a word",
+        "text",
+        ("fixed", "boundaries", "clipped", "boundaries-from-clip"),
+        (),
+        small="words",
+    ),
     "controls-long": Figure(
         "the same in 4.5 times the steps, 8 passes over the images at the small scale",
         "KD",
@@ -252,14 +261,15 @@ def configuration(
         variant: One of its variants.
         seed: The run's seed.
         scale: ``"paper"``, or ``"small"`` for two cores.
-        data_set: The data set; ``"fashion_mnist"`` at the small scale.
+        data_set: The data set; at the small scale that of the figure.
         data: Folder with a folder per data set, for sets that do not come with a package.
     """
     changes = VARIANTS[variant]
     searched = changes.get("searched", FIGURES[figure].space)
     train = dict(changes["train"])
     length = train.pop("length", 1)
-    lower, upper = FIGURES[figure].cost if scale == "paper" else _SMALL_COST
+    small = _SMALL[FIGURES[figure].small]
+    lower, upper = FIGURES[figure].cost if scale == "paper" else small.cost
     method = variant.removesuffix(f"-W{searched}")
     common = {
         "name": f"{data_set}-W{searched}-{lower:g}to{upper:g}-{method}-{seed}",
@@ -272,9 +282,9 @@ def configuration(
             {
                 **common,
                 "threads": 1,
-                "data": {"set": data_set, "validation_fraction": 0.1},
-                "space": _small_space(searched),
-                "train": {**_SMALL_TRAINING, **train, "steps": round(_SMALL_STEPS * length)},
+                **small.values,
+                "space": small.space(searched),
+                "train": {**small.train, **train, "steps": round(small.steps * length)},
                 "search": _SMALL_SEARCH,
             }
         )
@@ -302,14 +312,6 @@ def configuration(
     )
 
 
-_SMALL_STEPS = 1500
-_SMALL_COST = (0.3, 1.2)
-_SMALL_TRAINING = {
-    "batch_size": 64,
-    "start_std": 0.1,
-    "policy_learning_rate": 3e-2,
-    "ghost_fraction": 1.0,
-}
 _SMALL_SEARCH = {
     "initial": 64,
     "rounds": 6,
@@ -370,3 +372,59 @@ def _small_space(searched: str) -> Values:
             for s in _SMALL_STAGES
         ],
     }
+
+
+def _text_space(searched: str) -> Values:
+    """Transformers of twelve letters: 10 dimensions, of widths, heads and depth."""
+    return {
+        "use": "boundnas.models:text_transformer",
+        "vocabulary": 64,
+        "length": 12,
+        "classes": 10,
+        "width": 0.25,
+    }
+
+
+@dataclass(frozen=True)
+class _Small:
+    """What all runs on a data set have in common at the small scale.
+
+    Args:
+        cost: Range of MMACs.
+        steps: Of training.
+        space: Of what is searched.
+        train: How networks are trained.
+        values: What else the configuration says.
+    """
+
+    cost: tuple[float, float]
+    steps: int
+    space: Callable[[str], Values]
+    train: Values
+    values: Values
+
+
+_SMALL = {
+    "fashion_mnist": _Small(
+        (0.3, 1.2),
+        1500,
+        _small_space,
+        {
+            "batch_size": 64,
+            "start_std": 0.1,
+            "policy_learning_rate": 3e-2,
+            "ghost_fraction": 1.0,
+        },
+        {"data": {"set": "fashion_mnist", "validation_fraction": 0.1}},
+    ),
+    "words": _Small(
+        (0.04, 0.3),
+        3000,
+        _text_space,
+        {"batch_size": 128, "start_std": 0.1},
+        {
+            "data": {"use": "studies.jobs.words:many"},
+            "optimizer": {"use": "torch.optim:AdamW", "lr": 1e-2, "weight_decay": 0.01},
+        },
+    ),
+}

@@ -36,7 +36,7 @@ def reproduce(
         figure: Which comparison: a name in `studies.figures.FIGURES`.
         out: Runs go to ``out/runs``, where other figures find theirs again; the comparison goes
             to ``out/FIGURE-DATASET``.
-        scale: ``"small"`` (Fashion-MNIST, two cores) or ``"paper"`` (A.2).
+        scale: ``"small"`` (Fashion-MNIST or words, two cores) or ``"paper"`` (A.2).
         seeds: So many, from 0 on.
         jobs: Runs at a time, each in a process of its own.
         data: Folder with a folder per data set, at the paper's scale.
@@ -52,7 +52,7 @@ def reproduce(
         raise ConfigError(f"no comparison {figure!r}; there are {', '.join(FIGURES)}")
     if scale not in SCALES:
         raise ConfigError(f"no scale {scale!r}; there are {', '.join(SCALES)}")
-    sets = FIGURES[figure].sets if scale == "paper" else ("fashion_mnist",)
+    sets = FIGURES[figure].sets if scale == "paper" else (FIGURES[figure].small,)
     if not sets:
         raise ConfigError(f"{figure} has no space of the paper's; run it at the scale small")
     by_set = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -33,6 +34,8 @@ LISTS = (
 LENGTH, LETTERS = 12, " abcdefghijklmnopqrstuvwxyzàáâãäåæçèéêëìíîïñòóôõöøùúûüąćęłńœśźżß"
 WORDS = {"train": 2000, "validation": 300, "test": 500}
 """Words of each language."""
+MANY = {"train": 4000, "validation": 600, "test": 1000}
+"""The same for a transformer, which a comparison of whole trainings is made with."""
 
 
 class Net(bn.Supernet):
@@ -85,19 +88,31 @@ def numbers(words: Array) -> Array:
     return np.array([[LETTERS.index(c) for c in word.ljust(LENGTH)] for word in words.tolist()])
 
 
-def sample(seed: int) -> Samples:
-    """As many words of every language, drawn without repetition; the words themselves."""
+def sample(seed: int, number_of: Mapping[str, int] = WORDS) -> Samples:
+    """As many words of every language, drawn without repetition, by the numbers of their letters.
+
+    Args:
+        seed: Of the drawing.
+        number_of: Words of each language, by split.
+    """
     draw = np.random.default_rng(seed)
     chosen = [
-        np.array([words[i] for i in draw.choice(len(words), sum(WORDS.values()), replace=False)])
+        np.array(
+            [words[i] for i in draw.choice(len(words), sum(number_of.values()), replace=False)]
+        )
         for words in lists()
     ]
     inputs, targets, first = {}, {}, 0
-    for split, number in WORDS.items():
+    for split, number in number_of.items():
         inputs[split] = numbers(np.concatenate([c[first : first + number] for c in chosen]))
         targets[split] = np.arange(len(LISTS)).repeat(number)
         first += number
     return Samples(inputs, targets)
+
+
+def many(seed: int) -> bn.Data:
+    """Data of a comparison: 40,000 words to train on, 6,000 to choose by, 10,000 to report."""
+    return sample(seed, MANY).data("words")
 
 
 def bayes(samples: Samples, seed: int) -> dict[str, float]:
