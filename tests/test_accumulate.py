@@ -26,7 +26,13 @@ RANGES = {"both penalties": (1e4, 3e5), "no penalty": (3e5, 3.1e5)}
 def steps_of(parts, cost_range=RANGES["both penalties"], **options):
     """A sandwich in double precision, with a flat start."""
     settings = TrainSettings(
-        steps=12, batch_size=8, start_std=1e-3, start_temperature=1.0, accumulate=parts, **options
+        steps=12,
+        batch_size=8,
+        start_std=1e-3,
+        start_temperature=1.0,
+        ghost_fraction=1,  # of a part of the batch, parts take other samples
+        accumulate=parts,
+        **options,
     )
     found = sandwich_of(without_norm().double(), settings, cost_range, SEED)
     for _, policy in found.boundaries.items():

@@ -127,7 +127,7 @@ MOVED = {
     "train.start_temperature": 0.2,
     "train.prior": NARROW,
     "train.gumbel_temperature": 2.0,
-    "train.ghost_fraction": 0.25,
+    "train.ghost_fraction": 1.0,
     "search.method": "nsga2",
     "search.initial": 5,
     "search.rounds": 3,

@@ -61,7 +61,12 @@ def train(path):
     drawn = []
     model = without_norm()
     settings = TrainSettings(
-        steps=STEPS, batch_size=16, checkpoint_every=2, start_std=1e-3, start_temperature=1.0
+        steps=STEPS,
+        batch_size=16,
+        checkpoint_every=2,
+        start_std=1e-3,
+        start_temperature=1.0,
+        ghost_fraction=1,  # of a part of the batch, ranks take other samples
     )
     model.register_forward_pre_hook(lambda _, inputs: drawn.append(inputs[1].indices))
     if ranks.rank() == 0:

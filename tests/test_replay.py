@@ -356,7 +356,13 @@ def test_a_recording_that_fails_is_not_replayed(recorder, told, monkeypatch, cap
 
 
 def settings(**more):
-    return bn.TrainSettings(**{"steps": 6, "batch_size": 16, "checkpoint_every": 3, **more})
+    given = {
+        "steps": 6,
+        "batch_size": 16,
+        "checkpoint_every": 3,
+        "ghost_fraction": 1,
+    }  # as by masks
+    return bn.TrainSettings(**given | more)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def sandwich(cost_range=COST_RANGE, **options):
     # A flat start, so that the boundaries draw different networks in different steps, and gradients
     # of the whole batch, as the losses that they are compared with have.
     flat = {"start_std": 1e-3, "start_temperature": 1.0, "ghost_fraction": 1}
-    settings = TrainSettings(steps=12, **flat, **options)
+    settings = TrainSettings(steps=12, **flat | options)
     return sandwich_of(model, settings, cost_range, SEED)
 
 

@@ -19,7 +19,9 @@ STEPS = 6
 
 
 def trained(folder, observers, **more):
-    train = bn.TrainSettings(steps=STEPS, batch_size=16, checkpoint_every=2, **more)
+    train = bn.TrainSettings(
+        steps=STEPS, batch_size=16, checkpoint_every=2, ghost_fraction=1, **more
+    )
     given = {"cost_range": COST_RANGE, "settings": train, "folder": folder}
     return bn.fit(mobilenet(), few_digits(), observers=observers, **given)
 

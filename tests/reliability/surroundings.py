@@ -279,7 +279,7 @@ def descriptors(left):
             pass
         os.close(last)
         limit = resource.RLIMIT_NOFILE
-        resource.setrlimit(limit, (most + 1 + left, resource.getrlimit(limit)[1]))
+        resource.setrlimit(limit, (last + left, resource.getrlimit(limit)[1]))
         return arguments
 
     return spoil
