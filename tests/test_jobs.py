@@ -133,7 +133,6 @@ def test_the_grid_is_chosen_on_validation_and_its_first_are_the_defaults(monkeyp
 def lists(tmp_path, monkeypatch):
     """Short lists in the place of Debian's, one in Latin-1."""
     monkeypatch.setattr(words, "FOLDER", tmp_path)
-    monkeypatch.setattr(words, "WORDS", {"train": 2, "validation": 1, "test": 1})
     for i, name in enumerate(words.LISTS):
         own = [f"{'abcdefghij'[i]}{c}{c}" for c in "klmn"]
         raw = "\n".join([*own, "Shared", "it's", "no", "x" * 13]).encode()
@@ -146,7 +145,7 @@ def lists(tmp_path, monkeypatch):
 def test_words_of_two_languages_and_other_signs_are_left_out(lists):
     assert words.lists()[0] == ("all", "amm", "ann", "åkk")
     assert words.lists()[9] == ("jkk", "jll", "jmm", "jnn")
-    samples = words.sample(0)
+    samples = words.sample(0, {"train": 2, "validation": 1, "test": 1})
     rows = [tuple(row) for x in samples.inputs.values() for row in x.tolist()]
     assert len(set(rows)) == 40
     assert samples.targets["test"].tolist() == list(range(10))
