@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from contextlib import contextmanager, suppress
 
 CRASHED = 70
@@ -77,6 +78,7 @@ def fork(work, folder):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         sys.unraisablehook = sys.__unraisablehook__  # not that of pytest, which imports modules
+        warnings.simplefilter("ignore", ResourceWarning)  # as in a command, where nobody asks
         work()
         code = 0
     except SystemExit as stop:
