@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
 
+from boundnas.cost.budget import as_written
 from boundnas.cost.latency import doubts_of, warnings_of
 from boundnas.deploy.networks import SUMS, timed, verify
 from boundnas.errors import ConfigError, RunError
@@ -92,9 +92,8 @@ def _parted(word: str) -> Sequence[str]:
 def _number(name: str, text: str) -> float:
     units = TIMES if name[2:] == LATENCY else FACTORS
     found = _NUMBER.fullmatch(text)
-    # In decimals, as 16.208 * 1e3 is less than 16208.
-    digits = Decimal(found[1] + (found[2] or "")) if found else Decimal()
-    value = float(digits * units.get(found[3], 0)) if found else 0.0
+    factor = units.get(found[3]) if found else None
+    value = as_written(float(found[1] + (found[2] or "")), factor) if found and factor else 0.0
     if not 0 < value < math.inf:
         behind = "k, M or G behind it for thousands, millions or billions, as in"
         said = f"ns, us, ms or s behind it, as in {name} 8ms" if units is TIMES else ""

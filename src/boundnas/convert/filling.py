@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import fx
 
 from boundnas.convert.graph import Traced
 from boundnas.convert.reading import operator_name
-from boundnas.convert.record import Form
+from boundnas.convert.record import Form, in_a_row
 from boundnas.convert.weights import FILLED
 
 _FILLED = {"zeros": 0.0, "ones": 1.0, "new_zeros": 0.0, "new_ones": 1.0}
@@ -24,8 +22,7 @@ def as_weights(traced: Traced) -> None:
         name, form = operator_name(node), node.meta["form"]
         if name not in _FILLED or not isinstance(form, Form) or len(form.shape) < 2:
             continue
-        sizes: Any = node.args[1:] if name.startswith("new") else node.args
-        sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes
+        sizes = in_a_row(node.args[1:] if name.startswith("new") else node.args)
         samples = sizes[0] if sizes else None
         if form.dtype.is_floating_point and isinstance(samples, fx.Node):
             _replace(traced, node, samples, _FILLED[name])

@@ -41,6 +41,11 @@ def form_of(value: Any) -> Any:
     return value
 
 
+def in_a_row(sizes: Any) -> Any:
+    """Sizes as they are told, one after another or all as one list."""
+    return sizes[0] if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes
+
+
 def holds_tensor(form: Any) -> bool:
     """Whether a tensor is, or is within, what a form is of."""
     if isinstance(form, Mapping):

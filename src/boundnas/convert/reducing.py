@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from boundnas.convert.axes import Map
+from boundnas.convert.axes import Axis, Map
 from boundnas.convert.elementwise import elementwise
 from boundnas.convert.reading import Call, NoRuleError, rule
 from boundnas.convert.shapes import numbers
@@ -24,9 +24,14 @@ def reduction(call: Call) -> Map:
     given = None if isinstance(given, bool) else given  # x.var(False) says how, not where
     gone = {i % len(x.shape) for i in (range(len(x.shape)) if given is None else numbers(given))}
     call.fix(*(x.axes[i] for i in gone), why="sums over its channels")
-    if len(call.form.shape) == len(x.shape):
-        return call.result(*(None if i in gone else a for i, a in enumerate(x.axes)))
-    return call.result(*(a for i, a in enumerate(x.axes) if i not in gone))
+    return call.result(*_left(x, gone, len(call.form.shape)))
+
+
+def _left(x: Map, gone: set[int], rank: int) -> list[Axis | None]:
+    """The axes of a result of so many: those that are gone have one entry, or none where fewer."""
+    if rank == len(x.shape):
+        return [None if i in gone else a for i, a in enumerate(x.axes)]
+    return [a for i, a in enumerate(x.axes) if i not in gone]
 
 
 @rule("max", "min", "median", "topk", "std_mean", "var_mean")
@@ -40,10 +45,8 @@ def of_several(call: Call) -> Any:
     given = call.argument(2 if call.name == "topk" else 1, "dim", -1 if last else None)
     gone = {i % len(x.shape) for i in numbers(given)}
     call.fix(*(x.axes[i] for i in gone), why="takes some of its channels together")
-    kept = [None if i in gone else a for i, a in enumerate(x.axes)]
-    if len(call.form[0].shape) < len(x.shape):
-        kept = [a for i, a in enumerate(x.axes) if i not in gone]
-    return tuple(Map(form.shape, tuple(kept)) for form in call.form)
+    kept = tuple(_left(x, gone, len(call.form[0].shape)))
+    return tuple(Map(form.shape, kept) for form in call.form)
 
 
 @rule(
@@ -65,4 +68,4 @@ def along(call: Call) -> Map:
         raise NoRuleError("names no axis")
     gone = {i % len(x.shape) for i in numbers(given)}
     call.fix(*(x.axes[i] for i in gone), why="mixes its channels")
-    return call.result(*(None if i in gone else a for i, a in enumerate(x.axes)))
+    return call.result(*_left(x, gone, len(x.shape)))

@@ -7,7 +7,7 @@ from typing import Any
 from boundnas.convert.axes import Axis, Map, Reason, Segment, Size, constant
 from boundnas.convert.facts import Cut, Pad
 from boundnas.convert.reading import Call, NoRuleError, rule, unite_axes
-from boundnas.convert.record import Form
+from boundnas.convert.record import Form, in_a_row
 from boundnas.convert.reshaping import follows, number, pieces
 from boundnas.convert.weights import repeats_for_samples
 
@@ -290,7 +290,7 @@ def repeat_interleave(call: Call) -> Map:
 
 def _kept(call: Call, i: int) -> bool:
     told = call.args[1:]
-    given = list(told[0]) if len(told) == 1 and isinstance(told[0], tuple | list) else list(told)
+    given = list(in_a_row(told))
     return i < len(given) and follows(given[i], None)
 
 

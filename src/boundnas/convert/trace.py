@@ -29,7 +29,7 @@ from boundnas.convert.calling import Root
 from boundnas.convert.given import hooked
 from boundnas.convert.gradients import Switch, holds_proxy
 from boundnas.convert.graph import Called, Traced
-from boundnas.convert.record import Counter, form_of, holds_tensor, source, where, why
+from boundnas.convert.record import Counter, form_of, holds_tensor, in_a_row, source, where, why
 from boundnas.convert.recorded import Recorded, is_of_tensor, value_of
 from boundnas.errors import BoundNASError, ConvertError
 from boundnas.nested import Inputs, count
@@ -112,7 +112,7 @@ def _leave_open(graph: fx.Graph) -> None:
         if node.target != "expand" or node.kwargs or not isinstance(node.meta["value"], Tensor):
             continue
         x, *sizes = node.args
-        told: Any = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes
+        told = in_a_row(sizes)
         old = node.args[0].meta["value"].shape
         shapes = [n.meta["value"] for n in told if isinstance(n, fx.Node)]
         if len(told) < len(old) or not all(isinstance(n, int) for n in shapes):

@@ -16,7 +16,7 @@ from torch.fx.node import map_aggregate
 
 from boundnas.convert.axes import Axis, Group, Map, Reason, Segment, Size
 from boundnas.convert.graph import Traced
-from boundnas.convert.record import Form
+from boundnas.convert.record import Form, in_a_row
 
 _SHAPING = {
     "view", "reshape", "unsqueeze", "permute", "transpose", "flatten", "getitem", "expand",
@@ -167,8 +167,7 @@ def _repeated(first: fx.Node, name: str) -> Weight | None:
 
 def repeats_for_samples(node: fx.Node) -> bool:
     """Whether a function repeats something as often as there are samples."""
-    sizes: Any = node.args[1:]
-    sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes
+    sizes = in_a_row(node.args[1:])
     times = sizes[0] if sizes else None
     if _name(node) not in ("expand", "repeat") or not isinstance(times, fx.Node):
         return False

@@ -32,7 +32,7 @@ class ElasticModule(nn.Module, ABC):
         """
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls) and cls.__module__.startswith("boundnas."):
-            cls.__init__ = checked(cls.__init__, but=Dimension)  # type: ignore[method-assign]
+            checked(cls, but=Dimension)
 
     @abstractmethod
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
