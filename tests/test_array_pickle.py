@@ -9,6 +9,7 @@ import struct
 import tracemalloc
 import zipfile
 from contextlib import suppress
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -366,3 +367,10 @@ def test_a_changed_byte_of_an_npz_reads_the_same_or_is_refused_however_packed(tm
         path.write_bytes(damaged)
         with suppress(DataError):
             assert np.array_equal(read_npz(path, ["data"])["data"], held)
+
+
+def test_memory_that_is_lacking_is_told_beside_damage(tmp_path, monkeypatch):
+    np.savez(tmp_path / "a.npz", data=RECORD["data"])
+    monkeypatch.setattr("zipfile.ZipFile.open", Mock(side_effect=MemoryError))
+    with pytest.raises(DataError, match=r"a\.npz: there is no memory to unpack it; free some, or"):
+        read_npz(tmp_path / "a.npz", ["data"])

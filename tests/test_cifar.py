@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import tarfile
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -176,6 +177,13 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path, load):
         os.mkfifo(tmp_path / name)
     with pytest.raises(DataError, match=r"is in|not found in"):
         getattr(data, load)(tmp_path)
+
+
+def test_memory_that_is_lacking_is_no_damage(tmp_path, monkeypatch):
+    (tmp_path / "cifar-10-python.tar.gz").touch()
+    monkeypatch.setattr("tarfile.open", Mock(side_effect=MemoryError))
+    with pytest.raises(MemoryError, match=r"tar\.gz cannot be unpacked"):
+        data.cifar10(tmp_path)
 
 
 def test_an_archive_writes_nothing_and_its_links_lead_nowhere(tmp_path):

@@ -100,6 +100,7 @@ def test_children_take_every_dimension_from_a_parent(space, seed):
 SPACE = SearchSpace(
     [Dimension("a.width", (8, 16, 24)), Dimension("b", ("relu", "swish")), Dimension("c", (True,))]
 )
+OTHER = SearchSpace([*SPACE.dimensions[:2], Dimension("c", (False,))])
 
 
 def test_samples_and_mutants_are_uniform():
@@ -208,6 +209,15 @@ def test_numbers_of_text_are_positions_and_of_switches_zero_and_one():
         (lambda: SPACE.largest["b"], r"as arch\[self\.width\], found 'b'; by their names"),
         (lambda: SPACE.largest[1], "is asked for a dimension itself, .*found 1"),
         (lambda: SPACE.sample(0), "sample: generator must be Generator, found int 0"),
+        (
+            lambda: SPACE.mutate(OTHER.smallest, torch.Generator()),
+            r"mutate: Architecture\(a\.width=8 b=relu c=False\) is of another space \(Sear",
+        ),
+        (
+            lambda: OTHER.crossover(OTHER.smallest, SPACE.smallest, torch.Generator()),
+            r"crossover: Architecture\(a\.width=8 b=relu c=True\) is of another space",
+        ),
+        (lambda: SPACE.mutate((0, 0, 0), torch.Generator()), "must be Architecture, found tuple"),
         (lambda: SPACE.architecture([8, 1]), "architecture: values must be Mapping.*, found list"),
         (
             lambda: SPACE.architecture({"a.width": 8, 1: "relu", "c": True}),

@@ -149,3 +149,9 @@ def test_a_slip_is_an_error_of_our_family_that_names_the_argument(slip, message)
 def test_an_argument_error_is_a_type_error_too():
     with pytest.raises(TypeError):
         bn.extract(mobilenet(), None)
+
+
+@pytest.mark.parametrize("function", [bn.fit, bn.data.digits, bn.elasticize, bn.models.vit])
+def test_what_would_be_made_on_another_device_by_default_is_refused(function):
+    with torch.device("meta"), pytest.raises(ArgumentError, match="made on meta by default, rand"):
+        function()

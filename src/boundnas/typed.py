@@ -21,6 +21,8 @@ from typing import (
     overload,
 )
 
+import torch
+
 from boundnas.errors import ArgumentError
 
 P = ParamSpec("P")
@@ -44,7 +46,8 @@ def checked(function: Any, but: type | None = None) -> Any:
 
     Raises:
         ArgumentError: When the function is called with an argument of another type, with one that
-            it does not have, or without one that it needs.
+            it does not have, or without one that it needs, or while PyTorch makes new tensors
+            elsewhere than on the CPU by default.
 
     Examples:
         >>> @checked
@@ -63,6 +66,8 @@ def checked(function: Any, but: type | None = None) -> Any:
     def call(*args: Any, **kwargs: Any) -> Any:
         made = function.__name__ == "__init__"  # of a class that may be another's base
         caller = type(args[0]).__name__ if made else function.__qualname__
+        if not made:
+            _check_default_device(caller)
         try:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError as error:
@@ -98,6 +103,16 @@ def check_argument(function: str, name: str, value: object, allowed: Any) -> Non
         raise ArgumentError(
             f"{function}: {name} must be {_words(allowed)}, found {type(value).__name__} "
             f"{shortened(value).splitlines()[0]}"
+        )
+
+
+def _check_default_device(caller: str) -> None:
+    if (device := torch.get_default_device()).type != "cpu":
+        raise ArgumentError(
+            f"{caller}: new tensors are made on {device} by default, random numbers and data too, "
+            "which belong on the CPU; call torch.set_default_device('cpu'), and leave "
+            "torch.device blocks, before BoundNAS is called, and move the model to where it shall "
+            "be trained, as by model.to('cuda')"
         )
 
 

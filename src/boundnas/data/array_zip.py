@@ -56,8 +56,13 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray]:
             return arrays
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    # Zipfile raises whatever the file trips over; a damaged LZMA header can ask for any memory.
-    except (ValueError, TypeError, LookupError, EOFError, RuntimeError, MemoryError, OverflowError,
+    except MemoryError as error:  # which a damaged LZMA header can ask for, too
+        raise DataError(
+            f"{path}: there is no memory to unpack it; free some, or, where there is enough, it is "
+            "damaged: fetch it again from its official page"
+        ) from error
+    # Zipfile raises whatever the file trips over.
+    except (ValueError, TypeError, LookupError, EOFError, RuntimeError, OverflowError,
             struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:  # fmt: skip
         raise DataError(
             f"{path}: is damaged or no npz file of number arrays ({error}); fetch it again from "

@@ -195,9 +195,11 @@ def _read_archive(path: Path, version: _Version) -> dict[str, bytes]:
                     break
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except MemoryError as error:
+        raise MemoryError(f"{path} cannot be unpacked") from error
     # Tarfile raises whatever a header trips over, and follows one header to the next by recursion.
     except (tarfile.TarError, ValueError, LookupError, TypeError, EOFError, OverflowError,
-            MemoryError, RecursionError, struct.error, zlib.error) as error:  # fmt: skip
+            RecursionError, struct.error, zlib.error) as error:  # fmt: skip
         raise DataError(f"{path}: damaged archive ({error}); get it again from {PAGE}") from error
     missing = [name for name in version.files if name not in found]
     if missing:

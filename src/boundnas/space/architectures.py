@@ -131,7 +131,12 @@ class SearchSpace:
         probability: float = 0.1,
         allowed: Allowed | None = None,
     ) -> Architecture:
-        """Change each dimension to another allowed option with ``probability`` (App. A.3)."""
+        """Change each dimension to another allowed option with ``probability`` (App. A.3).
+
+        Raises:
+            SpaceError: The architecture is of another space.
+        """
+        self._check_own("mutate", arch)
         draws = torch.rand(len(self), 2, generator=generator, dtype=torch.float64).tolist()
         indices = []
         for old, options, (change, u) in zip(
@@ -144,12 +149,23 @@ class SearchSpace:
     def crossover(
         self, a: Architecture, b: Architecture, generator: torch.Generator
     ) -> Architecture:
-        """Take each dimension from either parent with equal probability (App. A.3)."""
+        """Take each dimension from either parent with equal probability (App. A.3).
+
+        Raises:
+            SpaceError: A parent is of another space.
+        """
+        self._check_own("crossover", a, b)
         coins = (torch.rand(len(self), generator=generator, dtype=torch.float32) < 0.5).tolist()
         return Architecture(
             self,
             tuple(i if coin else j for coin, i, j in zip(coins, a.indices, b.indices, strict=True)),
         )
+
+    def _check_own(self, doing: str, *archs: Architecture) -> None:
+        for arch in archs:
+            check_argument(f"SearchSpace.{doing}", "architecture", arch, Architecture)
+            if arch.space is not self and arch.space != self:
+                raise SpaceError(f"{doing}: {arch!r} is of another space ({arch.space!r})")
 
     def to_json(self) -> list[dict[str, object]]:
         """The dimensions as JSON-able objects."""
