@@ -19,6 +19,7 @@ from studies.trained.methods import BUDGETS, Measured, Setting, everything
 from studies.trained.networks import NETWORKS
 
 OUT = Path(__file__).parents[2] / "docs" / "results" / "trained"
+SEARCH = bn.SearchSettings(initial=32, rounds=4, crossovers=16, mutations=16)
 WAYS = {"family": "family from trained weights", "pruned": "pruned", "scratch": "from scratch"}
 
 
@@ -68,9 +69,9 @@ def main() -> None:
     """Measure what is asked for and not there yet."""
     parser = argparse.ArgumentParser(prog="python -m studies.trained", description=__doc__)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=6000, help="of the plain training")
-    parser.add_argument("--family-steps", type=int, default=3000, help="of the supernet")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED")
+    parser.add_argument("--steps", type=int, default=2000, help="of the plain training")
+    parser.add_argument("--family-steps", type=int, default=500, help="of the supernet")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--data", default=None, help="folder of Fashion-MNIST's files")
     parser.add_argument("--weights", type=Path, default=Path("trained-weights"))
@@ -78,11 +79,11 @@ def main() -> None:
     asked = parser.parse_args()
     for folder in (asked.out, asked.weights):
         folder.mkdir(parents=True, exist_ok=True)
-    data, search = bn.data.fashion_mnist(asked.data), bn.SearchSettings()
-    for seed in range(asked.seeds):
+    data = bn.data.fashion_mnist(asked.data)
+    for seed in asked.seeds:
         for name in asked.networks:
             setting = Setting(
-                name, data, seed, asked.steps, asked.family_steps, asked.batch_size, search
+                name, data, seed, asked.steps, asked.family_steps, asked.batch_size, SEARCH
             )
             stem = f"{name}-{seed}"
             everything(

@@ -132,9 +132,7 @@ def family(net: nn.Module, setting: Setting) -> dict[str, Any]:
     begun, whole = time.process_time(), macs_of(net)
     model = bn.elasticize(net, torch.zeros(1, 1, 28, 28))
     budgets = (0.8 * BUDGETS[0] * whole, 1.0 * whole)
-    settings = bn.TrainSettings(
-        steps=setting.family_steps, batch_size=setting.batch_size, ghost_fraction=0.125
-    )
+    settings = bn.TrainSettings(steps=setting.family_steps, batch_size=setting.batch_size)
     run = bn.fit(model, setting.data, cost_range=budgets, settings=settings, seed=setting.seed)
     front = bn.search(run, setting.search)
     chosen = {}

@@ -39,16 +39,18 @@ class ResNet20(nn.Module):
     """ResNet-20 of grey images (He et al., CVPR 2016, Sec. 4.2).
 
     Args:
-        width: Channels of the first stage, 16 in the paper.
+        width: Channels of the last stage, 64 in the paper; those before it have about a half and a
+            quarter of them.
     """
 
-    def __init__(self, width: int = 16) -> None:
+    def __init__(self, width: int = 64) -> None:
         super().__init__()
-        self.stem = _conv_norm(1, width, 3)
+        first, second = max(1, round(width / 4)), max(1, round(width / 2))
+        self.stem = _conv_norm(1, first, 3)
         self.stages = nn.Sequential(
-            _stage(width, width, 1), _stage(width, 2 * width, 2), _stage(2 * width, 4 * width, 2)
+            _stage(first, first, 1), _stage(first, second, 2), _stage(second, width, 2)
         )
-        self.head = nn.Linear(4 * width, CLASSES)
+        self.head = nn.Linear(width, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of images ``(N, 1, H, W)``."""
@@ -86,16 +88,16 @@ class ViT(nn.Module):
     """A small vision transformer: patches of 4x4 pixels, mean over tokens.
 
     Args:
-        width: Features of a token; a multiple of the width of a head.
-        head: Width of a head.
+        width: Features of a token; a multiple of the heads.
+        heads: Of every layer.
         depth: Layers.
     """
 
-    def __init__(self, width: int = 96, head: int = 16, depth: int = 6) -> None:
+    def __init__(self, width: int = 64, heads: int = 4, depth: int = 6) -> None:
         super().__init__()
         self.patches = nn.Conv2d(1, width, 4, 4)
         self.positions = nn.Parameter(0.02 * torch.randn(1, 49, width))
-        self.layers = nn.Sequential(*[_Layer(width, width // head) for _ in range(depth)])
+        self.layers = nn.Sequential(*[_Layer(width, heads) for _ in range(depth)])
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,7 +107,7 @@ class ViT(nn.Module):
 
 
 NETWORKS: dict[str, tuple[Callable[[int], nn.Module], range]] = {
-    "resnet20": (ResNet20, range(1, 17)),
-    "vit": (ViT, range(16, 97, 16)),
+    "resnet20": (ResNet20, range(1, 65)),
+    "vit": (ViT, range(4, 65, 4)),
 }
 """By name: from a width to the network, and the widths there are; the last is the whole one."""
