@@ -111,7 +111,7 @@ def test_a_layer_that_was_not_calibrated_is_named():
 
 def test_an_architecture_of_another_space_is_not_extracted():
     with pytest.raises(
-        SpaceError, match=r"of another space .*\): it has .* where the model has .*; take it"
+        SpaceError, match=r"of another space .*\): it has .* where the other has .*; take it"
     ):
         extract(supernet("own_network"), supernet("sample_wise").space.smallest)
 

@@ -335,7 +335,7 @@ def test_a_cost_is_of_its_models_architectures_only(name):
     twin = SearchSpace([Dimension("width", (4, 9))]).largest  # of as many options
     for other in (arch, twin, twin.carrying(gates=(torch.eye(2)[1],))):
         for count in (cost, cost.relaxed):
-            with pytest.raises(CostError, match=f"{name}: this architecture is of another space"):
+            with pytest.raises(SpaceError, match=f"{name}: this architecture is of another space"):
                 count(other)
 
 

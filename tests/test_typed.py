@@ -151,7 +151,17 @@ def test_an_argument_error_is_a_type_error_too():
         bn.extract(mobilenet(), None)
 
 
+SURROUNDINGS = {
+    "another device": (lambda: torch.device("meta"), "made on meta by default, random numbers"),
+    "half precision": (
+        lambda: torch.autocast("cpu", torch.bfloat16),
+        "autocast is on, which",
+    ),
+}
+
+
 @pytest.mark.parametrize("function", [bn.fit, bn.data.digits, bn.elasticize, bn.models.vit])
-def test_what_would_be_made_on_another_device_by_default_is_refused(function):
-    with torch.device("meta"), pytest.raises(ArgumentError, match="made on meta by default, rand"):
+@pytest.mark.parametrize(("made", "message"), SURROUNDINGS.values(), ids=SURROUNDINGS)
+def test_what_pytorch_would_do_otherwise_to_all_of_it_is_refused(function, made, message):
+    with made(), pytest.raises(ArgumentError, match=message):
         function()

@@ -46,8 +46,8 @@ def checked(function: Any, but: type | None = None) -> Any:
 
     Raises:
         ArgumentError: When the function is called with an argument of another type, with one that
-            it does not have, or without one that it needs, or while PyTorch makes new tensors
-            elsewhere than on the CPU by default.
+            it does not have, or without one that it needs; or while PyTorch makes new tensors
+            elsewhere than on the CPU by default, or its autocast is on.
 
     Examples:
         >>> @checked
@@ -67,7 +67,7 @@ def checked(function: Any, but: type | None = None) -> Any:
         made = function.__name__ == "__init__"  # of a class that may be another's base
         caller = type(args[0]).__name__ if made else function.__qualname__
         if not made:
-            _check_default_device(caller)
+            _check_surroundings(caller)
         try:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError as error:
@@ -106,13 +106,19 @@ def check_argument(function: str, name: str, value: object, allowed: Any) -> Non
         )
 
 
-def _check_default_device(caller: str) -> None:
+def _check_surroundings(caller: str) -> None:
     if (device := torch.get_default_device()).type != "cpu":
         raise ArgumentError(
             f"{caller}: new tensors are made on {device} by default, random numbers and data too, "
             "which belong on the CPU; call torch.set_default_device('cpu'), and leave "
             "torch.device blocks, before BoundNAS is called, and move the model to where it shall "
             "be trained, as by model.to('cuda')"
+        )
+    if any(map(torch.is_autocast_enabled, ("cpu", "cuda"))):
+        raise ArgumentError(
+            f"{caller}: PyTorch's autocast is on, which rounds all numbers; call it outside "
+            "torch.autocast; a GPU trains in half precision by train.precision, "
+            "TrainSettings(precision='bf16')"
         )
 
 

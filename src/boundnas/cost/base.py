@@ -31,8 +31,8 @@ class Cost:
     derives from this class and says ``name``, ``unit`` and ``_polynomial``.
 
     Raises:
-        CostError: One of them is missing, a number is not whole, a cost is below zero, or an
-            architecture is of another space.
+        CostError: One of them is missing, a number is not whole, or a cost is below zero.
+        SpaceError: An architecture is of another space.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Cost:
         Raises:
             CostError: It is below zero.
         """
-        self._check(arch)
+        self.space.check(arch, self.name)
         found = self._terms.exact(arch.indices)
         if found < 0:
             raise CostError(f"{self.name}: a cost is zero or more, found {found} for {arch}")
@@ -76,20 +76,10 @@ class Cost:
 
     def relaxed(self, arch: Architecture) -> Tensor:
         """The cost of ``arch`` as a scalar tensor, differentiable in its gates if it has any."""
-        self._check(arch)
+        self.space.check(arch, self.name)
         if arch.gates is None:
             return torch.tensor(float(self(arch)), dtype=torch.float64)
         return self._terms.relaxed(torch.cat(arch.gates).double())
-
-    def _check(self, arch: Architecture) -> None:
-        """Refuse what is no network of the model."""
-        check_argument(type(self).__name__, "arch", arch, Architecture)
-        if arch.space is not self.space and arch.space != self.space:
-            raise CostError(
-                f"{self.name}: this architecture is of another space ({arch.space}) than the model "
-                f"that is counted ({self.space}); take it from model.space, or make the cost of "
-                "its own model"
-            )
 
     @property
     def terms(self) -> tuple[Amounts, ...]:

@@ -1,7 +1,8 @@
 """Search spaces: ordinal dimensions, architectures, and amounts that depend on them."""
 
-from boundnas.space.architectures import Allowed, Architecture, SearchSpace
+from boundnas.space.architectures import Architecture, SearchSpace
 from boundnas.space.dimensions import (
+    Allowed,
     Derived,
     Dimension,
     Joined,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,15 +13,18 @@ from torch import Tensor
 
 from boundnas.errors import SpaceError
 from boundnas.space.dimensions import (
+    Allowed,
     Derived,
     Dimension,
     Joined,
     Setting,
     Value,
     Width,
+    difference,
     followed,
     place,
     searched,
+    whole_numbers,
 )
 from boundnas.space.passes import NOTHING, Pass
 from boundnas.typed import check_argument
@@ -136,7 +138,7 @@ class SearchSpace:
         Raises:
             SpaceError: The architecture is of another space.
         """
-        self._check_own("mutate", arch)
+        self.check(arch, "mutate")
         draws = torch.rand(len(self), 2, generator=generator, dtype=torch.float64).tolist()
         indices = []
         for old, options, (change, u) in zip(
@@ -154,43 +156,36 @@ class SearchSpace:
         Raises:
             SpaceError: A parent is of another space.
         """
-        self._check_own("crossover", a, b)
+        self.check(a, "crossover")
+        self.check(b, "crossover")
         coins = (torch.rand(len(self), generator=generator, dtype=torch.float32) < 0.5).tolist()
         return Architecture(
             self,
             tuple(i if coin else j for coin, i, j in zip(coins, a.indices, b.indices, strict=True)),
         )
 
-    def _check_own(self, doing: str, *archs: Architecture) -> None:
-        for arch in archs:
-            check_argument(f"SearchSpace.{doing}", "architecture", arch, Architecture)
-            if arch.space is not self and arch.space != self:
-                raise SpaceError(f"{doing}: {arch!r} is of another space ({arch.space!r})")
+    def check(self, arch: object, caller: str) -> Architecture:
+        """The architecture, refused by ``caller`` where it is none of this space.
+
+        Raises:
+            ArgumentError: It is no architecture.
+            SpaceError: It is of another space.
+        """
+        check_argument(caller, "arch", arch, Architecture)
+        assert isinstance(arch, Architecture)
+        if arch.space is not self and arch.space != self:
+            raise SpaceError(
+                f"{caller}: this architecture is of another space ({arch.space}) than the one it "
+                f"is asked for ({self}): {difference(arch.space.dimensions, self.dimensions)}; "
+                "take it from model.space"
+            )
+        return arch
 
     def to_json(self) -> list[dict[str, object]]:
         """The dimensions as JSON-able objects."""
         return [
             {"name": d.name, "kind": d.kind, "choices": list(d.choices)} for d in self.dimensions
         ]
-
-
-Allowed = tuple[tuple[int, ...], ...]
-"""Per dimension, the indices of the options that may be drawn."""
-
-
-def _whole(indices: Any) -> tuple[int, ...]:
-    """Whole numbers as those of Python, which are equal and hashed alike.
-
-    Raises:
-        SpaceError: They are none.
-    """
-    try:
-        return tuple(map(operator.index, indices))
-    except TypeError as error:
-        raise SpaceError(
-            f"an architecture has a tuple of whole numbers, an option of each dimension, found "
-            f"{indices!r}; values by name are taken by space.architecture"
-        ) from error
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -216,7 +211,7 @@ class Architecture:
     carried: Pass = field(default=NOTHING, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "indices", _whole(self.indices))
+        object.__setattr__(self, "indices", whole_numbers(self.indices))
         if len(self.indices) != len(self.space):
             raise SpaceError(
                 f"an architecture of this space has {len(self.space)} indices, "

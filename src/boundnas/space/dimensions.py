@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -12,6 +13,9 @@ from typing import Any
 from boundnas.errors import SpaceError
 
 Value = bool | int | float | str
+
+Allowed = tuple[tuple[int, ...], ...]
+"""Per dimension of a space, the indices of the options that may be drawn."""
 
 TOO_LARGE = 1 << 31
 """No tensor of so many channels fits in memory."""
@@ -278,3 +282,33 @@ def check_sizes(owner: str, smallest: int = 1, **settings: Any) -> None:
 def largest(width: Width) -> int:
     """The largest number a setting can take; of maps side by side, the sum of theirs."""
     return sum(int(max(choices(part))) for part in parts_of(width))
+
+
+def whole_numbers(indices: Any) -> tuple[int, ...]:
+    """Whole numbers as those of Python, which are equal and hashed alike.
+
+    Raises:
+        SpaceError: They are none.
+    """
+    try:
+        return tuple(map(operator.index, indices))
+    except TypeError as error:
+        raise SpaceError(
+            f"an architecture has a tuple of whole numbers, an option of each dimension, found "
+            f"{indices!r}; values by name are taken by space.architecture"
+        ) from error
+
+
+def difference(one: Sequence[Dimension], other: Sequence[Dimension]) -> str:
+    """The first dimension in which a space differs from another one, in words."""
+    for a, b in itertools.zip_longest(one, other):
+        if a != b:
+            return f"it has {_in_words(a)} where the other has {_in_words(b)}"
+    return "they are of one form"
+
+
+def _in_words(dimension: Dimension | None) -> str:
+    if dimension is None:
+        return "no further dimension"
+    choices = ", ".join(map(str, dimension.choices))
+    return f"{dimension.name} ({dimension.kind}) of {choices}"

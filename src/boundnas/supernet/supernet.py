@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 from boundnas.elastic import ElasticModule
-from boundnas.errors import ArgumentError, SpaceError
+from boundnas.errors import SpaceError
 from boundnas.nested import Inputs, leaves
 from boundnas.space import Architecture, Dimension, SearchSpace, Value
 from boundnas.supernet import inputs
@@ -116,32 +115,8 @@ class Supernet(nn.Module):
             SpaceError: ``arch`` is of another space, or ``x`` is no batch of inputs for this model.
             CalibrationError: It carries statistics of another model or of other weights.
         """
-        if not isinstance(arch, Architecture):
-            raise ArgumentError(
-                f"{type(self).__name__}: arch must be Architecture, found {type(arch).__name__} "
-                f"{arch!r:.60}; call model(x, arch) with one of model.space, as model.space.largest"
-            )
-        if arch.space is not self.space and arch.space != self.space:
-            raise SpaceError(
-                f"this architecture is of another space ({arch.space}) than the model's "
-                f"({self.space}): {_difference(arch.space, self.space)}; take it from model.space"
-            )
+        arch = self.space.check(arch, type(self).__name__)
         self._name_modules()
         inputs.check(self, self.example, x)
         arch.check(self)
         return super().__call__(x, arch)
-
-
-def _difference(one: SearchSpace, other: SearchSpace) -> str:
-    """The first dimension in which two spaces differ, in words."""
-    for a, b in itertools.zip_longest(one.dimensions, other.dimensions):
-        if a != b:
-            return f"it has {_shown(a)} where the model has {_shown(b)}"
-    return "they are of one form"
-
-
-def _shown(dimension: Dimension | None) -> str:
-    if dimension is None:
-        return "no further dimension"
-    choices = ", ".join(map(str, dimension.choices))
-    return f"{dimension.name} ({dimension.kind}) of {choices}"
