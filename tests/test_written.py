@@ -156,6 +156,13 @@ COUNTED = {  # what PyTorch's own counter passes over, and products of weights a
     "a matrix and a vector": (lambda m, y, a: m.neck(y, a) @ m.positions[0, 0], 4 * 8 * 8),
     "weights with weights": (weights_multiplied, 4 * 8 * 8 * 8),
     **{
+        f"distances, mode {mode}": (
+            lambda m, y, a, mode=mode: torch.cdist(m.neck(y, a), m.positions, compute_mode=mode),
+            4 * 8 * 8 * 8,
+        )
+        for mode in ("use_mm_for_euclid_dist", "donot_use_mm_for_euclid_dist")
+    },
+    **{
         f"recurrent {name}": (lambda m, y, a: pixels_in_a_row(m, m.neck(y, a)), macs, parts)
         for name, macs, parts in [
             ("LSTM", 64 * 4 * 4 * (4 + 4), lambda w: {"m": nn.LSTM(4, 4, batch_first=True)}),
