@@ -466,6 +466,13 @@ def _tokens(net):
     return steps, net.width
 
 
+def _tied(net):
+    """Numbers for each row of a table, of its features."""
+    table = elastic.Embedding(5, net.width)
+    steps = [table, torch.tanh, elastic.Linear(net.width, 5, tied=table), torch.sin]
+    return [*steps, elastic.Linear(5, net.width), lambda x: x.transpose(1, 2).sin()], net.width
+
+
 def _scales(net):
     """Weights of each channel, and of each pixel, of a map."""
     steps = [
@@ -655,6 +662,7 @@ LAYERS = {
     "volumes": _along(elastic.Conv3d, VOLUME, dilation=(1, 2, 1)),
     "volumes in groups": _groups(elastic.Conv3d, VOLUME, bias=True),
     "embedding": (torch.arange(6) % 5, _tokens),
+    "tied": (torch.arange(6) % 5, _tied),
     "learned maps": (IMAGE, _scales),
     "layer norm": normed(),
     "layer norm without bias": normed(bias=False, eps=0.1),

@@ -526,6 +526,19 @@ class Mixer(nn.Module):
         return self.head(self.block(x.transpose(1, 2)).mean(1))
 
 
+class Tied(nn.Module):
+    """A language model whose last layer multiplies by the table that letters are looked up in."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.block, self.norm = nn.Embedding(5, 8), Mlp(8, 12), nn.LayerNorm(8)
+        self.head = nn.Linear(8, 5)
+        self.head.weight = self.embed.weight
+
+    def forward(self, ids):
+        return self.head(self.norm(self.block(self.embed(ids)))).mean(1)
+
+
 class Text(nn.Module):
     """Letters to a class."""
 
@@ -569,6 +582,7 @@ NETWORKS = {
     "by channel": (ByChannel, (3, 6, 6)),
     "pixels of channels": (shuffled, (3, 4, 4)),
     "mixer": (Mixer, (3, 6, 6)),
+    "tied": (Tied, torch.arange(5).repeat(2)[:7]),
     "text": (Text, torch.arange(5).repeat(2)[:7]),
     "mixed": (Mixed, (3, 6, 6)),
 }

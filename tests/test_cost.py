@@ -242,6 +242,26 @@ def test_a_weight_of_layers_that_are_not_always_used_is_refused():
         Parameters(seeded(lambda: Tied(True)))
 
 
+class Letters(Supernet):
+    """A last layer that is tied to a table, which only some networks look letters up in."""
+
+    def __init__(self):
+        super().__init__(torch.arange(5))
+        self.width = self.dimension("width", (2, 4))
+        self.looks = self.dimension("looks", (1, 2))
+        self.one, self.other = (elastic.Embedding(5, self.width) for _ in range(2))
+        self.head = elastic.Linear(self.width, 5, tied=self.one)
+
+    def forward(self, x, arch):
+        table = self.one if arch[self.looks] == 1 else self.other
+        return self.head(table(x, arch), arch).mean(1)
+
+
+def test_a_weight_that_counts_with_a_table_that_is_not_always_used_is_refused():
+    with pytest.raises(CostError, match="head is tied to a table that is not in every network"):
+        Parameters(seeded(Letters))
+
+
 class Windows(Supernet):
     """Linear layers on windows of every sample, which lie along the first axis; or on weights."""
 

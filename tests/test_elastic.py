@@ -299,6 +299,10 @@ def layers(number):
         (lambda: elastic.Stage(layers(2), Dimension("d", (0, 2))), "of 2 layers .* found 0, 2"),
         (lambda: elastic.Stage([], 0), "a stage of 0 layers"),
         (lambda: elastic.Dropout(1.0), r"a drop probability lies in \[0, 1\), found 1\.0"),
+        (
+            lambda: elastic.Linear(WIDTH, 6, tied=elastic.Embedding(5, WIDTH)),
+            "tied to a table of 5 rows it gives as many numbers, .* found 6 outputs",
+        ),
         (lambda: elastic.Embedding(5, WIDTH, 5), "padding_idx is a row of 5, found 5"),
         (
             lambda: elastic.Parameter((WIDTH, 3, OUT)),

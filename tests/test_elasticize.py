@@ -15,12 +15,13 @@ from torch.nn import functional as F
 
 import boundnas as bn
 from boundnas import guard
-from boundnas.cost import MACs, Parameters
+from boundnas.cost import Bytes, MACs, Parameters
 from boundnas.errors import ConvertError
 from boundnas.guard.learnable import check_learnable
 from boundnas.method.policy import BOUNDARIES, initial_policy
 from boundnas.randomness import stream
 from boundnas.supernet.inputs import noise
+from boundnas.supernet.weights_file import weights_file
 
 every = pytest.mark.parametrize("name", NETWORKS)
 each = pytest.mark.parametrize(
@@ -176,6 +177,7 @@ DIMENSIONS = {
     "tokens": {"embed.width": (2, 4, 6, 8), "blocks.depth": (2, 3)},
     "convnext": {"stem.width": (2, 4, 6, 8), "up.width": (4, 8, 12, 16)},
     "text": {"embed.width": (2, 4, 6, 8), "blocks.depth": (1, 2)},
+    "tied": {"embed.width": (2, 4, 6, 8), "block.fc1.width": (4, 6, 8, 10, 12)},
     "by channel": {
         "body.0.width": (4, 8, 12, 16),
         "body.3.width": (4, 6, 8, 10, 12),
@@ -281,6 +283,46 @@ def test_dropout_stays_in_its_place_with_its_probability_and_draws_what_it_drew(
     }
 
 
+@pytest.mark.parametrize("sort", [False, True])
+def test_a_table_and_the_layer_that_multiplies_by_it_stay_one_weight_of_every_network(sort):
+    made = copy.deepcopy(elastic("tied", sort=sort))
+    assert made.net.head.weight is made.net.embed.weight
+    for arch in (made.space.smallest, made.space.largest):
+        net = bn.extract(made, arch)
+        assert net.get_submodule("net.head").weight is net.get_submodule("net.embed").weight
+        assert Bytes(made)(arch) == len(weights_file(net.state_dict()))
+
+
+TIED_OTHERWISE = {  # what of a table, a layer and its features
+    "the layer comes first": lambda m, x: F.linear(m.ones, m.embed.weight) * m.last(m.seen(x)),
+    "another function of it": lambda m, x: m.head(m.seen(x)) + m.seen(x) @ m.embed.weight.exp().T,
+    "two layers": lambda m, x: m.head(m.seen(x)) * (m.seen(x) @ m.embed.weight.T),
+    "another axis": lambda m, x: m.head(m.other(m.seen(x)).mT.contiguous()),
+    "a map of another width": lambda m, x: m.head(F.normalize(m.seen(x), dim=-1)),
+}
+
+
+@pytest.mark.parametrize("name", TIED_OTHERWISE)
+def test_a_table_that_is_used_otherwise_stays_as_it_is(name):
+    class Used(type(network("tied")[0])):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("ones", torch.ones(1, 8))
+            self.other, self.last = nn.Linear(8, 8), nn.Linear(8, 5)
+
+        def seen(self, ids):
+            return self.norm(self.block(self.embed(ids)))
+
+        def forward(self, ids):
+            return TIED_OTHERWISE[name](self, ids).mean(1)
+
+    with torch.random.fork_rng(devices=[]):
+        made = bn.elasticize(Used(), torch.arange(8)[None] % 5)
+    assert [d.name for d in made.space.dimensions] == ["block.fc1.width"]
+    assert made.net.embed.weight.shape == (5, 8)
+    assert "embed" in {row.module for row in made.report.rows if row.reason}
+
+
 class Tied(nn.Module):
     def __init__(self):
         super().__init__()
@@ -305,11 +347,12 @@ class TiedComputed(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.a, self.b, self.c, self.d = (nn.Linear(8, 8) for _ in range(4))
+        self.a, self.b, self.c, self.d, self.e = (nn.Linear(8, 8) for _ in range(5))
 
     def forward(self, x):
         x = F.linear(F.linear(x, self.a.weight.exp()).tanh(), self.a.weight.tanh()).tanh()
-        return self.d(self.c(F.linear(self.b(x), self.b.weight.mT).tanh()).tanh())
+        x = self.d(self.c(F.linear(self.b(x), self.b.weight.mT).tanh()).tanh())
+        return self.e(x) * self.e.weight.sum()
 
 
 def test_weights_that_are_computed_of_a_shared_one_stay_as_they_are_and_share_it():
@@ -322,8 +365,9 @@ def test_weights_that_are_computed_of_a_shared_one_stay_as_they_are_and_share_it
     )
     others = rows["linear3"], rows["b"]
     assert others == ("shares a weight with b", "shares a weight with linear3")
+    assert rows["e"] == "shares a weight with e.weight"
     assert [d.name for d in made.space.dimensions] == ["c.width"]
-    assert len(list(made.parameters())) == 7
+    assert len(list(made.parameters())) == 9
 
 
 def named(rules, name="resnet"):

@@ -34,9 +34,15 @@ class Builder:
     orders: Mapping[Group, Tensor]
     moments: dict[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
     whole: dict[nn.Module, Any] = field(default_factory=dict)
+    _made: dict[str, nn.Module | None] = field(default_factory=dict)
 
     def built(self, binding: Binding) -> nn.Module | None:
-        """The elastic form of a layer; none for one that stays as it is."""
+        """The elastic form of a layer, made once; none for one that stays as it is."""
+        if binding.name not in self._made:
+            self._made[binding.name] = self._built(binding)
+        return self._made[binding.name]
+
+    def _built(self, binding: Binding) -> nn.Module | None:
         module = binding.module
         searched = any(map(self.plan.is_searched, (binding.inputs, binding.outputs)))
         if not searched and binding.name not in self.plan.kernels and type(module) not in _ALWAYS:
@@ -129,15 +135,19 @@ def _transposed(builder: Builder, binding: Binding) -> nn.Module:
 def _linear(builder: Builder, binding: Binding) -> nn.Module:
     module, plan = binding.module, builder.plan
     assert isinstance(module, nn.Linear)
+    table = plan.read.tied.get(binding.name)
+    tied = None if table is None else builder.built(plan.read.bindings[table])
     layer = _empty(
         elastic.Linear,
         plan.width(binding.inputs, module.in_features),
         plan.width(binding.outputs, module.out_features),
         module.bias is not None,
+        tied,
     )
     rows = along(binding.outputs, builder.orders)
     columns = along(binding.inputs, builder.orders)
-    builder.hold(layer, binding, "weight", rows, columns)
+    if tied is None:
+        builder.hold(layer, binding, "weight", rows, columns)
     builder.hold(layer, binding, "bias", rows)
     return layer
 

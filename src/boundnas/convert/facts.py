@@ -116,6 +116,7 @@ class Read:
         bindings: By module.
         boundaries: Operators without a rule that met channels, in order.
         shared: Modules whose weights another has too, and its name.
+        tied: Linear layers whose weight is that of a table of vectors, and its name.
         splits: Functions that take maps apart.
         pads: Functions that put zeros beside channels.
         weights: Those that functions of maps take, by the node that they take.
@@ -131,6 +132,7 @@ class Read:
     sizes: dict[fx.Node, Told] = field(default_factory=dict)
     numbers: dict[fx.Node, list[fx.Node]] = field(default_factory=dict)
     shared: dict[str, str] = field(default_factory=dict)
+    tied: dict[str, str] = field(default_factory=dict)
     splits: dict[fx.Node, Cut] = field(default_factory=dict)
     pads: dict[fx.Node, Pad] = field(default_factory=dict)
     weights: dict[fx.Node, Weight] = field(default_factory=dict)

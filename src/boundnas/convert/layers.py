@@ -10,6 +10,7 @@ from boundnas.convert.axes import Axis, Map
 from boundnas.convert.known import DropBranch
 from boundnas.convert.reading import Call, NoRuleError, rule, unite_axes
 
+_ELSE = "takes its channels on another axis"
 _TOGETHER = "is called with several maps, which must have the same channels"
 
 
@@ -32,7 +33,7 @@ def _makes(call: Call, size: int) -> Axis:
 def _others_fixed(call: Call, x: Map, axis: int) -> None:
     """Channels may lie along one axis only."""
     others = [a for i, a in enumerate(x.axes) if i != axis % len(x.axes)]
-    call.fix(*others, why="takes its channels on another axis")
+    call.fix(*others, why=_ELSE)
 
 
 def _map_of(call: Call, axes: int) -> Map:
@@ -87,13 +88,27 @@ def linear(call: Call) -> Map:
     """New features."""
     module, x = call.module, call.map
     assert isinstance(module, nn.Linear)
-    others = x.axes[:-1]
+    others, tied = x.axes[:-1], call.read.tied.get(call.name)
     if any(axis is not None and not axis.is_fixed for axis in others):  # as of an MLP over tokens
-        call.fix(x.axes[-1], why="takes its channels on another axis")
+        if tied:
+            raise NoRuleError(_ELSE)
+        call.fix(x.axes[-1], why=_ELSE)
         return call.result(*others, None)
+    if tied:
+        return _by_table(call, tied)
     inputs, outputs = _joins(call, x.axes[-1]), _makes(call, module.out_features)
     call.bind(inputs, outputs)
     return call.result(*x.axes[:-1], outputs)
+
+
+def _by_table(call: Call, table: str) -> Map:
+    """A number for each row of a table, whose features it takes."""
+    x, held = call.map, call.read.bindings.get(table)
+    if held is None:
+        raise NoRuleError(f"shares a weight with {table}")
+    inputs = unite_axes(held.outputs, x.axes[-1], call, f"shares a weight with {table}")
+    call.bind(inputs, None)
+    return call.result(*x.axes[:-1], None)
 
 
 _BATCHES: dict[Any, tuple[int, ...]] = {

@@ -35,6 +35,7 @@ from boundnas.convert.axes import (
 from boundnas.convert.facts import Binding, Boundary, Read
 from boundnas.convert.graph import Traced
 from boundnas.convert.record import Form
+from boundnas.convert.sharing import shared_weights
 from boundnas.convert.weights import settle, weights
 
 
@@ -186,7 +187,8 @@ def read(traced: Traced) -> Read:
     """Find the channel groups of a network."""
     parts = _of_weights(traced)
     used = {n: w for n, w in weights(traced).items() if parts.isdisjoint(w.nodes)}
-    found = Read(traced, shared=_shared(traced, parts), weights=used)
+    shared, tied = shared_weights(traced, parts)
+    found = Read(traced, shared=shared, tied=tied, weights=used)
     for node in traced.graph.nodes:
         if node in parts:
             found.values[node] = unknown(node.meta["form"])
@@ -215,32 +217,6 @@ def _of_weights(traced: Traced) -> set[fx.Node]:
         inside = all(str(n.target) in traced.computed and n.args[0] is not node for n in takers)
         if inside and node.op != "output" and not node.meta["follows"]:
             found.add(node)
-    return found
-
-
-def _shared(traced: Traced, parts: set[fx.Node]) -> dict[str, str]:
-    """Modules that are called and hold a weight that something else uses too, and what.
-
-    Args:
-        traced: The network.
-        parts: What goes into weights that layers compute.
-    """
-    holders: dict[int, set[str]] = {}
-    used = {str(n.target) for n in traced.graph.nodes if n.op == "call_module"}
-    for name in sorted(used):
-        for parameter in traced.model.get_submodule(name).parameters():
-            holders.setdefault(id(parameter), set()).add(name)
-        for way in traced.computed[name].weights.values() if name in traced.computed else ():
-            for tensor in (t for t in way.parts.values() if isinstance(t, nn.Parameter)):
-                holders.setdefault(id(tensor), set()).add(name)
-    for node in traced.graph.nodes:
-        if node.op == "get_attr" and node.users and node not in parts:
-            tensor = traced.attribute(str(node.target))
-            holders.setdefault(id(tensor), set()).add(str(node.target))
-    found: dict[str, str] = {}
-    for names in holders.values():
-        for name in names if len(names) > 1 else ():
-            found[name] = min(names - {name})
     return found
 
 
@@ -342,6 +318,11 @@ def boundary(call: Call, why: str) -> Any:
     for x in call.arguments():
         if isinstance(x, Map | Size):
             x.fix(reason)
+    for name in (call.name, call.read.tied.get(call.name)) if call.module is not None else ():
+        held = call.read.bindings.get(str(name))  # of another call, or of its weight
+        for axis in (held.inputs, held.outputs) if held is not None else ():
+            if axis is not None:
+                axis.fix(reason)
     return unknown(call.form)
 
 

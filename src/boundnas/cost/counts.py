@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from torch import nn
 
 from boundnas.cost.base import COSTS, Cost
-from boundnas.elastic import ElasticLayer
+from boundnas.elastic import ElasticLayer, Embedding, Linear
 from boundnas.errors import CostError
 from boundnas.space.polynomial import Polynomial, amount
 from boundnas.supernet.paths import paths
@@ -43,6 +43,7 @@ class Parameters(Cost):
 
     def _polynomial(self, model: Supernet) -> Polynomial:
         counted = _counted(model)
+        _check_tied(model)
 
         def own(module: nn.Module | None, positions: int) -> Polynomial:
             if isinstance(module, ElasticLayer):
@@ -81,6 +82,27 @@ def _counted(model: Supernet) -> dict[nn.Module | str, int]:
         name = (sure or names)[0]
         counted[modules.get(name, name)] += parameter.numel()
     return counted
+
+
+def _check_tied(model: Supernet) -> None:
+    """Refuse a linear layer whose weight counts with a table that is not in every network.
+
+    Raises:
+        CostError: Names the layer.
+    """
+    found, modules = paths(model), dict(model.named_modules())
+    tables = {
+        modules[name].weight
+        for name, use in found.uses.items()
+        if isinstance(modules.get(name), Embedding) and not (found.presence[name] or use.dimensions)
+    }
+    for name in found.uses:
+        layer = modules.get(name)
+        if isinstance(layer, Linear) and layer.is_tied and layer.weight not in tables:
+            raise CostError(
+                f"{name} is tied to a table that is not in every network, so that it is not known "
+                "how often its weight counts; look the table up in every one"
+            )
 
 
 Own = Callable[[nn.Module | None, int], Polynomial]

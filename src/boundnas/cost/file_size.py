@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from boundnas.cost.base import COSTS, Cost
 from boundnas.cost.counts import total
-from boundnas.elastic import BatchNorm, ElasticLayer
+from boundnas.elastic import BatchNorm, ElasticLayer, Linear
 from boundnas.errors import CostError
 from boundnas.space import Architecture
 from boundnas.space.polynomial import Polynomial, amount
@@ -79,7 +79,10 @@ def _values(module: nn.Module, found: Tensors) -> Polynomial:
     widths = {t.element_size() for t in found.values() if t.is_floating_point()}
     if len(widths) != 1:
         return amount(0)
-    values = widths.pop() * module.parameter_count()
+    numbers = module.parameter_count()
+    if isinstance(module, Linear) and module.is_tied:  # which the file holds once more
+        numbers += amount(module.in_features) * amount(module.out_features)
+    values = widths.pop() * numbers
     # Mean and variance are as many as scale and shift; a counter of steps is beside them.
     return 2 * values + 8 if isinstance(module, BatchNorm) else values
 

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from boundnas.elastic.embedding import Embedding
 from boundnas.elastic.ghost import gate_weight, ghost_inputs, join, part, split
 from boundnas.elastic.layer import ElasticLayer, frozen
 from boundnas.elastic.pointwise import input_products
 from boundnas.elastic.varied import Varied, sent_back, tapped
 from boundnas.elastic.width import active, ghosts_of, membership, others
+from boundnas.errors import SpaceError
 from boundnas.space import Architecture, Width, check_sizes, largest
 from boundnas.space.polynomial import Polynomial, amount
 
@@ -23,6 +25,8 @@ class Linear(ElasticLayer):
             `boundnas.space.Joined` widths of several.
         out_features: Output features.
         bias: Whether to add one.
+        tied: A table of vectors whose weight it multiplies by, as the last layer of a language
+            model does; it takes the table's features, and gives a number for each row.
 
     Shape:
         ``(N, ..., active inputs)`` to ``(N, ..., active outputs)``.
@@ -31,12 +35,27 @@ class Linear(ElasticLayer):
     takes = "(N, ..., features)"
     axis, varied = -1, True
 
-    def __init__(self, in_features: Width, out_features: Width, bias: bool = True) -> None:
+    def __init__(
+        self,
+        in_features: Width,
+        out_features: Width,
+        bias: bool = True,
+        tied: Embedding | None = None,
+    ) -> None:
         super().__init__()
         check_sizes("Linear", in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         shape = (largest(out_features), largest(in_features))
-        self.weight = nn.Parameter(torch.randn(shape) * shape[1] ** -0.5)
+        self.is_tied = tied is not None
+        if tied is None:
+            self.weight = nn.Parameter(torch.randn(shape) * shape[1] ** -0.5)
+        elif (tied.features, tied.number) == (in_features, out_features):
+            self.weight = tied.weight
+        else:
+            raise SpaceError(
+                f"Linear: tied to a table of {tied.number} rows it gives as many numbers, and "
+                f"takes the table's features; found {out_features} outputs, or other features"
+            )
         self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
 
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
@@ -92,8 +111,9 @@ class Linear(ElasticLayer):
         return positions * amount(self.in_features) * amount(self.out_features)
 
     def parameter_count(self) -> Polynomial:
-        """``outputs * (inputs + bias)``."""
-        return amount(self.out_features) * (amount(self.in_features) + int(self.bias is not None))
+        """``outputs * (inputs + bias)``; of a tied one the inputs count with the table."""
+        own = amount(0) if self.is_tied else amount(self.in_features)
+        return amount(self.out_features) * (own + int(self.bias is not None))
 
     def plain(self, arch: Architecture) -> nn.Module:
         """An ``nn.Linear`` of the active slice."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from boundnas.elastic import ElasticLayer
+from boundnas.elastic import ElasticLayer, Embedding, Linear
 from boundnas.errors import BoundNASError, ExportError
 from boundnas.nested import Inputs, mapped
 from boundnas.randomness import stream
@@ -106,6 +106,7 @@ def _plain_parts(
     parts: dict[str, Any] = {}
     parameters = {id(p) for p in plain_parameters(model)}
     copied: dict[int, Any] = {}  # so that what was shared is shared still
+    made: dict[ElasticLayer, nn.Module] = {}
     for node in graph.nodes:
         if node.op == "get_attr":
             tensor = tensors[node.target]
@@ -121,11 +122,20 @@ def _plain_parts(
         if not isinstance(original, ElasticLayer):
             parts[name] = copy.deepcopy(original, copied)
         elif (plain := original.plain(arch)) is not None:
-            parts[name] = plain
+            parts[name] = made[original] = plain
         else:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
+    _tie(made)
     return parts
+
+
+def _tie(made: Mapping[ElasticLayer, nn.Module]) -> None:
+    """Have plain linear layers share the weight of the table that their elastic forms share."""
+    tables = {id(each.weight): plain for each, plain in made.items() if isinstance(each, Embedding)}
+    for original, plain in made.items():
+        if isinstance(original, Linear) and original.is_tied and id(original.weight) in tables:
+            plain.weight = tables[id(original.weight)].weight
 
 
 @contextmanager

@@ -58,6 +58,9 @@ def multiplications(packet: Any, args: Any, kwargs: Any, result: Any) -> int:
         return int(sdpa_flop_count(*(x.shape for x in args[:3]))) // 2
     if str(packet) == _RECURRENT:  # of each step, input and state with their weights
         return int(args[0].shape[:2].numel() * (args[1].numel() + args[2].numel()))
-    if packet in (aten._cdist_forward, aten._euclidean_dist):  # each row's numbers with each other's
+    if packet in (
+        aten._cdist_forward,
+        aten._euclidean_dist,
+    ):  # each row's numbers with each other's
         return int(result.numel() * args[0].shape[-1])
     return int(args[0].numel()) if packet in (aten.mv, aten.dot, aten.vdot) else 0
