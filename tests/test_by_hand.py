@@ -173,12 +173,15 @@ class Tokens(nn.Module):
         self.twice = nn.Dropout(0.1)
         self.curves = nn.Sequential(Curve(), Curve())
         self.token = nn.Parameter(torch.rand(1, 1, 8))
+        self.of_heads = nn.ParameterList(torch.rand(8, 2, 4) for _ in range(4))
         self.shift, self.scale = (nn.Parameter(torch.rand(1, 1, 8)) for _ in range(2))
         self.kinds = {2: None, 3: self.project}
         self.assigning = nn.Sequential(*(Block(of_rows, 8) for _ in range(2)))
         self.halves = nn.Sequential(*(Block(gated, 4) for _ in range(3)))
         self.giving = nn.Sequential(Block(a_part, 8), Block(gated, 8))
         self.getting = nn.Sequential(Block(of_parts, 4), Block(gated, 4))
+        self.joined, self.between_rows = nn.Linear(32, 8), nn.Parameter(torch.rand(8, 8))
+        self.summing = nn.Sequential(*(Block(summed, 8) for _ in range(2)))
         self.weighing = nn.Sequential(*(Block(weighed, 8) for _ in range(2)))
         self.function = function
 
@@ -273,6 +276,16 @@ class Norm8(Norm):
 def heads(m, x):
     b, n, _ = x.shape
     return (y.reshape(b, n, 2, 4).transpose(1, 2) for y in m.qkv(x).chunk(3, -1))
+
+
+def einsum_with_weights(m, x):
+    q, k, v = (torch.einsum("bnc,chd->bhnd", x, w) for w in m.of_heads[:3])
+    y = F.scaled_dot_product_attention(q, k, v)
+    return x + torch.einsum("bhnd,ohd->bno", y, m.of_heads[3])
+
+
+def summed(m, x):
+    return x + torch.einsum("bnc,bc->bnc", m.layer(x).chunk(2, -1)[0], x.mean(1))
 
 
 def by_einsum(m, x):
@@ -530,6 +543,18 @@ WAYS = {
         lambda m, x: x + torch.einsum("bnc,nk->bkc", m.project(x), m.places.double()),
         ["embed.width"],
     ),
+    "einsum with weights": (einsum_with_weights, ["embed.width", "linear.heads"]),
+    "einsum with a weight in another order": (
+        lambda m, x: m.project(torch.einsum("bnc, dc -> bdn", x, m.between_rows.exp()).mT),
+        ["embed.width", "linear.width", "project.width"],
+    ),
+    "einsum that says no result": (
+        lambda m, x: torch.einsum("bnc,dc", [x, m.between_rows]).mT + x, ["embed.width"],
+    ),
+    "blocks with an einsum of fewer axes": (
+        lambda m, x: m.summing(x),
+        ["embed.width", "summing.0.layer.width", "summing.depth", "summing.1.layer.width"],
+    ),
     "einsum over channels": (
         lambda m, x: m.project(torch.einsum("bnc,bmc->bnm", x, x) @ x), ["project.width"],
     ),
@@ -632,7 +657,26 @@ WAYS = {
         lambda m, x: (x @ m.qkv.weight.T)[..., :8] + x @ m.project.weight.t(), ["embed.width"],
     ),
     "a weight as it lies": (
-        lambda m, x: m.weighing(x) + x @ m.project.weight, ["weighing.depth"],
+        lambda m, x: x + torch.mm(x.mean(1), m.project.weight)[:, None] @ m.between_rows,
+        ["embed.width", "linear.width"],
+    ),
+    "tokens that stand several times": (
+        lambda m, x: m.norm(m.project(x)).repeat(1, 2, 1)[:, 5:] + x, ["embed.width"],
+    ),
+    "channels that stand several times": (
+        lambda m, x: m.joined(torch.cat((x.repeat(1, 2, 2)[:, 5:], m.project(x).tile(2)), -1)),
+        ["embed.width", "project.width", "joined.width"],
+    ),
+    "channels of rows that stand several times": (
+        lambda m, x: m.joined(m.project(x.mean(1)).repeat(5, 1, 4).transpose(0, 1)),
+        ["embed.width", "project.width", "joined.width"],
+    ),
+    "a gate repeated to a shape": (
+        lambda m, x: x * m.project(x.mean(1, keepdim=True)).sigmoid().expand(x.shape),
+        ["embed.width"],
+    ),
+    "samples that stand several times": (
+        lambda m, x: m.project(x.repeat(2, 1, 1)[: len(x)].sin()), ["project.width"],
     ),
     "an axis of one entry by a reshape": (
         lambda m, x: x * m.project(x).mean(1).reshape(len(x), 1, -1), ["embed.width"],
@@ -665,6 +709,25 @@ def test_networks_that_are_written_so_are_right(function, names):
     laws.gradient_is_masked(model)
     laws.gradient_of_a_part_is_the_whole_s(model)
     laws.trainable(model)
+
+
+class Summed(nn.Module):
+    """Products with weights of sizes of which ``einsum`` rounds otherwise than linear layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = (nn.Parameter(torch.rand(8, 8)) for _ in range(2))
+
+    def forward(self, x):
+        return torch.einsum("bnc,dc->bnd", torch.einsum("bnc,dc->bnd", x, self.first), self.last)
+
+
+def test_an_einsum_with_a_weight_may_round_otherwise():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net, example = Summed(), torch.randn(1, 1, 8)
+    made = bn.elasticize(net, example, sort=False)
+    assert [d.name for d in made.space.dimensions] == ["linear.width"]
 
 
 def test_dropout_between_recurrent_layers_is_drawn_by_the_library():

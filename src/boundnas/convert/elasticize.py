@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from boundnas.convert import elementwise, filling, layers, products, reducing, reshaping  # noqa: F401
+from boundnas.convert import elementwise, filling, layers, products, reducing, repeating, reshaping  # noqa: F401
 from boundnas.convert.building import Builder
 from boundnas.convert.dimensions import propose
 from boundnas.convert.functional import as_modules
@@ -116,11 +116,11 @@ def elasticize(
         own = _converted(copied(model), converters or {})
         own.eval()
         rounds = sort or any(isinstance(m, ROUNDING) for m in own.modules())
-        made, found = _made(own, example, rules or {}, kept, sort)
+        made, found, reckoned = _made(own, example, rules or {}, kept, sort)
         if not found:
             break
         kept |= found
-    check_same(model, made, made.original, exact=not rounds)
+    check_same(model, made, made.original, exact=not (rounds or reckoned))
     return made
 
 
@@ -130,8 +130,10 @@ def _made(
     rules: Mapping[str, Rule | None],
     kept: Mapping[str, str],
     sort: bool,
-) -> tuple[Elasticized, dict[str, str]]:
-    """A supernet of a network, which is used up, and the dimensions that do not work."""
+) -> tuple[Elasticized, dict[str, str], bool]:
+    """A supernet of a network, which is used up, the dimensions that do not work, and whether
+    something of it was written in a way that rounds otherwise.
+    """
     batch = mapped(_two, example)
     samples = count(batch)
     traced = trace(own, batch)
@@ -143,7 +145,7 @@ def _made(
     builder = Builder(plan, orders(plan.read, list(plan.widths)) if sort else {})
     net = rewrite(plan, builder)
     made = Elasticized(mapped(_sample, example), net, plan.dimensions, table, builder.moments)
-    return made, failing(made, builder.whole, samples)
+    return made, failing(made, builder.whole, samples), traced.rounds
 
 
 def _two(x: Tensor) -> Tensor:

@@ -87,6 +87,23 @@ class Pad:
 
 
 @dataclass(frozen=True)
+class Repeat:
+    """A function that puts channels several times one after another.
+
+    Args:
+        axis: The channels.
+        at: On which axis of the result.
+        times: How often.
+        others: How often it repeats along each axis of the result, but for this one.
+    """
+
+    axis: Axis
+    at: int
+    times: int
+    others: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Told:
     """A function that is told the sizes of its result.
 
@@ -119,6 +136,7 @@ class Read:
         tied: Linear layers whose weight is that of a table of vectors, and its name.
         splits: Functions that take maps apart.
         pads: Functions that put zeros beside channels.
+        repeats: Functions that put channels several times one after another.
         weights: Those that functions of maps take, by the node that they take.
         sizes: Functions that are told sizes of maps with channels.
         numbers: Functions that compute with numbers of channels, and those numbers: they stay what
@@ -135,6 +153,7 @@ class Read:
     tied: dict[str, str] = field(default_factory=dict)
     splits: dict[fx.Node, Cut] = field(default_factory=dict)
     pads: dict[fx.Node, Pad] = field(default_factory=dict)
+    repeats: dict[fx.Node, Repeat] = field(default_factory=dict)
     weights: dict[fx.Node, Weight] = field(default_factory=dict)
 
     def groups(self) -> list[Group]:

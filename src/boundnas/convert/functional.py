@@ -8,16 +8,16 @@ computed: the layer holds what computes it. Of one that follows the input there 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from string import ascii_letters
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from boundnas.convert import einsums
 from boundnas.convert.graph import Function, Traced, Way
 from boundnas.convert.reading import operator_name
-from boundnas.convert.record import Form
 
 _Given = Mapping[str, Any]
 
@@ -26,8 +26,8 @@ def as_modules(traced: Traced) -> None:
     """Replace functions in a graph by modules, which are added to its model."""
     for node in list(traced.graph.nodes):
         if node.target is torch.einsum:
-            _of_one_rank(node)
-        _as_linear(node)
+            node = einsums.as_linear(traced, node, partial(_is_known, traced))
+        _as_linear(traced, node)
         if node.op != "call_function" or node.target not in _MADE:
             continue
         names, weights, make = _MADE[node.target]
@@ -59,46 +59,22 @@ def _given(way: Way) -> Tensor:
     return weight
 
 
-def _as_linear(node: fx.Node) -> None:
-    """Have ``x @ weight.T`` be the linear function that it is."""
+def _as_linear(traced: Traced, node: fx.Node) -> None:
+    """Have ``x @ weight.T`` and ``x @ weight`` be the linear functions that they are."""
     if operator_name(node) not in ("matmul", "mm") or len(node.args) != 2 or node.kwargs:
         return
-    x, turned = node.args
-    if not isinstance(x, fx.Node) or not isinstance(turned, fx.Node) or not x.meta["values"]:
+    x, weight = node.args
+    if not isinstance(x, fx.Node) or not isinstance(weight, fx.Node) or not x.meta["values"]:
         return
-    held = turned.args[0] if turned.args else None
-    name = str(turned.args[1:]) if operator_name(turned) == "getattr" else operator_name(turned)
+    rows, *columns = weight.meta["form"].shape
+    if len(columns) != 1 or len(x.meta["form"].shape) < 2 or not _is_known(traced, weight):
+        return
+    held = weight.args[0] if weight.args else None
+    name = str(weight.args[1:]) if operator_name(weight) == "getattr" else operator_name(weight)
     turns = name in ("('T',)", "('mT',)", "t", "transpose", "swapaxes")
-    plain = isinstance(held, fx.Node) and held.op == "get_attr"
-    if turns and plain and len(turned.meta["form"].shape) == 2 and len(x.meta["form"].shape) > 1:
-        node.op, node.target, node.args = "call_function", F.linear, (x, held)
-
-
-def _of_one_rank(node: fx.Node) -> None:
-    """Have the maps of an ``einsum`` over samples be of as many axes, further ones of one entry.
-
-    Then all show by their first axis that they are of samples, so that a part can be taken.
-    """
-    equation: Any = node.args[0]
-    left, arrow, right = str(equation).replace(" ", "").partition("->")
-    terms, free = left.split(","), iter(sorted(set(ascii_letters) - set(left)))
-    maps = node.args[1:]
-    named = len(maps) == len(terms) and "." not in left and right[:1] and right[0].isalpha()
-    if not named or any(term[:1] != right[0] for term in terms):
-        return
-    rank = max(map(len, terms))
-    for i, x in enumerate(maps):
-        for _ in range(rank - len(terms[i])):
-            assert isinstance(x, fx.Node)
-            terms[i] += next(free)
-            with node.graph.inserting_before(node):
-                wider = node.graph.call_method("unsqueeze", (x, -1))
-            form = x.meta["form"]
-            wider.meta = {**x.meta, "macs": 0, "inside": node.meta["inside"]}
-            wider.meta["form"] = Form(torch.Size((*form.shape, 1)), form.dtype)
-            x = wider
-        node.update_arg(i + 1, x)
-    node.update_arg(0, f"{','.join(terms)}{arrow}{right}")
+    if not (turns and isinstance(held, fx.Node) and held.op == "get_attr"):
+        held = traced.put(node, weight, "t", (), (*columns, rows))
+    node.op, node.target, node.args = "call_function", F.linear, (x, held)
 
 
 def added(model: nn.Module, node: fx.Node, name: str, module: nn.Module) -> str:
@@ -124,6 +100,11 @@ def _tensor(traced: Traced, given: Any) -> Any:
     if str(given.target) in traced.constants:
         return _UNKNOWN
     return traced.attribute(str(given.target))
+
+
+def _is_known(traced: Traced, given: fx.Node) -> bool:
+    """Whether a node is a weight, or is computed of weights alone."""
+    return _tensor(traced, given) is not _UNKNOWN or _way(traced, given) is not None
 
 
 def _way(traced: Traced, last: fx.Node) -> Way | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
+
+from boundnas.convert.record import Form
 
 
 @dataclass
@@ -70,6 +73,7 @@ class Traced:
         constants: Tensors that were made while it was read, by their names in the graph.
         computed: Layers that functions became and whose weights are computed of others, by name.
         left_out: What is done in training only, and is not in the graph.
+        rounds: Whether something of it is computed otherwise now, the same but for rounding.
     """
 
     model: nn.Module
@@ -80,6 +84,30 @@ class Traced:
     constants: dict[str, Tensor] = field(default_factory=dict)
     computed: dict[str, Function] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    rounds: bool = False
+
+    def put(
+        self, node: fx.Node, x: fx.Node, function: Any, args: tuple[Any, ...], shape: Iterable[int]
+    ) -> fx.Node:
+        """Put a function of a map before the node that is to take what it gives.
+
+        Args:
+            node: That one; whatever calls it calls both.
+            x: The map.
+            function: It, or the name of a method.
+            args: What it takes beside the map.
+            shape: Of what it gives.
+        """
+        kind = "call_method" if isinstance(function, str) else "call_function"
+        with node.graph.inserting_before(node):
+            made = node.graph.create_node(kind, function, (x, *args))
+        held = {key: x.meta[key] for key in ("follows", "values")}
+        form = Form(torch.Size(shape), x.meta["form"].dtype)
+        made.meta = {**node.meta, **held, "macs": 0, "form": form}
+        for call in self.calls:
+            if node in call.nodes:
+                call.nodes.insert(call.nodes.index(node), made)
+        return made
 
     def attribute(self, name: str) -> Any:
         """What the graph reads under a name."""

@@ -17,7 +17,7 @@ from boundnas import elastic
 from boundnas.convert.axes import Map
 from boundnas.convert.building import Builder
 from boundnas.convert.dimensions import Plan
-from boundnas.convert.facts import Cut, Pad
+from boundnas.convert.facts import Cut, Pad, Repeat
 from boundnas.convert.functional import added
 from boundnas.convert.weights import Weight
 from boundnas.space import Joined
@@ -151,7 +151,7 @@ class Parts:
 
     def pad(self, node: fx.Node, pad: Pad) -> None:
         """Have zeros stand beside a map, whatever its width."""
-        graph, shape = node.graph, self.plan.read.values[node].shape
+        graph, shape = node.graph, self._shape(node)
         with self.inserting_before(node):
             x = first(node)
             if any(pad.others):
@@ -168,6 +168,19 @@ class Parts:
                     maps.insert(end * len(maps), zeros)
             new = graph.call_function(torch.cat, (maps, pad.at))
         self.replace(node, new)
+
+    def repeat(self, node: fx.Node, repeat: Repeat) -> None:
+        """Have channels stand several times one after another, as maps side by side do."""
+        with self.inserting_before(node):
+            x = first(node)
+            if any(n > 1 for n in repeat.others) or len(repeat.others) > len(self._shape(x)):
+                x = node.graph.call_method("repeat", (x, *repeat.others))
+            new = node.graph.call_function(torch.cat, ([x] * repeat.times, repeat.at))
+        self.replace(node, new)
+
+    def _shape(self, node: fx.Node) -> torch.Size:
+        map_: Map = self.plan.read.values[node]
+        return map_.shape
 
     def _kept(self, name: str, module: nn.Module) -> nn.Module:
         """A module as it was; what keeps statistics is frozen, as those would be no network's."""

@@ -38,6 +38,9 @@ def rewrite(plan: Plan, builder: Builder) -> fx.GraphModule:
     for node, pad in plan.read.pads.items():
         if plan.is_searched(pad.axis):
             parts.pad(node, pad)
+    for node, repeat in plan.read.repeats.items():
+        if plan.is_searched(repeat.axis):
+            parts.repeat(node, repeat)
     for node in list(graph.nodes):
         node.type = None
         if node.op == "call_module" and parts.is_elastic(str(node.target)):

@@ -7,9 +7,8 @@ from typing import Any
 from boundnas.convert.axes import Axis, Map, Reason, Segment, Size, constant
 from boundnas.convert.facts import Cut, Pad
 from boundnas.convert.reading import Call, NoRuleError, rule, unite_axes
-from boundnas.convert.record import Form, in_a_row
-from boundnas.convert.reshaping import follows, number, pieces
-from boundnas.convert.weights import repeats_for_samples
+from boundnas.convert.record import Form
+from boundnas.convert.reshaping import number, pieces
 
 
 def numbers(given: Any) -> list[int]:
@@ -147,13 +146,13 @@ def like(call: Call) -> Map:
     x, other = call.map, call.args[1]
     if x.shape == other.shape:
         return call.result(
-            *(_one(call, list(pair)) for pair in zip(x.axes, other.axes, strict=True))
+            *(joined_axis(call, list(pair)) for pair in zip(x.axes, other.axes, strict=True))
         )
     found: list[Axis | None] = []
     for old, new in pieces(x.shape, call.form.shape):
         theirs = [other.axes[i] for i in new]
         if len(old) == len(new) == 1:
-            found.append(_one(call, [x.axes[old[0]], *theirs]))
+            found.append(joined_axis(call, [x.axes[old[0]], *theirs]))
             continue
         call.fix(*(x.axes[i] for i in old), *theirs, why="takes the shape of another map")
         found += [axis if axis is not None and axis.of_samples else None for axis in theirs]
@@ -242,58 +241,6 @@ def _beside(before: int, axis: Axis, after: int, source: str) -> Axis:
     return Axis((*first * (before > 0), *axis.parts, *last * (after > 0)))
 
 
-@rule("expand", "expand_as", "broadcast_to")
-def expand(call: Call) -> Map:
-    """Axes of one entry are repeated."""
-    x = call.map
-    new = len(call.form.shape) - len(x.shape)
-    for n in call.arguments():
-        if isinstance(n, Size) and n.is_searched:
-            call.fix(*n.of, why="repeats by a number of channels")
-    for other in call.maps()[1:]:
-        return _expanded_as(call, x, other)
-    axes = [*[None] * new, *x.axes]
-    if not call.node.meta.get("values", True) and repeats_for_samples(call.node):
-        call.fix(*x.axes, why="repeats what is computed of weights for every sample")
-    for i, axis in enumerate(x.axes):
-        repeated = x.shape[i] != call.form.shape[new + i]
-        literal = axis is not None and not axis.is_fixed and not _kept(call, new + i)
-        if repeated or literal:
-            call.fix(axis, why="is told its number of channels")
-    return call.result(*axes)
-
-
-def _expanded_as(call: Call, x: Map, other: Map) -> Map:
-    """Along axes that are not repeated the channels are one."""
-    new, axes = len(other.shape) - len(x.shape), list[Axis | None]()
-    for i, theirs in enumerate(other.axes):
-        own = x.axes[i - new] if i >= new else None
-        if i >= new and x.shape[i - new] == other.shape[i]:
-            axes.append(_one(call, [own, theirs]))
-        else:
-            call.fix(own, theirs, why="repeats by a number of channels")
-            axes.append(theirs if theirs is not None and theirs.of_samples else None)
-    return call.result(*axes)
-
-
-@rule("repeat_interleave")
-def repeat_interleave(call: Call) -> Map:
-    """The entries of an axis, each several times in a row, as samples are for their windows."""
-    x, times, at = call.map, call.argument(1, "repeats"), call.argument(2, "dim")
-    if at is None or isinstance(times, Map):
-        raise NoRuleError("names no axis, or repeats each entry by a number of its own")
-    at, axes = number(at) % len(x.shape), list(x.axes)
-    axis = axes[at]
-    axes[at] = None if axis is None else axis.times(number(times))
-    return call.result(*axes)
-
-
-def _kept(call: Call, i: int) -> bool:
-    told = call.args[1:]
-    given = list(in_a_row(told))
-    return i < len(given) and follows(given[i], None)
-
-
 @rule("stack")
 def stack(call: Call) -> Map:
     """A further axis; the channels of the others are one."""
@@ -302,7 +249,7 @@ def stack(call: Call) -> Map:
         raise NoRuleError("joins what are no tensors")
     n = len(maps[0].shape)
     at = number(call.argument(1, "dim", 0)) % (n + 1)
-    axes = [_one(call, [x.axes[i] for x in maps]) for i in range(n)]
+    axes = [joined_axis(call, [x.axes[i] for x in maps]) for i in range(n)]
     return call.result(*axes[:at], None, *axes[at:])
 
 
@@ -319,11 +266,12 @@ def concatenate(call: Call) -> Map:
     axes: list[Axis | None] = []
     for i in range(n):
         each = [x.axes[i] for x in maps]
-        axes.append(_side_by_side(call, maps, i) if i == at % n else _one(call, each))
+        axes.append(_side_by_side(call, maps, i) if i == at % n else joined_axis(call, each))
     return call.result(*axes)
 
 
-def _one(call: Call, axes: list[Axis | None]) -> Axis | None:
+def joined_axis(call: Call, axes: list[Axis | None]) -> Axis | None:
+    """The one that several are; none if they are no channels, or cannot be one."""
     if not any(axes):
         return None
     found = axes[0]

@@ -24,12 +24,19 @@ from torch.nn.utils.parametrize import (
     type_before_parametrizations,
 )
 
-from boundnas.convert import answers, inplace, making, training
+from boundnas.convert import answers, expanding, inplace, making, training
 from boundnas.convert.calling import Root
 from boundnas.convert.given import hooked
 from boundnas.convert.gradients import Switch, holds_proxy
 from boundnas.convert.graph import Called, Traced
-from boundnas.convert.record import Counter, form_of, holds_tensor, in_a_row, source, where, why
+from boundnas.convert.record import (
+    Counter,
+    form_of,
+    holds_tensor,
+    source,
+    where,
+    why,
+)
 from boundnas.convert.recorded import Recorded, is_of_tensor, value_of
 from boundnas.errors import BoundNASError, ConvertError
 from boundnas.nested import Inputs, count
@@ -57,7 +64,7 @@ def trace(model: nn.Module, example: Inputs) -> Traced:
     found = training.in_both_modes(model, partial(_followed, example), stays)
     inplace.remove(found.model, found.graph, found.calls)
     _give_one(found.graph)
-    _leave_open(found.graph)
+    expanding.leave_open(found.graph)
     _without_unused(found)
     for node in found.graph.nodes:
         node.meta["form"] = form_of(node.meta.pop("value", None))
@@ -68,6 +75,7 @@ def trace(model: nn.Module, example: Inputs) -> Traced:
         node.meta["values"] = node.op == "placeholder" or values
         if not _is_wrapped(node.target):
             node.meta.pop("is_wrapped", None)  # what a followed function gave
+        expanding.as_another(node)
     return found
 
 
@@ -104,24 +112,6 @@ def _give_one(graph: fx.Graph) -> None:
     held = [x for x in held if x is not None]
     if len(held) == 1 and isinstance(held[0], fx.Node):
         output.args = (held[0],)
-
-
-def _leave_open(graph: fx.Graph) -> None:
-    """Have ``expand`` not be told the sizes of axes that it does not repeat."""
-    for node in graph.nodes:
-        if node.target != "expand" or node.kwargs or not isinstance(node.meta["value"], Tensor):
-            continue
-        x, *sizes = node.args
-        told = in_a_row(sizes)
-        old = node.args[0].meta["value"].shape
-        shapes = [n.meta["value"] for n in told if isinstance(n, fx.Node)]
-        if len(told) < len(old) or not all(isinstance(n, int) for n in shapes):
-            continue  # or it is told a whole shape
-        ends = zip(
-            told[len(told) - len(old) :], old, node.meta["value"].shape[-len(old) :], strict=True
-        )
-        kept = [-1 if a == b != 1 else size for size, a, b in ends]
-        node.args = (x, *told[: len(told) - len(old)], *kept)
 
 
 def _without_unused(traced: Traced) -> None:
