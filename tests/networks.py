@@ -1,5 +1,7 @@
 """The table of plain networks that are made elastic; a new one joins by adding a line."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -262,6 +264,19 @@ class Computing(nn.Module):
             rows = self.size[:, None] * F.normalize(self.up.weight, dim=1)
             x = F.linear(x, rows, bias)
         return self.fc(F.gelu(x).mean(1))
+
+
+def weight_normed():
+    """Weight norms as hooks, as they were, and as parametrizations, of layers both ways."""
+    old, new = nn.utils.weight_norm, parametrizations.weight_norm
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return nn.Sequential(
+            old(nn.Conv2d(3, 8, 3, padding=1)), nn.ReLU(),
+            old(nn.ConvTranspose2d(8, 12, 2, 2), dim=1), nn.ReLU(),
+            old(nn.Conv2d(12, 8, 3), dim=None), new(nn.ConvTranspose2d(8, 4, 3)),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), old(old(nn.Linear(4, 4)), "bias"),
+        )  # fmt: skip
 
 
 class ByPlace(nn.Module):
@@ -572,6 +587,7 @@ NETWORKS = {
     "attention by hand": (lambda: Transformer(ByHand), (3, 6, 6)),
     "attention of pixels": (OfPixels, (3, 4, 4)),
     "computed weights": (Computing, (3, 6, 6)),
+    "weight norms": (weight_normed, (3, 6, 6)),
     "torch's attention": (Torchs, (5, 3)),
     "torch's attention, padded": (Padded, torch.tensor([3, 2, 4, 1, 2, 0])),
     "torch's attention, both ways": (Translated, (5, 3)),

@@ -160,6 +160,12 @@ DIMENSIONS = {
         "linear.heads": (1, 2, 3, 4),
         "linear2.width": (2, 4, 6, 8),
     },
+    "weight norms": {
+        "0.conv2d.width": (2, 4, 6, 8),
+        "2.conv_transpose2d.width": (4, 6, 8, 10, 12),
+        "4.conv2d.width": (2, 4, 6, 8),
+        "5.conv_transpose2d.width": (1, 2, 3, 4),
+    },
     "torch's attention": {
         "encoder.layers.depth": (1, 2),
         "encoder.layers.0.self_attn.query.heads": (1, 2, 3, 4),
@@ -197,6 +203,16 @@ DIMENSIONS = {
 def test_concatenations_parts_and_groups_have_the_widths_they_can(name):
     found = {d.name: d.choices for d in elastic(name).space.dimensions}
     assert DIMENSIONS[name].items() <= found.items()
+
+
+def test_weights_that_a_hook_has_computed_for_training_are_normed_as_before():
+    net, example = network("weight norms")
+    net(example).sum().backward()
+    made = bn.elasticize(net, example, sort=False)
+    assert made.space == elastic("weight norms").space
+    assert made.get_parameter("net.0.conv2d.weight_part1") is not net[0].weight_v
+    with torch.no_grad():
+        assert torch.equal(made.eval()(example, made.original), net(example))
 
 
 class Overwrites(nn.Module):

@@ -208,7 +208,6 @@ HOOKS = {
     "backward": lambda m: m.register_full_backward_hook(nothing),
     "before backward": lambda m: m.register_full_backward_pre_hook(nothing),
     "SpectralNorm": nn.utils.spectral_norm,
-    "WeightNorm": nn.utils.weight_norm,
     "L1Unstructured": partial(prune.l1_unstructured, name="weight", amount=0.5),
 }
 

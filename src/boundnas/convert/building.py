@@ -127,8 +127,8 @@ def _transposed(builder: Builder, binding: Binding) -> nn.Module:
         bias=module.bias is not None, dilation=module.dilation,
     )  # fmt: skip
     rows, columns = (along(axis, builder.orders) for axis in (binding.outputs, binding.inputs))
-    layer.weight = builder.parameter(module.weight, columns, rows)
-    layer.bias = builder.parameter(module.bias, rows)
+    builder.hold(layer, binding, "weight", columns, rows)
+    builder.hold(layer, binding, "bias", rows)
     return layer
 
 

@@ -15,6 +15,7 @@ from boundnas.convert.functional import as_modules
 from boundnas.convert.given import check_arguments, copied, hooked
 from boundnas.convert.importance import orders
 from boundnas.convert.known import ROUNDING, known
+from boundnas.convert.old_norms import parametrize
 from boundnas.convert.positions import as_weights
 from boundnas.convert.reading import read
 from boundnas.convert.report import Report, report
@@ -167,6 +168,7 @@ def _converted(model: nn.Module, converters: Mapping[type[nn.Module], Converter]
             )
         found.eval()
         return found
+    parametrize(model)
     if not hooked(model):
         model = known(model)
     model.eval()

@@ -144,6 +144,22 @@ def _convolution(kind: type[nn.Module]) -> Callable[[_Given, _Given], nn.Module 
     return make
 
 
+def _transposed(kind: type[nn.Module]) -> Callable[[_Given, _Given], nn.Module | None]:
+    def make(held: _Given, given: _Given) -> nn.Module | None:
+        weight, groups = held["weight"], given.get("groups", 1)
+        if not isinstance(weight, Tensor):
+            return None
+        with torch.device("meta"):
+            module = kind(
+                weight.shape[0], weight.shape[1] * groups, tuple(weight.shape[2:]),
+                given.get("stride", 1), given.get("padding", 0), given.get("output_padding", 0),
+                groups, held["bias"] is not None, given.get("dilation", 1),
+            )  # fmt: skip
+        return _holding(module, held)
+
+    return make
+
+
 def _linear(held: _Given, given: _Given) -> nn.Module | None:
     weight = held["weight"]
     if not isinstance(weight, Tensor) or weight.dim() != 2:
@@ -219,6 +235,9 @@ def _holding(module: nn.Module, held: _Given) -> nn.Module:
 
 
 _CONVOLVED = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_TRANSPOSED = (
+    "input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation",
+)  # fmt: skip
 _NORMALIZED = (
     "input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps",
 )  # fmt: skip
@@ -236,13 +255,19 @@ DROPOUTS: dict[Any, type[nn.Module]] = {
     F.feature_alpha_dropout: nn.FeatureAlphaDropout,
 }
 
-_COMPUTED = (F.conv1d, F.conv2d, F.conv3d, F.linear)
+_COMPUTED = (
+    F.conv1d, F.conv2d, F.conv3d, F.linear,
+    F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d,
+)  # fmt: skip
 """Functions whose weights may be computed."""
 
 _MADE: dict[Any, tuple[tuple[str, ...], tuple[str, ...], Any]] = {
     F.conv1d: (_CONVOLVED, _WEIGHTS, _convolution(nn.Conv1d)),
     F.conv2d: (_CONVOLVED, _WEIGHTS, _convolution(nn.Conv2d)),
     F.conv3d: (_CONVOLVED, _WEIGHTS, _convolution(nn.Conv3d)),
+    F.conv_transpose1d: (_TRANSPOSED, _WEIGHTS, _transposed(nn.ConvTranspose1d)),
+    F.conv_transpose2d: (_TRANSPOSED, _WEIGHTS, _transposed(nn.ConvTranspose2d)),
+    F.conv_transpose3d: (_TRANSPOSED, _WEIGHTS, _transposed(nn.ConvTranspose3d)),
     F.linear: (("input", "weight", "bias"), _WEIGHTS, _linear),
     F.batch_norm: (_NORMALIZED, ("running_mean", "running_var", *_WEIGHTS), _batch_norm),
     F.layer_norm: (("input", "normalized_shape", "weight", "bias", "eps"), _WEIGHTS, _layer_norm),

@@ -76,7 +76,7 @@ def transposed(call: Call) -> Map:
     assert isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
     x = _map_of(call, 2 + len(module.kernel_size))
     _others_fixed(call, x, 1)
-    if module.groups > 1 or len(call.args) + len(call.kwargs) > 1:
+    if module.groups > 1 or call.argument(1, "output_size") is not None:
         raise NoRuleError("is transposed and has groups, or is told the size of its result")
     inputs, outputs = _joins(call, x.axes[1]), _makes(call, module.out_channels)
     call.bind(inputs, outputs)

@@ -45,7 +45,10 @@ _VALUES = ("item", "tolist", "numpy", "equal", "allclose", "is_nonzero")
 """Functions that give numbers that follow the values of tensors."""
 LEAVES = "boundnas.convert.known"
 """Where modules are defined that are one node, beside those of ``torch.nn``."""
-_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+_LAYERS = (
+    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear,
+    nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+)  # fmt: skip
 """Layers whose parametrizations are followed."""
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
