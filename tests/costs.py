@@ -28,11 +28,24 @@ def example(name):
 own_cost = example("own_cost")
 
 
+def _steps(x, of_input, of_state, *args, out_shape=None, **kwargs):
+    """What a layer of an LSTM multiplies, in each of its steps."""
+    return 2 * x[0] * x[1] * (of_input.numel() + of_state.numel())
+
+
+RECURRENT = {torch.ops.aten.mkldnn_rnn_layer: _steps}
+"""What it passes over."""
+
+
 def counted_macs(net, x):
     """MACs of one image by PyTorch's counter."""
     net = copy.deepcopy(net).requires_grad_(False)  # it fails at views of weights that ask for one
     # It counts attention only where it is computed by products of matrices.
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+    with (
+        FlopCounterMode(display=False, custom_mapping=RECURRENT) as counter,
+        torch.no_grad(),
+        sdpa_kernel(SDPBackend.MATH),
+    ):
         net(x)
     return counter.get_total_flops() // 2
 

@@ -473,6 +473,25 @@ def _tied(net):
     return [*steps, elastic.Linear(5, net.width), lambda x: x.transpose(1, 2).sin()], net.width
 
 
+def recurrent(kind, **options):
+    """Recurrent layers of steps, of searched widths and of one that is fixed."""
+
+    def make(net):
+        other = net.dimension("state", (1, 3, 4))
+        layers = [
+            elastic.Recurrent(kind, net.width, other, **options),
+            elastic.Recurrent(kind, both(other, options), 3, **options), torch.sin,
+            elastic.Recurrent(kind, 6 if "both_ways" in options else 3, net.width, **options),
+        ]  # fmt: skip
+        steps = [elastic.Embedding(5, net.width), torch.sin, *layers]
+        return [*steps, lambda x: x.transpose(1, 2)], both(net.width, options)
+
+    def both(width, options):
+        return Joined((width, width)) if "both_ways" in options else width
+
+    return torch.arange(6) % 5, make
+
+
 def _scales(net):
     """Weights of each channel, and of each pixel, of a map."""
     steps = [
@@ -663,6 +682,9 @@ LAYERS = {
     "volumes in groups": _groups(elastic.Conv3d, VOLUME, bias=True),
     "embedding": (torch.arange(6) % 5, _tokens),
     "tied": (torch.arange(6) % 5, _tied),
+    "LSTM both ways": recurrent("lstm", both_ways=True),
+    "GRU": recurrent("gru"),
+    "plain recurrent layers": recurrent("tanh", bias=False),
     "learned maps": (IMAGE, _scales),
     "layer norm": normed(),
     "layer norm without bias": normed(bias=False, eps=0.1),

@@ -541,6 +541,22 @@ class Mixer(nn.Module):
         return self.head(self.block(x.transpose(1, 2)).mean(1))
 
 
+class Steps(nn.Module):
+    """Recurrent layers, both ways and one after the other, added to what they take."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.project = nn.Linear(3, 8), nn.Linear(12, 8)
+        self.lstm = nn.LSTM(8, 6, bidirectional=True, batch_first=True)
+        self.gru, self.head = nn.GRU(8, 8, 2), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.embed(x)
+        x = x + self.project(self.lstm(x)[0])
+        _, state = self.gru(x.transpose(0, 1))
+        return self.head(state[-1] + x.mean(1))
+
+
 class Tied(nn.Module):
     """A language model whose last layer multiplies by the table that letters are looked up in."""
 
@@ -598,6 +614,7 @@ NETWORKS = {
     "by channel": (ByChannel, (3, 6, 6)),
     "pixels of channels": (shuffled, (3, 4, 4)),
     "mixer": (Mixer, (3, 6, 6)),
+    "recurrent": (Steps, (5, 3)),
     "tied": (Tied, torch.arange(5).repeat(2)[:7]),
     "text": (Text, torch.arange(5).repeat(2)[:7]),
     "mixed": (Mixed, (3, 6, 6)),

@@ -221,6 +221,36 @@ def _embedding(layer: elastic.Embedding, x: Tensor, arch: Architecture) -> Tenso
     return F.embedding(x, layer.weight, layer.padding_idx)
 
 
+def _recurrent(layer: elastic.Recurrent, x: Tensor, arch: Architecture) -> Tensor:
+    """One step after another."""
+    x, mask = x * _mask(layer.in_features, arch), _mask(layer.features, arch)
+    found = []
+    for i in range(layer.directions):
+        h = c = x.new_zeros(len(x), layer.of_state.shape[3])
+        states = []
+        for step in x.unbind(1)[:: -1 if i else 1]:
+            of_x, of_h = (
+                torch.einsum("nk,gck->gnc", z, w[i]) + (0 if b is None else b[i][:, None])
+                for z, w, b in (
+                    (step, layer.of_input, layer.bias),
+                    (h * mask, layer.of_state, layer.state_bias),
+                )
+            )
+            if layer.kind == "lstm":
+                a, f, g, o = of_x + of_h
+                c = f.sigmoid() * c + a.sigmoid() * g.tanh()
+                h = o.sigmoid() * c.tanh()
+            elif layer.kind == "gru":
+                r, z, n = of_x[0] + of_h[0], of_x[1] + of_h[1], of_x[2]
+                n = (n + r.sigmoid() * of_h[2]).tanh()
+                h = (1 - z.sigmoid()) * n + z.sigmoid() * h
+            else:
+                h = getattr(torch, layer.kind)(of_x[0] + of_h[0])
+            states.append(h)
+        found.append(torch.stack(states[:: -1 if i else 1], 1))
+    return torch.cat(found, -1)
+
+
 def _parameter(layer: elastic.Parameter, x: Tensor, arch: Architecture) -> Tensor:
     return layer.weight[None].repeat(len(x), *[1] * layer.weight.dim())
 
@@ -319,6 +349,7 @@ _FORWARD: dict[type[nn.Module], object] = {
     elastic.RMSNorm: _layer_norm,
     elastic.Embedding: _embedding,
     elastic.Parameter: _parameter,
+    elastic.Recurrent: _recurrent,
     elastic.BatchNorm1d: _batch_norm,
     elastic.BatchNorm2d: _batch_norm,
     elastic.BatchNorm3d: _batch_norm,

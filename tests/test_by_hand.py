@@ -730,6 +730,116 @@ def test_an_einsum_with_a_weight_may_round_otherwise():
     assert [d.name for d in made.space.dimensions] == ["linear.width"]
 
 
+class Steps(nn.Module):
+    """A recurrent layer, what is read off it, and layers before and after."""
+
+    def __init__(self, kind, read, **options):
+        super().__init__()
+        self.embed, self.read = nn.Linear(3, 8), read
+        self.of = kind(8, 6, **options)
+        self.head = nn.Linear(6 * (1 + self.of.bidirectional), 2)
+
+    def forward(self, x):
+        return self.head(self.read(self.of, torch.tanh(self.embed(x))).tanh())
+
+
+def last_states(of, x):
+    y, (state, _) = of(x)
+    return y.mean(1) + torch.cat((state[-2], state[-1]), 1)
+
+
+def from_zeros(of, x):
+    start = torch.zeros(2, x.size(0), 6, dtype=x.dtype).to(x.device)
+    return of(x.transpose(0, 1), start)[0][-1]
+
+
+def there_and_back(of, x):
+    return (of(x)[0] + of(x.flip(1))[1][0][:, None]).amax(1)
+
+
+def from_itself(of, x):
+    return of(x, of(x)[1])[0][:, -1]
+
+
+def in_packs(of, x):
+    packed = nn.utils.rnn.pack_padded_sequence(x, torch.full((len(x),), 5), batch_first=True)
+    return of(packed)[1]
+
+
+BOTH = ["embed.width", "of.layers.0.width"]
+STEPS = {  # a network, and the dimensions that it has
+    "both ways, and their last states": (
+        lambda: Steps(nn.LSTM, last_states, num_layers=2, batch_first=True, dropout=0.2,
+                      bidirectional=True), BOTH,
+    ),
+    "steps first, from zeros": (
+        lambda: Steps(nn.GRU, from_zeros, num_layers=2), [*BOTH, "of.layers.1.width"],
+    ),
+    "called twice": (
+        lambda: Steps(nn.RNN, there_and_back, nonlinearity="relu", batch_first=True, bias=False),
+        BOTH,
+    ),
+    "after a norm": (
+        lambda: Steps(nn.GRU, lambda of, x: of(F.layer_norm(x, (8,)))[1][0], batch_first=True),
+        ["of.layers.0.width"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("build", "names"), STEPS.values(), ids=STEPS)
+def test_recurrent_layers_are_right(build, names):
+    net, model = made(build)
+    assert [d.name for d in model.space.dimensions] == names
+    laws.largest_is_original(net, model, exact=True)
+    laws.extracted_is_supernet(model)
+    laws.gradient_is_masked(model)
+    laws.gradient_of_a_part_is_the_whole_s(model)
+    laws.trainable(model)
+
+
+WHOLE = {
+    "a state of its own": (
+        lambda: Steps(nn.GRU, from_itself, batch_first=True),
+        "starts from a state that is not made of zeros",
+    ),
+    "memory of its cells": (
+        lambda: Steps(nn.LSTM, lambda of, x: of(x)[1][1][0], batch_first=True),
+        "gives the memory of its cells, too",
+    ),
+    "a projection": (
+        lambda: Steps(nn.LSTM, lambda of, x: of(x)[0][..., :1].expand(-1, -1, 6)[:, 0],
+                      batch_first=True, proj_size=2),
+        "has several layers or a projection, or takes its steps first",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("build", "why"), WHOLE.values(), ids=WHOLE)
+def test_recurrent_layers_that_give_or_take_more_stay_as_they_are(build, why):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Sequential(build(), nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2)).double().eval()
+        model = bn.elasticize(net, torch.randn(1, 5, 3).double(), sort=False)
+    assert [d.name for d in model.space.dimensions] == ["0.head.width", "1.width"]
+    assert why in {row.reason for row in model.report.rows if row.module == "0.of.layers.0"}
+    laws.extracted_is_supernet(model)
+
+
+def test_a_recurrent_layer_of_packs_in_a_module_that_stays_whole_takes_them():
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gru = nn.GRU(8, 8, 2, dropout=0.1, batch_first=True)
+
+        def forward(self, x):
+            return in_packs(self.gru, x)[-1] if x.mean().item() < 9 else x[:, 0]
+
+    with torch.random.fork_rng(devices=[]):
+        net = nn.Sequential(nn.Linear(3, 8), Whole(), nn.Linear(8, 8), nn.Linear(8, 2))
+        model = bn.elasticize(net, torch.randn(1, 5, 3))
+    assert [d.name for d in model.space.dimensions] == ["2.width"]
+
+
 def test_dropout_between_recurrent_layers_is_drawn_by_the_library():
     net, model = made(Remembering)
     calls = [str(n.target) for n in model.net.graph.nodes if n.op == "call_module"]

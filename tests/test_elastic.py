@@ -309,6 +309,10 @@ def layers(number):
             r"one of its sizes at most is searched, found \(width, 3, out\)",
         ),
         (lambda: elastic.Parameter(()), r"found \(\)"),
+        (
+            lambda: elastic.Recurrent("rnn", WIDTH, OUT),
+            "the kind is one of lstm, gru, tanh, relu, found 'rnn'",
+        ),
         (lambda: elastic.Parameter((2, 0)), "size must be a whole number of at least 1, found 0"),
         (
             lambda: elastic.MultiheadAttention(4, Dimension("heads", (2, 3, 4, 5)), 3, group=2),

@@ -183,6 +183,10 @@ DIMENSIONS = {
     "tokens": {"embed.width": (2, 4, 6, 8), "blocks.depth": (2, 3)},
     "convnext": {"stem.width": (2, 4, 6, 8), "up.width": (4, 8, 12, 16)},
     "text": {"embed.width": (2, 4, 6, 8), "blocks.depth": (1, 2)},
+    "recurrent": {
+        "embed.width": (2, 4, 6, 8),
+        "lstm.layers.0.width": (2, 3, 4, 5, 6),
+    },
     "tied": {"embed.width": (2, 4, 6, 8), "block.fc1.width": (4, 6, 8, 10, 12)},
     "by channel": {
         "body.0.width": (4, 8, 12, 16),

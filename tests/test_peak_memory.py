@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.layers import chain
 from tests.memory import held
 from tests.networks import NETWORKS
 from tests.small import mobilenet
@@ -169,6 +170,11 @@ def test_a_module_that_hides_what_it_holds_is_refused():
     model = seeded(Net)
     with pytest.raises(CostError, match=r"attention \(MultiheadAttention\): what it holds while"):
         Plan(model, model.space.largest, 1)
+
+
+def test_recurrent_layers_are_refused_by_name():
+    with pytest.raises(CostError, match=r"steps\.2 \(Recurrent\): what it holds while it runs"):
+        PeakMemory(seeded(lambda: chain("GRU")))
 
 
 class Wide(nn.Module):

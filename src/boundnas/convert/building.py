@@ -152,6 +152,30 @@ def _linear(builder: Builder, binding: Binding) -> nn.Module:
     return layer
 
 
+def _recurrent(builder: Builder, binding: Binding) -> nn.Module:
+    module, plan = binding.module, builder.plan
+    assert isinstance(module, nn.RNNBase)
+    assert binding.outputs is not None
+    own, suffixes = module.hidden_size, ("", "_reverse")[: 1 + module.bidirectional]
+    state = binding.outputs.between(0, own)
+    layer = _empty(
+        elastic.Recurrent,
+        module.nonlinearity if isinstance(module, nn.RNN) else module.mode.lower(),
+        plan.width(binding.inputs, module.input_size), plan.width(state, own),
+        module.bias, module.bidirectional,
+    )  # fmt: skip
+    rows, columns = along(state, builder.orders), along(binding.inputs, builder.orders)
+    names = {"of_input": ("weight_ih", columns), "of_state": ("weight_hh", rows)}
+    if module.bias:
+        names |= {"bias": ("bias_ih", None), "state_bias": ("bias_hh", None)}
+    for name, (theirs, last) in names.items():
+        held = [getattr(module, f"{theirs}_l0{suffix}") for suffix in suffixes]
+        stacked = torch.stack([w.detach().unflatten(0, (-1, own)) for w in held])
+        value = builder.ordered(stacked, None, None, rows, last)
+        setattr(layer, name, nn.Parameter(value, requires_grad=held[0].requires_grad))
+    return layer
+
+
 def _batch_norm(builder: Builder, binding: Binding) -> nn.Module:
     module = binding.module
     assert isinstance(module, nn.modules.batchnorm._BatchNorm)
@@ -272,6 +296,7 @@ _BUILT: dict[type[nn.Module], Callable[[Builder, Binding], nn.Module]] = {
     **dict.fromkeys(_CONVOLUTIONS, _convolution),
     **dict.fromkeys(_TRANSPOSED, _transposed),
     nn.Linear: _linear,
+    **dict.fromkeys((nn.LSTM, nn.GRU, nn.RNN), _recurrent),
     **dict.fromkeys(_NORMALIZING, _batch_norm),
     nn.GroupNorm: _group_norm,
     nn.LayerNorm: _layer_norm,

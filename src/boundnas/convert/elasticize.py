@@ -8,7 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from boundnas.convert import elementwise, filling, layers, products, reducing, repeating, reshaping  # noqa: F401
+from boundnas.convert import (  # noqa: F401
+    elementwise,
+    filling,
+    layers,
+    products,
+    reducing,
+    repeating,
+    reshaping,
+    stepping,
+)
 from boundnas.convert.building import Builder
 from boundnas.convert.dimensions import propose
 from boundnas.convert.functional import as_modules
@@ -18,6 +27,7 @@ from boundnas.convert.known import ROUNDING, known
 from boundnas.convert.old_norms import parametrize
 from boundnas.convert.positions import as_weights
 from boundnas.convert.reading import read
+from boundnas.convert.recurrent import Recurrent
 from boundnas.convert.report import Report, report
 from boundnas.convert.rewrite import rewrite
 from boundnas.convert.rules import Rule
@@ -172,7 +182,7 @@ def _converted(model: nn.Module, converters: Mapping[type[nn.Module], Converter]
     if not hooked(model):
         model = known(model)
     model.eval()
-    for name, child in _children(model):
+    for name, child in () if isinstance(model, Recurrent) else _children(model):
         setattr(model, name, _converted(child, converters))
     return model
 

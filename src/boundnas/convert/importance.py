@@ -26,6 +26,8 @@ def orders(read: Read, groups: list[Group]) -> dict[Group, Tensor]:
 
 def _add(norms: Mapping[Group, Tensor], binding: Binding) -> None:
     axis, weight = binding.outputs, getattr(binding.module, "weight", None)
+    if isinstance(binding.module, nn.RNNBase):
+        weight = _of_states(binding.module)
     if axis is None or axis is binding.inputs or not isinstance(weight, Tensor):
         return
     made = weight.detach().double().cpu().abs()
@@ -38,6 +40,13 @@ def _add(norms: Mapping[Group, Tensor], binding: Binding) -> None:
             part = rows[at : at + segment.size].reshape(segment.group.size, -1).sum(1)
             norms[segment.group.root] += part
         at += segment.size
+
+
+def _of_states(module: nn.RNNBase) -> Tensor:
+    """What makes each state of a recurrent layer, one direction after another."""
+    names = ("weight_ih_l0", "weight_ih_l0_reverse")[: 1 + module.bidirectional]
+    each = (getattr(module, name).detach().unflatten(0, (-1, module.hidden_size)) for name in names)
+    return torch.cat([weight.abs().sum(0) for weight in each])
 
 
 _COLUMNS = (nn.Embedding, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

@@ -14,7 +14,7 @@ _ELSE = "takes its channels on another axis"
 _TOGETHER = "is called with several maps, which must have the same channels"
 
 
-def _joins(call: Call, inputs: Axis | None) -> Axis | None:
+def joins(call: Call, inputs: Axis | None) -> Axis | None:
     """What a module takes; at a second call it must be what it took at the first."""
     held = call.held()
     if held is None:
@@ -30,7 +30,7 @@ def _makes(call: Call, size: int) -> Axis:
     return call.produced(size)
 
 
-def _others_fixed(call: Call, x: Map, axis: int) -> None:
+def others_fixed(call: Call, x: Map, axis: int) -> None:
     """Channels may lie along one axis only."""
     others = [a for i, a in enumerate(x.axes) if i != axis % len(x.axes)]
     call.fix(*others, why=_ELSE)
@@ -49,8 +49,8 @@ def convolution(call: Call) -> Map:
     module = call.module
     assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
     x = _map_of(call, 2 + len(module.kernel_size))
-    _others_fixed(call, x, 1)
-    inputs = _joins(call, x.axes[1])
+    others_fixed(call, x, 1)
+    inputs = joins(call, x.axes[1])
     outputs = _makes(call, module.out_channels) if module.groups == 1 else _grouped(call, inputs)
     call.bind(inputs, outputs)
     return call.result(x.axes[0], outputs, *[None] * len(module.kernel_size))
@@ -75,10 +75,10 @@ def transposed(call: Call) -> Map:
     module = call.module
     assert isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
     x = _map_of(call, 2 + len(module.kernel_size))
-    _others_fixed(call, x, 1)
+    others_fixed(call, x, 1)
     if module.groups > 1 or call.argument(1, "output_size") is not None:
         raise NoRuleError("is transposed and has groups, or is told the size of its result")
-    inputs, outputs = _joins(call, x.axes[1]), _makes(call, module.out_channels)
+    inputs, outputs = joins(call, x.axes[1]), _makes(call, module.out_channels)
     call.bind(inputs, outputs)
     return call.result(x.axes[0], outputs, *[None] * len(module.kernel_size))
 
@@ -96,7 +96,7 @@ def linear(call: Call) -> Map:
         return call.result(*others, None)
     if tied:
         return _by_table(call, tied)
-    inputs, outputs = _joins(call, x.axes[-1]), _makes(call, module.out_features)
+    inputs, outputs = joins(call, x.axes[-1]), _makes(call, module.out_features)
     call.bind(inputs, outputs)
     return call.result(*x.axes[:-1], outputs)
 
@@ -127,10 +127,10 @@ def batch_norm(call: Call) -> Map:
     x = call.map
     if len(x.shape) not in _BATCHES[type(module)]:
         raise NoRuleError("is called without a batch axis")
-    _others_fixed(call, x, 1)
+    others_fixed(call, x, 1)
     if module.running_mean is None:
         raise NoRuleError("has no running statistics")
-    axis = _joins(call, x.axes[1])
+    axis = joins(call, x.axes[1])
     call.bind(axis, axis)
     return call.result(x.axes[0], axis, *[None] * (len(x.shape) - 2))
 
@@ -140,8 +140,8 @@ def group_norm(call: Call) -> Map:
     """Follows, by whole groups."""
     module, x = call.module, call.map
     assert isinstance(module, nn.GroupNorm)
-    _others_fixed(call, x, 1)
-    width, axis = module.num_channels // module.num_groups, _joins(call, x.axes[1])
+    others_fixed(call, x, 1)
+    width, axis = module.num_channels // module.num_groups, joins(call, x.axes[1])
     if axis is not None and not _of_units(axis, width):
         call.fix(axis, why="has groups that do not follow its channels")
     call.bind(axis, axis)
@@ -164,8 +164,8 @@ def layer_norm(call: Call) -> Map:
     assert isinstance(module, nn.LayerNorm | nn.RMSNorm)
     if len(module.normalized_shape) != 1:
         raise NoRuleError("normalizes over several axes")
-    _others_fixed(call, x, -1)
-    axis = _joins(call, x.axes[-1])
+    others_fixed(call, x, -1)
+    axis = joins(call, x.axes[-1])
     if axis is not None and len(axis.segments) > 1:
         call.fix(axis, why="normalizes over channels of several layers")
     call.bind(axis, axis)
@@ -215,7 +215,7 @@ def dropout_of_channels(call: Call) -> Map:
     x = call.map
     if len(x.shape) not in _AXES[type(call.module)]:
         raise NoRuleError("is called without a batch axis")
-    _others_fixed(call, x, 1)
+    others_fixed(call, x, 1)
     call.bind(None, None)
     return x
 

@@ -10,7 +10,9 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 
 def parametrize(module: nn.Module) -> None:
-    """Have a module compute its weights by parametrizations, of the same parameters."""
+    """Have a layer compute its weights by parametrizations, of the same parameters."""
+    if not isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+        return  # as recurrent ones, which do not ask parametrizations
     hooks = [(key, h) for key, h in module._forward_pre_hooks.items() if type(h) is WeightNorm]
     for key, hook in hooks:
         length, direction = (getattr(module, f"{hook.name}_{part}") for part in "gv")

@@ -178,6 +178,11 @@ class Parts:
             new = node.graph.call_function(torch.cat, ([x] * repeat.times, repeat.at))
         self.replace(node, new)
 
+    def give_one(self, node: fx.Node) -> None:
+        """Have what gives a tuple, of which only the first is taken, give that."""
+        for user in list(node.users):
+            self.replace(user, node)
+
     def _shape(self, node: fx.Node) -> torch.Size:
         map_: Map = self.plan.read.values[node]
         return map_.shape

@@ -1,15 +1,21 @@
-"""Recurrent layers of ``torch.nn`` that drop between them, said so that the library draws."""
+"""Recurrent layers of ``torch.nn``, said so that each has a rule and the library draws."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.rnn import PackedSequence
+
+from boundnas.convert.given import hooked
 
 
 class Recurrent(nn.Module):
-    """An ``nn.LSTM``, ``nn.GRU`` or ``nn.RNN`` of several layers, one after the other.
+    """An ``nn.LSTM``, ``nn.GRU`` or ``nn.RNN`` as its layers, one after the other.
+
+    The last state is read off the states of all steps, so that it follows their width.
 
     Args:
         module: It; its weights are taken.
@@ -18,19 +24,27 @@ class Recurrent(nn.Module):
     def __init__(self, module: Any) -> None:
         super().__init__()
         self.layers = nn.ModuleList(_layer(module, i) for i in range(module.num_layers))
-        self.drop, self.directions = nn.Dropout(module.dropout), 1 + module.bidirectional
-        self.is_lstm = isinstance(module, nn.LSTM)
+        self.drop = nn.Dropout(module.dropout)
+        self._whole, self.directions = (module,), 1 + module.bidirectional
+        self.is_lstm, self.batch_first = isinstance(module, nn.LSTM), module.batch_first
 
-    def forward(self, x: Tensor, hx: Any = None) -> tuple[Tensor, Any]:
-        """As of torch's, of batches."""
-        states = []
+    def forward(self, x: Any, hx: Any = None) -> Any:
+        """As of torch's."""
+        if isinstance(x, PackedSequence) or x.dim() != 3:
+            return self._whole[0](x, hx)
+        x = x if self.batch_first else x.transpose(0, 1)
+        last, cells = [], []
         for i, layer in enumerate(self.layers):
-            x = self.drop(x) if i else x
+            x = self.drop(x) if i and self.drop.p else x
             x, state = layer(x, self._of_layer(hx, i))
-            states.append(state)
-        if not self.is_lstm:
-            return x, torch.cat(states)
-        return x, (torch.cat([h for h, _ in states]), torch.cat([c for _, c in states]))
+            both = x.chunk(self.directions, -1) if self.directions > 1 else (x,)
+            last += [
+                y[:, -1 if forwards else 0]
+                for y, forwards in zip(both, (True, False), strict=False)
+            ]
+            cells += [state[1]] if self.is_lstm else []
+        x, state = x if self.batch_first else x.transpose(0, 1), torch.stack(last)
+        return x, ((state, torch.cat(cells)) if self.is_lstm else state)
 
     def _of_layer(self, hx: Any, i: int) -> Any:
         """The first state of a layer, which comes with those of the others."""
@@ -41,15 +55,14 @@ class Recurrent(nn.Module):
 
 
 def recurrent(module: Any) -> nn.Module:
-    """The same where it drops; as it is where it does not."""
-    return Recurrent(module) if module.dropout and module.num_layers > 1 else module
+    """The same in single layers; as it is where something else computes its weights."""
+    return module if is_parametrized(module) or hooked(module) else Recurrent(module)
 
 
 def _layer(module: Any, i: int) -> nn.Module:
     """One of the layers, with its weights."""
     options: dict[str, Any] = {
-        "bias": module.bias, "batch_first": module.batch_first,
-        "bidirectional": module.bidirectional,
+        "bias": module.bias, "batch_first": True, "bidirectional": module.bidirectional,
     }  # fmt: skip
     if isinstance(module, nn.RNN):
         options["nonlinearity"] = module.nonlinearity

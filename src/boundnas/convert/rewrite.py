@@ -41,6 +41,10 @@ def rewrite(plan: Plan, builder: Builder) -> fx.GraphModule:
     for node, repeat in plan.read.repeats.items():
         if plan.is_searched(repeat.axis):
             parts.repeat(node, repeat)
+    for binding in plan.read.bindings.values():
+        if isinstance(binding.module, nn.RNNBase) and parts.is_elastic(binding.name):
+            for node in binding.nodes:
+                parts.give_one(node)
     for node in list(graph.nodes):
         node.type = None
         if node.op == "call_module" and parts.is_elastic(str(node.target)):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from boundnas.elastic import BatchNorm, ElasticLayer
+from boundnas.elastic import BatchNorm, ElasticLayer, Recurrent
 from boundnas.elastic.width import active
 from boundnas.errors import CostError
 from boundnas.space import Architecture, Dimension, Pass, Setting, Statistics, followed
@@ -54,10 +54,12 @@ class Plains:
 
     def _plain(self, target: str, arch: Architecture) -> nn.Module | None:
         module = self.modules[target]
-        if any(isinstance(m, nn.MultiheadAttention | nn.RNNBase) for m in module.modules()):
+        unknown = nn.MultiheadAttention | nn.RNNBase | Recurrent
+        if any(isinstance(m, unknown) for m in module.modules()):
             raise CostError(
                 f"{target.removeprefix('model.')} ({type(module).__name__}): what it holds while "
-                "it runs is not known; use elastic.MultiheadAttention, or functions of torch"
+                "it runs is not known; use elastic.MultiheadAttention, functions of torch, or "
+                "another cost"
             )
         elastic = isinstance(module, ElasticLayer)
         plain = module.plain(arch) if elastic else copy.deepcopy(module)

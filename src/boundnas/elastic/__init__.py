@@ -10,6 +10,7 @@ from boundnas.elastic.layer import ElasticLayer, ElasticModule
 from boundnas.elastic.layer_norm import LayerNorm, RMSNorm
 from boundnas.elastic.linear import Linear
 from boundnas.elastic.normalization import BatchNorm, BatchNorm1d, BatchNorm2d, BatchNorm3d
+from boundnas.elastic.recurrent import Recurrent
 from boundnas.elastic.regularization import AlphaDropout, DropConnect, Dropout, RReLU
 from boundnas.elastic.shortcut import Shortcut
 from boundnas.elastic.split import Split
@@ -51,6 +52,7 @@ __all__ = [
     "Parameter",
     "RMSNorm",
     "RReLU",
+    "Recurrent",
     "Resized",
     "Shortcut",
     "Split",
