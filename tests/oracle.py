@@ -177,7 +177,7 @@ class Each(Tensor):
                 def own(x, j=j, size=shape[axis]):
                     if isinstance(x, cls):
                         return x.maps[j]
-                    alike = x.dim() >= -axis and x.shape[axis] == largest(first.setting)
+                    alike = x.dim() >= -axis and x.shape[axis] == max(n[axis] for n in sizes)
                     has = alike and not isinstance(x, nn.Parameter)  # those of plain layers
                     return x.narrow(axis, 0, size) if has else x
 

@@ -278,6 +278,13 @@ def heads(m, x):
     return (y.reshape(b, n, 2, 4).transpose(1, 2) for y in m.qkv(x).chunk(3, -1))
 
 
+def normed_queries(m, x):
+    of_heads = (y.unflatten(-1, (2, 4)).transpose(1, 2) for y in (m.norm(x), m.project(x)))
+    q, k = of_heads
+    y = (q @ k.mT).softmax(-1) @ q + F.scaled_dot_product_attention(q, k, k)
+    return m.project(y.transpose(1, 2).flatten(2))
+
+
 def einsum_with_weights(m, x):
     q, k, v = (torch.einsum("bnc,chd->bhnd", x, w) for w in m.of_heads[:3])
     y = F.scaled_dot_product_attention(q, k, v)
@@ -543,6 +550,7 @@ WAYS = {
         lambda m, x: x + torch.einsum("bnc,nk->bkc", m.project(x), m.places.double()),
         ["embed.width"],
     ),
+    "queries that are normalized": (normed_queries, ["embed.heads"]),
     "einsum with weights": (einsum_with_weights, ["embed.width", "linear.heads"]),
     "einsum with a weight in another order": (
         lambda m, x: m.project(torch.einsum("bnc, dc -> bdn", x, m.between_rows.exp()).mT),

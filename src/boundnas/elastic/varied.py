@@ -121,6 +121,9 @@ _ALIGNED = {
 }  # fmt: skip
 """Functions of several maps whose channels lie on the same axis, counted from the end."""
 
+_OF_MATRICES = {"matmul", "scaled_dot_product_attention"}
+"""Likewise, of axes before the last two, as that of heads."""
+
 
 class _Call:
     """A function of a varied map, and maybe of others that are searched by the same dimension."""
@@ -133,7 +136,9 @@ class _Call:
         self.name = getattr(func, "__name__", str(func)).strip("_")
         self.axis = self.first.options.axis
         others = any(isinstance(x, Ghosted) and not isinstance(x, Varied) for x in found)
-        if (others and self.name not in _ALIGNED) or self._joins_channels():
+        before = self.axis < -2 and not self.kwargs.get("enable_gqa")
+        self.aligned = self.name in _ALIGNED or (before and self.name in _OF_MATRICES)
+        if (others and not self.aligned) or self._joins_channels():
             raise SpaceError(
                 f"{self.name} of a map that was normalized over a searched width, with others: "
                 f"the former {_WANTS}; sums and products of such maps may stand"
@@ -164,7 +169,7 @@ class _Call:
             return torch.cat((whole, x.ghost), self.axis).narrow(self.axis, 0, size)
         largest = self.first.options.whole[self.axis]
         chosen = self.first.active.shape[self.axis]
-        has_all = self.name in _ALIGNED and chosen == largest and x.dim() >= -self.axis
+        has_all = self.aligned and chosen == largest and x.dim() >= -self.axis
         # Where all channels are active a searched map is a plain one.
         if has_all and x.shape[self.axis] == largest:
             return whole.narrow(self.axis, 0, size)
