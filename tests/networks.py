@@ -527,6 +527,23 @@ def shuffled():
     )  # fmt: skip
 
 
+class OfNorms(nn.Module):
+    """Attention whose queries are a map that was normalized."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm, self.memory = nn.Linear(3, 16), nn.LayerNorm(16), nn.Linear(16, 32)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x):
+        x = self.norm(self.embed(x))
+        of_heads = [
+            y.unflatten(-1, (4, 4)).transpose(1, 2) for y in (x, *self.memory(x).chunk(2, -1))
+        ]
+        y = F.scaled_dot_product_attention(*of_heads).transpose(1, 2).flatten(2)
+        return self.head(y.mean(1))
+
+
 class Mixer(nn.Module):
     """A linear layer over tokens between those over channels."""
 
@@ -555,6 +572,15 @@ class Steps(nn.Module):
         x = x + self.project(self.lstm(x)[0])
         _, state = self.gru(x.transpose(0, 1))
         return self.head(state[-1] + x.mean(1))
+
+
+def of_one_group():
+    """Norms over all channels and pixels, with scales of channels and without, and over rows."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(1, 8), nn.ReLU(), nn.Conv2d(8, 12, 1),
+        nn.GroupNorm(1, 12, affine=False), nn.Flatten(), nn.Linear(12 * 36, 8), nn.GroupNorm(1, 8),
+        nn.Linear(8, 4),
+    )  # fmt: skip
 
 
 class Tied(nn.Module):
@@ -601,6 +627,7 @@ NETWORKS = {
     "attention with a bias": (lambda: Transformer(Biased), (3, 6, 6)),
     "attention by place": (lambda: Transformer(ByPlace), (3, 6, 6)),
     "attention by hand": (lambda: Transformer(ByHand), (3, 6, 6)),
+    "attention of norms": (OfNorms, (5, 3)),
     "attention of pixels": (OfPixels, (3, 4, 4)),
     "computed weights": (Computing, (3, 6, 6)),
     "weight norms": (weight_normed, (3, 6, 6)),
@@ -615,6 +642,7 @@ NETWORKS = {
     "pixels of channels": (shuffled, (3, 4, 4)),
     "mixer": (Mixer, (3, 6, 6)),
     "recurrent": (Steps, (5, 3)),
+    "norms of one group": (of_one_group, (3, 6, 6)),
     "tied": (Tied, torch.arange(5).repeat(2)[:7]),
     "text": (Text, torch.arange(5).repeat(2)[:7]),
     "mixed": (Mixed, (3, 6, 6)),

@@ -550,6 +550,18 @@ WAYS = {
         lambda m, x: x + torch.einsum("bnc,nk->bkc", m.project(x), m.places.double()),
         ["embed.width"],
     ),
+    "a norm over the sizes of a map": (
+        lambda m, x: F.layer_norm(m.project(x), x.shape[-1:]) + F.layer_norm(x, (x.size(2),)),
+        ["embed.width"],
+    ),
+    "flattened and cut again": (
+        lambda m, x: m.project(x.mT.flatten(1).sin().view(len(x), -1, 5).mT),
+        ["embed.width", "project.width"],
+    ),
+    "flattened and cut otherwise": (
+        lambda m, x: m.project(x.mT.flatten(1).sin().view(len(x), 4, 10).reshape(len(x), 8, 5).mT),
+        ["project.width"],
+    ),
     "queries that are normalized": (normed_queries, ["embed.heads"]),
     "einsum with weights": (einsum_with_weights, ["embed.width", "linear.heads"]),
     "einsum with a weight in another order": (

@@ -50,7 +50,9 @@ def test_the_largest_network_is_the_original_bit_for_bit(name):
     made = copy.deepcopy(elastic(name, sort=False)).eval()
     with torch.no_grad():
         found, expected = made(batch(name), made.original), model(batch(name))
-    if name.startswith(("torch's attention", "by channel")):  # which are computed otherwise
+    if name.startswith(
+        ("torch's attention", "by channel", "norms of one")
+    ):  # which are computed otherwise
         torch.testing.assert_close(found, expected)
     else:
         assert torch.equal(found, expected)
@@ -153,6 +155,7 @@ DIMENSIONS = {
     "attention": {"blocks.0.qkv.heads": (1, 2, 3, 4), "blocks.depth": (1, 2)},
     "attention with a bias": {"blocks.0.qkv.heads": (1, 2, 3, 4), "blocks.depth": (1, 2)},
     "attention by hand": {"blocks.1.q.heads": (1, 2, 3, 4), "blocks.depth": (1, 2)},
+    "attention of norms": {"embed.heads": (1, 2, 3, 4)},
     "attention of pixels": {"stem.width": (2, 4, 6, 8), "qkv.heads": (1, 2, 3, 4)},
     "computed weights": {
         "stem.conv2d.width": (2, 4, 6, 8),
@@ -183,6 +186,11 @@ DIMENSIONS = {
     "tokens": {"embed.width": (2, 4, 6, 8), "blocks.depth": (2, 3)},
     "convnext": {"stem.width": (2, 4, 6, 8), "up.width": (4, 8, 12, 16)},
     "text": {"embed.width": (2, 4, 6, 8), "blocks.depth": (1, 2)},
+    "norms of one group": {
+        "0.width": (2, 4, 6, 8),
+        "3.width": (4, 6, 8, 10, 12),
+        "6.width": (2, 4, 6, 8),
+    },
     "recurrent": {
         "embed.width": (2, 4, 6, 8),
         "lstm.layers.0.width": (2, 3, 4, 5, 6),

@@ -42,6 +42,27 @@ class Leaky(nn.Module):
         return torch.where(x > 0, x, x * _per_channel(self.weight, x))
 
 
+class OneGroup(nn.Module):
+    """A norm over all channels and pixels of a sample, then a scale of each channel.
+
+    Args:
+        module: The ``nn.GroupNorm`` of one group; its weights are taken.
+    """
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.eps, self.weight, self.bias = module.eps, module.weight, module.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(N, C, ...)`` to the same."""
+        flat = x.flatten(1)
+        y = F.layer_norm(flat, flat.shape[1:], eps=self.eps).unflatten(1, x.shape[1:])
+        if self.weight is not None:
+            places = (1, -1, *[1] * (x.dim() - 2))
+            y = y * self.weight.view(places) + self.bias.view(places)
+        return y
+
+
 class InstanceNorm(nn.Module):
     """An ``nn.InstanceNorm`` of batches, without running statistics.
 

@@ -35,6 +35,8 @@ def as_modules(traced: Traced) -> None:
         taken = {name: given.pop(name, None) for name in weights}
         held = {name: _tensor(traced, of) for name, of in taken.items()}
         x = given.pop("input", None)
+        if "normalized_shape" in given:  # numbers of the example; the axes are the last ones
+            given["normalized_shape"] = _numbers(given["normalized_shape"])
         if not isinstance(x, fx.Node) or any(isinstance(v, fx.Node) for v in given.values()):
             continue
         ways = {}
@@ -50,6 +52,13 @@ def as_modules(traced: Traced) -> None:
             if ways:
                 traced.computed[name] = Function(node.target, given, ways)
             node.op, node.target, node.args, node.kwargs = "call_module", name, (x,), kwargs
+
+
+def _numbers(sizes: Any) -> tuple[int, ...]:
+    """Sizes as they are in the example."""
+    sizes = sizes.meta["form"] if isinstance(sizes, fx.Node) else sizes
+    each = sizes if isinstance(sizes, tuple | list) else (sizes,)
+    return tuple(n.meta["form"] if isinstance(n, fx.Node) else n for n in each)
 
 
 @torch.no_grad()

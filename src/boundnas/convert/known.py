@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from boundnas.convert.attention import Attention
-from boundnas.convert.channelwise import Gate, InstanceNorm, Leaky, Transposed
+from boundnas.convert.channelwise import Gate, InstanceNorm, Leaky, OneGroup, Transposed
 from boundnas.convert.dropping import dropped
 from boundnas.convert.normalizing import Norm, normalizing
 from boundnas.convert.recurrent import recurrent
@@ -20,7 +20,7 @@ from boundnas.convert.transformer import (
     Transformer,
 )
 
-ROUNDING = (Attention, Gate, InstanceNorm, Norm, Transposed)
+ROUNDING = (Attention, Gate, InstanceNorm, Norm, OneGroup, Transposed)
 """What computes the same as torch's module but for rounding."""
 
 
@@ -65,6 +65,10 @@ def _prelu(module: Any) -> nn.Module:
     return Leaky(module) if module.num_parameters > 1 else module
 
 
+def _group_norm(module: Any) -> nn.Module:
+    return OneGroup(module) if module.num_groups == 1 else module
+
+
 def _instance_norm(module: Any) -> nn.Module:
     return module if module.track_running_stats else InstanceNorm(module)
 
@@ -82,6 +86,8 @@ _KNOWN: dict[tuple[str, str], Callable[[Any], nn.Module]] = {
     **{("torch", name): recurrent for name in ("LSTM", "GRU", "RNN")},
     ("torch", "GLU"): Gate,
     ("torch", "PReLU"): _prelu,
+    ("torch", "GroupNorm"): _group_norm,
+    ("timm", "GroupNorm1"): _group_norm,
     **{("torch", f"InstanceNorm{d}d"): _instance_norm for d in (1, 2, 3)},
     ("torch", "OptimizedModule"): lambda module: known(module._orig_mod),
     ("torch", "DataParallel"): lambda module: known(module.module),

@@ -69,7 +69,10 @@ def reshape(call: Call) -> Map:
                 x.axes[old[0]] if i == sizes.index(max(sizes)) else None for i in range(len(new))
             ]
             continue
-        headed = None
+        headed, inner = None, math.prod(sizes[1:])
+        if len(old) == 1 and (axis := x.axes[old[0]]) is not None and _of_pixels(axis, inner):
+            found += [axis.times(Fraction(1, inner)), *[None] * (len(sizes) - 1)]
+            continue
         if len(old) == 1 and (axis := x.axes[old[0]]) is not None and not axis.is_fixed:
             headed = _headed(axis, old[0], new[0], sizes)
         if headed is None:
@@ -153,6 +156,11 @@ def _headed(axis: Axis, at: int, first: int, sizes: list[int]) -> _Heads | None:
     if number == 1:
         return _Heads(heads)
     return _Heads([None, *heads], first, Cut(axis, at if at == 1 else -1, parts))
+
+
+def _of_pixels(axis: Axis, number: int) -> bool:
+    """Whether an axis has so many entries in a row for each of its channels, or a multiple."""
+    return all(s.factor > 1 and (s.factor / number).denominator == 1 for s in axis.segments)
 
 
 def pieces(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:

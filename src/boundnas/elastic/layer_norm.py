@@ -176,7 +176,6 @@ class _Normalized(Options):
 
     def __init__(self, norm: LayerNorm, inputs: Tensor) -> None:
         self.setting, self.norm, self.inputs = norm.features, norm, inputs
-        self.sizes = [int(c) for c in choices(norm.features)]
 
     @property
     def maps(self) -> Sequence[Tensor]:
@@ -187,6 +186,11 @@ class _Normalized(Options):
     def _computed(self) -> list[Tensor]:
         with torch.no_grad():
             return [self.norm.normalized(self.inputs[..., :c]) for c in self.sizes]
+
+    @property
+    def sizes(self) -> list[int]:
+        """See `Options`."""
+        return [int(c) for c in choices(self.norm.features)]
 
     @property
     def whole(self) -> torch.Size:

@@ -13,6 +13,7 @@ without one, on the part of the batch that serves ghosts.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -30,7 +31,6 @@ from boundnas.elastic.ghost import (
     resized,
 )
 from boundnas.elastic.masks import mask_of, weighted_sum
-from boundnas.elastic.width import membership
 from boundnas.errors import SpaceError
 from boundnas.space import Architecture, Setting
 
@@ -67,6 +67,11 @@ class Options:
         few, many = min(self.maps, key=Tensor.numel).shape, self.whole
         differ = [i for i, (a, b) in enumerate(zip(few, many, strict=True)) if a != b]
         return differ[0] - len(few) if differ else -1
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many entries each has along that axis, as heads are fewer than their channels."""
+        return [y.shape[self.axis] for y in self.maps]
 
     def products(self, gradient: Tensor) -> Tensor:
         """``<G, y_j>`` of every option, shape ``(d,)``; ``G`` is of the shape of all channels."""
@@ -260,11 +265,19 @@ def tapped(x: Varied, arch: Architecture, axis: int) -> tuple[Tensor, Tensor]:
 
 def chosen_of(x: Varied, arch: Architecture) -> Tensor:
     """The chosen option for a layer that takes it; by masks, zero where it has no channels."""
-    gate, setting = arch.gate(x.options.setting), x.options.setting
+    gate = arch.gate(x.options.setting)
     if gate is None or not arch.masked:
         return x.active
-    mask = mask_of(gate.detach(), membership(setting, arch, gate.device)[0])
+    mask = mask_of(gate.detach(), _contained(tuple(x.options.sizes), gate.device))
     return x.active * mask.to(x.active.dtype).view(-1, *[1] * (-1 - x.options.axis))
+
+
+@cache
+def _contained(sizes: tuple[int, ...], device: torch.device) -> Tensor:
+    """Which options have which entries, shape ``(d, entries)``."""
+    return (
+        torch.arange(max(sizes), device=device) < torch.tensor(sizes, device=device)[:, None]
+    ).float()
 
 
 def combined(gate: Tensor, maps: Sequence[Tensor]) -> Tensor:
