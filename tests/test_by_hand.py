@@ -181,6 +181,7 @@ class Tokens(nn.Module):
         self.giving = nn.Sequential(Block(a_part, 8), Block(gated, 8))
         self.getting = nn.Sequential(Block(of_parts, 4), Block(gated, 4))
         self.joined, self.between_rows = nn.Linear(32, 8), nn.Parameter(torch.rand(8, 8))
+        self.of_both = nn.Bilinear(8, 8, 8)
         self.summing = nn.Sequential(*(Block(summed, 8) for _ in range(2)))
         self.weighing = nn.Sequential(*(Block(weighed, 8) for _ in range(2)))
         self.function = function
@@ -553,6 +554,9 @@ WAYS = {
     "a norm over the sizes of a map": (
         lambda m, x: F.layer_norm(m.project(x), x.shape[-1:]) + F.layer_norm(x, (x.size(2),)),
         ["embed.width"],
+    ),
+    "a bilinear layer": (
+        lambda m, x: m.of_both(m.project(x), x.tanh()), ["embed.width"],
     ),
     "flattened and cut again": (
         lambda m, x: m.project(x.mT.flatten(1).sin().view(len(x), -1, 5).mT),

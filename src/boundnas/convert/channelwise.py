@@ -63,6 +63,25 @@ class OneGroup(nn.Module):
         return y
 
 
+class Bilinear(nn.Module):
+    """An ``nn.Bilinear``: a linear layer of the second map, then products with the first.
+
+    Args:
+        module: It; its weights are taken.
+    """
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.weight, self.bias = module.weight, module.bias
+        self.sizes = module.out_features, module.in1_features
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        """Maps ``(..., first)`` and ``(..., second)`` to ``(..., out)``."""
+        rows = F.linear(other, self.weight.flatten(0, 1)).unflatten(-1, self.sizes)
+        y = torch.einsum("...oi,...i->...o", rows, x)
+        return y if self.bias is None else y + self.bias
+
+
 class InstanceNorm(nn.Module):
     """An ``nn.InstanceNorm`` of batches, without running statistics.
 

@@ -8,7 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from boundnas.convert.attention import Attention
-from boundnas.convert.channelwise import Gate, InstanceNorm, Leaky, OneGroup, Transposed
+from boundnas.convert.channelwise import (
+    Bilinear,
+    Gate,
+    InstanceNorm,
+    Leaky,
+    OneGroup,
+    Transposed,
+)
 from boundnas.convert.dropping import dropped
 from boundnas.convert.normalizing import Norm, normalizing
 from boundnas.convert.recurrent import recurrent
@@ -20,7 +27,7 @@ from boundnas.convert.transformer import (
     Transformer,
 )
 
-ROUNDING = (Attention, Gate, InstanceNorm, Norm, OneGroup, Transposed)
+ROUNDING = (Attention, Bilinear, Gate, InstanceNorm, Norm, OneGroup, Transposed)
 """What computes the same as torch's module but for rounding."""
 
 
@@ -85,6 +92,7 @@ _KNOWN: dict[tuple[str, str], Callable[[Any], nn.Module]] = {
     ("transformers", "Conv1D"): Transposed,
     **{("torch", name): recurrent for name in ("LSTM", "GRU", "RNN")},
     ("torch", "GLU"): Gate,
+    ("torch", "Bilinear"): Bilinear,
     ("torch", "PReLU"): _prelu,
     ("torch", "GroupNorm"): _group_norm,
     ("timm", "GroupNorm1"): _group_norm,
