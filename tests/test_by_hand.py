@@ -17,6 +17,7 @@ import boundnas as bn
 from boundnas import elastic
 from boundnas.convert.dropping import dropped
 from boundnas.convert.normalizing import normalizing
+from boundnas.errors import ConvertError
 
 
 class Norm(nn.Module):
@@ -786,7 +787,7 @@ def from_itself(of, x):
 
 
 def in_packs(of, x):
-    packed = nn.utils.rnn.pack_padded_sequence(x, torch.full((len(x),), 5), batch_first=True)
+    packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([5] * len(x)), batch_first=True)
     return of(packed)[1]
 
 
@@ -862,6 +863,12 @@ def test_a_recurrent_layer_of_packs_in_a_module_that_stays_whole_takes_them():
         net = nn.Sequential(nn.Linear(3, 8), Whole(), nn.Linear(8, 8), nn.Linear(8, 2))
         model = bn.elasticize(net, torch.randn(1, 5, 3))
     assert [d.name for d in model.space.dimensions] == ["2.width"]
+
+
+def test_a_network_that_packs_sequences_is_refused_by_name():
+    message = r"Steps\.forward cannot be followed: it hands packed sequences on, in .*; put what"
+    with torch.random.fork_rng(devices=[]), pytest.raises(ConvertError, match=message):
+        bn.elasticize(Steps(nn.GRU, in_packs, batch_first=True), torch.zeros(1, 5, 3))
 
 
 def test_dropout_between_recurrent_layers_is_drawn_by_the_library():

@@ -23,6 +23,7 @@ from torch.nn.utils.parametrize import (
     is_parametrized,
     type_before_parametrizations,
 )
+from torch.nn.utils.rnn import PackedSequence
 
 from boundnas.convert import answers, expanding, inplace, making, training
 from boundnas.convert.calling import Root
@@ -236,6 +237,8 @@ class _Tracer(fx.Tracer):
     ) -> fx.Proxy:
         """Record a call and make it."""
         self.switch.check()
+        if any(isinstance(a, PackedSequence) for a in (*args, *kwargs.values())):
+            raise fx.proxy.TraceError("it hands packed sequences on")
         if getattr(target, "__name__", target) in _VALUES:
             raise fx.proxy.TraceError("it reads the value of a tensor")
         if kind == "call_method" and inplace.is_only_in_place(str(target)):
