@@ -556,6 +556,17 @@ WAYS = {
         lambda m, x: F.layer_norm(m.project(x), x.shape[-1:]) + F.layer_norm(x, (x.size(2),)),
         ["embed.width"],
     ),
+    "tokens by a list": (
+        lambda m, x: m.project(x[:, [-1], :]) + x[:, [3, 1]].mean(1, True), ["embed.width"],
+    ),
+    "channels by a list": (
+        lambda m, x: m.project(x)[..., [1, 0, *range(2, 8)]] + m.qkv(x)[:, 1, :8][:, None],
+        ["embed.width"],
+    ),
+    "entries by several lists": (
+        lambda m, x: m.project(x.sin())[:, [0, 1], [2, 3]][..., None] + m.project(x)[:, :2],
+        ["embed.width"],
+    ),
     "a bilinear layer": (
         lambda m, x: m.of_both(m.project(x), x.tanh()), ["embed.width"],
     ),

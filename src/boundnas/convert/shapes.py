@@ -110,8 +110,9 @@ def item(call: Call) -> Any:
 
 
 def _indexed(call: Call, x: Map, keys: list[Any]) -> list[Axis | None]:
-    if any(isinstance(k, Map | list | bool) for k in keys):
-        raise NoRuleError("takes entries by a list or a tensor")
+    some = [k for k in keys if k is not None and k is not Ellipsis and not isinstance(k, slice)]
+    if not all(map(_is_number, some)) and not _is_list(some):
+        raise NoRuleError("takes entries by several lists or a tensor")
     if Ellipsis in keys:
         at = keys.index(Ellipsis)
         given = sum(k is not None for k in keys) - 1
@@ -126,9 +127,22 @@ def _indexed(call: Call, x: Map, keys: list[Any]) -> list[Axis | None]:
         n, axis = next(axes)
         if isinstance(k, slice):
             found.append(_sliced(call, n, axis, k))
-        else:
-            call.fix(axis, why="takes one of its channels")
+            continue
+        call.fix(axis, why="takes some of its channels")
+        if not _is_number(k):
+            if axis is not None and axis.of_samples:
+                raise NoRuleError("takes some of the samples")
+            found.append(None)
     return found
+
+
+def _is_number(key: Any) -> bool:
+    return isinstance(key, int | Size) and not isinstance(key, bool)
+
+
+def _is_list(keys: list[Any]) -> bool:
+    """Whether it is one list of numbers, whose axis stays where it is."""
+    return len(keys) == 1 and isinstance(keys[0], list | tuple) and all(map(_is_number, keys[0]))
 
 
 def _sliced(call: Call, n: int, axis: Axis | None, key: slice) -> Axis | None:
