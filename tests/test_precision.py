@@ -10,7 +10,7 @@ from tests.spaces import SPACES, images, seeded, supernet
 from tests.test_sandwich import SEED, STEP, sandwich, sandwich_of
 from torch.nn import functional as F
 
-from boundnas import TrainSettings, fit
+from boundnas import Dimension, SearchSpace, TrainSettings, elastic, fit
 from boundnas.cost import MACs
 from boundnas.elastic import native
 from boundnas.elastic.pointwise import inner_product, input_products, weight_products
@@ -74,6 +74,12 @@ def test_draws_and_costs_are_those_of_float32_and_so_are_the_types(name):
         assert found[key] == value or "macs" not in key
     assert near.keys() == exact.keys()
     assert {g.dtype for g in near.values()} == {torch.float32}
+
+
+def test_recurrent_layers_compute_in_float32_as_not_every_processor_has_them_in_less():
+    layer, arch = elastic.Recurrent("lstm", 4, 6), SearchSpace([Dimension("w", (1,))]).largest
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.randn(2, 3, 4).bfloat16(), arch).dtype == torch.float32
 
 
 def test_losses_and_teachers_see_float32_outputs(monkeypatch):

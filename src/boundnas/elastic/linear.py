@@ -46,7 +46,7 @@ class Linear(ElasticLayer):
         check_sizes("Linear", in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         shape = (largest(out_features), largest(in_features))
-        self.is_tied = tied is not None
+        self._tied = tied is not None
         if tied is None:
             self.weight = nn.Parameter(torch.randn(shape) * shape[1] ** -0.5)
         elif (tied.features, tied.number) == (in_features, out_features):
@@ -57,6 +57,11 @@ class Linear(ElasticLayer):
                 f"takes the table's features; found {out_features} outputs, or other features"
             )
         self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether its weight is that of a table of vectors."""
+        return self._tied
 
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
         """Multiply by the active slice; see the class for shapes."""

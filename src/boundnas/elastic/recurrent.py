@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from boundnas.elastic.exact import exact, summing
 from boundnas.elastic.ghost import join, part, split
 from boundnas.elastic.layer import ElasticLayer, frozen
 from boundnas.elastic.masks import masked_weight
@@ -30,7 +31,7 @@ class Recurrent(ElasticLayer):
     """One layer of an LSTM, a GRU or a plain recurrent network, from a state of zeros.
 
     Channels of a state meet those of the next step in a product, whose weights their gates sit at,
-    beside those of the layers that take what it gives.
+    beside those of the layers that take what it gives. It computes in float32 at least.
 
     Args:
         kind: ``"lstm"``, ``"gru"``, or the function of a plain one, ``"tanh"`` or ``"relu"``.
@@ -126,12 +127,13 @@ class Recurrent(ElasticLayer):
         flat = [w[i].flatten(0, 1).contiguous() for i in range(self.directions) for w in weights]
         if not torch.is_grad_enabled():  # as the weights of a plain layer do; see `Linear`
             flat = [w.detach().requires_grad_() for w in flat]
-        state = x.new_zeros(self.directions, len(x), own)
         numbers = self.bias is not None, 1, 0.0, False, self.directions > 1, True
         function: Any = getattr(torch._VF, self._function)
-        if self.kind == "lstm":
-            return function(x, (state, state), flat, *numbers)[0]
-        return function(x, state, flat, *numbers)[0]
+        with summing(x):  # in half precision not every processor has one
+            x = exact(x)
+            state = x.new_zeros(self.directions, len(x), own)
+            first = (state, state) if self.kind == "lstm" else state
+            return function(x, first, flat, *numbers)[0]
 
     @property
     def _function(self) -> str:
