@@ -736,15 +736,18 @@ def made(build):
     return net, bn.elasticize(net, example, sort=False)
 
 
-@pytest.mark.parametrize(("function", "names"), WAYS.values(), ids=WAYS)
-def test_networks_that_are_written_so_are_right(function, names):
-    net, model = made(tokens(function))
+def keeps_all_laws(net, model, names, exact):
     assert [d.name for d in model.space.dimensions] == names
-    laws.largest_is_original(net, model, exact=False)
+    laws.largest_is_original(net, model, exact=exact)
     laws.extracted_is_supernet(model)
     laws.gradient_is_masked(model)
     laws.gradient_of_a_part_is_the_whole_s(model)
     laws.trainable(model)
+
+
+@pytest.mark.parametrize(("function", "names"), WAYS.values(), ids=WAYS)
+def test_networks_that_are_written_so_are_right(function, names):
+    keeps_all_laws(*made(tokens(function)), names, exact=False)
 
 
 class Summed(nn.Module):
@@ -824,13 +827,7 @@ STEPS = {  # a network, and the dimensions that it has
 
 @pytest.mark.parametrize(("build", "names"), STEPS.values(), ids=STEPS)
 def test_recurrent_layers_are_right(build, names):
-    net, model = made(build)
-    assert [d.name for d in model.space.dimensions] == names
-    laws.largest_is_original(net, model, exact=True)
-    laws.extracted_is_supernet(model)
-    laws.gradient_is_masked(model)
-    laws.gradient_of_a_part_is_the_whole_s(model)
-    laws.trainable(model)
+    keeps_all_laws(*made(build), names, exact=True)
 
 
 WHOLE = {

@@ -139,31 +139,14 @@ def _way(traced: Traced, last: fx.Node) -> Way | None:
 
 def _convolution(kind: type[nn.Module]) -> Callable[[_Given, _Given], nn.Module | None]:
     def make(held: _Given, given: _Given) -> nn.Module | None:
-        weight, groups = held["weight"], given.get("groups", 1)
+        weight = held["weight"]
         if not isinstance(weight, Tensor):
             return None
+        first, second = weight.shape[0], weight.shape[1] * given.get("groups", 1)
+        turned = issubclass(kind, nn.modules.conv._ConvTransposeNd)  # which has its inputs first
+        sizes = (first, second) if turned else (second, first)
         with torch.device("meta"):
-            module = kind(
-                weight.shape[1] * groups, weight.shape[0], tuple(weight.shape[2:]),
-                given.get("stride", 1), given.get("padding", 0), given.get("dilation", 1), groups,
-                held["bias"] is not None,
-            )  # fmt: skip
-        return _holding(module, held)
-
-    return make
-
-
-def _transposed(kind: type[nn.Module]) -> Callable[[_Given, _Given], nn.Module | None]:
-    def make(held: _Given, given: _Given) -> nn.Module | None:
-        weight, groups = held["weight"], given.get("groups", 1)
-        if not isinstance(weight, Tensor):
-            return None
-        with torch.device("meta"):
-            module = kind(
-                weight.shape[0], weight.shape[1] * groups, tuple(weight.shape[2:]),
-                given.get("stride", 1), given.get("padding", 0), given.get("output_padding", 0),
-                groups, held["bias"] is not None, given.get("dilation", 1),
-            )  # fmt: skip
+            module = kind(*sizes, tuple(weight.shape[2:]), bias=held["bias"] is not None, **given)
         return _holding(module, held)
 
     return make
@@ -274,9 +257,9 @@ _MADE: dict[Any, tuple[tuple[str, ...], tuple[str, ...], Any]] = {
     F.conv1d: (_CONVOLVED, _WEIGHTS, _convolution(nn.Conv1d)),
     F.conv2d: (_CONVOLVED, _WEIGHTS, _convolution(nn.Conv2d)),
     F.conv3d: (_CONVOLVED, _WEIGHTS, _convolution(nn.Conv3d)),
-    F.conv_transpose1d: (_TRANSPOSED, _WEIGHTS, _transposed(nn.ConvTranspose1d)),
-    F.conv_transpose2d: (_TRANSPOSED, _WEIGHTS, _transposed(nn.ConvTranspose2d)),
-    F.conv_transpose3d: (_TRANSPOSED, _WEIGHTS, _transposed(nn.ConvTranspose3d)),
+    F.conv_transpose1d: (_TRANSPOSED, _WEIGHTS, _convolution(nn.ConvTranspose1d)),
+    F.conv_transpose2d: (_TRANSPOSED, _WEIGHTS, _convolution(nn.ConvTranspose2d)),
+    F.conv_transpose3d: (_TRANSPOSED, _WEIGHTS, _convolution(nn.ConvTranspose3d)),
     F.linear: (("input", "weight", "bias"), _WEIGHTS, _linear),
     F.batch_norm: (_NORMALIZED, ("running_mean", "running_var", *_WEIGHTS), _batch_norm),
     F.layer_norm: (("input", "normalized_shape", "weight", "bias", "eps"), _WEIGHTS, _layer_norm),
